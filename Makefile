@@ -1,0 +1,47 @@
+# Needs GNU make and Python 3.11 or newer; `make PYTHON=python3.13 test` picks another than python3.
+PYTHON ?= python3
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+PIP = .venv/bin/python -m pip install --quiet
+
+.PHONY: help .venv test check format coverage demo golden lock release-check clean
+help: ## list the targets
+	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+.venv: .venv/.dev ## the environment every other target uses
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ostore needs Python 3.11 or newer; $(PYTHON) is %d.%d (try make PYTHON=python3.11)" % sys.version_info[:2])'
+	@$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }
+.venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-build-isolation --no-deps -e .
+	@touch $@
+.venv/.demo: requirements/demo.txt .venv/.dev
+	$(PIP) --require-hashes -r requirements/demo.txt
+	@touch $@
+
+test: .venv/.dev ## run the tests (ARGS='-k bundle' for some)
+	@.venv/bin/python -m pytest -n 2 $(ARGS)
+check: .venv/.dev ## format, lint and types
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy --strict ostore tests scripts
+format: .venv/.dev ## write the format, mend what lint can mend
+	.venv/bin/ruff check --fix-only
+	.venv/bin/ruff format
+coverage: .venv/.dev ## run the tests, show the lines they miss
+	.venv/bin/coverage erase
+	.venv/bin/coverage run -m pytest -n 2 $(ARGS)
+	.venv/bin/coverage combine --quiet
+	.venv/bin/coverage report
+demo: .venv/.demo ## carry a real model of 253 MB across
+	@.venv/bin/python scripts/demo.py
+golden: .venv/.dev ## make the golden files anew
+	.venv/bin/python scripts/make_golden.py
+lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
+	scripts/lock.sh $(ARGS)
+release-check: .venv/.dev ## build twice, compare, install into an empty environment
+	scripts/release_check.sh
+clean: ## remove everything that was made here
+	rm -rf .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""
+Carry Ollama models across an air gap, verified: the library behind the command `ostore`.
+
+>>> import ostore
+>>> report = ostore.export(["llama3"], "bundle.tar.zst")
+>>> report = ostore.import_bundle("bundle.tar.zst")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostore.formats.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from ostore.api import (
+        BundledModel,
+        ExportReport,
+        ImportedModel,
+        ImportReport,
+        InspectReport,
+        ListReport,
+        UnreadableEntry,
+        WhereReport,
+        export,
+        import_bundle,
+        inspect,
+        list_models,
+        modelfile,
+        show,
+        verify,
+        where,
+    )
+    from ostore.formats.errors import (
+        AmbiguousManifestError,
+        BlobError,
+        BlobMissingError,
+        BusyError,
+        DamagedStoreError,
+        DigestMismatchError,
+        FormatError,
+        IntegrityError,
+        InvalidBundleError,
+        InvalidDigestError,
+        InvalidManifestError,
+        InvalidNameError,
+        LimitError,
+        NoSpaceError,
+        NotFoundError,
+        OstoreError,
+        SizeMismatchError,
+        TruncatedError,
+        UnsafeError,
+        UsageError,
+    )
+    from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
+    from ostore.operations.verify import Problem, VerifyReport
+    from ostore.places.store.discovery import FoundStore
+    from ostore.streams.progress import Progress
+
+__all__ = [
+    "AmbiguousManifestError",
+    "BlobError",
+    "BlobMissingError",
+    "BundledModel",
+    "BusyError",
+    "DamagedStoreError",
+    "DigestMismatchError",
+    "ExportReport",
+    "FormatError",
+    "FoundStore",
+    "ImportReport",
+    "ImportedModel",
+    "InspectReport",
+    "IntegrityError",
+    "InvalidBundleError",
+    "InvalidDigestError",
+    "InvalidManifestError",
+    "InvalidNameError",
+    "LimitError",
+    "ListReport",
+    "ListedModel",
+    "Message",
+    "NoSpaceError",
+    "NotFoundError",
+    "OstoreError",
+    "Parameter",
+    "Problem",
+    "Progress",
+    "ShownLayer",
+    "ShownModel",
+    "SizeMismatchError",
+    "TruncatedError",
+    "UnreadableEntry",
+    "UnsafeError",
+    "UsageError",
+    "VerifyReport",
+    "WhereReport",
+    "__version__",
+    "export",
+    "import_bundle",
+    "inspect",
+    "list_models",
+    "modelfile",
+    "show",
+    "verify",
+    "where",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is: `ostore --version` should not wait for zstd."""
+    import importlib
+
+    for module in (
+        "ostore.api",
+        "ostore.formats.errors",
+        "ostore.operations.listing",
+        "ostore.operations.verify",
+        "ostore.streams.progress",
+    ):
+        if name in __all__ and hasattr(home := importlib.import_module(module), name):
+            return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,48 @@
+"""The contract with scripts: which class of error ends with which code (docs/exit-codes.md)."""
+
+from __future__ import annotations
+
+import errno
+
+from ostore.formats import errors
+
+INTERRUPTED = 130
+TERMINATED = 143
+USAGE = 2
+
+CODES = {
+    "failed": 1,
+    "usage": USAGE,
+    "not-found": 3,
+    "integrity": 4,
+    "trust": 5,
+    "busy": 6,
+    "no-space": 7,
+    "unsafe": 8,
+    "io": 9,
+    "damaged": 10,
+    "remote": 11,
+    "format": 12,
+    "limit": 13,
+}
+
+# The first that fits decides.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (errors.UsageError, "usage"),
+    (errors.NotFoundError, "not-found"),
+    (errors.IntegrityError, "integrity"),
+    (errors.BusyError, "busy"),
+    (errors.NoSpaceError, "no-space"),
+    (errors.UnsafeError, "unsafe"),
+    (errors.DamagedStoreError, "damaged"),
+    (errors.FormatError, "format"),
+    (errors.LimitError, "limit"),
+)
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def class_of(error: BaseException) -> str:
+    """The class that an error belongs to; `failed` for what nobody foresaw."""
+    if isinstance(error, OSError):
+        return "no-space" if error.errno in _NO_SPACE else "io"
+    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")

@@ -1,0 +1,102 @@
+"""The program `ostore`: runs a command and turns whatever comes out into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from ostore.cli import exit_codes
+from ostore.cli.commands import app
+from ostore.cli.text import close_quietly, say
+from ostore.formats.errors import OstoreError
+
+# typer's own base of every mistake in the arguments; it has no public name.
+_ArgumentError = typer.BadParameter.__mro__[2]
+
+
+class TerminatedError(BaseException):
+    """SIGTERM or SIGHUP arrived: unwind as for Ctrl-C."""
+
+
+def main() -> NoReturn:
+    """Entry point of the script; never returns."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminate)
+    warnings.showwarning = _show_warning
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command. Every outcome but a bug ends in an exit code; so does a bug, unless OSTORE_DEBUG is set."""
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
+        close_quietly()
+    except KeyboardInterrupt:
+        return _stopped("interrupted", exit_codes.INTERRUPTED)
+    except TerminatedError:
+        return _stopped("terminated", exit_codes.TERMINATED)
+    except BrokenPipeError:
+        # Whoever read our output has left, `| head` for example; there is nobody to tell.
+        return exit_codes.CODES["io"]
+    except typer.Abort:
+        return _stopped("interrupted", exit_codes.INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("OSTORE_DEBUG"):
+            raise
+        return _failed(error, as_json="--json" in arguments)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(error: Exception, *, as_json: bool) -> int:
+    name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
+    code = exit_codes.CODES[name]
+    message = " ".join(_message(error).split("\n"))
+    if as_json:
+        document = {"event": "error", "class": name, "exit": code, "message": message}
+        _tell(json.dumps(document, ensure_ascii=True))
+    else:
+        hint = f" ({error.hint})" if isinstance(error, OstoreError) and error.hint else ""
+        _tell(f"ostore: error[{name}]: {message}{hint}")
+    return code
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, _ArgumentError):
+        return str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, OstoreError):
+        return str(error)
+    return f"{type(error).__name__}: {error} (a bug; OSTORE_DEBUG=1 shows where)"
+
+
+def _stopped(how: str, code: int) -> int:
+    _tell(f"ostore: {how}; nothing is half done, and the same command goes on from here")
+    return code
+
+
+def _tell(line: str) -> None:
+    try:
+        say(line, sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        # A full disk or a closed pipe behind standard error: the exit code has to say it alone.
+        pass
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise TerminatedError
+
+
+def _show_warning(message: Warning | str, *_args: object, **_options: object) -> None:
+    _tell(f"ostore: warning: {message}")

@@ -1,0 +1,100 @@
+"""Everything that reaches a terminal or a pipe as text: one sink that lets nothing unprintable through, and units."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+_KILO = 1000
+
+
+def clean(text: str) -> str:
+    """
+    Text with every character that is not printable as an escape, line breaks excepted.
+
+    A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
+    """
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escape(character) for character in text
+    )
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line (standard output unless told), cleaned, whatever the encoding of the stream can hold."""
+    out = sys.stdout if stream is None else stream
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
+    out.write(printable + "\n")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns left-aligned, four spaces apart, as Ollama prints them."""
+    lines = [header, *rows]
+    widths = [max(len(clean(line[column])) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "    ".join(clean(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def human_bytes(size: int) -> str:
+    """A size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one digit after the point."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "KB")):
+        if size >= _KILO**power:
+            value = size / _KILO**power
+            return f"{value:.1f} {unit}" if value < 10 and not value.is_integer() else f"{int(value)} {unit}"  # noqa: PLR2004
+    return f"{size} B"
+
+
+def human_age(seconds: float) -> str:
+    """How long ago, as Ollama prints it (format/time.go at fb30760)."""
+    suffix = " ago" if seconds >= 0 else " from now"
+    return _duration(abs(seconds)) + suffix
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration for a summary: 0.4 s, 31 s, 4 min 12 s."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 blob`, `2 blobs`, `1,204 blobs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:  # noqa: PLR2004
+        whole = int(seconds)
+        return "Less than a second" if whole < 1 else "1 second" if whole == 1 else f"{whole} seconds"
+    if seconds < 3600:  # noqa: PLR2004
+        minutes = int(seconds / 60)
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    # Go's math.Round: half away from zero.
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    for below, size, unit in ((48, 1, "hours"), (336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < below:
+            return f"{hours // size} {unit}"
+    return f"{int(seconds / 3600) // 8760} years"
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:  # noqa: PLR2004
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
+
+
+def close_quietly() -> None:
+    """Flush standard output, or point it nowhere if its reader has gone, so that Python does not complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise

@@ -1,0 +1,200 @@
+"""The index of a bundle: its first member, from which every other member's name, size and place follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import InvalidBundleError, LimitError, OstoreError, UnsafeError
+from ostore.formats.json_reading import read_strict_json, write_canonical_json
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
+from ostore.formats.name import ModelName
+from ostore.formats.selection import SelectedModel, Selection, refuse_twins
+
+FORMAT = "ostore-bundle"
+VERSION = 1
+INDEX_PATH = "ostore/bundle.json"
+SIGNATURE_PATH = "ostore/bundle.json.sig"
+MAX_INDEX_BYTES = 16 * 1024 * 1024
+MAX_MEMBERS = 100_000
+# SHA256SUMS has about 150 bytes a member.
+MAX_FILE_BYTES = 32 * 1024 * 1024
+_MAX_TOTAL = 2**63 - 1
+_FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """A member below `ostore/` other than the index and its signatures."""
+
+    path: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleIndex:
+    """
+    What a bundle says it holds.
+
+    `selection.blobs` is the order in the archive, without `requires`: blobs that the target must already have.
+    """
+
+    creator: str
+    selection: Selection
+    requires: tuple[Descriptor, ...]
+    files: tuple[IndexedFile, ...]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> BundleIndex:
+        """
+        Read and check an index.
+
+        Raises InvalidBundleError (not ours, or made by a newer ostore), LimitError, InvalidDigestError,
+        InvalidNameError, or UnsafeError for what contradicts itself.
+        """
+        if len(raw) > MAX_INDEX_BYTES:
+            raise LimitError(f"index: expected at most {MAX_INDEX_BYTES} bytes, got {len(raw)}")
+        try:
+            return _read_index(read_strict_json(raw))
+        except InvalidBundleError:
+            raise
+        except OstoreError as error:
+            # The class stays: a forbidden name in an index is still a forbidden name.
+            raise _in_index(error) from None
+
+    def write(self) -> bytes:
+        """The index as canonical JSON."""
+        return write_canonical_json(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "creator": self.creator,
+                "models": [
+                    {
+                        "name": model.name.full,
+                        "manifest": _entry(model.manifest_digest, model.manifest_size),
+                        "blobs": [str(digest) for digest in model.blobs],
+                    }
+                    for model in self.selection.models
+                ],
+                "blobs": [_entry(blob.digest, blob.size) for blob in self.selection.blobs],
+                "requires": [_entry(blob.digest, blob.size) for blob in self.requires],
+                "files": [{"path": file.path, **_entry(file.digest, file.size)} for file in self.files],
+            }
+        )
+
+
+def blob_path(digest: Digest) -> str:
+    """The member name of a blob; relative to a store it is also its place there."""
+    return f"blobs/{digest.filename}"
+
+
+def manifest_path(name: ModelName) -> str:
+    """The member name of a manifest; relative to a store it is also its place there."""
+    return "/".join(("manifests", *name.parts))
+
+
+def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the JSON decoder
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InvalidBundleError(f"index: expected format {FORMAT!r}")
+    version = document.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InvalidBundleError(f"index: expected a version, got {version!r:.40}")
+    needs = _list(document, "needs")
+    if version > VERSION or needs:
+        raise InvalidBundleError(f"made by a newer ostore: version {version!r:.20}, needs {needs!r:.80}")
+    creator = document.get("creator", "")
+    if not isinstance(creator, str):
+        raise InvalidBundleError("index: expected creator as text")
+    models = tuple(_model(entry) for entry in _list(document, "models"))
+    blobs, requires = (tuple(_descriptor(entry) for entry in _list(document, key)) for key in ("blobs", "requires"))
+    files = tuple(_file(entry) for entry in _list(document, "files"))
+    _check(models, blobs, requires, files)
+    return BundleIndex(creator, Selection(models, blobs), requires, files)
+
+
+def _check(
+    models: Sequence[SelectedModel],
+    blobs: Sequence[Descriptor],
+    requires: Sequence[Descriptor],
+    files: Sequence[IndexedFile],
+) -> None:
+    if len(models) + len(blobs) + len(files) > MAX_MEMBERS:
+        raise LimitError(f"expected at most {MAX_MEMBERS} members")
+    refuse_twins(model.name for model in models)
+    for what, keys in (
+        ("model", [model.name.full for model in models]),
+        ("blob", [str(blob.digest) for blob in (*blobs, *requires)]),
+        ("file", [file.path for file in files]),
+    ):
+        _refuse_repeats(what, keys)
+    if sum(blob.size for blob in (*blobs, *requires)) > _MAX_TOTAL:
+        raise LimitError("sizes add up to more than 2^63-1 bytes")
+    needed = {digest for model in models for digest in model.blobs}
+    known = {blob.digest for blob in (*blobs, *requires)}
+    for digest in sorted(needed ^ known):
+        raise InvalidBundleError(f"index: {digest} is listed for a model or as a blob, but not both")
+
+
+def _refuse_repeats(what: str, keys: Iterable[str]) -> None:
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise UnsafeError(f"{what} {key!r} is listed twice")
+        seen.add(key)
+
+
+def _model(entry: Any) -> SelectedModel:  # noqa: ANN401
+    fields = _object(entry, "models")
+    manifest = _descriptor(fields.get("manifest"))
+    if manifest.size > MAX_MANIFEST_BYTES:
+        raise LimitError(f"expected a manifest of at most {MAX_MANIFEST_BYTES} bytes, got {manifest.size}")
+    blobs = tuple(Digest.parse(text) for text in _list(fields, "blobs"))
+    _refuse_repeats("blob", map(str, blobs))
+    return SelectedModel(ModelName.parse_full(fields.get("name")), manifest.digest, manifest.size, blobs)
+
+
+def _file(entry: Any) -> IndexedFile:  # noqa: ANN401
+    fields = _object(entry, "files")
+    path, descriptor = fields.get("path"), _descriptor(entry)
+    if not isinstance(path, str) or _FILE_PATH.fullmatch(path) is None or path in {INDEX_PATH, SIGNATURE_PATH}:
+        raise UnsafeError(f"forbidden file path {path!r:.120}")
+    if descriptor.size > MAX_FILE_BYTES:
+        raise LimitError(f"{path}: expected at most {MAX_FILE_BYTES} bytes, got {descriptor.size}")
+    return IndexedFile(path, descriptor.digest, descriptor.size)
+
+
+def _descriptor(entry: Any) -> Descriptor:  # noqa: ANN401
+    fields = _object(entry, "digest and size")
+    size = fields.get("size")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_TOTAL:
+        raise InvalidBundleError(f"index: expected a size of 0 to 2^63-1, got {size!r:.40}")
+    return Descriptor(Digest.parse(fields.get("digest")), size)
+
+
+def _object(entry: Any, where: str) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(entry, dict):
+        raise InvalidBundleError(f"index: {where}: expected an object, got {entry!r:.40}")
+    return entry
+
+
+def _list(fields: dict[str, Any], key: str) -> list[Any]:
+    value = fields.get(key, [])
+    if not isinstance(value, list):
+        raise InvalidBundleError(f"index: {key}: expected a list, got {value!r:.40}")
+    if len(value) > MAX_MEMBERS:
+        raise LimitError(f"{key}: expected at most {MAX_MEMBERS} entries, got {len(value)}")
+    return value
+
+
+def _entry(digest: Digest, size: int) -> dict[str, Any]:
+    return {"digest": str(digest), "size": size}
+
+
+def _in_index(error: OstoreError) -> OstoreError:
+    error.args = (f"index: {error}",)
+    return error

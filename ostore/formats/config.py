@@ -1,0 +1,65 @@
+"""What a config blob says about a model (types/model/config.go at fb30760); read for people, never rewritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ostore.formats.errors import FormatError, LimitError
+from ostore.formats.json_reading import GoObject, read_go_json
+
+# A real config has under 1 kB, one with every digest of a 1,000-tensor model 0.1 MB.
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The fields that ostore shows; absent ones are empty."""
+
+    model_format: str = ""
+    model_family: str = ""
+    parameter_size: str = ""
+    quantization: str = ""
+    remote_host: str = ""
+    remote_model: str = ""
+    requires: str = ""
+    context_length: int = 0
+    embedding_length: int = 0
+    capabilities: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, raw: bytes) -> ModelConfig:
+        """Raises FormatError for anything but a JSON object, LimitError past 4 MiB."""
+        if len(raw) > MAX_CONFIG_BYTES:
+            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {len(raw)}")
+        document, _, _ = read_go_json(raw)
+        if not isinstance(document, GoObject):
+            raise FormatError("config: expected an object")
+        capabilities = document.get("capabilities")
+        return cls(
+            model_format=_text(document, "model_format"),
+            model_family=_text(document, "model_family"),
+            # Ollama's names for these two are older than their meaning: the size label and the quantisation label.
+            parameter_size=_text(document, "model_type"),
+            quantization=_text(document, "file_type"),
+            remote_host=_text(document, "remote_host"),
+            remote_model=_text(document, "remote_model"),
+            requires=_text(document, "requires"),
+            context_length=_number(document, "context_length"),
+            embedding_length=_number(document, "embedding_length"),
+            capabilities=tuple(str(entry) for entry in capabilities) if isinstance(capabilities, list) else (),
+        )
+
+    @property
+    def is_cloud_stub(self) -> bool:
+        """True for a model that runs on another host and has no weights here."""
+        return bool(self.remote_host and self.remote_model)
+
+
+def _text(document: GoObject, key: str) -> str:
+    value = document.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(document: GoObject, key: str) -> int:
+    value = document.get(key)
+    return value if isinstance(value, int) else 0

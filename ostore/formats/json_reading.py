@@ -1,0 +1,131 @@
+"""Two ways to read JSON: as Go's encoding/json does (what Ollama wrote) and strictly (what we wrote)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ostore.formats.errors import FormatError, LimitError
+
+# A 64-bit integer has at most 19 digits and a sign; longer literals cannot be a size, and int() of thousands of
+# digits is refused by Python anyway.
+_MAX_INTEGER_CHARACTERS = 20
+_WHITESPACE = " \t\r\n"
+
+
+class OutOfRange:
+    """Stands for an integer literal too long for 64 bits: legal in a key nobody reads, an error where a size goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoObject:
+    """
+    A JSON object as Go sees it: keys compare case-insensitively and the last of several wins.
+
+    `repeated` names the keys that occur more than once that way.
+    """
+
+    members: dict[str, Any]
+    repeated: tuple[str, ...]
+
+    def get(self, key: str) -> Any:  # noqa: ANN401 - the caller is the parser that checks the type
+        """The value of a key given in its own spelling, or None if it is absent or null."""
+        return self.members.get(key.casefold())
+
+
+def read_go_json(raw: bytes) -> tuple[Any, int, int]:
+    """
+    Read the first JSON value as Go's decoder does: objects as GoObject, invalid UTF-8 tolerated.
+
+    Returns the value, the byte offset where it ends, and the number of bytes after it that are not white space.
+
+    Raises FormatError for anything but JSON and LimitError for nesting that no parser should follow.
+    """
+    # surrogateescape keeps a one-to-one relation to the bytes, so that the end offset is exact.
+    text = raw.decode("utf-8", "surrogateescape")
+    start = len(text) - len(text.lstrip(_WHITESPACE))
+    try:
+        value, end = _GO_DECODER.raw_decode(text, start)
+    except RecursionError:
+        raise LimitError("JSON nested too deeply") from None
+    except ValueError as error:
+        raise FormatError(f"not JSON: {_reason(error)}") from None
+    end_offset = end if text.isascii() else len(text[:end].encode("utf-8", "surrogateescape"))
+    return value, end_offset, len(raw[end_offset:].strip(_WHITESPACE.encode()))
+
+
+def read_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - the caller is the parser that checks the type
+    """
+    Read one JSON document: UTF-8 without a byte order mark, no key twice, no lone surrogate, nothing after it.
+
+    Raises FormatError, or LimitError for nesting that no parser should follow.
+    """
+    try:
+        text = raw.decode("utf-8")
+        value = _STRICT_DECODER.decode(text)
+        # A lone surrogate can only come from an escape; it cannot be written back, so it is refused here.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise LimitError("JSON nested too deeply") from None
+    except UnicodeEncodeError:
+        raise FormatError("not JSON: a lone surrogate") from None
+    except ValueError as error:
+        raise FormatError(f"not JSON: {_reason(error)}") from None
+    return value
+
+
+def write_canonical_json(value: object) -> bytes:
+    """Sorted keys, no spaces, ASCII escapes, one newline: the same value always gives the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}"
+    return str(error)[:200]
+
+
+def _go_object(pairs: list[tuple[str, Any]]) -> GoObject:
+    members: dict[str, Any] = {}
+    repeated = []
+    for key, value in pairs:
+        folded = key.casefold()
+        if folded in members:
+            repeated.append(folded)
+        members[folded] = value
+    return GoObject(members, tuple(repeated))
+
+
+def _strict_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return members
+
+
+def _integer(literal: str) -> int | OutOfRange:
+    return int(literal) if len(literal) <= _MAX_INTEGER_CHARACTERS else OutOfRange()
+
+
+def _strict_integer(literal: str) -> int:
+    if len(literal) > _MAX_INTEGER_CHARACTERS:
+        raise ValueError("an integer of more than 64 bits")
+    return int(literal)
+
+
+def _strict_float(literal: str) -> float:
+    value = float(literal)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("a number out of range")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_GO_DECODER = json.JSONDecoder(object_pairs_hook=_go_object, parse_int=_integer, parse_constant=_no_constant)
+_STRICT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_strict_object, parse_int=_strict_integer, parse_float=_strict_float, parse_constant=_no_constant
+)

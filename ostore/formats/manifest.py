@@ -1,0 +1,247 @@
+"""
+The one manifest parser: raw bytes kept, and a view of them that agrees with Ollama's.
+
+Read tolerantly, as Go does, because a store holds what Ollama wrote; `refuse_unclear` is the strict door through
+which a manifest leaves or enters a store.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import (
+    AmbiguousManifestError,
+    FormatError,
+    InvalidDigestError,
+    InvalidManifestError,
+    LimitError,
+    UnsafeError,
+)
+from ostore.formats.json_reading import GoObject, read_go_json
+
+# A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+# The largest model known has a few thousand tensors; each layer costs a descriptor in memory.
+MAX_LAYERS = 20_000
+MAX_MEDIA_TYPE_CHARACTERS = 255
+_MAX_SIZE = 2**63 - 1
+
+# types of branches pdevine/manifest-list of ollama (April 2026): a document that lists manifests, not layers.
+_MANIFESTS = "manifests"
+_DIGEST_SHAPED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A manifest's promise about one blob. `size` in bytes; `origin` is the layer's `from`, never a path to open."""
+
+    digest: Digest
+    size: int
+    media_type: str = ""
+    origin: str = ""
+    layer_name: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """
+    One manifest: its bytes, and what they say.
+
+    `config` is None for an empty config digest, which Ollama allows. `layers` are in manifest order, repeats kept.
+    `children` are the digests that a manifest list names; a list has no layers of its own.
+    `ambiguity` says why two readers may disagree about it, or is None.
+    `unfit` says why it may not leave or enter a store although Ollama lists it, or is None.
+    """
+
+    raw: bytes
+    config: Descriptor | None
+    layers: tuple[Descriptor, ...]
+    children: tuple[Digest, ...]
+    ambiguity: str | None
+    unfit: str | None
+    end_offset: int
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Manifest:
+        """
+        Read a manifest as Ollama would.
+
+        Raises:
+            InvalidManifestError: empty, not JSON, or a field of a type at which Go stops.
+            InvalidDigestError: a digest that Ollama itself could not turn into a path.
+            LimitError: more bytes, layers or nesting than the caps allow.
+        """
+        if len(raw) > MAX_MANIFEST_BYTES:
+            raise LimitError(f"manifest: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(raw)}")
+        if not raw.strip():
+            raise InvalidManifestError("manifest: empty")
+        try:
+            document, end_offset, trailing = read_go_json(raw)
+        except FormatError as error:
+            raise InvalidManifestError(f"manifest: {error}") from None
+        return _ManifestReader(raw, end_offset, trailing).read(document)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digest of the file's bytes."""
+        return Digest.of(self.raw)
+
+    @property
+    def is_list(self) -> bool:
+        """True for a manifest list, which no released Ollama writes."""
+        return bool(self.children)
+
+    @cached_property
+    def descriptors(self) -> tuple[Descriptor, ...]:
+        """Config, then layers: every reference, repeats kept."""
+        return ((self.config,) if self.config else ()) + self.layers
+
+    @cached_property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Every distinct blob once, config first, then layers in manifest order."""
+        distinct: dict[Digest, Descriptor] = {}
+        for descriptor in self.descriptors:
+            distinct.setdefault(descriptor.digest, descriptor)
+        return tuple(distinct.values())
+
+    @property
+    def declared_size(self) -> int:
+        """Bytes as `ollama list` adds them up: config and every layer as declared, repeats counted."""
+        return sum(descriptor.size for descriptor in self.descriptors)
+
+    @property
+    def model_id(self) -> str:
+        """
+        The 64 digits whose first 12 `ollama list` shows as ID.
+
+        Ollama hashes what Go's streaming decoder consumed: its buffer holds 512, 1536, 3584, … bytes (each twice the
+        last plus 512), and bytes after the buffer that holds the end of the value are never read.
+        """
+        boundary = 512
+        while boundary < self.end_offset:
+            boundary = 2 * boundary + 512
+        return Digest.of(self.raw[:boundary]).hex
+
+    def refuse_unclear(self) -> None:
+        """
+        Let only a manifest pass that every reader understands alike.
+
+        Raises AmbiguousManifestError or InvalidManifestError, saying why.
+        """
+        if self.ambiguity:
+            raise AmbiguousManifestError(f"manifest: {self.ambiguity}")
+        if self.unfit:
+            raise InvalidManifestError(f"manifest: {self.unfit}")
+
+
+def digest_shaped(raw: bytes) -> frozenset[Digest]:
+    """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
+    return frozenset(Digest(match.decode().lower()) for match in _DIGEST_SHAPED.findall(raw))
+
+
+class _ManifestReader:
+    """Collects what makes one document ambiguous or unfit while it is read."""
+
+    def __init__(self, raw: bytes, end_offset: int, trailing: int) -> None:
+        self._raw = raw
+        self._end_offset = end_offset
+        self._ambiguities: list[str] = []
+        self._unfit: list[str] = [f"{trailing} bytes after the JSON document"] if trailing else []
+
+    def read(self, document: Any) -> Manifest:  # noqa: ANN401 - fresh from the JSON decoder
+        manifest = self._object(document, "manifest")
+        config = self._config(manifest.get("config"))
+        layers = self._layers(manifest.get("layers"))
+        children = self._children(manifest.get(_MANIFESTS))
+        if children and (layers or config):
+            raise UnsafeError("manifest: both layers and manifests in one document")
+        self._check_version(manifest.get("schemaVersion"))
+        self._text(manifest.get("mediaType"), "mediaType")
+        return Manifest(
+            raw=self._raw,
+            config=config,
+            layers=layers,
+            children=children,
+            ambiguity=self._ambiguities[0] if self._ambiguities else None,
+            unfit=self._unfit[0] if self._unfit else None,
+            end_offset=self._end_offset,
+        )
+
+    def _object(self, value: Any, where: str) -> GoObject:  # noqa: ANN401
+        if not isinstance(value, GoObject):
+            raise InvalidManifestError(f"{where}: expected an object, got {_kind(value)}")
+        if value.repeated:
+            self._ambiguities.append(f"{where}: key {value.repeated[0]!r} occurs twice")
+        return value
+
+    def _config(self, value: Any) -> Descriptor | None:  # noqa: ANN401
+        if value is None or not self._object(value, "config").get("digest"):
+            return None
+        return self._descriptor(value, "config")
+
+    def _layers(self, value: Any) -> tuple[Descriptor, ...]:  # noqa: ANN401
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            raise InvalidManifestError(f"layers: expected a list, got {_kind(value)}")
+        if len(value) > MAX_LAYERS:
+            raise LimitError(f"layers: expected at most {MAX_LAYERS}, got {len(value)}")
+        return tuple(self._descriptor(layer, f"layers[{index}]") for index, layer in enumerate(value))
+
+    def _children(self, value: Any) -> tuple[Digest, ...]:  # noqa: ANN401
+        if not isinstance(value, list) or len(value) > MAX_LAYERS:
+            return ()
+        entries = [self._object(entry, f"manifests[{index}]") for index, entry in enumerate(value)]
+        return tuple(self._digest(entry.get("digest"), "manifests") for entry in entries)
+
+    def _descriptor(self, value: Any, where: str) -> Descriptor:  # noqa: ANN401
+        entry = self._object(value, where)
+        size = entry.get("size")
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_SIZE:
+            raise InvalidManifestError(f"{where}.size: expected 0 to 2^63-1 as an integer, got {_kind(size)}")
+        media_type = self._text(entry.get("mediaType"), f"{where}.mediaType")
+        if len(media_type) > MAX_MEDIA_TYPE_CHARACTERS or not media_type.isprintable():
+            self._ambiguities.append(f"{where}.mediaType: not a media type")
+        return Descriptor(
+            digest=self._digest(entry.get("digest"), where),
+            size=size,
+            media_type=media_type,
+            origin=self._text(entry.get("from"), f"{where}.from"),
+            layer_name=self._text(entry.get("name"), f"{where}.name"),
+        )
+
+    def _digest(self, value: Any, where: str) -> Digest:  # noqa: ANN401
+        try:
+            digest = Digest.tolerate(value)
+        except InvalidDigestError as error:
+            raise InvalidDigestError(f"{where}.{error}") from None
+        if str(digest) != value:
+            # Ollama's start-up prune compares text, and deletes the blobs of a manifest that spells them otherwise.
+            self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
+        return digest
+
+    def _text(self, value: Any, where: str) -> str:  # noqa: ANN401
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise InvalidManifestError(f"{where}: expected text, got {_kind(value)}")
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self._unfit.append(f"{where}: not UTF-8")
+        return value
+
+    def _check_version(self, value: Any) -> None:  # noqa: ANN401
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise InvalidManifestError(f"schemaVersion: expected an integer, got {_kind(value)}")
+        if value != 2:  # noqa: PLR2004 - the only version there is
+            self._unfit.append(f"schemaVersion: expected 2, got {value!r}")
+
+
+def _kind(value: object) -> str:
+    """What a wrong JSON value is, short enough for a message."""
+    if isinstance(value, (GoObject, list)):
+        return "an object" if isinstance(value, GoObject) else "a list"
+    return f"{value!r:.40}" if isinstance(value, (str, int, float, type(None))) else "a number out of range"

@@ -1,0 +1,17 @@
+"""The media types that decide something in ostore; every other one is carried along untouched."""
+
+from __future__ import annotations
+
+# ollama server/images.go and manifest/layer.go at fb30760.
+MODEL = "application/vnd.ollama.image.model"
+ADAPTER = "application/vnd.ollama.image.adapter"
+PROJECTOR = "application/vnd.ollama.image.projector"
+DRAFT = "application/vnd.ollama.image.draft"
+TEMPLATE = "application/vnd.ollama.image.template"
+# Written only by the first releases, read as a template ever since.
+PROMPT = "application/vnd.ollama.image.prompt"
+SYSTEM = "application/vnd.ollama.image.system"
+PARAMS = "application/vnd.ollama.image.params"
+MESSAGES = "application/vnd.ollama.image.messages"
+LICENSE = "application/vnd.ollama.image.license"
+TENSOR = "application/vnd.ollama.image.tensor"

@@ -1,0 +1,86 @@
+"""What one operation is about: models, and every blob they need exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import UnsafeError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedModel:
+    """A name, the digest and size (bytes) of its manifest, and its distinct blobs: config, then layers in order."""
+
+    name: ModelName
+    manifest_digest: Digest
+    manifest_size: int
+    blobs: tuple[Digest, ...]
+
+    @classmethod
+    def of(cls, name: ModelName, manifest: Manifest) -> SelectedModel:
+        return cls(name, manifest.digest, len(manifest.raw), tuple(blob.digest for blob in manifest.blobs))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    Models sorted by full name, and their distinct blobs in the order in which the models first name them.
+
+    Two selections of the same models are equal, which is what makes a bundle's bytes reproducible.
+    """
+
+    models: tuple[SelectedModel, ...]
+    blobs: tuple[Descriptor, ...]
+
+    @classmethod
+    def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
+        """Raises UnsafeError when two manifests promise different sizes for one digest, or two names collide."""
+        ordered = sorted(manifests, key=lambda pair: pair[0].full)
+        sizes: dict[Digest, Descriptor] = {}
+        for name, manifest in ordered:
+            for blob in manifest.descriptors:
+                first = sizes.setdefault(blob.digest, Descriptor(blob.digest, blob.size))
+                if first.size != blob.size:
+                    raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob, {first.size} and {blob.size}")
+        refuse_twins(name for name, _ in ordered)
+        return cls(tuple(SelectedModel.of(name, manifest) for name, manifest in ordered), tuple(sizes.values()))
+
+    @cached_property
+    def sizes(self) -> dict[Digest, int]:
+        """Bytes of every blob."""
+        return {blob.digest: blob.size for blob in self.blobs}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all distinct blobs together."""
+        return sum(blob.size for blob in self.blobs)
+
+    @property
+    def shared_size(self) -> int:
+        """Bytes that more than one selected model needs and that are therefore there only once."""
+        return sum(self.sizes[digest] for model in self.models for digest in model.blobs) - self.size
+
+    def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
+        """The selected models that need a blob."""
+        return tuple(model.name for model in self.models if digest in model.blobs)
+
+    def restricted(self, names: Iterable[ModelName]) -> Selection:
+        """The same selection for some of its models."""
+        wanted = set(names)
+        models = tuple(model for model in self.models if model.name in wanted)
+        needed = {digest for model in models for digest in model.blobs}
+        return Selection(models, tuple(blob for blob in self.blobs if blob.digest in needed))
+
+
+def refuse_twins(names: Iterable[ModelName]) -> None:
+    """Raises UnsafeError for two names that differ only by case: on many disks, and for Ollama, they are one."""
+    seen: dict[str, ModelName] = {}
+    for name in names:
+        twin = seen.setdefault(name.folded, name)
+        if twin != name:
+            raise UnsafeError(f"{name.full!r} and {twin.full!r} differ only by case")

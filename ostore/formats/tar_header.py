@@ -1,0 +1,150 @@
+"""
+Tar headers of a bundle: written one fixed way, read one strict way.
+
+GNU format (GNU tar manual, "Basic Tar Format"): 512-byte blocks, octal numbers, sizes past 8 GiB in base-256, names
+past 100 bytes in a preceding entry of type `L`. Python's `tarfile` is not used on untrusted input: its history of
+filter bypasses and hangs (CVE-2007-4559, CVE-2025-4517, CVE-2026-11972) comes from all that it supports.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ostore.formats.errors import FormatError, InvalidBundleError, LimitError, UnsafeError
+
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+# A manifest path has at most 9 + 1 + 350 + 3 * 81 bytes; nothing else in a bundle comes near 100.
+MAX_LONG_NAME_BYTES = 1024
+
+REGULAR = b"0"
+LONG_NAME = b"L"
+_EXTENDED = (b"x", b"g")
+_TYPES = {
+    b"1": "hard link",
+    b"2": "symbolic link",
+    b"3": "character device",
+    b"4": "block device",
+    b"5": "directory",
+    b"6": "FIFO",
+    b"7": "contiguous file",
+    b"S": "sparse file",
+    b"x": "extended header",
+    b"g": "extended header",
+}
+_LONG_NAME_MARK = b"././@LongLink"
+_MAGIC = b"ustar  \0"
+_MAX_OCTAL_SIZE = 8**11 - 1
+_OCTAL_SIZE = re.compile(rb"[0-7]{11}\0")
+_BASE_256 = 0x80
+_NAME_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TarHeader:
+    """One header block: its name field (cut at 100 bytes for a long name), size in bytes, and type flag."""
+
+    name: str
+    size: int
+    type_flag: bytes
+
+    @property
+    def is_extended(self) -> bool:
+        """True for a pax header, which a bundle never has."""
+        return self.type_flag in _EXTENDED
+
+    @property
+    def kind(self) -> str:
+        """The type in words, for a message."""
+        return _TYPES.get(self.type_flag, f"type {self.type_flag!r}")
+
+
+def padding(size: int) -> int:
+    """Zero bytes that follow a member of `size` bytes up to the next block."""
+    return -size % BLOCK
+
+
+def member_header(name: str, size: int) -> bytes:
+    """Everything that precedes a member's data: one block, or three for a name of more than 100 bytes."""
+    encoded = name.encode("ascii")
+    if len(encoded) <= _NAME_BYTES:
+        return _block(encoded, size, REGULAR)
+    long_name = encoded + b"\0"
+    return (
+        _block(_LONG_NAME_MARK, len(long_name), LONG_NAME)
+        + long_name
+        + bytes(padding(len(long_name)))
+        + _block(encoded[:_NAME_BYTES], size, REGULAR)
+    )
+
+
+def member_length(name: str, size: int) -> int:
+    """Bytes that a member takes in the stream, header and padding included."""
+    return len(member_header(name, 0)) + size + padding(size)
+
+
+def parse_header(block: bytes) -> TarHeader:
+    """
+    Read one header block. Mode, owner and times are not looked at: what is published has none of them.
+
+    Raises FormatError for a bad checksum, number or magic, UnsafeError for a name or link that has no place in a
+    bundle. `block` has 512 bytes.
+    """
+    if not _has_good_checksum(block):
+        raise InvalidBundleError("tar header: bad checksum")
+    header = TarHeader(_name(block[:_NAME_BYTES]), _size(block[124:136]), block[156:157])
+    if block[257:265] != _MAGIC:
+        if header.type_flag in _TYPES:
+            raise UnsafeError(f"member {header.name!r}: a {header.kind} has no place in a bundle")
+        raise InvalidBundleError(f"tar header: expected GNU format, got {block[257:265]!r}")
+    if header.type_flag == REGULAR and (any(block[157:257]) or any(block[345:])):
+        raise UnsafeError(f"member {header.name!r}: a link target or an extension in the header of a regular file")
+    return header
+
+
+def parse_long_name(data: bytes) -> str:
+    """The name that an entry of type `L` carries. Raises FormatError, LimitError or UnsafeError."""
+    if len(data) > MAX_LONG_NAME_BYTES:
+        raise LimitError(f"long name: expected at most {MAX_LONG_NAME_BYTES} bytes, got {len(data)}")
+    if data[-1:] != b"\0" or b"\0" in data[:-1]:
+        raise InvalidBundleError("long name: expected one NUL, at its end")
+    return _text(data[:-1])
+
+
+def _block(name: bytes, size: int, type_flag: bytes) -> bytes:
+    number = b"%011o\0" % size if size <= _MAX_OCTAL_SIZE else bytes([_BASE_256]) + size.to_bytes(11, "big")
+    zero = b"0000000\0"
+    parts = (name.ljust(_NAME_BYTES, b"\0"), b"0000644\0", zero, zero, number, b"%011o\0" % 0, b" " * 8, type_flag)
+    block = (b"".join(parts).ljust(257, b"\0") + _MAGIC).ljust(BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _has_good_checksum(block: bytes) -> bool:
+    field = block[148:156]
+    return re.fullmatch(rb"[0-7]{6}\0 ", field) is not None and int(field[:6], 8) == (
+        sum(block) - sum(field) + 8 * ord(" ")
+    )
+
+
+def _size(field: bytes) -> int:
+    if _OCTAL_SIZE.fullmatch(field):
+        return int(field[:11], 8)
+    if field[0] == _BASE_256:
+        size = int.from_bytes(field[1:], "big")
+        if _MAX_OCTAL_SIZE < size < 2**63:
+            return size
+    raise FormatError(f"tar header: invalid size field {field!r}")
+
+
+def _name(field: bytes) -> str:
+    name, _, rest = field.partition(b"\0")
+    if any(rest):
+        raise InvalidBundleError("tar header: bytes after the end of a name")
+    return _text(name)
+
+
+def _text(name: bytes) -> str:
+    if not name.isascii():
+        raise UnsafeError(f"member {name!r:.120}: expected ASCII")
+    return name.decode("ascii")

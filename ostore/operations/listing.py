@@ -1,0 +1,212 @@
+"""What `ollama list` and `ollama show` say of a store, without a server: the same cells from the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ostore.formats import media_types
+from ostore.formats.config import MAX_CONFIG_BYTES, ModelConfig
+from ostore.formats.digest import Digest
+from ostore.formats.errors import OstoreError
+from ostore.formats.json_reading import read_strict_json
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+
+# A licence of 100 kB and a template of 30 kB have been seen; longer text is not for a terminal.
+MAX_TEXT_BYTES = 4 * 1024 * 1024
+
+
+class StoredManifest(Protocol):
+    """One model of a store."""
+
+    @property
+    def name(self) -> ModelName: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def modified(self) -> float: ...
+
+
+class SmallBlobs(Protocol):
+    """A store whose small blobs can be read whole."""
+
+    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """
+    One row. `size` is what the manifest declares, as Ollama adds it up, and None for a model without weights here
+    (a cloud stub, a manifest list); `unique_size` is the bytes that no other model shares; `modified` is the
+    manifest's mtime, seconds since 1970; `note` is what a reader should know, or empty.
+    """
+
+    name: str
+    digest: str
+    size: int | None
+    unique_size: int
+    modified: float
+    note: str
+
+    @property
+    def id(self) -> str:
+        return self.digest.removeprefix("sha256:")[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One setting of a params layer; a list there is one of these per item. `value` is as JSON has it."""
+
+    key: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the conversation that a model starts with."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLayer:
+    """One reference of a manifest; `size` in bytes, as declared."""
+
+    media_type: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownModel:
+    """One model: the config blob's fields, the text layers as they are, and every reference, the config first."""
+
+    name: str
+    digest: str
+    size: int
+    modified: float
+    config: ModelConfig
+    template: str
+    system: str
+    parameters: tuple[Parameter, ...]
+    messages: tuple[Message, ...]
+    licenses: tuple[str, ...]
+    layers: tuple[ShownLayer, ...]
+    manifest: bytes
+    raw_config: bytes
+
+
+def list_rows(
+    store: SmallBlobs, models: Sequence[StoredManifest], everything: Sequence[StoredManifest]
+) -> tuple[ListedModel, ...]:
+    """Rows for `models`, newest first; `everything` in the store decides what is unique."""
+    uses = _use_counts(model.manifest for model in everything)
+    rows = [_row(store, model, uses) for model in models]
+    return tuple(sorted(rows, key=lambda row: -row.modified))
+
+
+def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
+    """Read a model's small layers. Raises BlobMissingError, DamagedStoreError, FormatError, LimitError, OSError."""
+    manifest = model.manifest
+    raw_config = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1) if manifest.config else b""
+    texts = {
+        media_type: [_text(store, layer) for layer in manifest.layers if layer.media_type == media_type]
+        for media_type in _TEXT_LAYERS
+    }
+    return ShownModel(
+        name=str(model.name),
+        digest=f"sha256:{manifest.model_id}",
+        size=manifest.declared_size,
+        modified=model.modified,
+        config=ModelConfig.parse(raw_config) if raw_config else ModelConfig(),
+        # The last one wins, and the old name of the template layer counts as well.
+        template="".join((texts[media_types.PROMPT] + texts[media_types.TEMPLATE])[-1:]),
+        system="".join(texts[media_types.SYSTEM][-1:]),
+        parameters=_parameters(texts[media_types.PARAMS]),
+        messages=_messages(texts[media_types.MESSAGES]),
+        licenses=tuple(texts[media_types.LICENSE]),
+        layers=tuple(ShownLayer(layer.media_type, str(layer.digest), layer.size) for layer in manifest.descriptors),
+        manifest=manifest.raw,
+        raw_config=raw_config,
+    )
+
+
+_TEXT_LAYERS = (
+    media_types.TEMPLATE,
+    media_types.PROMPT,
+    media_types.SYSTEM,
+    media_types.PARAMS,
+    media_types.MESSAGES,
+    media_types.LICENSE,
+)
+_WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
+
+
+def _use_counts(manifests: Iterable[Manifest]) -> dict[Digest, int]:
+    uses: dict[Digest, int] = {}
+    for manifest in manifests:
+        for blob in manifest.blobs:
+            uses[blob.digest] = uses.get(blob.digest, 0) + 1
+    return uses
+
+
+def _row(store: SmallBlobs, model: StoredManifest, uses: dict[Digest, int]) -> ListedModel:
+    manifest = model.manifest
+    note = _note(store, manifest)
+    return ListedModel(
+        name=str(model.name),
+        digest=f"sha256:{manifest.model_id}",
+        size=None if note in _NO_SIZE else manifest.declared_size,
+        unique_size=sum(blob.size for blob in manifest.blobs if uses.get(blob.digest) == 1),
+        modified=model.modified,
+        note=note,
+    )
+
+
+_CLOUD_STUB = "cloud stub: runs on another host"
+_LIST = "manifest list"
+_NO_SIZE = frozenset({_CLOUD_STUB, _LIST})
+
+
+def _note(store: SmallBlobs, manifest: Manifest) -> str:
+    if manifest.is_list:
+        return _LIST
+    if manifest.ambiguity:
+        return f"ambiguous: {manifest.ambiguity}"
+    return _CLOUD_STUB if is_cloud_stub(store, manifest) else ""
+
+
+def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
+    """True for a model that runs on another host; only one without weights is looked at, the others cost no read."""
+    if manifest.config is None or any(layer.media_type in _WEIGHTS for layer in manifest.layers):
+        return False
+    try:
+        return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub
+    except (OstoreError, OSError):
+        return False
+
+
+def _text(store: SmallBlobs, layer: Descriptor) -> str:
+    return store.read_small_blob(layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
+
+
+def _parameters(texts: Sequence[str]) -> tuple[Parameter, ...]:
+    document = read_strict_json(texts[-1].encode()) if texts else {}
+    if not isinstance(document, dict):
+        return ()
+    return tuple(
+        Parameter(key, item)
+        for key, value in sorted(document.items())
+        for item in (value if isinstance(value, list) else [value])
+    )
+
+
+def _messages(texts: Sequence[str]) -> tuple[Message, ...]:
+    document = read_strict_json(texts[-1].encode()) if texts else []
+    if not isinstance(document, list):
+        return ()
+    entries = [entry for entry in document if isinstance(entry, dict)]
+    return tuple(Message(str(entry.get("role", "")), str(entry.get("content", ""))) for entry in entries)

@@ -1,0 +1,207 @@
+"""Hashing everything that is there and reporting everything that is wrong, not the first of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+from ostore.streams.chunks import Chunk, read_chunks
+from ostore.streams.progress import Progress, watched
+from ostore.streams.verified import verified
+
+ProblemKind = Literal[
+    "blob-missing",
+    "blob-short",
+    "blob-altered",
+    "blob-unreadable",
+    "blob-not-regular",
+    "manifest-damaged",
+    "manifest-ambiguous",
+    "stray-name",
+]
+# Which class of error a report with problems amounts to; the first that occurs decides (docs/exit-codes.md).
+_BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-short", "blob-altered"})
+_MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
+_NOBODY: tuple[str, ...] = ()
+# Files are hashed several at a time, each in small steps.
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding: what kind, about which blob or path, in words, and the models that suffer from it."""
+
+    kind: ProblemKind
+    subject: str
+    detail: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was hashed (`size` in bytes) and every problem found, sorted by subject."""
+
+    subject: str
+    models: int
+    blobs: int
+    size: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def verdict(self) -> Literal["whole", "integrity", "io", "damaged"]:
+        kinds = {problem.kind for problem in self.problems}
+        if kinds & _BYTES:
+            return "integrity"
+        if kinds & _MEDIUM:
+            return "io"
+        return "damaged" if kinds else "whole"
+
+
+class _Model(Protocol):
+    @property
+    def name(self) -> ModelName: ...
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+class _Entry(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class StoreFindings(Protocol):
+    """What a scan of manifests found."""
+
+    @property
+    def models(self) -> Sequence[_Model]: ...
+    @property
+    def unreadable(self) -> Sequence[_Entry]: ...
+    @property
+    def strays(self) -> Sequence[str]: ...
+
+
+class BlobSource(Protocol):
+    """A store: its blobs can be opened by digest."""
+
+    def opened_blob(self, digest: Digest) -> AbstractContextManager[int]: ...
+
+
+class BundleSource(Protocol):
+    """A bundle: its blobs and manifests come in one pass."""
+
+    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]: ...
+    def read_manifests(self) -> Iterator[tuple[ModelName, bytes]]: ...
+
+
+def verify_store(
+    subject: str,
+    store: BlobSource,
+    findings: StoreFindings,
+    *,
+    orphans: Iterable[Descriptor],
+    strays: Iterable[str],
+    jobs: int,
+    progress: Progress,
+) -> VerifyReport:
+    """
+    Hash every blob that the models found need, and `orphans`; several at a time.
+
+    `strays` are names in `blobs/` that neither ostore nor Ollama gives. Raises nothing of what it looks for.
+    """
+    needed = _needed(findings.models)
+    promises = [*needed, *((orphan, _NOBODY) for orphan in orphans)]
+    progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in promises))
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        checked = pool.map(lambda promise: _check_blob(store, promise[0], promise[1], progress), promises)
+        problems = [problem for problem in checked if problem]
+    problems += _manifest_problems(findings)
+    problems += (Problem("stray-name", path, "not a name that Ollama gives") for path in strays)
+    return VerifyReport(
+        subject,
+        models=len(findings.models),
+        blobs=len({blob.digest for blob, _ in promises}),
+        size=sum({blob.digest: blob.size for blob, _ in promises}.values()),
+        problems=tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind))),
+    )
+
+
+def verify_bundle(
+    subject: str,
+    bundle: BundleSource,
+    blobs: Sequence[Descriptor],
+    users: Callable[[Digest], Sequence[ModelName]],
+    progress: Progress,
+) -> VerifyReport:
+    """
+    Hash every blob of a bundle and check every manifest.
+
+    A damaged blob is a finding. What makes the rest unreadable is raised: IntegrityError, FormatError, UnsafeError,
+    LimitError.
+    """
+    progress.phase("verifying sha256 digest", sum(blob.size for blob in blobs))
+    problems = []
+    for blob, chunks in bundle.read_blobs(blobs):
+        try:
+            _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
+        except IntegrityError as error:
+            problems.append(Problem("blob-altered", str(blob.digest), str(error), _texts(users(blob.digest))))
+    models = sum(1 for _ in bundle.read_manifests())
+    return VerifyReport(subject, models, len(blobs), sum(blob.size for blob in blobs), tuple(problems))
+
+
+def _needed(models: Iterable[_Model]) -> list[tuple[Descriptor, tuple[str, ...]]]:
+    """Every promise about a blob (two, if two manifests disagree about its size), and who makes it."""
+    users: dict[tuple[Digest, int], list[str]] = {}
+    for model in models:
+        for digest, size in {(blob.digest, blob.size): None for blob in model.manifest.descriptors}:
+            users.setdefault((digest, size), []).append(str(model.name))
+    return [(Descriptor(digest, size), tuple(names)) for (digest, size), names in users.items()]
+
+
+def _check_blob(store: BlobSource, blob: Descriptor, users: tuple[str, ...], progress: Progress) -> Problem | None:
+    kind: ProblemKind
+    try:
+        with store.opened_blob(blob.digest) as fd:
+            chunks = read_chunks(fd, blob.size, _CHUNK_BYTES)
+            _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
+    except BlobMissingError as error:
+        kind, detail = "blob-missing", str(error)
+    except SizeMismatchError as error:
+        kind, detail = "blob-short", str(error)
+    except IntegrityError as error:
+        kind, detail = "blob-altered", str(error)
+    except DamagedStoreError as error:
+        kind, detail = "blob-not-regular", str(error)
+    except OSError as error:
+        kind, detail = "blob-unreadable", f"blob {blob.digest}: {error.strerror or error}"
+    else:
+        return None
+    return Problem(kind, str(blob.digest), detail, users)
+
+
+def _manifest_problems(findings: StoreFindings) -> Iterator[Problem]:
+    for entry in findings.unreadable:
+        yield Problem("manifest-damaged", entry.path, entry.reason)
+    for model in findings.models:
+        if model.manifest.ambiguity:
+            yield Problem("manifest-ambiguous", str(model.name), model.manifest.ambiguity, (str(model.name),))
+    for path in findings.strays:
+        yield Problem("stray-name", path, "not a place where a manifest can be")
+
+
+def _drain(chunks: Iterator[Chunk]) -> None:
+    for _ in chunks:
+        pass
+
+
+def _texts(names: Iterable[ModelName]) -> tuple[str, ...]:
+    return tuple(str(name) for name in names)

@@ -1,0 +1,203 @@
+"""Writing a bundle: deterministic bytes, every blob once, the final name only when it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+from ostore.formats.bundle_index import (
+    INDEX_PATH,
+    MAX_INDEX_BYTES,
+    MAX_MEMBERS,
+    BundleIndex,
+    IndexedFile,
+    blob_path,
+    manifest_path,
+)
+from ostore.formats.digest import Digest
+from ostore.formats.errors import BusyError, IntegrityError, LimitError, UsageError
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.formats.selection import Selection
+from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
+from ostore.formats.version import VERSION
+from ostore.streams.chunks import Chunk
+from ostore.streams.durable import Directory, sync_file
+from ostore.streams.frames import FrameWriter
+from ostore.streams.lock import try_lock
+from ostore.streams.plain import PlainWriter
+from ostore.streams.verified import verified
+
+SUMS_PATH = "ostore/SHA256SUMS"
+
+
+class _Writer(Protocol):
+    def write(self, data: Chunk) -> None: ...
+    def cut(self) -> None: ...
+    def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class BundleFile:
+    """
+    A bundle to be written to `path`: framed zstd, or a plain tar stream if the name ends in `.tar`.
+
+    While it is written it is called `NAME.part`, locked; a dead one is taken over.
+    """
+
+    def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool) -> None:
+        self.path = path
+        self._level = level
+        self._jobs = jobs
+        self._replace = replace
+
+    @contextlib.contextmanager
+    def receive(self, selection: Selection) -> Iterator[BundleInbox]:
+        """
+        Yield an inbox; leaving the block seals the bundle, syncs it and gives it its name.
+
+        Raises UsageError (it exists), BusyError (another export writes it), OSError.
+        """
+        self._refuse_existing()
+        with Directory.open(self.path.parent) as directory, self._part(directory) as fd:
+            writer: _Writer = (
+                PlainWriter(fd) if self.path.name.endswith(".tar") else FrameWriter(fd, self._level, self._jobs)
+            )
+            with contextlib.closing(writer):
+                inbox = BundleInbox(writer, selection)
+                yield inbox
+                inbox.seal()
+            sync_file(fd)
+            self._refuse_existing()
+            directory.rename(self._part_name, directory, self.path.name)
+            directory.sync()
+
+    @property
+    def _part_name(self) -> str:
+        return f"{self.path.name}.part"
+
+    @contextlib.contextmanager
+    def _part(self, directory: Directory) -> Iterator[int]:
+        fd, _ = directory.open_or_create(self._part_name, 0o666, writable=True)
+        try:
+            if not try_lock(fd):
+                raise BusyError(f"{self.path}: another export is writing it")
+            entry = directory.lstat(self._part_name)
+            if entry is None or entry.st_ino != os.fstat(fd).st_ino:
+                raise BusyError(f"{self.path}: another export has just finished it")
+            os.ftruncate(fd, 0)
+            try:
+                yield fd
+            except BaseException:
+                directory.unlink(self._part_name)
+                raise
+        finally:
+            os.close(fd)
+
+    def _refuse_existing(self) -> None:
+        if self.path.is_dir():
+            raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
+        if self.path.exists() and not self._replace:
+            raise UsageError(f"{self.path}: exists", hint="--replace overwrites it")
+
+
+class BundlePipe:
+    """A bundle written to an open file, standard output for example; it is whole if the seek table is at its end."""
+
+    def __init__(self, fd: int, *, level: int | None, jobs: int) -> None:
+        self._fd = fd
+        self._level = level
+        self._jobs = jobs
+
+    @contextlib.contextmanager
+    def receive(self, selection: Selection) -> Iterator[BundleInbox]:
+        """Yield an inbox; leaving the block seals the bundle, and syncs it if the output is a file."""
+        with contextlib.closing(FrameWriter(self._fd, self._level, self._jobs)) as writer:
+            inbox = BundleInbox(writer, selection)
+            yield inbox
+            inbox.seal()
+        if stat.S_ISREG(os.fstat(self._fd).st_mode):
+            sync_file(self._fd)
+
+
+class BundleInbox:
+    """Takes blobs in the order of the selection, then every manifest, and writes them as members."""
+
+    def __init__(self, writer: _Writer, selection: Selection) -> None:
+        self._writer = writer
+        self._selection = selection
+        self._awaited = iter(selection.blobs)
+        self._manifests: dict[ModelName, bytes] = {}
+        self._write_head()
+
+    @property
+    def missing(self) -> tuple[Descriptor, ...]:
+        """Every blob: a bundle stands alone."""
+        return self._selection.blobs
+
+    def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
+        """Raises BlobError if the bytes are not the blob; RuntimeError for a blob out of turn."""
+        if descriptor != next(self._awaited, None):
+            raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
+        self._writer.cut()
+        self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
+        for chunk in verified(chunks, descriptor):
+            self._writer.write(chunk)
+        self._writer.write(bytes(padding(descriptor.size)))
+
+    def write_manifest(self, name: ModelName, raw: bytes) -> None:
+        """Raises IntegrityError unless these are the bytes that the index promised."""
+        promised = {model.name: model.manifest_digest for model in self._selection.models}
+        if promised.get(name) != Digest.of(raw):
+            raise IntegrityError(f"manifest of {name}: changed while it was exported")
+        self._manifests[name] = raw
+
+    def seal(self) -> None:
+        """Write the manifests and the end. Raises RuntimeError if a blob or manifest was not delivered."""
+        if next(self._awaited, None) or len(self._manifests) != len(self._selection.models):
+            raise RuntimeError("a blob or a manifest of the selection was not delivered")
+        self._writer.cut()
+        for model in self._selection.models:
+            self._write_member(manifest_path(model.name), self._manifests[model.name])
+        self._writer.write(END_OF_ARCHIVE)
+        self._writer.finish()
+
+    def _write_head(self) -> None:
+        files = bundle_files(self._selection)
+        indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
+        index = BundleIndex(f"ostore/{VERSION}", self._selection, (), indexed).write()
+        members = len(files) + len(self._selection.blobs) + len(self._selection.models)
+        if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
+            raise LimitError(
+                f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
+                f"{MAX_INDEX_BYTES}",
+                hint="export fewer models into each bundle",
+            )
+        self._write_member(INDEX_PATH, index)
+        for path, data in files:
+            self._write_member(path, data)
+
+    def _write_member(self, path: str, data: bytes) -> None:
+        self._writer.write(member_header(path, len(data)) + data + bytes(padding(len(data))))
+
+
+def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
+    """The members for people and stock tools, by path: checksums, instructions and the importer for a bare Python."""
+    data = resources.files("ostore.places.bundle")
+    return (
+        (SUMS_PATH, _checksums(selection)),
+        ("ostore/RESTORE.txt", data.joinpath("RESTORE.txt").read_bytes()),
+        ("ostore/restore.py", data.joinpath("restore.py").read_bytes()),
+    )
+
+
+def _checksums(selection: Selection) -> bytes:
+    """One line a blob and manifest, as `sha256sum -c` reads them in the root of a store."""
+    lines = [(blob.digest, blob_path(blob.digest)) for blob in selection.blobs]
+    lines += [(model.manifest_digest, manifest_path(model.name)) for model in selection.models]
+    return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")

@@ -1,0 +1,230 @@
+"""
+Taking models into a store, first half: everything is staged, checked and on the disk before anything becomes visible.
+
+What the second half does with it is in `publication`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, IntegrityError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+from ostore.formats.selection import Selection
+from ostore.places.store.publication import Publication
+from ostore.places.store.scan import LEGACY_TREE, STAGING
+from ostore.places.store.store import is_regular
+from ostore.places.store.workspace import MANIFESTS, PART, PIN, Workspace
+from ostore.streams.chunks import Chunk, read_chunks
+from ostore.streams.durable import Directory, write_file
+from ostore.streams.progress import Progress, watched
+from ostore.streams.verified import verified
+
+# Several files are hashed at once, so each is read in small steps.
+_HASH_CHUNK_BYTES = 1024 * 1024
+
+
+class Outcome(StrEnum):
+    """What became, or would become, of one model."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    MENDED = "mended"
+    ALREADY_THERE = "already there"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """
+    What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
+    there already (`present`); `healed` ones are those that stood in the store damaged.
+    """
+
+    outcomes: tuple[tuple[ModelName, Outcome], ...]
+    written: tuple[Descriptor, ...]
+    resumed: tuple[Descriptor, ...]
+    present: tuple[Descriptor, ...]
+    healed: tuple[Descriptor, ...]
+
+
+class StoreInbox:
+    """One transaction: `missing` is what has to be written before the manifests can be. Close it."""
+
+    def __init__(self, root: Directory, place: Workspace, transaction: Directory, selection: Selection) -> None:
+        self._root = root
+        self._place = place
+        self._transaction = transaction
+        self._selection = selection
+        self._resources = contextlib.ExitStack()
+        self._blobs = _opened_if_there(root, "blobs", self._resources)
+        self._staging = self._open_staging()
+        self._promised = {model.name: model.manifest_digest for model in selection.models}
+        self._staged: dict[ModelName, str] = {}
+        self._present: dict[Digest, Descriptor] = {}
+        self._resumed: dict[Digest, Descriptor] = {}
+        self._written: dict[Digest, Descriptor] = {}
+        self._healed: dict[Digest, Descriptor] = {}
+
+    @property
+    def missing(self) -> tuple[Descriptor, ...]:
+        """Blobs that are neither in the store nor staged, in the order of the selection."""
+        return tuple(blob for blob in self._selection.blobs if not self._holds(blob))
+
+    def close(self) -> None:
+        self._resources.close()
+
+    def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
+        """What was taken in, once it is published."""
+        blobs = (self._written, self._resumed, self._present, self._healed)
+        return Received(tuple(outcomes.items()), *(tuple(found.values()) for found in blobs))
+
+    def find_present(self, *, trust: bool, jobs: int, progress: Progress) -> None:
+        """Find out which blobs are there and sound, and pin those so that nobody's removal can take them away."""
+        there = [blob for blob in self._selection.blobs if self._stands(blob)]
+        if there and not trust:
+            progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            sound = pool.map(lambda blob: self._pinned_if_sound(blob, progress, trust=trust), there)
+            for blob, is_sound in zip(there, sound, strict=True):
+                (self._present if is_sound else self._healed)[blob.digest] = blob
+
+    def adopt(self, progress: Progress) -> None:
+        """Take over what interrupted commands had finished, once it is hashed again."""
+        for abandoned in self._place.abandoned():
+            names = set(abandoned.names())
+            for blob in self.missing:
+                if blob.digest.filename in names and _is_sound(abandoned, blob.digest.filename, blob, progress):
+                    abandoned.rename(blob.digest.filename, self._transaction, blob.digest.filename)
+                    self._resumed[blob.digest] = blob
+
+    def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
+        """Stage one blob. Raises BlobError if the bytes are not the blob, OSError."""
+        filename = descriptor.digest.filename
+        write_file(self._transaction, filename + PART, verified(chunks, descriptor), self._place.ownership)
+        self._transaction.rename(filename + PART, self._transaction, filename)
+        self._written[descriptor.digest] = descriptor
+
+    def write_manifest(self, name: ModelName, raw: bytes) -> None:
+        """
+        Stage one manifest.
+
+        Raises IntegrityError unless it is what the selection promised and every blob that it names is verified, with
+        the size it names; AmbiguousManifestError or FormatError for one that must not enter a store.
+        """
+        if self._promised.get(name) != Digest.of(raw):
+            raise IntegrityError(f"manifest of {name}: not the one that was announced")
+        manifest = Manifest.parse(raw)
+        manifest.refuse_unclear()
+        for blob in manifest.descriptors:
+            if not self._holds(blob):
+                raise IntegrityError(f"manifest of {name}: {blob.digest}, {blob.size} bytes: not among the blobs")
+        filename = f"{len(self._staged):06}.json"
+        write_file(self._staging, filename, (raw,), self._place.ownership)
+        self._staged[name] = filename
+
+    def publish(self, outcomes: Mapping[ModelName, Outcome]) -> None:
+        """
+        Make every model visible that is not there already; the caller holds the lock.
+
+        Raises RuntimeError if a blob or manifest was not delivered, DamagedStoreError, OSError.
+        """
+        if self.missing or self._promised.keys() != self._staged.keys():
+            raise RuntimeError("a blob or a manifest of the selection was not delivered")
+        Publication(self._root, self._place, self._transaction, self._staging).publish(
+            staged=(*self._written, *self._resumed),
+            relied_upon=tuple(self._present),
+            manifests=[
+                (name, filename, outcomes[name] is Outcome.MENDED)
+                for name, filename in self._staged.items()
+                if outcomes[name] is not Outcome.ALREADY_THERE
+            ],
+        )
+
+    def _holds(self, blob: Descriptor) -> bool:
+        for held in (self._present, self._resumed, self._written):
+            if blob.digest in held:
+                return held[blob.digest].size == blob.size
+        return False
+
+    def _stands(self, blob: Descriptor) -> bool:
+        """Whether anything has the blob's name; what is not even a file of its size goes to the damaged at once."""
+        status = self._blobs.lstat(blob.digest.filename) if self._blobs else None
+        if status is None:
+            return False
+        if is_regular(status) and status.st_size == blob.size:
+            return True
+        if not is_regular(status) and not stat.S_ISLNK(status.st_mode):
+            # A link is replaced, and what it leads to left alone; anything else somebody has to look at.
+            raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
+        self._healed[blob.digest] = blob
+        return False
+
+    def _pinned_if_sound(self, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
+        blobs, filename = self._blobs, blob.digest.filename
+        if blobs is None or not (trust or _is_sound(blobs, filename, blob, progress)):
+            return False
+        try:
+            blobs.link(filename, self._transaction, filename + PIN)
+            # As Ollama does with a blob that it reuses: its prune goes by the mtime.
+            blobs.touch(filename)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _open_staging(self) -> Directory:
+        """Where manifests wait: with the blobs, unless `manifests/` is on another disk than they."""
+        manifests = _opened_if_there(self._root, LEGACY_TREE, self._resources)
+        disk = (manifests or self._root).status().st_dev
+        if disk == self._transaction.status().st_dev:
+            return self._resources.enter_context(self._transaction.make_child(MANIFESTS, self._place.ownership))
+        manifests = manifests or self._resources.enter_context(
+            self._root.make_child(LEGACY_TREE, self._place.ownership)
+        )
+        apart = self._resources.enter_context(manifests.make_child(STAGING, self._place.ownership))
+        name = self._transaction.path.name
+        staging = apart.make_child(name, self._place.ownership)
+        self._resources.callback(manifests.rmdir, STAGING)
+        self._resources.callback(apart.rmdir, name)
+        self._resources.enter_context(staging)
+        self._resources.callback(_empty, staging)
+        return staging
+
+
+def _empty(directory: Directory) -> None:
+    for name in directory.names():
+        directory.unlink(name)
+
+
+def _opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack) -> Directory | None:
+    """A folder of the store, links followed; None if it is absent. Raises DamagedStoreError for a dangling link."""
+    try:
+        return resources.enter_context(Directory.open(root.path / name))
+    except FileNotFoundError:
+        if root.lstat(name) is not None:
+            raise DamagedStoreError(f"{root.path / name}: a link that leads nowhere; is a disk not mounted?") from None
+        return None
+
+
+def _is_sound(directory: Directory, filename: str, blob: Descriptor, progress: Progress) -> bool:
+    """Hash a file that has a blob's name. OSError passes: a disk that cannot read is no proof of damage."""
+    try:
+        fd = directory.open_file(filename)
+    except FileNotFoundError:
+        return False
+    try:
+        chunks = read_chunks(fd, blob.size, _HASH_CHUNK_BYTES)
+        for _ in verified(watched(chunks, blob.digest.short, blob.size, progress), blob):
+            pass
+    except IntegrityError:
+        return False
+    finally:
+        os.close(fd)
+    return True

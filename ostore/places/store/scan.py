@@ -1,0 +1,214 @@
+"""What lies in a store: every model, everything that is not one although it stands where models stand, every blob."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
+from ostore.formats.name import DEFAULT_HOST, ModelName
+from ostore.streams.chunks import read_full
+
+# ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
+_DEPTH = 4
+LEGACY_TREE = "manifests"
+# Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.
+COMING_TREE = "manifests-v2"
+_COMING_DEFAULT_HOST = "ollama.com"
+# Where a manifests/ on a disk of its own has its staged files (docs/safety.md); not at a depth that Ollama looks at.
+STAGING = ".ostore-tmp"
+# The server rewrites manifests in place, so one that does not parse may just be half written.
+_RETRIES, _RETRY_SECONDS = 3, 0.05
+# ollama server/download.go, x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at
+# fb30760: partial downloads and their parts, tensors, uploads, and what llama-quantize is told to write.
+_TEMPORARY = re.compile(
+    r"sha256-[0-9a-f]{64}(-partial(-[0-9]+)?|\.tmp)|sha256-[0-9]+|(COPY|I?Q[0-9]\w*|B?F(16|32)|TQ\w+|MXFP4\w*)[0-9]+"
+    r"|(split-copy|projector-metadata|compat-tensors)[0-9]+|split-gguf-.*"
+)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A manifest where Ollama looks for it. `modified` is its mtime in seconds; `tree` says under which folder."""
+
+    name: ModelName
+    manifest: Manifest
+    modified: float
+    path: Path
+    tree: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something at manifest depth that is no manifest: why, and its path relative to the store."""
+
+    path: str
+    reason: str
+    name: ModelName | None
+
+
+@dataclass(frozen=True)
+class ManifestScan:
+    """
+    `models` that parse, `unreadable` entries at manifest depth, and `strays`: paths at other depths that are not
+    folders. All relative paths use '/'.
+    """
+
+    models: tuple[StoredModel, ...]
+    unreadable: tuple[Unreadable, ...]
+    strays: tuple[str, ...]
+
+    @cached_property
+    def users(self) -> dict[Digest, tuple[ModelName, ...]]:
+        """The models that need each blob, in the order of `models`."""
+        users: dict[Digest, list[ModelName]] = {}
+        for model in self.models:
+            for blob in model.manifest.blobs:
+                users.setdefault(blob.digest, []).append(model.name)
+        return {digest: tuple(names) for digest, names in users.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
+
+    path: Path
+    relative: str
+    tree: str
+    name: ModelName | None
+
+
+@dataclass(slots=True)
+class _Found:
+    entries: list[ManifestEntry] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+
+
+def find_manifests(root: Path) -> tuple[list[ManifestEntry], list[str]]:
+    """Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing."""
+    found = _Found()
+    for tree in (LEGACY_TREE, COMING_TREE):
+        _walk(root / tree, (tree,), found)
+    return found.entries, found.strays
+
+
+def scan_manifests(entries: Iterable[ManifestEntry], strays: Iterable[str] = ()) -> ManifestScan:
+    """Read manifests. A bad one is a finding, not an error."""
+    models, failures = _read_all(entries)
+    for _ in range(_RETRIES):
+        if not failures:
+            break
+        time.sleep(_RETRY_SECONDS)
+        more, failures = _read_all([entry for entry, _ in failures])
+        models += more
+    unreadable = tuple(Unreadable(entry.relative, reason, entry.name) for entry, reason in failures)
+    return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tuple(strays))
+
+
+def read_small_file(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+    """
+    A regular file's bytes (links followed), at most `limit` and one more so that a longer one shows.
+
+    Raises OSError, also for a FIFO or a device.
+    """
+    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return read_full(fd, min(status.st_size, limit) + 1), status
+    finally:
+        os.close(fd)
+
+
+def _walk(folder: Path, parts: tuple[str, ...], found: _Found) -> None:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        path = (*parts, entry.name)
+        if len(path) > _DEPTH:
+            found.entries.append(ManifestEntry(Path(entry.path), "/".join(path), parts[0], _name(path)))
+        elif _is_directory(entry):
+            if path != (LEGACY_TREE, STAGING):
+                _walk(Path(entry.path), path, found)
+        else:
+            found.strays.append("/".join(path))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _name(path: tuple[str, ...]) -> ModelName | None:
+    tree, host, *rest = path
+    if tree == COMING_TREE and host == _COMING_DEFAULT_HOST:
+        host = DEFAULT_HOST
+    try:
+        return ModelName(host, *rest)
+    except OstoreError:
+        return None
+
+
+def _read_all(entries: Iterable[ManifestEntry]) -> tuple[list[StoredModel], list[tuple[ManifestEntry, str]]]:
+    models, failures = [], []
+    for entry in entries:
+        read = _read(entry)
+        if isinstance(read, StoredModel):
+            models.append(read)
+        elif read is not None:
+            failures.append((entry, read))
+    return models, failures
+
+
+def _read(entry: ManifestEntry) -> StoredModel | str | None:
+    """The model, or why there is none; None if the entry has gone in the meantime."""
+    try:
+        raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
+        if entry.name is None:
+            return "its path is not a model name"
+        return StoredModel(entry.name, Manifest.parse(raw), status.st_mtime, entry.path, entry.tree)
+    except FileNotFoundError:
+        return "a link that leads nowhere" if entry.path.is_symlink() else None
+    except OSError as error:
+        return error.strerror or str(error)
+    except OstoreError as error:
+        return str(error)
+
+
+def blob_digest(filename: str) -> Digest | None:
+    """The digest that a file in `blobs/` is named by, in any form that Ollama has written or resolves; else None."""
+    try:
+        return Digest.tolerate(filename)
+    except InvalidDigestError:
+        return None
+
+
+def is_temporary(filename: str) -> bool:
+    """Whether Ollama gives such a name to an unfinished file or a working folder of its own."""
+    return _TEMPORARY.fullmatch(filename) is not None
+
+
+def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Every entry directly in `blobs/`, in no order; nothing if there is no such folder."""
+    try:
+        with os.scandir(root / "blobs") as listing:
+            yield from listing
+    except FileNotFoundError:
+        return

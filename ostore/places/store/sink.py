@@ -1,0 +1,157 @@
+"""A store as the place where models go: what would become of each, and the transaction that takes them in."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import (
+    FormatError,
+    LimitError,
+    NoSpaceError,
+    NotFoundError,
+    OstoreError,
+    UnsafeError,
+    UsageError,
+)
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
+from ostore.formats.name import ModelName
+from ostore.formats.selection import SelectedModel, Selection, refuse_twins
+from ostore.places.store import workspace
+from ostore.places.store.inbox import Outcome, Received, StoreInbox
+from ostore.places.store.scan import LEGACY_TREE, find_manifests, read_small_file
+from ostore.places.store.store import LocalStore
+from ostore.places.store.workspace import Workspace
+from ostore.streams.durable import Directory, Ownership
+from ostore.streams.progress import SILENT, Progress
+from ostore.streams.space import refuse_short_space, refuse_unholdable
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class StoreSink:
+    """
+    A store as the place where models go; it is created if it is not there.
+
+    `make_parents` allows that for a path nobody typed; a typed one must have its parent, because a typo or an
+    unmounted disk looks just like it.
+    """
+
+    def __init__(
+        self,
+        store: LocalStore,
+        *,
+        replace: bool,
+        trust_existing: bool,
+        make_parents: bool,
+        jobs: int,
+        progress: Progress = SILENT,
+    ) -> None:
+        self._store = store
+        self._replace = replace
+        self._trust_existing = trust_existing
+        self._make_parents = make_parents
+        self._jobs = jobs
+        self._progress = progress
+        self.received: Received | None = None
+
+    def compare(self, selection: Selection) -> dict[ModelName, Outcome]:
+        """
+        What would become of each model; nothing is written.
+
+        Raises UsageError for a different tag without `replace`, UnsafeError for one that differs only by case.
+        """
+        entries, _ = find_manifests(self._store.root)
+        stored = {entry.name for entry in entries if entry.name}
+        folded = {model.name.folded for model in selection.models}
+        refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
+        return {model.name: self._outcome(model) for model in selection.models}
+
+    @contextlib.contextmanager
+    def receive(self, selection: Selection) -> Iterator[StoreInbox]:
+        """
+        Yield an inbox; leaving the block publishes every model. An exception publishes none.
+
+        Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
+        interruption waits for the next import; after a refusal nothing is left.
+        """
+        outcomes = self.compare(selection)
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(self._opened_root())
+            place = stack.enter_context(contextlib.closing(Workspace.open(root)))
+            transaction = stack.enter_context(place.transaction())
+            inbox = stack.enter_context(contextlib.closing(StoreInbox(root, place, transaction, selection)))
+            try:
+                inbox.find_present(trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
+                inbox.adopt(self._progress)
+                refuse_unholdable(transaction, outcomes)
+                refuse_short_space(transaction, [blob.size for blob in inbox.missing])
+                yield inbox
+                self._progress.phase("publishing", 0)
+                with place.locked():
+                    outcomes = self.compare(selection)
+                    inbox.publish(outcomes)
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    workspace.clear(transaction, keep_finished=not _leaves_nothing(error))
+                raise
+            with contextlib.suppress(OSError):
+                workspace.clear(transaction, keep_finished=False)
+            self.received = inbox.received(outcomes)
+
+    def _outcome(self, model: SelectedModel) -> Outcome:
+        path = self._store.root.joinpath(LEGACY_TREE, *model.name.parts)
+        try:
+            raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
+        except FileNotFoundError:
+            return Outcome.MENDED if path.is_symlink() else Outcome.ADDED
+        except (IsADirectoryError, NotADirectoryError):
+            raise UnsafeError(f"{model.name}: a folder or file of that name is in the way: {path}") from None
+        if Digest.of(raw) == model.manifest_digest:
+            return Outcome.ALREADY_THERE
+        try:
+            Manifest.parse(raw)
+        except OstoreError:
+            return Outcome.MENDED
+        if not self._replace:
+            raise UsageError(f"{model.name}: another model of that name is there", hint="--replace overwrites it")
+        return Outcome.REPLACED
+
+    @contextlib.contextmanager
+    def _opened_root(self) -> Iterator[Directory]:
+        """The store's folder, created if absent and gone again if nothing came of it."""
+        root = self._store.root
+        created = self._create_root(root) if not self._store.exists else []
+        try:
+            with Directory.open(root) as directory:
+                yield directory
+        except BaseException:
+            if created:
+                for path in (root / workspace.NAME / workspace.TRANSACTIONS, root / workspace.NAME, *reversed(created)):
+                    with contextlib.suppress(OSError), Directory.open(path.parent) as parent:
+                        parent.rmdir(path.name)
+            raise
+
+    def _create_root(self, root: Path) -> list[Path]:
+        if root.exists() or root.is_symlink():
+            self._store.require()
+        absent = [root]
+        while not absent[0].parent.exists():
+            absent.insert(0, absent[0].parent)
+        if len(absent) > 1 and not self._make_parents:
+            raise NotFoundError(f"{root.parent}: no such folder", hint="is the disk mounted? else create it first")
+        for path in absent:
+            with Directory.open(path.parent) as parent:
+                owner = parent.ownership
+                parent.make_child(path.name, Ownership(owner.uid, owner.gid, 0o755)).close()
+        return absent
+
+
+def _leaves_nothing(error: BaseException) -> bool:
+    """Whether what was staged is of no use: the bundle was refused, or the disk is full."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return isinstance(error, (UnsafeError, FormatError, LimitError, NoSpaceError, UsageError))

@@ -1,0 +1,193 @@
+"""A store as a source and a sink of models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import (
+    BlobMissingError,
+    DamagedStoreError,
+    FormatError,
+    NotFoundError,
+    UnsafeError,
+    UsageError,
+)
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName, choose
+from ostore.formats.selection import Selection
+from ostore.places.store.scan import (
+    COMING_TREE,
+    ManifestScan,
+    StoredModel,
+    blob_digest,
+    find_blobs,
+    find_manifests,
+    is_temporary,
+    scan_manifests,
+)
+from ostore.streams.chunks import Chunk, read_chunks, read_full
+from ostore.streams.durable import Directory
+
+
+class LocalStore:
+    """
+    The store at `root`, whatever of it exists; no server needs to run.
+
+    Reading takes no lock and creates nothing, so it works on a read-only disk.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._selected: tuple[StoredModel, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        return self.root.is_dir()
+
+    def require(self) -> LocalStore:
+        """Itself. Raises NotFoundError if there is no such folder, UsageError if it is no folder."""
+        if self.exists:
+            return self
+        if self.root.exists():
+            raise UsageError(f"{self.root}: not a folder")
+        raise NotFoundError(
+            f"{self.root}: no such store", hint="ostore where shows which store is used; --models DIR names another"
+        )
+
+    def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
+        """
+        Read the manifests of all models, or of those that names and globs stand for.
+
+        Raises NotFoundError for a word that stands for no model, InvalidNameError, OSError.
+        """
+        entries, strays = find_manifests(self.root)
+        if not patterns:
+            return scan_manifests(entries, strays)
+        names = [entry.name for entry in entries if entry.name is not None]
+        chosen, unmatched = choose(names, patterns)
+        if unmatched:
+            raise NotFoundError(f"no model {unmatched[0]!r} in {self.root}", hint="ostore list shows what is there")
+        wanted = set(chosen)
+        return scan_manifests([entry for entry in entries if entry.name in wanted])
+
+    def select(self, patterns: Sequence[str]) -> Selection:
+        """
+        The models that names and globs stand for, or all if there are none, ready to be read.
+
+        Raises NotFoundError, DamagedStoreError for a manifest that cannot be read, AmbiguousManifestError or
+        FormatError for one that must not travel, UnsafeError for names or sizes that contradict each other.
+        """
+        scan = self.scan(patterns)
+        for unreadable in scan.unreadable:
+            raise DamagedStoreError(
+                f"{unreadable.path}: {unreadable.reason}", hint="ostore verify lists everything that is damaged"
+            )
+        for model in scan.models:
+            _refuse_to_carry(model)
+        self._selected = scan.models
+        return Selection.of((model.name, model.manifest) for model in scan.models)
+
+    def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
+        """Every model in the store that needs the blob."""
+        return self.scan().users.get(digest, ())
+
+    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+        """
+        Yield each wanted blob once, in the order given, unverified; a stream is valid until the next is asked for.
+
+        Raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, OSError.
+        """
+        for blob in wanted:
+            with self.opened_blob(blob.digest) as fd:
+                yield blob, read_chunks(fd, blob.size)
+
+    def read_manifests(self) -> Iterator[tuple[ModelName, bytes]]:
+        """Yield the raw manifest of every selected model, as it was when it was selected."""
+        for model in self._selected:
+            yield model.name, model.manifest.raw
+
+    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        """A whole small blob, at most `limit` bytes of it, unverified. Raises as `read_blobs`."""
+        with self.opened_blob(descriptor.digest) as fd:
+            return read_full(fd, limit)
+
+    @contextlib.contextmanager
+    def opened_blob(self, digest: Digest) -> Iterator[int]:
+        """A blob open for reading. Raises BlobMissingError, DamagedStoreError, OSError."""
+        with self._blobs(digest) as blobs:
+            filename = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
+            if filename is None:
+                raise _missing(digest)
+            fd = blobs.open_file(filename)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Bytes of a blob that is there as a regular file, else None."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = (self.root / "blobs" / digest.filename).lstat()
+            return status.st_size if is_regular(status) else None
+        return None
+
+    @property
+    def selected(self) -> tuple[tuple[ModelName, Manifest], ...]:
+        """The models of the last `select`."""
+        return tuple((model.name, model.manifest) for model in self._selected)
+
+    def unreferenced(self, scan: ManifestScan) -> tuple[tuple[Descriptor, ...], tuple[str, ...]]:
+        """
+        What lies in `blobs/` beside the blobs of the models scanned: orphans, and paths of strays.
+
+        Unfinished files of Ollama are neither.
+        """
+        orphans, strays = [], []
+        for entry in find_blobs(self.root):
+            digest = blob_digest(entry.name)
+            if digest is None:
+                strays += [] if is_temporary(entry.name) else [f"blobs/{entry.name}"]
+            elif digest not in scan.users:
+                orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
+        return tuple(sorted(orphans, key=lambda orphan: orphan.digest)), tuple(sorted(strays))
+
+    @contextlib.contextmanager
+    def _blobs(self, digest: Digest) -> Iterator[Directory]:
+        try:
+            blobs = Directory.open(self.root / "blobs")
+        except FileNotFoundError:
+            raise _missing(digest) from None
+        with blobs:
+            yield blobs
+
+
+def blob_filenames(digest: Digest) -> tuple[str, str, str]:
+    """
+    Where a blob may lie: as every Ollama since 0.1.30 writes it, as older ones did, and in upper case.
+
+    ollama server/fixblobs.go and manifest/paths.go at fb30760.
+    """
+    return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"
+
+
+def is_regular(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode)
+
+
+def _missing(digest: Digest) -> BlobMissingError:
+    return BlobMissingError(f"blob {digest}: missing", digest=str(digest))
+
+
+def _refuse_to_carry(model: StoredModel) -> None:
+    if model.tree == COMING_TREE or model.manifest.is_list:
+        what = "a manifest list" if model.manifest.is_list else f"stored under {COMING_TREE}/"
+        raise FormatError(f"{model.name}: {what}, which no released Ollama writes; it cannot be exported yet")
+    try:
+        model.manifest.refuse_unclear()
+    except (UnsafeError, FormatError) as error:
+        raise type(error)(f"{model.name}: {error}") from None

@@ -1,0 +1,124 @@
+"""
+The folder `.ostore` beside `blobs/`: where everything is staged, and where what an interrupted command had finished
+waits for the next one. Ollama looks at `blobs/` and `manifests/` only.
+
+    .ostore/lock               held while something is published; never removed, or two could hold it
+    .ostore/tx/<pid>-<random>/ one per running command, 0700, itself locked: that is how one sees a command alive
+        sha256-HEX.part        being written
+        sha256-HEX             whole, verified, on the disk
+        sha256-HEX.pin         a second name for a blob that was there already and is relied upon
+        m/NNN.json             manifests
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import UnsafeError
+from ostore.streams.durable import Directory, Ownership, current_user, remove_tree
+from ostore.streams.lock import try_lock, wait_lock
+
+NAME = ".ostore"
+TRANSACTIONS = "tx"
+MANIFESTS = "m"
+PART = ".part"
+PIN = ".pin"
+_WORLD_WRITABLE = stat.S_IWOTH
+
+
+class Workspace:
+    """The open `.ostore` of one store. Close it."""
+
+    def __init__(self, directory: Directory, ownership: Ownership) -> None:
+        """`ownership` is that of the store: everything published, and everything here, is given it."""
+        self.directory = directory
+        self.ownership = ownership
+
+    @classmethod
+    def open(cls, root: Directory) -> Workspace:
+        """
+        Open it beside the real `blobs/` (people put a link there), creating it with that folder's owner and mode.
+
+        Raises UnsafeError for one that somebody else could meddle with, OSError if it cannot be on the same disk.
+        """
+        blobs = root.path / "blobs"
+        with Directory.open(blobs if blobs.exists() else root.path) as model:
+            beside = model.path.resolve().parent if blobs.exists() else root.path
+            with Directory.open(beside) as parent:
+                if parent.status().st_dev != model.status().st_dev:
+                    raise OSError(errno.EXDEV, "the folder above blobs is on another disk", str(parent.path))
+                status = parent.lstat(NAME)
+                if status is not None:
+                    _refuse_foreign(parent.path / NAME, status, model.status())
+                return cls(parent.make_child(NAME, model.ownership), model.ownership)
+
+    def close(self) -> None:
+        self.directory.close()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of the store; raises BusyError after 60 s."""
+        fd, created = self.directory.open_or_create("lock", 0o600, writable=os.name == "nt")
+        try:
+            if created:
+                self.ownership.give_file(fd)
+            wait_lock(fd, str(self.directory.path / "lock"))
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Directory]:
+        """A fresh, locked folder for one command. What the caller leaves in it stays for the next one."""
+        with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
+            while True:
+                name = f"{os.getpid()}-{secrets.token_hex(4)}"
+                directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
+                # Between the two steps another command may have taken it for a dead one.
+                if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
+                    break
+                directory.close()
+            with directory:
+                yield directory
+            transactions.rmdir(name)
+
+    def abandoned(self) -> Iterator[Directory]:
+        """The folders of commands that are dead: mine, or anybody's for root. Each is locked while it is yielded."""
+        with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
+            for name in transactions.names():
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    directory = transactions.child(name)
+                    with directory:
+                        owner = directory.status().st_uid
+                        if directory.fd is None or current_user()[0] not in {0, owner} or not try_lock(directory.fd):
+                            continue
+                        yield directory
+                        clear(directory, keep_finished=True)
+                    transactions.rmdir(name)
+
+
+def clear(transaction: Directory, *, keep_finished: bool) -> None:
+    """Remove what a command no longer needs; finished blobs may be kept for the next one."""
+    for name in transaction.names():
+        if name == MANIFESTS:
+            remove_tree(transaction, name)
+        elif not (keep_finished and Digest.of_filename(name)):
+            transaction.unlink(name)
+
+
+def _refuse_foreign(path: Path, status: os.stat_result, blobs: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        raise UnsafeError(f"{path}: expected a folder, got something else")
+    if os.name == "nt":
+        return
+    if status.st_mode & _WORLD_WRITABLE and not blobs.st_mode & _WORLD_WRITABLE:
+        raise UnsafeError(f"{path}: everybody may write there")
+    if status.st_uid not in {0, current_user()[0], blobs.st_uid} and status.st_gid != blobs.st_gid:
+        raise UnsafeError(f"{path}: belongs to user {status.st_uid}, who does not own the store")

@@ -1,0 +1,1 @@
+"""Floor 1: moving bytes. Knows descriptors and directories, not stores or bundles."""

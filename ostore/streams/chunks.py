@@ -1,0 +1,51 @@
+"""What a stream is here: buffers in order, each of which stays valid for as long as somebody holds it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+# An iterator of buffers rather than a file object: a decoded frame can be hashed, written and sliced by several
+# threads without a copy, and there is no short read to forget (docs/adr/0003).
+Chunk = bytes | memoryview
+
+# One zstd frame: large enough that Python's cost per chunk vanishes, small enough to hold several.
+CHUNK_BYTES = 8 * 1024 * 1024
+
+
+def read_chunks(fd: int, limit: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """
+    Yield what is left of an open file in equal chunks, the last one shorter; at most `limit` bytes and one more.
+
+    The byte too many is what tells a reader that the file is longer than promised.
+    """
+    remaining = limit + 1
+    while remaining and (chunk := read_full(fd, min(chunk_bytes, remaining))):
+        remaining -= len(chunk)
+        yield chunk
+
+
+def read_full(fd: int, size: int) -> bytes:
+    """Up to `size` bytes; fewer only at the end of the input, never because a pipe had no more just now."""
+    data = os.read(fd, size)
+    if len(data) == size or not data:
+        return data
+    pieces = [data]
+    missing = size - len(data)
+    while missing and (data := os.read(fd, min(missing, 1024 * 1024))):
+        pieces.append(data)
+        missing -= len(data)
+    return b"".join(pieces)
+
+
+if hasattr(os, "pread"):
+    read_at = os.pread
+else:
+    _seek_and_read = threading.Lock()
+
+    def read_at(fd: int, size: int, offset: int, /) -> bytes:
+        """Read from an offset, as os.pread does where there is one (not on Windows)."""
+        with _seek_and_read:
+            os.lseek(fd, offset, os.SEEK_SET)
+            return read_full(fd, size)

@@ -1,0 +1,309 @@
+"""
+Independent zstd frames: made and decoded by several threads, written and read in order.
+
+Export: the caller's thread reads the disk, cuts the tar stream into frames and writes finished ones; a pool
+compresses; `verified` hashes in a thread of its own. Import is the same backwards. At most four frames are between
+the two ends, which is what bounds memory.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
+from typing import TypeVar
+
+import zstandard
+
+from ostore.formats import seek_table
+from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, TruncatedError
+from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
+from ostore.streams.chunks import Chunk, read_at, read_full
+from ostore.streams.durable import write_all
+
+# One stream is bound by one SHA-256 (about 1.5 GB/s), which four workers outrun; more only cost memory.
+MAX_WORKERS = 4
+AUTO_LEVEL = 1
+# A frame that level 1 shrinks by less than 2 % is stored as it is: quantised weights hardly shrink, and reading them
+# back then costs nothing.
+_WORTH_IT = 0.98
+# The probe: slices spread over the frame tell what level 1 would do to the whole of it.
+_PROBE_SLICES = 16
+_PROBE_BYTES = 8 * 1024
+_READ_BYTES = 1024 * 1024
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_codecs = threading.local()
+
+
+def ordered_map(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], in_flight: int
+) -> Iterator[_Result]:
+    """Apply a function in threads, at most `in_flight` items at a time; results come in the order of the items."""
+    pending: deque[Future[_Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) >= in_flight:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def workers(jobs: int) -> int:
+    """How many threads compress or decode one stream, given how many may run."""
+    return max(1, min(jobs, MAX_WORKERS))
+
+
+class FrameWriter:
+    """
+    Cuts what is written into frames of at most 8 MiB and writes them, compressed, to an open file.
+
+    `level` 1 to 19, or None for level 1 where it pays and raw storage elsewhere. The bytes depend on what is written
+    and on where `cut` is called, never on timing. Close it.
+    """
+
+    def __init__(self, fd: int, level: int | None, jobs: int) -> None:
+        self._fd = fd
+        self._level = level
+        self._pool = ThreadPoolExecutor(workers(jobs))
+        self._in_flight = workers(jobs) + 1 if workers(jobs) < MAX_WORKERS else MAX_WORKERS
+        self._pending: deque[tuple[int, Future[list[Chunk]]]] = deque()
+        self._pieces: list[Chunk] = []
+        self._filled = 0
+        self._spans: list[FrameSpan] = []
+
+    def write(self, data: Chunk) -> None:
+        view = memoryview(data)
+        while view:
+            piece = view[: MAX_FRAME_CONTENT - self._filled]
+            self._pieces.append(piece)
+            self._filled += len(piece)
+            view = view[len(piece) :]
+            if self._filled == MAX_FRAME_CONTENT:
+                self.cut()
+
+    def cut(self) -> None:
+        """End the current frame, if anything is in it."""
+        if self._filled:
+            future = self._pool.submit(encode_frame, self._pieces, self._level)
+            self._pending.append((self._filled, future))
+            self._pieces, self._filled = [], 0
+        while len(self._pending) >= self._in_flight:
+            self._write_oldest()
+
+    def finish(self) -> None:
+        """Write what is left and the seek table."""
+        self.cut()
+        while self._pending:
+            self._write_oldest()
+        write_all(self._fd, (seek_table.write_table(self._spans),))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _write_oldest(self) -> None:
+        content_size, future = self._pending.popleft()
+        size = write_all(self._fd, future.result())
+        self._spans.append(FrameSpan(size, content_size))
+
+
+def encode_frame(pieces: Sequence[Chunk], level: int | None) -> list[Chunk]:
+    """One frame of these pieces (together 1 byte to 8 MiB), as buffers to write one after the other."""
+    content = memoryview(pieces[0]) if len(pieces) == 1 else memoryview(b"".join(pieces))
+    if level is not None:
+        return [_compressor(level).compress(content)]
+    if _looks_incompressible(content):
+        return raw_frame(content)
+    compressed = _compressor(AUTO_LEVEL).compress(content)
+    return [compressed] if len(compressed) <= len(content) * _WORTH_IT else raw_frame(content)
+
+
+def decode_frame(frame: bytes | memoryview) -> memoryview:
+    """The content of one whole frame that `measure_frame` has passed. Raises IntegrityError."""
+    if not hasattr(_codecs, "decompressor"):
+        # One a thread: a context shared by two threads gave other bytes without an error.
+        _codecs.decompressor = zstandard.ZstdDecompressor()
+    try:
+        return memoryview(_codecs.decompressor.decompress(frame, allow_extra_data=False))
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"zstd: damaged frame: {error}") from None
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    compressors: dict[int, zstandard.ZstdCompressor] = _codecs.__dict__.setdefault("compressors", {})
+    if level not in compressors:
+        compressors[level] = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+    return compressors[level]
+
+
+def _looks_incompressible(content: memoryview) -> bool:
+    if len(content) <= 2 * _PROBE_SLICES * _PROBE_BYTES:
+        return False
+    step = len(content) // _PROBE_SLICES
+    sample = b"".join(content[start : start + _PROBE_BYTES] for start in range(0, step * _PROBE_SLICES, step))
+    return len(_compressor(AUTO_LEVEL).compress(sample)) > len(sample) * _WORTH_IT
+
+
+class PipedFrames:
+    """The frames of a bundle that can only be read forward, and the check that the bundle ends as it must."""
+
+    def __init__(self, fd: int, start: bytes) -> None:
+        """`start` is what has been read from the file already."""
+        self._fd = fd
+        self._buffer = bytearray(start)
+        self._spans: list[FrameSpan] = []
+        self._offset = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while frame := self._next():
+            yield frame
+        self._check_end()
+
+    def _next(self) -> bytes | None:
+        self._fill(len(seek_table.SKIPPABLE_MAGIC))
+        if self._buffer[:4] == seek_table.SKIPPABLE_MAGIC:
+            return None
+        while (span := measure_frame(self._buffer)) is None or span.size > len(self._buffer):
+            self._fill(max(len(self._buffer) + 1, span.size if span else 0))
+        if len(self._spans) >= seek_table.MAX_FRAMES:
+            raise LimitError(f"zstd: expected at most {seek_table.MAX_FRAMES} frames")
+        self._spans.append(span)
+        frame = bytes(memoryview(self._buffer)[: span.size])
+        del self._buffer[: span.size]
+        self._offset += span.size
+        return frame
+
+    def _check_end(self) -> None:
+        expected = seek_table.write_table(self._spans)
+        self._fill(seek_table.HEADER_BYTES)
+        declared = seek_table.HEADER_BYTES + int.from_bytes(self._buffer[4:8], "little")
+        if declared > len(expected):
+            raise LimitError(f"zstd: a skippable frame of {declared} bytes, expected a seek table of {len(expected)}")
+        self._fill(len(expected))
+        if self._buffer[: len(expected)] != expected:
+            raise IntegrityError("seek table: disagrees with the frames before it")
+        if len(self._buffer) > len(expected) or read_full(self._fd, 1):
+            raise InvalidBundleError("bytes after the end of the bundle")
+
+    def _fill(self, size: int) -> None:
+        """Have at least so many bytes in the buffer; more are read where they come for free."""
+        while len(self._buffer) < size:
+            data = os.read(self._fd, max(_READ_BYTES, size - len(self._buffer)))
+            if not data:
+                raise TruncatedError(f"bundle: truncated at byte {self._offset + len(self._buffer)}")
+            self._buffer += data
+
+
+class PipedStream:
+    """The tar stream inside frames that come one after the other."""
+
+    def __init__(self, frames: PipedFrames, pool: ThreadPoolExecutor, in_flight: int) -> None:
+        self._contents = ordered_map(pool, decode_frame, frames, in_flight)
+        self._current = memoryview(b"")
+        self.position = 0
+
+    def take(self, size: int) -> Iterator[Chunk]:
+        """Yield exactly so many bytes. Raises TruncatedError, or what the frames raise."""
+        while size:
+            if not len(self._current):
+                self._current = self._next()
+            piece, self._current = self._current[:size], self._current[size:]
+            size -= len(piece)
+            self.position += len(piece)
+            yield piece
+
+    def skip(self, size: int) -> None:
+        for _ in self.take(size):
+            pass
+
+    def will_read(self, end: int) -> None:
+        """A hint that means nothing here: everything is read anyway."""
+
+    def finish(self) -> None:
+        """Raises FormatError or IntegrityError unless the stream and the file end here."""
+        if len(self._current) or next(self._contents, None) is not None:
+            raise InvalidBundleError("data after the end of the archive")
+
+    def _next(self) -> memoryview:
+        content = next(self._contents, None)
+        if content is None:
+            raise TruncatedError(f"bundle: the archive ends at byte {self.position}, before everything it lists")
+        return content
+
+
+class SeekableStream:
+    """The tar stream inside the frames of a file, read through its seek table: only what is asked for."""
+
+    def __init__(self, fd: int, spans: Sequence[FrameSpan], pool: ThreadPoolExecutor, in_flight: int) -> None:
+        self._fd = fd
+        self._spans = spans
+        self._offsets = list(accumulate((span.size for span in spans), initial=0))
+        self._starts = list(accumulate((span.content_size for span in spans), initial=0))
+        self._pool = pool
+        self._in_flight = in_flight
+        self._contents: Iterator[memoryview] = iter(())
+        self._next_frame = 0
+        self._planned_end = 0
+        self._current = memoryview(b"")
+        self.position = 0
+
+    def take(self, size: int) -> Iterator[Chunk]:
+        """Yield exactly so many bytes. Raises TruncatedError, or what the frames raise."""
+        if self.position + size > self._starts[-1]:
+            raise TruncatedError(f"bundle: the archive ends at byte {self._starts[-1]}, before everything it lists")
+        self.will_read(self.position + size)
+        while size:
+            if not len(self._current):
+                self._current = self._next()
+            piece, self._current = self._current[:size], self._current[size:]
+            size -= len(piece)
+            self.position += len(piece)
+            yield piece
+
+    def skip(self, size: int) -> None:
+        """Move forward; frames that lie wholly in between are neither read nor decoded."""
+        self.position += size
+        if size < len(self._current):
+            self._current = self._current[size:]
+            return
+        self._current = memoryview(b"")
+        frame = bisect_right(self._starts, self.position) - 1
+        if frame != self._next_frame:
+            self._next_frame, self._contents = frame, iter(())
+        if frame < len(self._spans) and self.position > self._starts[frame]:
+            self._planned_end = max(self._planned_end, self.position + 1)
+            self._current = self._next()[self.position - self._starts[frame] :]
+
+    def will_read(self, end: int) -> None:
+        """Promise to read up to this byte of the tar stream, so that frames up to there may be decoded ahead."""
+        self._planned_end = max(self._planned_end, end)
+
+    def finish(self) -> None:
+        """Raises FormatError unless the stream ends here; the file's end was checked with the table."""
+        if self.position != self._starts[-1]:
+            raise InvalidBundleError("data after the end of the archive")
+
+    def _next(self) -> memoryview:
+        content = next(self._contents, None)
+        if content is None:
+            self._contents = ordered_map(self._pool, self._decode, self._planned(self._next_frame), self._in_flight)
+            content = next(self._contents)
+        self._next_frame += 1
+        return content
+
+    def _planned(self, frame: int) -> Iterator[int]:
+        while frame < len(self._spans) and self._starts[frame] < self._planned_end:
+            yield frame
+            frame += 1
+
+    def _decode(self, frame: int) -> memoryview:
+        span = self._spans[frame]
+        data = read_at(self._fd, span.size, self._offsets[frame])
+        if measure_frame(data) != span:
+            raise IntegrityError(f"bundle: frame {frame} is not as the seek table says")
+        return decode_frame(data)

@@ -1,0 +1,50 @@
+"""How far a long operation is: the one thing that travels upward through the floors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ostore.streams.chunks import Chunk
+
+
+class Progress(Protocol):
+    """Told by library code what is going on; called from several threads."""
+
+    def phase(self, label: str, total_bytes: int) -> None:
+        """A new stretch of work begins, of so many bytes; 0 if it has no length."""
+
+    def begin(self, item: str, size: int) -> None:
+        """Work on one item starts: a blob's 12 digits or a model's name, and its size in bytes."""
+
+    def advance(self, item: str, size: int) -> None:
+        """So many more bytes of the item are done."""
+
+    def end(self, item: str) -> None:
+        """The item is done."""
+
+
+class _Silent:
+    def phase(self, label: str, total_bytes: int) -> None:
+        pass
+
+    def begin(self, item: str, size: int) -> None:
+        pass
+
+    def advance(self, item: str, size: int) -> None:
+        pass
+
+    def end(self, item: str) -> None:
+        pass
+
+
+SILENT: Progress = _Silent()
+
+
+def watched(chunks: Iterator[Chunk], item: str, size: int, progress: Progress) -> Iterator[Chunk]:
+    """Pass chunks through and tell `progress` of each."""
+    progress.begin(item, size)
+    for chunk in chunks:
+        progress.advance(item, len(chunk))
+        yield chunk
+    progress.end(item)

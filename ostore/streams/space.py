@@ -1,0 +1,63 @@
+"""What a disk can hold, asked before anything is written to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+
+from ostore.formats.errors import NoSpaceError, UnsafeError
+from ostore.formats.name import ModelName
+from ostore.streams.durable import Directory
+
+_BLOCK = 4096
+# Directory entries, manifests and the file system's own records.
+_OVERHEAD = 1.01
+# FAT32 keeps a file's length in 32 bits.
+_FAT32_LIMIT = 2**32 - 1
+_TRIAL = "trial.part"
+_TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
+
+
+def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
+    """Raises NoSpaceError unless files of these sizes (bytes) fit beside what is there."""
+    sizes = list(sizes)
+    needed = int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD)
+    free = shutil.disk_usage(directory.path).free
+    if needed > free:
+        raise NoSpaceError(f"{directory.path}: expected {needed} bytes of free space, got {free}")
+    if max(sizes, default=0) > _FAT32_LIMIT:
+        _refuse_short_files(directory, max(sizes))
+
+
+def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
+    """Raises UnsafeError for a name that Windows, exFAT or FAT could not hold, if that is what the disk is."""
+    problems = [problem for name in names if (problem := name.windows_problem())]
+    if problems and not _holds_colons(directory):
+        raise UnsafeError(f"name: {problems[0]}")
+
+
+def _refuse_short_files(directory: Directory, size: int) -> None:
+    """By trial: a sparse file of that length, at no cost where files can be sparse."""
+    fd = directory.create(_TRIAL)
+    try:
+        os.ftruncate(fd, size)
+    except OSError as error:
+        if error.errno not in _TOO_LARGE:
+            raise
+        raise NoSpaceError(f"{directory.path}: this disk cannot hold a file of {size} bytes") from None
+    finally:
+        os.close(fd)
+        directory.unlink(_TRIAL)
+
+
+def _holds_colons(directory: Directory) -> bool:
+    if os.name == "nt":
+        return False
+    try:
+        os.close(directory.create(f"a:b.{_TRIAL}"))
+    except OSError:
+        return False
+    directory.unlink(f"a:b.{_TRIAL}")
+    return True

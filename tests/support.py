@@ -1,0 +1,169 @@
+"""Stores and models for tests: real files in a folder of the test, made the way Ollama lays them out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MODEL = "application/vnd.ollama.image.model"
+PROJECTOR = "application/vnd.ollama.image.projector"
+TEMPLATE = "application/vnd.ollama.image.template"
+SYSTEM = "application/vnd.ollama.image.system"
+PARAMS = "application/vnd.ollama.image.params"
+LICENSE = "application/vnd.ollama.image.license"
+TENSOR = "application/vnd.ollama.image.tensor"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+
+OSTORE = (sys.executable, "-m", "ostore")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    """Bytes that do not compress, the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+@dataclass
+class Store:
+    """A store in a test's folder."""
+
+    root: Path
+    names: list[str] = field(default_factory=list)
+
+    def blob(self, data: bytes) -> str:
+        """Put a blob there; gives its digest text."""
+        path = self.root / "blobs" / f"sha256-{sha256(data)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o644)
+        return f"sha256:{sha256(data)}"
+
+    def blob_path(self, data: bytes) -> Path:
+        return self.root / "blobs" / f"sha256-{sha256(data)}"
+
+    def layer(self, media_type: str, data: bytes, **more: object) -> dict[str, Any]:
+        return {"mediaType": media_type, "digest": self.blob(data), "size": len(data), **more}
+
+    def config(self, **fields: object) -> dict[str, Any]:
+        document = {
+            "model_format": "gguf",
+            "model_family": "test",
+            "model_families": ["test"],
+            "model_type": "1.5M",
+            "file_type": "Q4_K_M",
+            "architecture": "amd64",
+            "os": "linux",
+            **fields,
+        }
+        return self.layer(CONFIG, json.dumps(document, separators=(",", ":")).encode() + b"\n")
+
+    def manifest_path(self, name: str) -> Path:
+        """`name` in full: host/namespace/model:tag."""
+        path, _, tag = name.rpartition(":")
+        return self.root / "manifests" / path / tag
+
+    def write_manifest(self, name: str, raw: bytes) -> Path:
+        path = self.manifest_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
+        self.names.append(name)
+        return path
+
+    def add(self, name: str, *layers: dict[str, Any], config: dict[str, Any] | None = None, raw: bytes = b"") -> Path:
+        """A model as the server's create writes it: compact JSON and a newline."""
+        document = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "config": config or self.config(),
+            "layers": list(layers),
+        }
+        return self.write_manifest(name, raw or json.dumps(document, separators=(",", ":")).encode() + b"\n")
+
+    def model(self, name: str, weights: bytes, **texts: bytes) -> Path:
+        """A model of weights and small text layers."""
+        types = {"template": TEMPLATE, "system": SYSTEM, "params": PARAMS, "license": LICENSE, "projector": PROJECTOR}
+        layers = [self.layer(MODEL, weights)]
+        layers += (self.layer(types[kind], text) for kind, text in texts.items())
+        return self.add(full(name), *layers)
+
+
+def full(name: str) -> str:
+    """`tiny:q4` as `registry.ollama.ai/library/tiny:q4`."""
+    return name if name.count("/") == 2 else f"registry.ollama.ai/library/{name}"
+
+
+def six_kinds(root: Path) -> Store:
+    """Two tags that share weights, a namespaced one, one from hf.co, a projector, 300 tensors, an oddly spaced one."""
+    store = Store(root)
+    store.model("tiny:q4", noise(3_000_000), template=b"{{ .Prompt }}", license=b"MIT")
+    store.model("tiny:latest", noise(3_000_000), template=b"{{ .Prompt }}", system=b"Say hi!")
+    store.model(
+        "registry.ollama.ai/someone/custom:latest",
+        b"weights " * 100_000,
+        params=b'{"stop":["\\u003c|end|\\u003e"],"top_k":10}\n',
+    )
+    store.model(f"hf.co/bartowski/{'Long-Model-Name-' * 4}GGUF:Q4_K_M", noise(20_000, 2))
+    store.model("sees:latest", noise(9_000_000, 3), projector=noise(100_000, 4))
+    tensors = [store.layer(TENSOR, noise(700, 1000 + n), name=f"model.layers.{n}.weight") for n in range(300)]
+    store.add(full("mlx:latest"), *tensors, config=store.config(model_format="safetensors", model_families=None))
+    store.write_manifest(full("odd:latest"), odd_manifest(store))
+    return store
+
+
+def odd_manifest(store: Store) -> bytes:
+    """What a registry may have sent: pretty-printed, other key order, unknown keys, no newline."""
+    config, layer = store.config(model_type="odd"), store.layer(MODEL, b"odd weights", urls=["https://example.org"])
+    document = {
+        "layers": [layer],
+        "annotations": {"a": "\u00e9"},
+        "config": config,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "schemaVersion": 2,
+    }
+    return json.dumps(document, indent=3, ensure_ascii=False).encode()
+
+
+def tree(root: Path, *, without: tuple[str, ...] = (".ostore",)) -> dict[str, str]:
+    """Every path below a folder and what it is; for comparing before and after."""
+    seen: dict[str, str] = {}
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name not in without]
+        base = Path(folder)
+        for name in folders:
+            path = base / name
+            seen[str(path.relative_to(root))] = f"link {path.readlink()}" if path.is_symlink() else "folder"
+        for name in files:
+            path = base / name
+            relative = str(path.relative_to(root))
+            if path.is_symlink():
+                seen[relative] = f"link {path.readlink()}"
+            elif path.is_file():
+                seen[relative] = sha256(path.read_bytes())
+            else:
+                seen[relative] = "special"
+    return seen
+
+
+def ostore(
+    *arguments: str | Path, environment: dict[str, str] | None = None, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, output captured as text."""
+    return subprocess.run(
+        [*OSTORE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **(environment or {})},
+        cwd=cwd,
+    )
