@@ -472,7 +472,7 @@ def _import_warnings(selection: Selection) -> Iterator[str]:
             yield f"{model.name}: Ollama takes this tag for a source selector, not for a name"
         problem = model.name.windows_problem()
         if problem:
-            yield f"{model.name}: {problem}, if it is Windows, exFAT or FAT"
+            yield f"{model.name}: {problem}"
 
 
 def _imported(outcomes: Iterable[tuple[ModelName, Outcome]]) -> tuple[ImportedModel, ...]:

@@ -155,7 +155,7 @@ def tree(root: Path, *, without: tuple[str, ...] = (".ostore",)) -> dict[str, st
 
 
 def ostore(
-    *arguments: str | Path, environment: dict[str, str] | None = None, **more: Any
+    *arguments: str | Path, environment: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, output captured as text."""
     return subprocess.run(

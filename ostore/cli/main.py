@@ -40,19 +40,20 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
         close_quietly()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     except TerminatedError:
         return _stopped("terminated", exit_codes.TERMINATED)
-    except BrokenPipeError:
-        # Whoever read our output has left, `| head` for example; there is nobody to tell.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has left, `| head` for example; there is nobody to tell. typer exits by itself then.
         return exit_codes.CODES["io"]
-    except typer.Abort:
-        return _stopped("interrupted", exit_codes.INTERRUPTED)
     except Exception as error:
         if os.environ.get("OSTORE_DEBUG"):
             raise
         return _failed(error, as_json="--json" in arguments)
+    if code == exit_codes.INTERRUPTED:
+        # typer turns Ctrl-C into this code before we see it.
+        return _stopped("interrupted", exit_codes.INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

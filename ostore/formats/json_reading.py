@@ -31,7 +31,7 @@ class GoObject:
 
     def get(self, key: str) -> Any:  # noqa: ANN401 - the caller is the parser that checks the type
         """The value of a key given in its own spelling, or None if it is absent or null."""
-        return self.members.get(key.casefold())
+        return self.members.get(_fold(key))
 
 
 def read_go_json(raw: bytes) -> tuple[Any, int, int]:
@@ -90,11 +90,18 @@ def _go_object(pairs: list[tuple[str, Any]]) -> GoObject:
     members: dict[str, Any] = {}
     repeated = []
     for key, value in pairs:
-        folded = key.casefold()
+        folded = _fold(key)
         if folded in members:
             repeated.append(folded)
         members[folded] = value
     return GoObject(members, tuple(repeated))
+
+
+def _fold(key: str) -> str:
+    """As Go folds keys: one character to one, so that the long s is an s, and the ligature of f and i is itself."""
+    if key.isascii():
+        return key.lower()
+    return "".join(folded if len(folded := character.casefold()) == 1 else character for character in key)
 
 
 def _strict_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class _ManifestReader:
         return value
 
     def _config(self, value: Any) -> Descriptor | None:  # noqa: ANN401
-        if value is None or not self._object(value, "config").get("digest"):
+        if value is None or self._object(value, "config").get("digest") in (None, ""):
             return None
         return self._descriptor(value, "config")
 
@@ -193,8 +193,10 @@ class _ManifestReader:
         return tuple(self._descriptor(layer, f"layers[{index}]") for index, layer in enumerate(value))
 
     def _children(self, value: Any) -> tuple[Digest, ...]:  # noqa: ANN401
-        if not isinstance(value, list) or len(value) > MAX_LAYERS:
+        if not isinstance(value, list):
             return ()
+        if len(value) > MAX_LAYERS:
+            raise LimitError(f"manifests: expected at most {MAX_LAYERS}, got {len(value)}")
         entries = [self._object(entry, f"manifests[{index}]") for index, entry in enumerate(value)]
         return tuple(self._digest(entry.get("digest"), "manifests") for entry in entries)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 
 from ostore.formats.json_reading import write_canonical_json
 
@@ -33,8 +34,8 @@ def render_modelfile(
 
 def parameter_text(value: object) -> str:
     """A parameter's value as a Modelfile spells it: numbers plain, never with an exponent."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return value if isinstance(value, str) else write_canonical_json(value).decode().strip()
 
 

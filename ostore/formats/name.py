@@ -105,9 +105,9 @@ class ModelName:
         """Why Windows, exFAT or FAT could not hold the name, or None."""
         for part in self.parts:
             if ":" in part:
-                return f"{part!r} has a colon, which this disk cannot hold"
+                return f"{part!r} has a colon, which Windows, exFAT and FAT cannot hold"
             if part.endswith("."):
-                return f"{part!r} ends with a dot, which this disk drops"
+                return f"{part!r} ends with a dot, which Windows, exFAT and FAT drop"
             if _WINDOWS_DEVICE.fullmatch(part):
                 return f"{part!r} is a device name on Windows"
         return None

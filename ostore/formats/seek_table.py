@@ -20,6 +20,7 @@ HEADER_BYTES = 8
 # 2 TiB in frames of 8 MiB, or every member that a bundle may have in two frames of its own.
 MAX_FRAMES = 262_144
 _ENTRY = struct.Struct("<II")
+MAX_TABLE_BYTES = HEADER_BYTES + MAX_FRAMES * _ENTRY.size + FOOTER_BYTES
 
 
 def write_table(spans: Sequence[FrameSpan]) -> bytes:

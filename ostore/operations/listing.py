@@ -105,7 +105,7 @@ def list_rows(
     """Rows for `models`, newest first; `everything` in the store decides what is unique."""
     uses = _use_counts(model.manifest for model in everything)
     rows = [_row(store, model, uses) for model in models]
-    return tuple(sorted(rows, key=lambda row: -row.modified))
+    return tuple(sorted(rows, key=lambda row: (-int(row.modified), row.name)))
 
 
 def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:

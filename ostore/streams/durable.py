@@ -94,7 +94,7 @@ class Directory:
         """Open a directory by path, links followed. Raises OSError."""
         if HAS_DIRECTORY_HANDLES:
             return cls(path, os.open(path, os.O_RDONLY | _DIRECTORY | _CLOEXEC))
-        if not path.is_dir():
+        if not stat.S_ISDIR(path.stat().st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         return cls(path, None)
 
@@ -136,10 +136,12 @@ class Directory:
 
     def child(self, name: str) -> Directory:
         """Open a directory below this one, links not followed. Raises OSError."""
-        path = self.path / name
+        at, path = self._at(name), self.path / name
         if self._fd is None:
+            if path.is_symlink():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), at)
             return Directory.open(path)
-        return Directory(path, os.open(name, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=self._fd))
+        return Directory(path, os.open(at, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=self._fd))
 
     def make_child(self, name: str, ownership: Ownership) -> Directory:
         """Open a directory below this one; create it first, durably and with that ownership, if it is absent."""

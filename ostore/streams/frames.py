@@ -182,9 +182,10 @@ class PipedFrames:
         expected = seek_table.write_table(self._spans)
         self._fill(seek_table.HEADER_BYTES)
         declared = seek_table.HEADER_BYTES + int.from_bytes(self._buffer[4:8], "little")
-        if declared > len(expected):
+        if declared > seek_table.MAX_TABLE_BYTES:
             raise LimitError(f"zstd: a skippable frame of {declared} bytes, expected a seek table of {len(expected)}")
-        self._fill(len(expected))
+        if declared == len(expected):
+            self._fill(declared)
         if self._buffer[: len(expected)] != expected:
             raise IntegrityError("seek table: disagrees with the frames before it")
         if len(self._buffer) > len(expected) or read_full(self._fd, 1):

@@ -6,25 +6,31 @@ not there.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ostore.formats.errors import NotFoundError
+from ostore.places.store.service_unit import (
+    UNIT,
+    Directive,
+    HomeOf,
+    service_directives,
+    service_environment,
+    service_folder,
+    service_home,
+    status_of,
+)
 
 Reason = Literal["flag", "environment", "service", "desktop-app", "default"]
 
 # envconfig/config.go at fb30760: the only variable that moves a store.
 MODELS_VARIABLE = "OLLAMA_MODELS"
 
-# systemd's own cap on one line (systemd.syntax(7)); a whole file of that size is not configuration.
-MAX_CONFIG_BYTES = 1024 * 1024
 # PATH_MAX of Linux, the largest of our platforms; in characters, as SQLite's length() counts.
 MAX_SETTING_CHARACTERS = 4096
 # The app holds its database for moments only, and `ostore where` should not seem to hang.
@@ -32,45 +38,6 @@ _DATABASE_PATIENCE_SECONDS = 0.5
 
 # unicode.IsSpace of Go, as strings.TrimSpace uses it; str.strip() would also take U+001C to U+001F.
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-
-# systemd.unit(5), table 1: an earlier folder hides a later one.
-_UNIT_FOLDERS = tuple(f"{folder}/systemd/system" for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
-_UNIT = "ollama.service"
-
-# systemd.unit(5), "Specifiers", as the system manager resolves them. Others stay as written, so that they show.
-_SPECIFIERS = {
-    "%": "%", "h": "/root", "S": "/var/lib", "C": "/var/cache", "E": "/etc", "t": "/run",
-    "n": _UNIT, "N": "ollama", "p": "ollama",
-}  # fmt: skip
-
-# systemd.syntax(7): a comment block inside a continued line is left out of it.
-_COMMENT_LINE = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
-# An odd number of backslashes at the end of a line.
-_CONTINUATION = re.compile(r"(?<!\\)((?:\\\\)*+)\\\n")
-
-# systemd.syntax(7), table 1. NUL and code points above U+10FFFF are not escapes.
-_ESCAPE = (
-    r"""\\(?:[abfnrtv\\"'s]|x(?!00)[0-9a-fA-F]{2}|(?!000)[0-3][0-7]{2}"""
-    r"""|u(?!0000)[0-9a-fA-F]{4}|U(?!0{8})00(?:10|0[0-9a-fA-F])[0-9a-fA-F]{4})"""
-)
-_ESCAPED_LETTERS = dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True))
-# The manual wants quotes around whole items; systemd 252 takes them anywhere in a word, and people rely on it.
-_QUOTED = rf""""((?:[^"\\]|{_ESCAPE})*+)"|'((?:[^'\\]|{_ESCAPE})*+)'"""
-_WORD = re.compile(rf"""[ \t]*+((?:[^ \t"'\\]|{_ESCAPE}|{_QUOTED})+)(?=[ \t]|\Z)""")
-
-# systemd.exec(5), EnvironmentFile=: a comment, an assignment, or a line of no meaning. In a value, quoted parts come
-# first, and after them quotes are ordinary characters.
-_ENTRY = re.compile(
-    r"""
-    [ \t]*+[#;][^\r\n]*
-    | (?P<key>[^=\r\n]*+)=
-      (?P<quoted>(?:[ \t]|'[^']*+(?:'|\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z))*+)
-      (?P<bare>(?:[^\\\r\n \t]|\\.|[ \t]++(?=[^\r\n]))*+)
-    | [^\r\n]+
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-_ENTRY_PART = re.compile(r"""'([^']*+)'?|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)|[ \t]+""", re.DOTALL)
 
 # Folders below the root where stores were met, and whose they are.
 _KNOWN_PLACES = (
@@ -107,7 +74,7 @@ class Surroundings:
     home: Path | None
     cwd: Path
     root: Path = Path("/")
-    home_of: Callable[[str], Path | None] = _unknown_user
+    home_of: HomeOf = _unknown_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +94,6 @@ class FoundStore:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Directive:
-    """One assignment in the `[Service]` section of a unit or drop-in; an empty value resets what came before."""
-
-    origin: Path
-    key: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Variable:
-    text: str
-    origin: Path
-
-
 def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
     """
     Choose: flag, OLLAMA_MODELS, `ollama.service`, desktop app, home; the first that says something.
@@ -157,7 +109,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
         if choice := rule(surroundings):
             return choice
     raise NotFoundError(
-        f"store: expected {MODELS_VARIABLE}, an {_UNIT} or a home directory, got none of them",
+        f"store: expected {MODELS_VARIABLE}, an {UNIT} or a home directory, got none of them",
         hint="say where it is: --models DIR",
     )
 
@@ -190,17 +142,18 @@ def _from_environment(surroundings: Surroundings) -> StoreChoice | None:
 
 
 def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
-    directives = _service_directives(surroundings)
-    variable = _service_environment(directives, surroundings.root).get(MODELS_VARIABLE)
+    directives = _service(surroundings)
+    variable = service_environment(directives, surroundings.root).get(MODELS_VARIABLE)
     text = _as_ollama_reads(variable.text) if variable else ""
     if variable is None or not text:
         return None
-    return StoreChoice(_absolute(text, _service_folder(directives, surroundings)), "service", str(variable.origin))
+    folder = service_folder(directives, surroundings.root, surroundings.home_of)
+    return StoreChoice(_absolute(text, folder), "service", str(variable.origin))
 
 
 def _from_service_home(surroundings: Surroundings) -> StoreChoice | None:
-    directives = _service_directives(surroundings)
-    home = _service_home(directives, surroundings)
+    directives = _service(surroundings)
+    home = service_home(directives, surroundings.root, surroundings.home_of)
     if home is None:
         return None
     path = _absolute(f"{home.text}/.ollama/models", Path("/"))
@@ -237,162 +190,8 @@ def _absolute(text: str, base: Path) -> Path:
     return Path(os.path.normpath(base / text))
 
 
-def _service_directives(surroundings: Surroundings) -> list[_Directive]:
-    if surroundings.platform != "linux":
-        return []
-    return [
-        _Directive(file, key, _with_specifiers(value))
-        for file in _unit_and_drop_ins(surroundings.root)
-        for key, value in _service_assignments(_read_config(file))
-    ]
-
-
-def _service_environment(directives: Sequence[_Directive], root: Path) -> dict[str, _Variable]:
-    """Return the unit's variables; those of environment files win, wherever they are named (systemd.exec)."""
-    inline = {
-        name: _Variable(text, directive.origin)
-        for directive in _since_reset(directives, "Environment")
-        for name, text in _inline_variables(directive.value)
-    }
-    from_files = {
-        name: _Variable(text, file)
-        for directive in _since_reset(directives, "EnvironmentFile")
-        for file in _matching(directive.value, root)
-        for name, text in _file_variables(_read_config(file))
-    }
-    return inline | from_files
-
-
-def _service_home(directives: Sequence[_Directive], surroundings: Surroundings) -> _Variable | None:
-    """Return what the service gets as $HOME: said outright, or its user's. Without User= systemd sets none."""
-    said = _service_environment(directives, surroundings.root).get("HOME")
-    if said is not None:
-        return said if said.text else None
-    users = _since_reset(directives, "User")
-    home = surroundings.home_of(users[-1].value) if users else None
-    return _Variable(str(home), users[-1].origin) if home else None
-
-
-def _service_folder(directives: Sequence[_Directive], surroundings: Surroundings) -> Path:
-    """Return the service's working directory, which is `/` unless it says otherwise."""
-    said = [directive.value.removeprefix("-") for directive in _since_reset(directives, "WorkingDirectory")]
-    if said[-1:] == ["~"] and (home := _service_home(directives, surroundings)):
-        return Path(home.text)
-    return Path("/", *said[-1:])
-
-
-def _since_reset(directives: Sequence[_Directive], key: str) -> list[_Directive]:
-    said: list[_Directive] = []
-    for directive in directives:
-        if directive.key == key and directive.value:
-            said.append(directive)
-        elif directive.key == key:
-            said.clear()
-    return said
-
-
-def _unit_and_drop_ins(root: Path) -> list[Path]:
-    """Return the files that make up the service, in the order they apply; none if there is no unit or it is masked."""
-    folders = [root / folder for folder in _UNIT_FOLDERS]
-    unit = next((folder / _UNIT for folder in folders if _status(folder / _UNIT)), None)
-    if unit is None or _is_masked(unit):
-        return []
-    named = {file.name: file for folder in reversed(folders) for file in _drop_ins(folder)}
-    return [unit, *(named[name] for name in sorted(named))]
-
-
-def _is_masked(unit: Path) -> bool:
-    """Tell whether a unit is empty or a link to /dev/null, which is how `systemctl mask` switches it off."""
-    status = _status(unit)
-    return status is not None and status.st_size == 0
-
-
-def _drop_ins(folder: Path) -> list[Path]:
-    try:
-        return [file for file in (folder / f"{_UNIT}.d").iterdir() if file.suffix == ".conf"]
-    except OSError:
-        return []
-
-
-def _service_assignments(text: str) -> Iterator[tuple[str, str]]:
-    section = ""
-    for line in _logical_lines(text):
-        if line.startswith("["):
-            section = line
-        elif section == "[Service]" and "=" in line:
-            key, _, value = line.partition("=")
-            yield key.rstrip(" \t"), value.lstrip(" \t")
-
-
-def _logical_lines(text: str) -> list[str]:
-    lines = _COMMENT_LINE.sub("", re.sub("\r\n?", "\n", f"{text}\n"))
-    return [line.strip(" \t") for line in _CONTINUATION.sub(r"\1 ", lines).split("\n")]
-
-
-def _with_specifiers(value: str) -> str:
-    return re.sub("%(.)", lambda match: _SPECIFIERS.get(match[1], match[0]), value)
-
-
-def _inline_variables(value: str) -> Iterator[tuple[str, str]]:
-    """Yield what `Environment=` assigns; from the first word that systemd cannot read, the rest counts for nothing."""
-    position = 0
-    while match := _WORD.match(value, position):
-        position = match.end()
-        name, assigned, text = _unquoted(match[1]).partition("=")
-        if assigned and _is_unicode(text):
-            yield name, text
-
-
-def _unquoted(word: str) -> str:
-    without_quotes = re.sub(f"{_QUOTED}|({_ESCAPE})", lambda match: match[1] or match[2] or match[3] or "", word)
-    unescaped = re.sub(_ESCAPE, _unescaped, without_quotes)
-    # Two escapes may be the two bytes of one character.
-    return unescaped.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    letter, digits = match[0][1], match[0][2:]
-    if letter in "uU":
-        raw = chr(int(digits, 16)).encode("utf-8", "surrogatepass")
-    elif letter == "x":
-        raw = bytes.fromhex(digits)
-    elif letter.isdigit():
-        raw = bytes([int(letter + digits, 8)])
-    else:
-        return _ESCAPED_LETTERS.get(letter, letter)
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _matching(pattern: str, root: Path) -> list[Path]:
-    """Return the files that `EnvironmentFile=` names: an absolute pattern, after a `-` if there may be none."""
-    pattern = pattern.removeprefix("-")
-    if not pattern.startswith("/"):
-        return []
-    # Path.glob would take ** for the whole tree; systemd's glob(3) does not.
-    return [root / name for name in sorted(glob.glob(pattern.lstrip("/"), root_dir=root))]  # noqa: PTH207
-
-
-def _file_variables(text: str) -> Iterator[tuple[str, str]]:
-    for match in _ENTRY.finditer(text):
-        if match["key"] is None:
-            continue
-        value = _ENTRY_PART.sub(_without_entry_quotes, match["quoted"]) + _without_backslashes(match["bare"], ".")
-        if _is_unicode(value):
-            yield match["key"].strip(" \t"), value
-
-
-def _without_entry_quotes(match: re.Match[str]) -> str:
-    # In double quotes a backslash before anything else stays, as in a shell.
-    return match[1] or _without_backslashes(match[2] or "", r'["\\`$\n]')
-
-
-def _without_backslashes(text: str, escapable: str) -> str:
-    return re.sub(rf"\\({escapable})", lambda match: match[1].strip("\r\n"), text, flags=re.DOTALL)
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether the bytes were UTF-8; systemd drops a variable whose value is not."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _service(surroundings: Surroundings) -> list[Directive]:
+    return service_directives(surroundings.root) if surroundings.platform == "linux" else []
 
 
 def _desktop_database(surroundings: Surroundings) -> Path | None:
@@ -426,38 +225,15 @@ def _read_only_uri(database: Path) -> str:
     Without a write-ahead log all is in the main file, and a plain read-only connection would create an empty log and
     index beside it and leave them there; `immutable` does not. With a log it would miss what is in there.
     """
-    has_log = _status(database.with_name(f"{database.name}-wal")) is not None
+    has_log = status_of(database.with_name(f"{database.name}-wal")) is not None
     return f"{database.as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"
 
 
-def _read_config(file: Path) -> str:
-    """Return a file's text, bytes that are not UTF-8 as surrogates; empty if unreadable, too large or not text."""
-    status = _status(file)
-    if status is None or not stat.S_ISREG(status.st_mode):
-        return ""
-    try:
-        with file.open("rb") as stream:
-            raw = stream.read(MAX_CONFIG_BYTES + 1)
-    except OSError:
-        return ""
-    if len(raw) > MAX_CONFIG_BYTES or b"\0" in raw:
-        return ""
-    return raw.decode("utf-8-sig", "surrogateescape")
-
-
 def _is_directory(path: Path) -> bool:
-    status = _status(path)
+    status = status_of(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    status = _status(path)
+    status = status_of(path)
     return (status.st_dev, status.st_ino) if status else None
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """Ask the disk; None for whatever cannot be asked about, such as a path behind a closed directory or with a NUL."""
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None

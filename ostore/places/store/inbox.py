@@ -22,7 +22,7 @@ from ostore.formats.selection import Selection
 from ostore.places.store.publication import Publication
 from ostore.places.store.scan import LEGACY_TREE, STAGING
 from ostore.places.store.store import is_regular
-from ostore.places.store.workspace import MANIFESTS, PART, PIN, Workspace
+from ostore.places.store.workspace import MANIFESTS, PART, PIN, Workspace, is_published
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import Directory, write_file
 from ostore.streams.progress import Progress, watched
@@ -97,13 +97,16 @@ class StoreInbox:
                 (self._present if is_sound else self._healed)[blob.digest] = blob
 
     def adopt(self, progress: Progress) -> None:
-        """Take over what interrupted commands had finished, once it is hashed again."""
+        """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
+        wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
         for abandoned in self._place.abandoned():
-            names = set(abandoned.names())
-            for blob in self.missing:
-                if blob.digest.filename in names and _is_sound(abandoned, blob.digest.filename, blob, progress):
-                    abandoned.rename(blob.digest.filename, self._transaction, blob.digest.filename)
+            for name in abandoned.names():
+                blob = wanted.get(name)
+                if blob and not self._holds(blob) and _is_sound(abandoned, name, blob, progress):
+                    abandoned.rename(name, self._transaction, name)
                     self._resumed[blob.digest] = blob
+                elif blob or is_published(abandoned, name):
+                    abandoned.unlink(name)
 
     def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
         """Stage one blob. Raises BlobError if the bytes are not the blob, OSError."""

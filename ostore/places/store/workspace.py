@@ -85,9 +85,12 @@ class Workspace:
                 if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
                     break
                 directory.close()
-            with directory:
-                yield directory
-            transactions.rmdir(name)
+            try:
+                with directory:
+                    yield directory
+            finally:
+                # Stays if something was left in it for the next command.
+                transactions.rmdir(name)
 
     def abandoned(self) -> Iterator[Directory]:
         """The folders of commands that are dead: mine, or anybody's for root. Each is locked while it is yielded."""
@@ -111,6 +114,12 @@ def clear(transaction: Directory, *, keep_finished: bool) -> None:
             remove_tree(transaction, name)
         elif not (keep_finished and Digest.of_filename(name)):
             transaction.unlink(name)
+
+
+def is_published(transaction: Directory, name: str) -> bool:
+    """Whether a staged blob has a second name, in `blobs/`, so that this one is of no more use."""
+    status = transaction.lstat(name)
+    return Digest.of_filename(name) is not None and status is not None and status.st_nlink > 1
 
 
 def _refuse_foreign(path: Path, status: os.stat_result, blobs: os.stat_result) -> None:

@@ -1,0 +1,32 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import Store, six_kinds
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A small store with two models that share their weights."""
+    made = Store(tmp_path / "models")
+    made.model("tiny:latest", b"the weights " * 1000, template=b"{{ .Prompt }}")
+    made.model("tiny:q4", b"the weights " * 1000, system=b"Say hi!")
+    return made
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One model of every kind; tests must not change it."""
+    return six_kinds(tmp_path_factory.mktemp("kinds") / "models")
+
+
+@pytest.fixture(autouse=True)
+def _plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the store, the home or the terminal of whoever runs it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("OLLAMA_MODELS", "OSTORE_DEBUG", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
