@@ -43,5 +43,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .demo .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

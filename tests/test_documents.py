@@ -1,0 +1,301 @@
+"""What README.md and docs/ say is true: commands and examples run, tables agree with the program, links resolve."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.cli import exit_codes
+from ostore.formats import bundle_index, manifest, seek_table, tar_header, zstd_frame
+from ostore.formats.bundle_index import BundleIndex
+from ostore.places.bundle import reader
+from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
+from tests.test_json import REPORTS, report_fields, schema
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Lines in ```sh blocks do not run here: each one, and why.
+NOT_RUN = {
+    "pip install ostore": "installs a published package",
+    "pip download ostore --dest wheelhouse": "needs a package index",
+    "pip install --no-index --find-links wheelhouse ostore": "needs the folder that the line before it makes",
+    "make demo": "takes a model of 253 MB; .ci/run does it",
+    "make test": "is this",
+}
+LANGUAGES = {"console", "json", "python", "sh"}
+# Programs that commands in documents use besides ostore; a document whose programs are missing is skipped.
+PROGRAMS = {"bash", "gzip", "sha256sum", "tar", "zstd"}
+
+LIMITS = {
+    "index": bundle_index.MAX_INDEX_BYTES,
+    "signatures": reader._MAX_SIGNATURE_BYTES,
+    "a file of group 3": bundle_index.MAX_FILE_BYTES,
+    "a manifest": manifest.MAX_MANIFEST_BYTES,
+    "layers in a manifest": manifest.MAX_LAYERS,
+    "members of groups 3 to 5": bundle_index.MAX_MEMBERS,
+    "`creator`": bundle_index._MAX_CREATOR_CHARACTERS,
+    "a member's name, with its zero byte": tar_header.MAX_LONG_NAME_BYTES,
+    "a blob, and all blobs together": bundle_index._MAX_TOTAL,
+    "a frame's content": zstd_frame.MAX_FRAME_CONTENT,
+    "a frame's window": zstd_frame.MAX_WINDOW,
+    "a frame in the file": zstd_frame.MAX_FRAME_BYTES,
+    "blocks in a frame": zstd_frame._MAX_BLOCKS,
+    "frames": seek_table.MAX_FRAMES,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[tuple[str, int]]:
+        """What is typed, and the exit code that a comment `# exit N` announces."""
+        typed = [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
+        return [(line.partition("# exit ")[0].rstrip(), int(line.partition("# exit ")[2] or 0)) for line in typed]
+
+
+@functools.cache
+def blocks(document: Path) -> tuple[Block, ...]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return tuple(Block(*block) for block in found)
+
+
+def having(language: str) -> list[Path]:
+    return [document for document in DOCUMENTS if any(block.language == language for block in blocks(document))]
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
+def rows(document: str, columns: int) -> Iterator[list[str]]:
+    """The cells of every table row with so many columns, heads and rules left out."""
+    for line in (ROOT / document).read_text("utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == columns and set(line) - set("|- "):
+            yield cells
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that documents talk about."""
+    made = Store(tmp_path_factory.mktemp("documents") / "models")
+    for name, weights, family in (
+        ("llama3:latest", noise(300_000, 1), "llama"),
+        ("llama3:8b", noise(300_000, 1), "llama"),
+        ("gemma3:270m", noise(200_000, 2), "gemma3"),
+        ("mistral:7b", noise(100_000, 3), "llama"),
+    ):
+        made.add(
+            full(name),
+            made.layer(MODEL, weights),
+            made.layer(TEMPLATE, b"{{ .System }} {{ .Prompt }}"),
+            made.layer(SYSTEM, f"You are {name}.".encode()),
+            made.layer(PARAMS, b'{"stop":["\\u003c|end|\\u003e"],"temperature":0.6}\n'),
+            made.layer(LICENSE, b"MIT"),
+            config=made.config(model_family=family),
+        )
+    return made.root
+
+
+@pytest.fixture
+def surroundings(made: Path, tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
+    """An empty folder to work in, and the environment: a store of its own, and `ostore` on PATH."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    assert shutil.which("ostore", path=path), f"{sys.executable}: ostore is not installed beside it"
+    models, work = tmp_path / "models", tmp_path / "work"
+    shutil.copytree(made, models)
+    work.mkdir()
+    return work, {**os.environ, "PATH": path, "OLLAMA_MODELS": str(models)}
+
+
+@pytest.mark.parametrize("document", having("console"), ids=name_of)
+def test_commands_run(document: Path, surroundings: tuple[Path, Mapping[str, str]]) -> None:
+    work, environment = surroundings
+    commands = [command for block in blocks(document) if block.language == "console" for command in block.commands]
+    used = PROGRAMS & {"bash", *re.findall(r"\w+", " ".join(line for line, _ in commands))}
+    if missing := sorted(program for program in used if shutil.which(program) is None):
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    for line, code in commands:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=work,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, f"$ {line}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("document", having("python"), ids=name_of)
+def test_python_examples_run(document: Path, surroundings: tuple[Path, Mapping[str, str]]) -> None:
+    work, environment = surroundings
+    program = "\n".join(block.text for block in blocks(document) if block.language == "python")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=work,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_lines_that_do_not_run_are_known() -> None:
+    shown = [block.text.splitlines() for document in DOCUMENTS for block in blocks(document) if block.language == "sh"]
+    assert {line for lines in shown for line in lines} == NOT_RUN.keys()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_blocks_are_of_a_kind_that_is_tested(document: Path) -> None:
+    assert {block.language for block in blocks(document)} <= LANGUAGES
+    assert document.read_text("utf-8").count("```") == 2 * len(blocks(document))
+    for block in blocks(document):
+        if block.language == "console":
+            assert all(line.startswith("$ ") for line in block.text.splitlines())
+        if block.language == "json":
+            json.loads(block.text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", document.read_text("utf-8"))
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        assert linked.resolve().is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors(linked), target
+
+
+def anchors(document: Path) -> set[str]:
+    """What a heading is called in an address: lower case, spaces as hyphens, other signs left out."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_document_is_linked_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"(docs/{path.name})" not in readme] == []
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    listed = {int(code): name for code, name, *_ in rows("docs/exit-codes.md", 4) if code.isdecimal()}
+    assert listed == {
+        0: "",
+        **{code: name for name, code in exit_codes.CODES.items()},
+        exit_codes.INTERRUPTED: "",
+        exit_codes.TERMINATED: "",
+    }
+
+
+@pytest.mark.parametrize("name", [*REPORTS, "error"])
+def test_json_fields_are_those_of_the_reports(name: str) -> None:
+    text = (ROOT / "docs/json.md").read_text("utf-8")
+    section = text.partition("\n## Errors\n" if name == "error" else f"\n## ostore.{name}/1\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    expected = [*schema("error")["properties"]] if name == "error" else ["schema", *report_fields(name)]
+    assert listed == expected
+
+
+def test_every_public_name_is_in_the_api_document() -> None:
+    text = (ROOT / "docs/api.md").read_text("utf-8")
+    assert [name for name in ostore.__all__ if re.search(rf"`(ostore\.)?{name}\b", text) is None] == []
+
+
+def test_signatures_in_the_api_document_are_those_of_the_functions() -> None:
+    listed = re.findall(r"^## `(.+)`$", (ROOT / "docs/api.md").read_text("utf-8"), re.MULTILINE)
+    functions = [name for name in ostore.__all__ if inspect.isfunction(getattr(ostore, name))]
+    assert sorted(listed) == sorted(f"{name}({parameters(name)})" for name in functions)
+
+
+def parameters(function: str) -> str:
+    parts: list[str] = []
+    for parameter in inspect.signature(getattr(ostore, function)).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        default = "…" if parameter.name == "progress" else repr(parameter.default)
+        parts.append(parameter.name if parameter.default is parameter.empty else f"{parameter.name}={default}")
+    return ", ".join(parts)
+
+
+def test_exceptions_in_the_api_document_have_the_exit_codes_it_says() -> None:
+    listed = {
+        name: int(code)
+        for first, when, code in rows("docs/api.md", 3)
+        if code.isdecimal()
+        for name in re.findall(r"\w+Error", first + when)
+    }
+    errors = {name for name in ostore.__all__ if name.endswith("Error")} - {"OstoreError"}
+    classes = {name: getattr(ostore, name) for name in errors}
+    assert listed == {name: exit_codes.CODES[exit_codes.class_of(kind.__new__(kind))] for name, kind in classes.items()}
+
+
+def test_limits_of_the_format_are_those_of_the_program() -> None:
+    listed = {}
+    for what, number in rows("docs/bundle.md", 2):
+        if match := re.match(r"[0-9,]+", number):
+            listed[what] = int(match[0].replace(",", ""))
+    assert listed == LIMITS
+
+
+def test_the_example_index_is_one() -> None:
+    (example,) = (block for block in blocks(ROOT / "docs/bundle.md") if block.language == "json")
+    index = BundleIndex.parse(example.text.encode())
+    assert json.loads(index.write()) == json.loads(example.text)
+
+
+def test_the_file_pattern_of_the_format_is_that_of_the_program() -> None:
+    assert f"`{bundle_index._FILE_PATH.pattern}`" in (ROOT / "docs/bundle.md").read_text("utf-8")
+
+
+def test_tests_that_documents_name_exist() -> None:
+    named = {name for document in DOCUMENTS for name in re.findall(r"`(tests/[^`]+)`", document.read_text("utf-8"))}
+    assert named
+    for name in named:
+        path, _, function = name.partition("::")
+        assert (ROOT / path).exists(), name
+        assert not function or f"\ndef {function}(" in (ROOT / path).read_text("utf-8"), name
+
+
+def test_source_files_that_design_documents_name_exist() -> None:
+    for document in (ROOT / "docs/design.md", *sorted((ROOT / "docs/adr").iterdir())):
+        for name in re.findall(r"`((?:cli|operations|places|streams|formats)/[a-z_/.]*)`", document.read_text("utf-8")):
+            path = ROOT / "ostore" / name
+            # Some name a function in a module: operations/transfer.copy.
+            assert path.exists() or path.with_suffix(".py").exists(), name
+
+
+@pytest.mark.parametrize("record", sorted((ROOT / "docs/adr").glob("*.md")), ids=name_of)
+def test_a_record_is_short_and_has_its_parts(record: Path) -> None:
+    text = record.read_text("utf-8")
+    assert len(text.splitlines()) <= 40
+    assert text.startswith(f"# {int(record.name[:4])}. ")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Options", "Outcome", "What it costs"]
