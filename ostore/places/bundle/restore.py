@@ -1,0 +1,965 @@
+"""
+Import an ostore bundle on a machine that has Python but no ostore.
+
+Every bundle carries this file, because the machine it is carried to may have no way to install anything. Plain `tar`
+restores a bundle too, but believes what it reads; here every byte is checked against the bundle's index, and a model
+becomes visible only when all of its blobs are whole and on the disk.
+
+    python3 restore.py BUNDLE [--models DIR] [--replace]     into DIR, else $OLLAMA_MODELS, else ~/.ollama/models
+    python3 restore.py BUNDLE --verify-only                  check the bundle, write nothing
+    cat BUNDLE.[0-9]* | python3 restore.py -                 from volumes or any other pipe
+
+Run it as the owner of the store, or as root (new files then go to the owner of `blobs/`). It needs Python 3.9 or newer
+on a POSIX system and, for a `.tar.zst`, the `zstd` program or Python 3.14. Signatures are not checked. A failure leaves
+the store as it was; what a power cut leaves lies in `.ostore/tx` beside `blobs/` and may be deleted.
+
+Exit codes are ostore's: 0 done, 2 usage, 3 not found, 4 wrong or missing bytes, 6 busy, 7 no space, 8 unsafe name or
+member, 9 the disk failed, 10 the store is damaged, 12 not a bundle, 13 a limit was exceeded.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# A script's own folder comes first where Python looks for modules, and anything may lie beside a bundle.
+if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    sys.path.pop(0)
+
+if sys.platform == "win32":
+    print("restore: error: needs a POSIX system; on Windows use ostore, or tar as RESTORE.txt says", file=sys.stderr)
+    raise SystemExit(2)
+
+import argparse
+import errno
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+FAILED, USAGE, NOT_FOUND, INTEGRITY, BUSY, NO_SPACE = 1, 2, 3, 4, 6, 7
+UNSAFE, IO, DAMAGED, FORMAT, LIMIT, INTERRUPTED = 8, 9, 10, 12, 13, 130
+
+CHUNK_BYTES = 1024 * 1024  # in memory at a time, whatever the size of a blob
+BLOCK, NAME_BYTES = 512, 100  # of tar
+INDEX_PATH, SIGNATURE_PATH = "ostore/bundle.json", "ostore/bundle.json.sig"
+MAX_INDEX_BYTES = 16 * 1024 * 1024
+MAX_SIGNATURE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 32 * 1024 * 1024
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+MAX_MEMBERS = 100_000
+MAX_JSON_MARKS = 1_000_000  # commas and brackets: the largest index has about 600,000, and each costs some 60 bytes
+MAX_LONG_NAME_BYTES = 1024
+MAX_SIZE = 2**63 - 1
+LOCK_SECONDS = 60.0
+
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+SEAL = (0x8F92EAB1).to_bytes(4, "little")  # the end of zstd's seekable format (contrib/seekable_format of zstd)
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
+# ollama types/model/name.go; a host may have 350 characters there, but no disk has names of more than 255 bytes.
+NAME = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9_.:-]{0,254})/([A-Za-z0-9_][A-Za-z0-9_-]{0,79})"
+    r"/([A-Za-z0-9_][A-Za-z0-9_.-]{0,79}):([A-Za-z0-9_][A-Za-z0-9_.-]{0,79})"
+)
+
+
+class RestoreError(Exception):
+    """A refusal: the exit code, and one line that says why."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Blob(NamedTuple):
+    """A promise of `size` bytes with the SHA-256 `hex`; made about manifests and files as well."""
+
+    hex: str
+    size: int
+
+    @property
+    def filename(self) -> str:
+        return f"sha256-{self.hex}"
+
+
+class Model(NamedTuple):
+    name: str  # host/namespace/model:tag
+    parts: tuple[str, ...]  # the same four
+    manifest: Blob
+    blobs: list[str]  # distinct, config first, then layers in manifest order
+
+    @property
+    def path(self) -> str:
+        return "/".join(("manifests", *self.parts))
+
+
+class Index(NamedTuple):
+    models: list[Model]  # sorted by name, as their manifests are in the bundle
+    blobs: list[Blob]  # in the order of the bundle
+    requires: list[Blob]  # not in the bundle: the store must have them
+    files: list[tuple[str, Blob]]
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line asks; returns the exit code, after at most one line on stderr."""
+    os.umask(0o022)  # ollama, often another user, must be able to read what is made here
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, interrupt)
+    try:
+        run(parse_arguments(arguments))
+    except RestoreError as error:
+        return complain(error.code, str(error))
+    except OSError as error:
+        code = NO_SPACE if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else IO
+        return complain(code, f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else ""))
+    except KeyboardInterrupt:
+        return complain(INTERRUPTED, "interrupted")
+    except Exception as error:  # noqa: BLE001 - a traceback would help nobody where this runs
+        return complain(LIMIT if isinstance(error, MemoryError) else FAILED, repr(error))
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    with open_archive(options.bundle) as archive:
+        index = read_index(archive)
+        if options.verify_only:
+            read_members(archive, index, None)
+            outcome, where = {model.name: "verified" for model in index.models}, "nothing written"
+        else:
+            root = find_store(options.models)
+            outcome, where = restore(archive, index, Store(root), replace=options.replace), str(root)
+    size = sum(blob.size for blob in index.blobs)
+    summary = f"{len(index.models)} models, {len(index.blobs)} blobs, {size} bytes -> {where}"
+    report([*(f"{model.name}: {outcome[model.name]}" for model in index.models), summary])
+
+
+def restore(archive: Archive, index: Index, store: Store, *, replace: bool) -> dict[str, str]:
+    """Bring every model into the store, or none; returns what became of each."""
+    store.compare(index.models, replace=replace)
+    present = {blob for blob in (*index.requires, *index.blobs) if is_sound(store.blobs / blob.filename, blob)}
+    lacking = [f"sha256:{blob.hex}" for blob in index.requires if blob not in present]
+    if lacking:
+        raise RestoreError(NOT_FOUND, f"the store lacks blobs that this bundle builds upon: {' '.join(lacking)}")
+    missing = [blob for blob in index.blobs if blob not in present]
+    refuse_short_space(nearest(store.state), [*missing, *(model.manifest for model in index.models)])
+    with open_inbox(store, present) as inbox:
+        read_members(archive, index, inbox)
+        return inbox.publish(index, replace=replace)
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(prog="restore.py", description="Import an ostore bundle.", allow_abbrev=False)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .tar.zst or .tar bundle, or - for standard input")
+    parser.add_argument("--models", metavar="DIR", help="the store (default: $OLLAMA_MODELS, else ~/.ollama/models)")
+    parser.add_argument("--replace", action="store_true", help="replace a tag that has another content")
+    parser.add_argument("--verify-only", action="store_true", help="check the bundle, write nothing")
+    return parser.parse_args(arguments)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RestoreError(USAGE, message)  # one line, where argparse has several
+
+
+def find_store(given: str | None) -> Path:
+    """The store of the command line, else of the environment, read as ollama does (envconfig/config.go), else ours."""
+    named = os.environ.get("OLLAMA_MODELS", "").strip().strip("\"'") if given is None else given
+    if given == "":
+        raise RestoreError(USAGE, "--models: expected a folder")
+    root = Path(named).absolute() if named else Path.home() / ".ollama" / "models"
+    if named and not root.parent.is_dir():
+        raise RestoreError(NOT_FOUND, f"no such folder: {str(root.parent)!r}; is the disk mounted?")
+    if os.path.lexists(root) and not root.is_dir():
+        raise RestoreError(USAGE, f"not a folder: {str(root)!r}")
+    return root
+
+
+def interrupt(number: int, _frame: object) -> NoReturn:
+    """A signal becomes an exception, so that what is staged is removed on the way out."""
+    raise RestoreError(128 + number, "interrupted")
+
+
+def report(lines: list[str]) -> None:
+    """Print the result. If nobody can read it, the import stands, but it must not look like success."""
+    try:
+        print("\n".join(map(printable, lines)), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries again when it exits
+        raise RestoreError(IO, f"all is done, but could not be printed: {error.strerror}") from error
+
+
+def complain(code: int, message: str) -> int:
+    with suppress(OSError):
+        print(f"restore: error: {printable(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def printable(text: str) -> str:
+    """A terminal may obey what a hostile name holds, and a plain locale cannot show what an honest one holds."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
+
+
+# ---- the bundle's bytes ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_archive(bundle: str) -> Iterator[Archive]:
+    """Open a bundle, zstd or plain tar: told apart by its first bytes, not by its name."""
+    with ExitStack() as stack:
+        file = stack.enter_context(open_bundle(bundle))
+        source = Source(file)
+        if not source.head:
+            raise RestoreError(FORMAT, "not a bundle: empty")
+        if not source.head.startswith(ZSTD_MAGIC):
+            yield Archive(source.read)
+            return
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode):  # better now than after forty gigabytes
+            refuse_unsealed(os.pread(file.fileno(), 4, max(0, status.st_size - 4)))
+        try:
+            zstd = importlib.import_module("compression.zstd")
+        except ImportError:
+            program = ZstdProgram(source)
+            stack.callback(program.close)
+            yield Archive(program.read, program.finish)
+            return
+        decoder = stack.enter_context(zstd.ZstdFile(source, options={zstd.DecompressionParameter.window_log_max: 23}))
+        yield Archive(decoder.read, lambda: refuse_unsealed(source.tail), (EOFError, zstd.ZstdError))
+
+
+def open_bundle(bundle: str) -> FileIO:
+    if bundle != "-":
+        try:
+            return open_regular(bundle, USAGE)
+        except (FileNotFoundError, ValueError) as error:
+            raise RestoreError(NOT_FOUND, f"no such bundle: {bundle!r}") from error
+    if os.isatty(0):
+        raise RestoreError(USAGE, "refusing to read a bundle from a terminal")
+    # Unbuffered: a thread that waits for a buffered stdin would abort the interpreter's exit.
+    return os.fdopen(0, "rb", buffering=0, closefd=False)
+
+
+def refuse_unsealed(tail: bytes) -> None:
+    """The seek table at the end is for others; here its last bytes show that nothing was cut off."""
+    if tail != SEAL:
+        raise RestoreError(INTEGRITY, "truncated: the end of the bundle is missing")
+
+
+class Source:
+    """The bundle as it comes. `head` is its first four bytes, `tail` the last four that were read."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.head = self.tail = b""
+        while missing := len(ZSTD_MAGIC) - len(self.head):
+            if not (data := file.read(missing)):
+                break
+            self.head += data
+        self._ahead = self.head
+
+    def read(self, count: int) -> bytes:
+        """At most `count` bytes, and at least one unless this is the end."""
+        data = self._ahead[:count] or self._file.read(count)
+        self._ahead = self._ahead[count:]
+        self.tail = (self.tail + data[-4:])[-4:]
+        return data
+
+
+class ZstdProgram:
+    """zstd as a program. A thread feeds it, so that neither side can block the other."""
+
+    def __init__(self, source: Source) -> None:
+        program = shutil.which("zstd")
+        if program is None:
+            raise RestoreError(USAGE, "a .tar.zst bundle needs the zstd program, or Python 3.14")
+        self._source = source
+        self._error: BaseException | None = None
+        # A bundle has windows of 8 MiB at most; a hostile one may ask for 2 GiB.
+        command = [program, "-dcq", "--memory=8MB"]
+        pipe = subprocess.PIPE
+        self._child: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
+        self._feeder.start()
+
+    def read(self, count: int) -> bytes:
+        data: bytes = self._child.stdout.read(count)
+        return data
+
+    def finish(self) -> None:
+        """After the last byte: raise what went wrong, if anything did."""
+        status = self._child.wait()
+        # zstd succeeds only at the end of its input; if it fails, the feeder may wait for more of it for ever.
+        self._feeder.join(None if status == 0 else 1.0)
+        if self._error is not None:
+            raise self._error
+        if status != 0:
+            raise zstd_error(self._child.stderr.read(1000).decode("ascii", "replace"))
+        refuse_unsealed(self._source.tail)
+
+    def close(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        self._feeder.join(1.0)
+        self._child.stdout.close()
+        self._child.stderr.close()
+
+    def _feed(self) -> None:
+        try:
+            with self._child.stdin as pipe:
+                while data := self._source.read(CHUNK_BYTES):
+                    pipe.write(data)
+        except BrokenPipeError:
+            pass  # zstd gave up, and its exit status will say so
+        except (OSError, ValueError, MemoryError) as error:
+            self._error = error
+
+
+def zstd_error(said: str) -> RestoreError:
+    return RestoreError(LIMIT if "too much memory" in said else INTEGRITY, f"zstd: {' '.join(said.split())}")
+
+
+# ---- its members -----------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """
+    The tar stream of a bundle, whose members are entered by the names that the index promises, in their one order.
+
+    Not Python's tarfile, which does what headers say and has hung on crafted ones (CVE-2025-8194). Here the name in a
+    header is compared and never used; its mode, owner and time are not even looked at.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], bytes],
+        finish: Callable[[], None] = lambda: None,
+        zstd_errors: tuple[type[Exception], ...] = (),
+    ) -> None:
+        """`read` gives at most as many bytes as asked, none at the end; `finish` then raises what else is wrong."""
+        self._read, self._finish, self._zstd_errors = read, finish, zstd_errors
+        self._offset = 0
+        self._ahead: tuple[str, int] | None = None
+        self.known = {INDEX_PATH}
+
+    def peek(self) -> tuple[str, int]:
+        """The next member's path and size, or ("", 0) at the end of the archive."""
+        if self._ahead is None:
+            self._ahead = self._next_member()
+        return self._ahead
+
+    def enter(self, path: str, *, limit: int = MAX_SIZE, size: int | None = None) -> int:
+        """Go to the next member, which must be this one, of this size; returns the size. Its body is to be read."""
+        (found, found_size), self._ahead = self.peek(), None
+        if found != path:
+            self._refuse(found, found_size, path)
+        if size not in (None, found_size):
+            raise RestoreError(INTEGRITY, f"member {path!r}: expected {size} bytes, got {found_size}")
+        if found_size > limit:
+            raise RestoreError(LIMIT, f"member {path!r}: expected at most {limit} bytes, got {found_size}")
+        self.known.discard(path)
+        return found_size
+
+    def body(self, size: int) -> Iterator[bytes]:
+        """The member's bytes, in pieces."""
+        for left in range(size, 0, -CHUNK_BYTES):
+            yield self._exactly(min(left, CHUNK_BYTES))
+        if any(self._exactly(-size % BLOCK)):
+            raise RestoreError(FORMAT, f"tar: data in the padding before byte {self._offset}")
+
+    def verified(self, path: str, blob: Blob) -> Iterator[bytes]:
+        """Enter a member and yield its bytes; raises after the last of them unless they are what was promised."""
+        self.enter(path, size=blob.size)
+        digest = hashlib.sha256()
+        for piece in self.body(blob.size):
+            digest.update(piece)
+            yield piece
+        if digest.hexdigest() != blob.hex:
+            raise RestoreError(INTEGRITY, f"member {path!r}: expected sha256 {blob.hex}, got {digest.hexdigest()}")
+
+    def close(self) -> None:
+        """Check that archive and bundle end here."""
+        path, _ = self.peek()
+        if path:
+            raise RestoreError(UNSAFE, f"member {path!r}: repeated, or not in the index")
+        if any(self._exactly(BLOCK)) or self._some(1):
+            raise RestoreError(FORMAT, f"more data after the end of the archive, at byte {self._offset}")
+        self._finish()
+
+    def _refuse(self, found: str, size: int, expected: str) -> NoReturn:
+        if found and found not in self.known:
+            raise RestoreError(UNSAFE, f"member {found!r}: repeated, or not in the index")
+        early = found
+        while found not in ("", expected):
+            drain(self.body(size))
+            found, size = self._next_member()
+        if not found:
+            raise RestoreError(INTEGRITY, f"member {expected!r}: in the index, but not in the archive")
+        raise RestoreError(FORMAT, f"member {early!r}: expected {expected!r} first")
+
+    def _next_member(self) -> tuple[str, int]:
+        kind, name, size = self._header()
+        if kind == b"L":  # GNU's entry for a name of more than 100 bytes, which the next header has cut
+            if size > MAX_LONG_NAME_BYTES:
+                raise RestoreError(LIMIT, f"a member name of {size} bytes: expected at most {MAX_LONG_NAME_BYTES}")
+            long_name = b"".join(self.body(size))
+            kind, name, size = self._header()
+            if name != long_name[:NAME_BYTES] or len(long_name) <= NAME_BYTES + 1 or long_name[-1:] != b"\0":
+                raise RestoreError(UNSAFE, f"member {name!r}: another name than its long name")
+            name = long_name[:-1]
+        if kind not in (b"0", b""):
+            raise RestoreError(UNSAFE, f"member {name!r}: not a regular file, but of type {kind!r}")
+        return name.decode("latin-1"), size
+
+    def _header(self) -> tuple[bytes, bytes, int]:
+        """Type, name field and size; no type for a block of zeros."""
+        block = self._exactly(BLOCK)
+        is_first = self._offset == BLOCK
+        if not any(block) and not is_first:
+            return b"", b"", 0
+        if block[148:156] != b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * ord(" ")):
+            what = "not a bundle: no tar header" if is_first else "tar: damaged header"
+            raise RestoreError(FORMAT if is_first else INTEGRITY, f"{what} before byte {self._offset}")
+        kind, name, number = block[156:157], block[:NAME_BYTES].split(b"\0")[0], block[124:136]
+        if kind == b"0" and block[257:265] != b"ustar  \0":
+            raise RestoreError(FORMAT, f"member {name!r}: expected a GNU tar header")
+        if re.fullmatch(rb"[0-7]{11}\0", number):
+            return kind, name, int(number[:11], 8)
+        size = int.from_bytes(number[1:], "big")  # base-256, for 8 GiB and more
+        if number[:1] != b"\x80" or size > MAX_SIZE:
+            raise RestoreError(FORMAT, f"member {name!r}: invalid size {number!r}")
+        return kind, name, size
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self._some(count - len(data))
+            if not more:
+                self._finish()  # may know better why
+                raise RestoreError(INTEGRITY, f"truncated at byte {self._offset} of the tar stream")
+            data = data + more if data else more
+        return data
+
+    def _some(self, count: int) -> bytes:
+        try:
+            data = self._read(count)
+        except self._zstd_errors as error:
+            raise zstd_error(str(error)) from error
+        self._offset += len(data)
+        return data
+
+
+def read_index(archive: Archive) -> Index:
+    """Read the first member; from then on the archive knows every name that may follow."""
+    if archive.peek()[0] != INDEX_PATH:
+        raise RestoreError(FORMAT, f"not a bundle: its first member is not {INDEX_PATH!r}")
+    index = parse_index(b"".join(archive.body(archive.enter(INDEX_PATH, limit=MAX_INDEX_BYTES))))
+    archive.known.update(path for path, _ in index.files)
+    archive.known.update(f"blobs/{blob.filename}" for blob in index.blobs)
+    archive.known.update(model.path for model in index.models)
+    return index
+
+
+def read_members(archive: Archive, index: Index, inbox: Inbox | None) -> None:
+    """Read and verify all that follows the index, to the last byte; blobs and manifests go to the inbox, if any."""
+    if archive.peek()[0] == SIGNATURE_PATH:
+        archive.known.add(SIGNATURE_PATH)
+        drain(archive.body(archive.enter(SIGNATURE_PATH, limit=MAX_SIGNATURE_BYTES)))
+    for path, file in index.files:
+        drain(archive.verified(path, file))
+    for blob in index.blobs:
+        pieces = archive.verified(f"blobs/{blob.filename}", blob)
+        if inbox is None or inbox.has(blob):
+            drain(pieces)
+        else:
+            inbox.write_blob(blob, pieces)
+    sizes = dict([*index.blobs, *index.requires])
+    for model in index.models:
+        raw = b"".join(archive.verified(model.path, model.manifest))
+        check_manifest(raw, model, sizes)
+        if inbox is not None:
+            inbox.write_manifest(model, raw)
+    archive.close()
+
+
+def drain(pieces: Iterator[bytes]) -> None:
+    for _ in pieces:
+        pass
+
+
+# ---- what its JSON says ----------------------------------------------------------------------------------------------
+
+
+def parse_index(raw: bytes) -> Index:
+    value, rest = parse_json(raw, "index", errors="strict")
+    top = fields(value, "index")
+    version = top.get("version")
+    if rest or top.get("format") != "ostore-bundle" or type(version) is not int or version < 1:
+        raise RestoreError(FORMAT, "not a bundle: its index is not one")
+    if version > 1 or elements(top, "needs"):
+        raise RestoreError(FORMAT, f"made by a newer ostore: version {version}, needs {top.get('needs')!r:.80}")
+    if sum(len(elements(top, key)) for key in ("models", "blobs", "requires", "files")) > MAX_MEMBERS:
+        raise RestoreError(LIMIT, f"index: expected at most {MAX_MEMBERS} members")
+    blobs = [parse_blob(entry, "index: blobs") for entry in elements(top, "blobs")]
+    requires = [parse_blob(entry, "index: requires") for entry in elements(top, "requires")]
+    models = sorted(parse_model(entry) for entry in elements(top, "models"))
+    files = [parse_file(entry) for entry in elements(top, "files")]
+    refuse_twins([blob.hex for blob in (*blobs, *requires)])
+    refuse_twins([model.name for model in models])
+    refuse_twins([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
+    if sum(blob.size for blob in (*blobs, *requires)) > MAX_SIZE:
+        raise RestoreError(LIMIT, "index: sizes that no disk holds")
+    if {blob.hex for blob in (*blobs, *requires)} != {digest for model in models for digest in model.blobs}:
+        raise RestoreError(FORMAT, "index: its models need other blobs than it lists")
+    return Index(models, blobs, requires, files)
+
+
+def parse_model(entry: object) -> Model:
+    model = fields(entry, "index: models")
+    name = model.get("name")
+    match = NAME.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise RestoreError(UNSAFE, f"index: expected host/namespace/model:tag, got {name!r:.90}")
+    manifest = parse_blob(model.get("manifest"), f"index: manifest of {name}", MAX_MANIFEST_BYTES)
+    blobs = [parse_digest(text, f"index: blobs of {name}") for text in elements(model, "blobs")]
+    return Model(match[0], match.groups(), manifest, blobs)
+
+
+def parse_file(entry: object) -> tuple[str, Blob]:
+    path = fields(entry, "index: files").get("path")
+    if not isinstance(path, str) or FILE_PATH.fullmatch(path) is None:
+        raise RestoreError(UNSAFE, f"index: expected ostore/NAME, got {path!r:.90}")
+    return path, parse_blob(entry, f"index: {path}", MAX_FILE_BYTES)
+
+
+def parse_blob(entry: object, what: str, limit: int = MAX_SIZE) -> Blob:
+    blob = fields(entry, what)
+    size = blob.get("size")
+    if type(size) is not int or not 0 <= size <= MAX_SIZE:  # bool is an int to isinstance
+        raise RestoreError(FORMAT, f"{what}: expected a size, got {size!r:.90}")
+    if size > limit:
+        raise RestoreError(LIMIT, f"{what}: expected at most {limit} bytes, got {size}")
+    return Blob(parse_digest(blob.get("digest"), what), size)
+
+
+def parse_digest(text: object, what: str) -> str:
+    match = DIGEST.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise RestoreError(UNSAFE, f"{what}: expected 'sha256:' and 64 lower-case hex digits, got {text!r:.90}")
+    return match[1]
+
+
+def refuse_twins(names: list[str]) -> None:
+    """Names that differ only by case are one to ollama, and one file on many disks."""
+    seen: set[str] = set()
+    for name in map(str.casefold, names):
+        if name in seen:
+            raise RestoreError(UNSAFE, f"index: {name!r} twice, perhaps in another case")
+        seen.add(name)
+
+
+def check_manifest(raw: bytes, model: Model, sizes: dict[str, int]) -> None:
+    """Refuse a manifest that two readers could understand differently, or that needs what the index did not say."""
+    what = f"manifest of {model.name}"
+    value, rest = parse_json(raw, what)
+    if rest or fields(value, what).get("schemaversion") != 2:  # noqa: PLR2004 - the only version there is
+        raise RestoreError(FORMAT, f"{what}: expected schemaVersion 2, and nothing after it")
+    needed = references(value, what)
+    if list(dict.fromkeys(blob.hex for blob in needed)) != model.blobs:
+        raise RestoreError(INTEGRITY, f"{what}: needs other blobs than the index says")
+    if any(blob.size != sizes[blob.hex] for blob in needed):
+        raise RestoreError(INTEGRITY, f"{what}: a blob of another size than the index says")
+
+
+def references(value: object, what: str) -> list[Blob]:
+    """What a manifest needs; null, or an empty digest, is how ollama says that there is no config."""
+    manifest = fields(value, what)
+    if manifest.get("manifests"):
+        raise RestoreError(UNSAFE, f"{what}: a list of manifests")
+    config = manifest.get("config")
+    has_config = config is not None and fields(config, what).get("digest") not in (None, "")
+    return [parse_blob(entry, what) for entry in (*([config] if has_config else []), *elements(manifest, "layers"))]
+
+
+TWINS = object()  # stands for a JSON object with a key twice
+
+
+def parse_json(raw: bytes, what: str, errors: str = "replace") -> tuple[object, str]:
+    """The first JSON value with its keys folded, as Go compares them, and what follows it but white space."""
+    try:
+        text = raw.decode("utf-8", errors).strip(" \t\r\n")
+        if sum(map(text.count, ",[{")) > MAX_JSON_MARKS:
+            raise RestoreError(LIMIT, f"{what}: expected at most {MAX_JSON_MARKS} JSON values")
+        value, end = DECODER.raw_decode(text)
+    except RecursionError:
+        raise RestoreError(LIMIT, f"{what}: JSON nested too deep") from None
+    except ValueError as error:
+        raise RestoreError(FORMAT, f"{what}: not JSON: {error}") from error
+    return value, text[end:]
+
+
+def fold(pairs: list[tuple[str, Any]]) -> object:
+    folded = {key.casefold(): value for key, value in pairs}
+    return folded if len(folded) == len(pairs) else TWINS
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=fold,
+    parse_int=lambda digits: int(digits) if len(digits) <= 20 else digits,  # noqa: PLR2004 - a million take minutes
+    parse_constant=int,  # raises, because NaN is not JSON
+)
+
+
+def fields(value: object, what: str) -> dict[str, Any]:
+    if value is TWINS:
+        raise RestoreError(UNSAFE, f"{what}: a key twice, perhaps in another case")
+    if not isinstance(value, dict):
+        raise RestoreError(FORMAT, f"{what}: expected a JSON object, got {value!r:.90}")
+    return value
+
+
+def elements(top: dict[str, Any], key: str) -> list[Any]:
+    value = top.get(key)
+    if value is not None and not isinstance(value, list):
+        raise RestoreError(FORMAT, f"{key}: expected a JSON array, got {value!r:.90}")
+    return value or []
+
+
+# ---- the store -------------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """A models directory of ollama. Every path in it is made from a parsed digest or name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.blobs, self.manifests = root, root / "blobs", root / "manifests"
+        # Beside the real blobs, which may be a link to a larger disk: what is staged there can be renamed into them.
+        self.state = Path(os.path.realpath(self.blobs)).parent / ".ostore"
+
+    @property
+    def like(self) -> os.stat_result:
+        """Whose owner and mode new things get: the blobs' folder, or what there is of the path to it."""
+        return nearest(self.blobs).stat()
+
+    def manifest_path(self, model: Model) -> Path:
+        return self.manifests.joinpath(*model.parts)
+
+    def compare(self, models: list[Model], *, replace: bool) -> dict[str, str]:
+        """What would become of each model. Raises if one of them may not be written."""
+        existing = {"/".join(parts).casefold(): parts for parts in walk(self.manifests, 4)}
+        return {model.name: self._compare(model, existing, replace=replace) for model in models}
+
+    def _compare(self, model: Model, existing: dict[str, tuple[str, ...]], *, replace: bool) -> str:
+        twin = existing.get("/".join(model.parts).casefold())
+        if twin not in (None, model.parts):
+            raise RestoreError(UNSAFE, f"{model.name}: differs only by case from {'/'.join(twin)!r} in the store")
+        raw = read_manifest(self.manifest_path(model))
+        if twin is None:
+            return "added"
+        if hashlib.sha256(raw).hexdigest() == model.manifest.hex:
+            return "already there"
+        if is_broken(raw):
+            return "mended"
+        if not replace:
+            raise RestoreError(USAGE, f"{model.name}: another model of that name is there; --replace replaces it")
+        return "replaced"
+
+    def give(self, path: Path) -> None:
+        """A new file or folder goes to the store's owner, because ollama must be able to touch and delete it."""
+        if os.geteuid() == 0:
+            os.chown(path, self.like.st_uid, self.like.st_gid)
+
+    def make_folder(self, folder: Path, undo: ExitStack) -> None:
+        """Make a folder, and those above it, durably."""
+        if folder.is_dir():
+            return
+        self.make_folder(folder.parent, undo)
+        with suppress(FileExistsError):  # ollama may have been faster
+            folder.mkdir(0o755)
+            undo.callback(quietly, folder.rmdir)
+            self.give(folder)
+            sync_folder(folder.parent)
+
+    def make_state(self) -> None:
+        """Make `.ostore/tx`, or refuse one where somebody else could meddle."""
+        for folder in (self.state, self.state / "tx"):
+            with suppress(FileExistsError):
+                folder.mkdir()
+                folder.chmod(stat.S_IMODE(self.like.st_mode) & ~stat.S_IWOTH)
+                self.give(folder)
+            found = folder.lstat()
+            is_ours = found.st_uid in (0, os.geteuid(), self.like.st_uid) or found.st_gid == self.like.st_gid
+            if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH or not is_ours:
+                raise RestoreError(UNSAFE, f"not a folder of the store's owner alone: {str(folder)!r}")
+        if self.state.stat().st_dev != nearest(self.blobs).stat().st_dev:
+            raise RestoreError(IO, f"not on the disk of the blobs: {str(self.state)!r}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other ostore from publishing. The file is never removed, or two could hold the lock."""
+        lock = self.state / "lock"
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            self.give(lock)
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not try_lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise RestoreError(BUSY, f"another ostore holds {str(lock)!r}")
+                time.sleep(0.05)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def open_inbox(store: Store, present: set[Blob]) -> Iterator[Inbox]:
+    """A private folder for what is not complete yet, where ollama never looks; removed at the end."""
+    with ExitStack() as undo, ExitStack() as cleanup:
+        store.make_folder(store.root, undo)
+        store.make_state()
+        folder = store.state / "tx" / f"{os.getpid()}-{os.urandom(4).hex()}"
+        folder.mkdir(0o700)
+        cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        cleanup.callback(os.close, descriptor)
+        try_lock(descriptor)  # tells whoever sweeps the folders of dead commands that this one lives
+        letters = folder / "m"
+        if nearest(store.manifests).stat().st_dev != folder.stat().st_dev:
+            # Another disk needs a folder of its own: at depth 3, for ollama takes what is at depth 4 for a manifest.
+            letters = store.manifests / ".ostore-tmp" / folder.name
+            cleanup.callback(quietly, letters.parent.rmdir)
+            cleanup.callback(shutil.rmtree, letters, ignore_errors=True)
+        letters.mkdir(0o700, parents=True)
+        yield Inbox(store, folder, letters, present)
+        undo.pop_all()
+
+
+class Inbox:
+    """
+    Takes blobs and manifests, and makes all of them visible at once, manifests last.
+
+    Ollama has no lock, and a start of one older than 0.21 deletes every blob that no manifest names yet. So a blob,
+    staged here or found in the store, keeps a second name in the folder until the manifests are in their place.
+    """
+
+    def __init__(self, store: Store, folder: Path, letters: Path, present: set[Blob]) -> None:
+        self._store, self._folder, self._letters = store, folder, letters
+        self._present = {blob for blob in present if self._pin(blob)}
+        self._staged: list[Blob] = []
+        self._manifests: dict[str, Path] = {}
+
+    def has(self, blob: Blob) -> bool:
+        return blob in self._present
+
+    def write_blob(self, blob: Blob, pieces: Iterator[bytes]) -> None:
+        part = self._folder / f"{blob.filename}.part"
+        self._write(part, pieces)
+        part.rename(self._folder / blob.filename)
+        self._staged.append(blob)
+
+    def write_manifest(self, model: Model, raw: bytes) -> None:
+        self._manifests[model.name] = self._letters / f"{len(self._manifests):06}.json"
+        self._write(self._manifests[model.name], iter([raw]))
+
+    def publish(self, index: Index, *, replace: bool) -> dict[str, str]:
+        """Returns what became of each model; an error takes everything back."""
+        store = self._store
+        with store.locked(), ExitStack() as undo:
+            outcome = store.compare(index.models, replace=replace)  # again: others had time to publish
+            store.make_folder(store.blobs, undo)
+            for blob in self._staged:
+                self._place_blob(blob, undo)
+            sync_folder(store.blobs)
+            for model in index.models:
+                if outcome[model.name] != "already there":
+                    self._place_manifest(self._manifests[model.name], store.manifest_path(model), undo)
+            for pause_seconds in (0.0, 0.1, 0.2):
+                self._settle([*index.blobs, *index.requires], pause_seconds, undo)
+            undo.pop_all()
+        return outcome
+
+    def _pin(self, blob: Blob) -> bool:
+        """Give a blob of the store its second name, if the disk has such; False if it vanished."""
+        path = self._store.blobs / blob.filename
+        with suppress(OSError):
+            os.link(path, self._folder / blob.filename)
+        with suppress(OSError):  # not ours
+            os.utime(path)  # ollama spares young blobs since 0.21, and does the same with one that it finds
+        return path.exists()
+
+    def _write(self, path: Path, pieces: Iterator[bytes]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o644), "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            self._store.give(path)
+            sync(file.fileno())
+
+    def _place_blob(self, blob: Blob, undo: ExitStack) -> None:
+        staged, target = self._folder / blob.filename, self._store.blobs / blob.filename
+        if not os.path.lexists(target):
+            undo.callback(self._take_back, blob)  # but a damaged one, once replaced, stays so
+        os.utime(staged)
+        second = self._folder / f"{blob.filename}.again"
+        try:
+            os.link(staged, second)
+        except OSError:  # a disk without hard links
+            second = staged
+        second.replace(target)
+
+    def _take_back(self, blob: Blob) -> None:
+        """Remove a blob again, unless an ollama that works at the same time has come to need it."""
+        with suppress(OSError, RestoreError):
+            paths = [self._store.manifests.joinpath(*parts) for parts in walk(self._store.manifests, 4)]
+            if not any(blob.hex.encode() in read_manifest(path) for path in paths):
+                (self._store.blobs / blob.filename).unlink()
+
+    def _place_manifest(self, staged: Path, target: Path, undo: ExitStack) -> None:
+        self._store.make_folder(target.parent, undo)
+        if os.path.lexists(target):
+            former = staged.with_suffix(".former")
+            try:
+                os.link(target, former, follow_symlinks=False)
+            except OSError:  # a disk without hard links
+                shutil.copy2(target, former, follow_symlinks=False)
+            undo.callback(quietly, lambda: former.replace(target))
+        else:
+            undo.callback(quietly, target.unlink)
+        staged.replace(target)
+        sync_folder(target.parent)
+
+    def _settle(self, blobs: list[Blob], pause_seconds: float, undo: ExitStack) -> None:
+        """Look again: a prune that had read the manifests before ours were there may still be deleting."""
+        time.sleep(pause_seconds)
+        lost = [blob for blob in blobs if not (self._store.blobs / blob.filename).exists()]
+        for blob in lost:
+            if not (self._folder / blob.filename).exists():
+                raise RestoreError(DAMAGED, f"sha256:{blob.hex}: removed by another program during the import")
+            self._place_blob(blob, undo)
+        if lost:
+            sync_folder(self._store.blobs)
+
+
+# ---- the disk --------------------------------------------------------------------------------------------------------
+
+
+def refuse_short_space(folder: Path, blobs: list[Blob]) -> None:
+    """Better before the first byte than after forty gigabytes."""
+    needed = sum(-(-blob.size // 4096) * 4096 for blob in blobs) * 101 // 100
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RestoreError(NO_SPACE, f"{str(folder)!r}: expected {needed} bytes of free space, got {free}")
+
+
+def is_sound(path: Path, blob: Blob) -> bool:
+    """Whether the store has the blob, whole: after a power cut, a name proves nothing."""
+    if path.is_symlink() or not path.exists():
+        return False  # a link is replaced, and what it leads to left alone
+    with open_regular(path, DAMAGED) as file:
+        digest = hashlib.sha256()
+        if os.fstat(file.fileno()).st_size == blob.size:
+            while data := file.read(CHUNK_BYTES):
+                digest.update(data)
+        return digest.hexdigest() == blob.hex
+
+
+def read_manifest(path: Path) -> bytes:
+    """The bytes of a manifest of the store; none if it is a link that leads nowhere."""
+    try:
+        with open_regular(path, DAMAGED) as file:
+            return file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        return b""
+    except NotADirectoryError:
+        raise RestoreError(DAMAGED, f"a file where a folder should be: above {str(path)!r}") from None
+
+
+def is_broken(raw: bytes) -> bool:
+    """Whether a manifest of the store is empty or half written, so that there is no model to lose."""
+    try:
+        references(parse_json(raw, "manifest")[0], "manifest")
+    except RestoreError as error:
+        return error.code == FORMAT
+    return False
+
+
+def open_regular(path: str | Path, otherwise: int) -> FileIO:
+    """Open for reading, without waiting for the other end of a FIFO. Raises with this code for what is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RestoreError(otherwise, f"not a regular file: {str(path)!r}")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def walk(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
+    """The names of everything so many levels below a folder."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if depth == 1:
+            yield (name,)
+        else:
+            yield from ((name, *rest) for rest in walk(folder / name, depth - 1))
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    return path if path.exists() else nearest(path.parent)
+
+
+def try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)  # some network disks have no locks
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(descriptor: int) -> None:
+    """Make durable. Never tried twice: the second fsync reports success for what the first has lost."""
+    try:
+        if sys.platform == "darwin":  # where fsync stops at the drive's cache
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some network disks cannot
+            raise
+
+
+def quietly(action: Callable[[], object]) -> None:
+    """Clean up; what went wrong first is what must be told."""
+    with suppress(OSError):
+        action()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,67 @@
+"""A rendered Modelfile says what the model says, in a spelling that Ollama's reader takes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from ostore.formats.modelfile import parameter_text, render_modelfile
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.7, "0.7"),
+        (1e-7, "0.0000001"),
+        (1e-6, "0.000001"),
+        (2.5e-5, "0.000025"),
+        (4096.0, "4096"),
+        (1e21, "1" + "0" * 21),
+        (-0.5, "-0.5"),
+        (10, "10"),
+        (True, "true"),
+        ("USER:", "USER:"),
+        ("", ""),
+    ],
+    ids=str,
+)
+def test_a_number_is_spelled_without_an_exponent(value: object, text: str) -> None:
+    assert parameter_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("{{ .Prompt }}", "{{ .Prompt }}"),
+        ("a # b", "a # b"),
+        ('say "hi"', 'say "hi"'),
+        ('"quoted"', '""""quoted""""'),
+        ("two\nlines", '"""two\nlines"""'),
+        (" space in front", '""" space in front"""'),
+        ("newline at the end\n", '"""newline at the end\n"""'),
+    ],
+    ids=["plain", "number sign", "quotes inside", "quotes around", "lines", "space", "newline"],
+)
+def test_only_text_that_needs_quotes_gets_them(text: str, spelled: str) -> None:
+    assert render_modelfile("x:latest", [], [("SYSTEM", text)], [], []).endswith(f"\nSYSTEM {spelled}\n")
+
+
+def test_instructions_come_in_one_order_and_empty_texts_are_left_out() -> None:
+    rendered = render_modelfile(
+        "x:latest",
+        [("FROM", "/blobs/a"), ("ADAPTER", "/blobs/b")],
+        [("TEMPLATE", "{{ .Prompt }}"), ("SYSTEM", "")],
+        [("stop", "USER:"), ("temperature", 0.5)],
+        [("user", "hello"), ("assistant", "hi\nyou")],
+    )
+    assert rendered == (
+        "# Made by ostore. To build on this model, put this in place of the FROM line below:\n"
+        "# FROM x:latest\n"
+        "\n"
+        "FROM /blobs/a\n"
+        "ADAPTER /blobs/b\n"
+        "TEMPLATE {{ .Prompt }}\n"
+        "PARAMETER stop USER:\n"
+        "PARAMETER temperature 0.5\n"
+        "MESSAGE user hello\n"
+        'MESSAGE assistant """hi\nyou"""\n'
+    )

@@ -1,0 +1,302 @@
+"""What the repository promises of itself: its floors, its errors, its public names, what it starts without."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.cli import exit_codes
+from ostore.formats import errors
+from tests.support import OSTORE
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ostore"
+FLOORS = (("formats",), ("streams",), ("places",), ("operations",), ("api", "settings", "cli", "__main__", "__init__"))
+FILES = sorted(PACKAGE.rglob("*.py"))
+# A program of its own, which bundles carry: it shares no code with the package.
+RESTORE = PACKAGE / "places" / "bundle" / "restore.py"
+OURS = [path for path in FILES if path != RESTORE]
+
+each_file = pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def parts_of(path: Path) -> tuple[str, ...]:
+    """`("streams", "lock")` for ostore/streams/lock.py."""
+    return path.relative_to(PACKAGE).with_suffix("").parts
+
+
+def floor_of(parts: tuple[str, ...]) -> int:
+    return next(number for number, names in enumerate(FLOORS) if parts[0] in names)
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, ...]]:
+    """Every module of ours that a file imports, wherever in it."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("ostore."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ostore":
+            module = tuple((node.module or "").split(".")[1:])
+            for alias in node.names:
+                below = (*module, alias.name)
+                yield below if PACKAGE.joinpath(*below).with_suffix(".py").exists() else module or ("__init__",)
+
+
+def libraries_of(path: Path) -> Iterator[str]:
+    """Every module of others that a file imports, by its first name."""
+    for node in ast.walk(tree_of(path)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (name.split(".")[0] for name in names if not name.startswith("ostore"))
+
+
+def attributes_of(path: Path) -> Iterator[str]:
+    """Every `name.attribute` in a file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_every_file_has_a_floor(path: Path) -> None:
+    assert floor_of(parts_of(path)) in range(len(FLOORS))
+
+
+@each_file
+def test_imports_point_downstairs(path: Path) -> None:
+    here = parts_of(path)
+    for target in imports_of(path):
+        assert floor_of(target) <= floor_of(here), f"{'.'.join(here)} imports {'.'.join(target)}"
+        assert target[0] != "cli" or here[0] in {"cli", "__main__"}, f"{'.'.join(here)} imports {'.'.join(target)}"
+
+
+@each_file
+def test_places_never_import_each_other(path: Path) -> None:
+    here = parts_of(path)
+    if here[0] == "places" and len(here) > 2:
+        assert {target[1] for target in imports_of(path) if target[0] == "places"} <= {here[1]}
+
+
+@each_file
+def test_operations_import_nothing_sideways_but_transfer_and_verify(path: Path) -> None:
+    if parts_of(path)[0] == "operations":
+        assert {target[1] for target in imports_of(path) if target[0] == "operations"} <= {"transfer", "verify"}
+
+
+@each_file
+def test_the_lowest_floor_does_nothing_but_compute(path: Path) -> None:
+    if floor_of(parts_of(path)) == 0:
+        outside = {"io", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile", "time"}
+        assert not outside & set(libraries_of(path))
+        assert set(libraries_of(path)) <= set(sys.stdlib_module_names)
+
+
+@each_file
+def test_the_core_is_told_and_does_not_ask(path: Path) -> None:
+    if floor_of(parts_of(path)) < 4:
+        asks = {"os.environ", "os.getenv", "os.getcwd", "time.time", "Path.home", "Path.cwd", "sys.argv", "sys.stdin"}
+        assert not asks & set(attributes_of(path))
+
+
+@each_file
+def test_only_the_top_floor_talks_to_people(path: Path) -> None:
+    if floor_of(parts_of(path)) < 4:
+        names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+        assert not {"print", "input"} & names
+        assert not {"sys.stdout", "sys.stderr", "sys.exit"} & set(attributes_of(path))
+        assert not {"rich", "typer", "logging"} & set(libraries_of(path))
+
+
+# Of os: what changes a disk. `Directory` has methods of the same names; `Path` has them with other arguments.
+MUTATOR = re.compile(
+    r"os\.(f?chmod|[fl]?chown|fdatasync|fsync|sync|link|symlink|makedirs|mkdir|mkfifo|mknod|remove|removedirs|rename"
+    r"|renames|replace|rmdir|truncate|unlink|utime|write|writev|pwrite|O_CREAT|O_TRUNC)"
+)
+PATH_MUTATOR = re.compile(
+    r"l?chmod|hardlink_to|symlink_to|mkdir|write_bytes|write_text|copy2?|copyfile|copyfileobj|copytree|move|rmtree"
+)
+# Method: how many arguments make it the one of Path.
+PATH_TWINS = {"rename": 1, "replace": 1, "rmdir": 0, "touch": 0, "unlink": 0}
+
+
+@each_file
+def test_one_module_changes_disks(path: Path) -> None:
+    if parts_of(path) == ("streams", "durable"):
+        return
+    assert not [name for name in attributes_of(path) if MUTATOR.fullmatch(name)]
+    assert "tempfile" not in set(libraries_of(path))
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute):
+            assert not PATH_MUTATOR.fullmatch(node.attr), f"line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            assert PATH_TWINS.get(node.func.attr) != len(node.args), f"line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "open", f"line {node.lineno}"
+
+
+def test_the_restorer_stands_alone() -> None:
+    assert list(imports_of(RESTORE)) == []
+    allowed = set(sys.stdlib_module_names) | {"compression"}  # compression.zstd: Python 3.14
+    assert set(libraries_of(RESTORE)) <= allowed
+
+
+VAGUE_MODULES = {"utils", "util", "helpers", "common", "base", "types", "constants", "misc", "core"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_names_of_modules_and_classes_say_something(path: Path) -> None:
+    assert not set(parts_of(path)) & VAGUE_MODULES
+    classes = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    assert not [name for name in classes if re.search(r"(Manager|Handler|Service|Helper|Util)s?$", name)]
+
+
+def every(kind: type[errors.OstoreError]) -> Iterator[type[errors.OstoreError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from every(child)
+
+
+def one_of(kind: type[errors.OstoreError]) -> errors.OstoreError:
+    if issubclass(kind, errors.BlobError):
+        return kind("", digest="")
+    return kind("")
+
+
+def test_every_error_has_an_exit_code() -> None:
+    for path in OURS:
+        importlib.import_module(".".join(("ostore", *parts_of(path))).removesuffix(".__init__"))
+    found = set(every(errors.OstoreError)) - {errors.OstoreError}
+    assert {kind.__module__ for kind in found} == {"ostore.formats.errors"}
+    classes = {exit_codes.class_of(one_of(kind)) for kind in found}
+    assert classes == set(exit_codes.CODES) - {"failed", "io", "trust", "remote"}
+    assert exit_codes.class_of(errors.OstoreError("")) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (errors.BlobMissingError("", digest=""), "integrity"),
+        (errors.TruncatedError(""), "integrity"),
+        (errors.InvalidNameError(""), "unsafe"),
+        (errors.AmbiguousManifestError(""), "unsafe"),
+        (errors.InvalidManifestError(""), "format"),
+        (errors.DamagedStoreError(""), "damaged"),
+        (OSError(28, "No space left on device"), "no-space"),
+        (OSError(122, "Disk quota exceeded"), "no-space"),
+        (OSError(27, "File too large"), "no-space"),
+        (FileNotFoundError(2, "No such file or directory"), "io"),
+        (BlockingIOError(11, "try again"), "io"),
+        (OSError("without a number"), "io"),
+        (ValueError(), "failed"),
+        (KeyError("x"), "failed"),
+        (MemoryError(), "failed"),
+    ],
+    ids=repr,
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="error numbers are those of Linux")
+def test_an_error_belongs_to_one_class(error: Exception, name: str) -> None:
+    assert exit_codes.class_of(error) == name
+
+
+def test_exit_codes_are_the_documented_ones_and_no_two_are_alike() -> None:
+    assert list(exit_codes.CODES.values()) == list(range(1, 14))
+    table = re.findall(r"^\| (\d+) \| ([a-z-]+) \|", (ROOT / "docs" / "exit-codes.md").read_text(), re.MULTILINE)
+    assert {name: int(code) for code, name in table} == exit_codes.CODES
+
+
+@pytest.mark.parametrize("name", ostore.__all__)
+def test_every_public_name_is_there_and_says_what_it_is(name: str) -> None:
+    found = getattr(ostore, name)
+    assert found is getattr(ostore, name)
+    if name != "__version__":
+        assert found.__doc__
+        assert not found.__doc__.startswith(f"{name}("), "a dataclass without a docstring of its own"
+
+
+def test_public_names_are_sorted_and_those_that_type_checkers_see() -> None:
+    assert list(ostore.__all__) == sorted(ostore.__all__)
+    assert len(set(ostore.__all__)) == len(ostore.__all__)
+    checked = next(node for node in tree_of(PACKAGE / "__init__.py").body if isinstance(node, ast.If))
+    names = [
+        alias.asname or alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    assert sorted([*names, "__version__"]) == ostore.__all__
+
+
+def test_every_error_is_public() -> None:
+    assert {kind.__name__ for kind in every(errors.OstoreError)} <= set(ostore.__all__)
+
+
+def test_a_name_that_is_not_public_is_not_there() -> None:
+    for name in ("no_such_name", "Path", "LocalStore", "annotations_"):
+        with pytest.raises(AttributeError, match=f"module 'ostore' has no attribute '{name}'"):
+            getattr(ostore, name)
+
+
+def test_the_version_is_said_once() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", ostore.__version__)
+    assert importlib.metadata.version("ostore") == ostore.__version__
+    told = subprocess.run([*OSTORE, "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"ostore {ostore.__version__}\n"
+
+
+HEAVY = {"aiohttp", "asyncio", "numpy", "pydantic", "requests", "rich", "urllib3", "zstandard"}
+RUN = """
+import json, sys
+sys.argv = ["ostore", *sys.argv[1:]]
+try:
+    from ostore.cli.main import main
+    main()
+except SystemExit as end:
+    print(json.dumps([end.code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["export", "--help"], ["list", "--help"]], ids=" ".join
+)
+def test_a_command_that_does_nothing_loads_nothing_heavy(arguments: list[str]) -> None:
+    told = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True)
+    code, modules = json.loads(told.stderr.splitlines()[-1])
+    assert code == 0
+    assert "ostore.cli.main" in modules
+    assert not HEAVY & set(modules)
+
+
+def test_importing_the_library_loads_nothing_that_is_not_used() -> None:
+    code = "import json, sys, ostore; ostore.__version__; print(json.dumps(sorted(sys.modules)))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(json.loads(told.stdout))
+    assert not modules & (HEAVY | {"typer", "platformdirs", "ostore.api"})
+
+
+def ours(*suffixes: str) -> Iterator[Path]:
+    skipped = {".git", ".venv", "dist", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"}
+    for path in ROOT.rglob("*"):
+        if path.is_file() and not skipped & set(path.relative_to(ROOT).parts) and path.suffix in suffixes:
+            yield path
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    forbidden = {f"{ROOT}/", f"{ROOT.parent}/"} if len(ROOT.parts) > 2 else set()
+    if sys.prefix != sys.base_prefix:
+        forbidden.add(f"{sys.prefix}/")
+    for path in ours(".py", ".md", ".txt", ".toml", ".sh", ".json", ".yml", ""):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = {word for word in forbidden if re.search(rf"(?<![\w.*]){re.escape(word)}", text)}
+        assert not found, path
