@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,16 +25,16 @@ from ostore.operations.transfer import ModelSink, copy
 from ostore.operations.verify import VerifyReport, verify_bundle, verify_store
 from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bundle
 from ostore.places.bundle.writer import BundleFile, BundlePipe
-from ostore.places.store.discovery import FoundStore, StoreChoice, Surroundings, find_store, other_stores
+from ostore.places.store.discovery import FoundStore, find_store, other_stores
 from ostore.places.store.inbox import Outcome
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
+from ostore.settings import choose_store, owner_of, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
 BUNDLE_SUFFIXES = (".tar.zst", ".tar")
 # Levels past 19 need windows that other readers refuse.
 MAX_LEVEL = 19
-_GLOB_CHARACTERS = frozenset("*?[")
 # Which instruction of a Modelfile a layer with weights stands for.
 _SOURCES = {
     media_types.MODEL: "FROM",
@@ -142,17 +141,17 @@ class InspectReport:
 
 def where(*, models: Path | None = None) -> WhereReport:
     """Which store is used, why, and which others there are. Raises NotFoundError without a home folder."""
-    surroundings = _surroundings()
-    choice = find_store(surroundings, models)
+    known = surroundings()
+    choice = find_store(known, models)
     exists = choice.path.is_dir()
     return WhereReport(
         store=str(choice.path),
         exists=exists,
         reason=choice.reason,
         detail=choice.detail,
-        owner=_owner(choice.path) if exists else None,
+        owner=owner_of(choice.path) if exists else None,
         free=shutil.disk_usage(choice.path).free if exists else None,
-        others=other_stores(surroundings, choice),
+        others=other_stores(known, choice),
     )
 
 
@@ -192,13 +191,15 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
     """The Modelfile that would build a model anew from the blobs of this store. Raises as `show`."""
     store = _store(models).require()
     shown = show(name, models=models)
+    sources = [
+        (_SOURCES[layer.media_type], str(store.root / "blobs" / Digest.parse(layer.digest).filename))
+        for layer in shown.layers
+        if layer.media_type in _SOURCES
+    ]
     return render_modelfile(
         shown.name,
-        (
-            (_SOURCES[layer.media_type], str(store.root / "blobs" / Digest.parse(layer.digest).filename))
-            for layer in shown.layers
-            if layer.media_type in _SOURCES
-        ),
+        # Tensors have no file of their own to name, nor has a model that runs elsewhere; Ollama names the model too.
+        sources or [("FROM", shown.name)],
         (("TEMPLATE", shown.template), ("SYSTEM", shown.system), *(("LICENSE", text) for text in shown.licenses)),
         ((parameter.key, parameter.value) for parameter in shown.parameters),
         ((message.role, message.content) for message in shown.messages),
@@ -227,7 +228,7 @@ def export(
     DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
     """
     store = _store(models).require()
-    sink = _sink(destination, level=level, replace=replace, jobs=_jobs(jobs), progress=progress)
+    sink = _sink(destination, level=level, replace=replace, jobs=threads(jobs), progress=progress)
     selection = store.select(names)
     if not dry_run:
         try:
@@ -263,22 +264,23 @@ def import_bundle(
 
     `names` takes some of them only. Blobs that are there are hashed before they are relied upon, unless
     `trust_existing`; damaged ones are replaced. A different model of the same name is a UsageError without `replace`.
-    All models become visible together at the end, or none does; what an interruption leaves, the next import uses.
+    Models become visible at the end; after an error none of them does. What a crash leaves is whole models, and
+    finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
     """
-    choice = _choice(models)
+    choice = choose_store(models)
     store = LocalStore(choice.path)
     sink = StoreSink(
         store,
         replace=replace,
         trust_existing=trust_existing,
         make_parents=choice.reason not in {"flag", "environment"},
-        jobs=_jobs(jobs),
+        jobs=threads(jobs),
         progress=progress,
     )
-    with _source(source, jobs=_jobs(jobs)) as bundle:
+    with _source(source, jobs=threads(jobs)) as bundle:
         selection = bundle.select(names)
         warnings = tuple(_import_warnings(selection))
         if dry_run:
@@ -303,10 +305,10 @@ def import_bundle(
 
 def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
     """What a bundle holds, from its index alone. Raises NotFoundError, UsageError, FormatError, UnsafeError, …"""
-    opened = open_piped_bundle(0, jobs=1) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=_jobs(jobs))
+    opened = open_piped_bundle(0, jobs=1) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=threads(jobs))
     with opened as reader:
         index = reader.index
-    sizes = {blob.digest: blob.size for blob in (*index.selection.blobs, *index.requires)}
+    sizes = index.selection.sizes
     return InspectReport(
         bundle=str(bundle),
         bundle_size=None if str(bundle) == "-" else Path(bundle).stat().st_size,
@@ -322,7 +324,7 @@ def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
         ),
         blobs=len(index.selection.blobs),
         size=index.selection.size,
-        requires=len(index.requires),
+        requires=len(index.selection.requires),
         warnings=tuple(_import_warnings(index.selection)),
     )
 
@@ -343,9 +345,9 @@ def verify(
     """
     bundles = [subject for subject in subjects if _is_bundle(subject)]
     names = [str(subject) for subject in subjects if not _is_bundle(subject)]
-    reports = [_verify_bundle(bundle, jobs=_jobs(jobs), progress=progress) for bundle in bundles]
+    reports = [_verify_bundle(bundle, jobs=threads(jobs), progress=progress) for bundle in bundles]
     if names or not bundles:
-        reports.insert(0, _verify_store(_store(models).require(), names, jobs=_jobs(jobs), progress=progress))
+        reports.insert(0, _verify_store(_store(models).require(), names, jobs=threads(jobs), progress=progress))
     return tuple(reports)
 
 
@@ -362,51 +364,8 @@ def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> Veri
         return verify_bundle(str(bundle), reader, selection.blobs, selection.users_of, progress)
 
 
-def _surroundings() -> Surroundings:
-    return Surroundings(environ=os.environ, platform=sys.platform, home=_home(), cwd=Path.cwd(), home_of=_home_of)
-
-
-def _home() -> Path | None:
-    """Go's notion of a home folder (os.UserHomeDir), which is Ollama's: the variable and nothing else."""
-    home = os.environ.get("USERPROFILE" if sys.platform == "win32" else "HOME")
-    return Path(home) if home else None
-
-
-def _home_of(user: str) -> Path | None:
-    try:
-        import pwd
-
-        return Path(pwd.getpwnam(user).pw_dir)
-    except (ImportError, KeyError):
-        return None
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except (KeyError, NotImplementedError):
-        return str(path.stat().st_uid)
-
-
-def _choice(models: Path | None) -> StoreChoice:
-    choice = find_store(_surroundings(), models)
-    if not _GLOB_CHARACTERS.isdisjoint(str(choice.path)):
-        # ollama manifest/manifest.go at fb30760 builds a glob on the raw path.
-        raise UsageError(f"{choice.path}: Ollama cannot use a store whose path has one of * ? [")
-    return choice
-
-
 def _store(models: Path | None) -> LocalStore:
-    return LocalStore(_choice(models).path)
-
-
-def _jobs(jobs: int | None) -> int:
-    """As many threads as processors we may use, unless told."""
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"jobs: expected at least 1, got {jobs}")
-    if jobs is None and hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return jobs or os.cpu_count() or 1
+    return LocalStore(choose_store(models).path)
 
 
 def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: int, progress: Progress) -> ModelSink:
@@ -449,7 +408,13 @@ def _source(source: str | Path, *, jobs: int) -> Iterator[BundleReader | LocalSt
 
 def _is_bundle(subject: str | Path) -> bool:
     text = str(subject)
-    return text == "-" or text.endswith(BUNDLE_SUFFIXES) or Path(text).is_file()
+    if text == "-" or text.endswith(BUNDLE_SUFFIXES):
+        return True
+    try:
+        return Path(text).is_file()
+    except OSError:
+        # Too long for a path, for example; whether it is a name is for others to say.
+        return False
 
 
 def _with_users(error: BlobError, store: LocalStore) -> BlobError:

@@ -103,6 +103,18 @@ def test_help_fits_a_terminal_and_ends_with_examples(command: list[str]) -> None
         assert f"  ostore {command[0]}" in done.stdout.split("Examples:")[1]
 
 
+def test_without_arguments_it_says_what_it_can_do() -> None:
+    done = run()
+    assert (done.returncode, done.stdout) == (0, run("--help").stdout)
+
+
+def test_a_file_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "letter.tar.zst").write_text("Dear Sir")
+    done = run("import", tmp_path / "letter.tar.zst", "--models", tmp_path / "models")
+    assert done.returncode == 12
+    assert f"{tmp_path / 'letter.tar.zst'}: not a bundle" in done.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["nosuch"], ["list", "--nosuch"], ["show"], ["verify", "-j", "many"], ["export"], ["import"]],

@@ -210,3 +210,8 @@ def test_dry_run_says_what_would_be_exported_and_writes_nothing(store: Store, tm
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].startswith("would export 2 models, 4 blobs, 12 KB (12 KB shared once) -> ")
     assert not (tmp_path / "b.tar.zst").exists()
+
+
+def test_a_model_of_tensors_has_a_modelfile_that_names_it(kinds: Store) -> None:
+    lines = ostore.modelfile("mlx", models=kinds.root).splitlines()
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM mlx:latest"]

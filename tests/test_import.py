@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -15,6 +16,10 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.formats.bundle_index import BundleIndex, blob_path, manifest_path
+from ostore.formats.selection import Selection
+from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
+from ostore.places.store.store import LocalStore
 from tests.support import OSTORE, SYSTEM, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -368,3 +373,49 @@ def test_layers_are_kept_as_data(tmp_path: Path) -> None:
     ostore.import_bundle(tmp_path / "b.tar", models=tmp_path / "other")
     assert tree(tmp_path / "other") == tree(store.root)
     assert sha256(b"hi") in str(tree(tmp_path / "other"))
+
+
+def delta(store: Store, path: Path) -> None:
+    """A bundle of tiny:q4 that leaves its weights out; we read such bundles, and do not write them yet."""
+    [model] = LocalStore(store.root).scan(["tiny:q4"]).models
+    whole = Selection.of([(model.name, model.manifest)])
+    weights = tuple(blob for blob in whole.blobs if blob.size == len(WEIGHTS))
+    parts = Selection(whole.models, tuple(blob for blob in whole.blobs if blob not in weights), weights)
+    index = BundleIndex("", parts, ()).write()
+    members = [("ostore/bundle.json", index)]
+    members += [(blob_path(blob.digest), (store.root / blob_path(blob.digest)).read_bytes()) for blob in parts.blobs]
+    members += [(manifest_path(model.name), model.manifest.raw)]
+    stream = b"".join(member_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members)
+    path.write_bytes(stream + END_OF_ARCHIVE)
+
+
+def test_a_delta_bundle_builds_on_blobs_that_are_there(store: Store, tmp_path: Path) -> None:
+    delta(store, tmp_path / "delta.tar")
+    other = Store(tmp_path / "other")
+    other.model("mine:latest", WEIGHTS)
+    report = ostore.import_bundle(tmp_path / "delta.tar", models=other.root)
+    assert (report.blobs_written, outcomes(report)) == (1, {"tiny:q4": "added"})
+    assert ostore.verify(models=other.root)[0].verdict == "whole"
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["missing", "damaged"])
+def test_a_delta_bundle_without_what_it_builds_on_is_refused(store: Store, tmp_path: Path, is_there: bool) -> None:
+    delta(store, tmp_path / "delta.tar")
+    other = Store(tmp_path / "other")
+    other.model("mine:latest", b"other weights")
+    if is_there:
+        other.blob(WEIGHTS)
+        other.blob_path(WEIGHTS).write_bytes(bytes(len(WEIGHTS)))
+    before = tree(other.root)
+    done = run("import", tmp_path / "delta.tar", "--models", other.root)
+    assert done.returncode == 3, done.stderr
+    assert f"sha256:{sha256(WEIGHTS)}" in done.stderr
+    assert tree(other.root) == before
+
+
+def test_of_several_sources_those_before_a_bad_one_are_imported_and_told(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.tar.zst").write_bytes(b"bad")
+    done = run("import", bundle, tmp_path / "bad.tar.zst", "--json", "--models", tmp_path / "other")
+    assert done.returncode == 12
+    assert [entry["source"] for entry in json.loads(done.stdout)["imports"]] == [str(bundle)]
+    assert json.loads(done.stderr)["class"] == "format"

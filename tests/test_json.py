@@ -195,6 +195,7 @@ def test_verify_of_a_store_with_one_of_each_problem(store: Store) -> None:
     store.write_manifest(full("empty:latest"), b"")
     layer = store.layer(MODEL, b"odd")
     store.add(full("dashed:latest"), {**layer, "digest": layer["digest"].replace(":", "-")})
+    store.write_manifest(full("unfit:latest"), b'{"schemaVersion":1}')
     (store.root / "blobs/notes.txt").write_bytes(b"stray")
 
     document = report("verify", "verify", code=CODES["integrity"], models=store.root)

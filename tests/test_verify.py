@@ -47,8 +47,8 @@ def test_what_a_running_server_leaves_about_is_no_problem(store: Store) -> None:
     ("damage", "kind", "code"),
     [
         pytest.param(lambda path: path.write_bytes(bytes(len(WEIGHTS))), "blob-altered", 4, id="zeroed"),
-        pytest.param(lambda path: path.write_bytes(WEIGHTS[1:]), "blob-short", 4, id="short"),
-        pytest.param(lambda path: path.write_bytes(WEIGHTS + b"x"), "blob-short", 4, id="long"),
+        pytest.param(lambda path: path.write_bytes(WEIGHTS[1:]), "blob-size", 4, id="short"),
+        pytest.param(lambda path: path.write_bytes(WEIGHTS + b"x"), "blob-size", 4, id="long"),
         pytest.param(lambda path: path.unlink(), "blob-missing", 4, id="missing"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), "blob-not-regular", 10, id="a folder"),
         pytest.param(fifo_instead, "blob-not-regular", 10, id="a FIFO"),
@@ -139,3 +139,11 @@ def test_a_manifest_half_written_for_a_moment_is_read_again(store: Store) -> Non
     report = ostore.verify(models=store.root)[0]
     writer.join()
     assert report.verdict == "whole"
+
+
+def test_a_manifest_that_could_not_be_exported_is_a_problem(store: Store) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    path.write_bytes(path.read_bytes().replace(b'"schemaVersion":2', b'"schemaVersion":1'))
+    assert problems(store.root) == {("manifest-unfit", "tiny:q4")}
+    notes = {row.name: row.note for row in ostore.list_models(models=store.root).models}
+    assert notes["tiny:q4"].startswith("cannot be exported: ")

@@ -41,7 +41,11 @@ class ColorMode(enum.StrEnum):
 Models = Annotated[
     Path | None,
     typer.Option(
-        "--models", metavar="DIR", help="The store's folder; else OLLAMA_MODELS, else as `ostore where` says."
+        "--models",
+        metavar="DIR",
+        # A folder that may not be read is no mistake in the arguments; `where` has something to say of it.
+        readable=False,
+        help="The store's folder; else OLLAMA_MODELS, else as `ostore where` says.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]
@@ -67,13 +71,15 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(no_args_is_help=True)
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        say(context.get_help())
 
 
 @app.command("list", epilog=_examples("ostore list", "ostore list llama", "ostore list 'hf.co/*' --json"))
@@ -151,7 +157,7 @@ def where(models: Models = None, as_json: AsJson = False, quiet: Quiet = False) 
     from ostore.cli import render
 
     report = api.where(models=models)
-    say(report.store if quiet else render.document("where", report) if as_json else render.where_text(report))
+    say(render.document("where", report) if as_json else report.store if quiet else render.where_text(report))
 
 
 @app.command(
@@ -203,7 +209,7 @@ def export(
             models=models,
         )
     render.say_warnings(report.warnings)
-    if not quiet:
+    if as_json or not quiet:
         # Standard output may be the bundle itself.
         stream = sys.stderr if destination == "-" else sys.stdout
         seconds = time.monotonic() - started
@@ -236,7 +242,7 @@ def import_(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Put the models of bundles into the store, verified; all of a bundle become visible at once, or none.
+    Put the models of bundles into the store; each is seen only once all of it is verified and on the disk.
 
     SOURCE is a bundle file, a folder that is a store, or - (standard input).
     """
@@ -245,25 +251,28 @@ def import_(
     from ostore.cli.progress import shown
 
     reports = []
-    for source in sources:
-        started = time.monotonic()
-        with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-            report = api.import_bundle(
-                source,
-                names or (),
-                replace=replace,
-                trust_existing=trust_existing,
-                dry_run=dry_run,
-                jobs=jobs,
-                progress=told,
-                models=models,
-            )
-        reports.append(report)
-        render.say_warnings(report.warnings)
-        if not quiet and not as_json:
-            say(render.import_text(report, time.monotonic() - started))
-    if as_json:
-        say(render.document("import", {"imports": reports}))
+    try:
+        for source in sources:
+            started = time.monotonic()
+            with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+                report = api.import_bundle(
+                    source,
+                    names or (),
+                    replace=replace,
+                    trust_existing=trust_existing,
+                    dry_run=dry_run,
+                    jobs=jobs,
+                    progress=told,
+                    models=models,
+                )
+            reports.append(report)
+            render.say_warnings(report.warnings)
+            if not quiet and not as_json:
+                say(render.import_text(report, time.monotonic() - started))
+    finally:
+        # Each source is a transaction of its own: those before one that failed are done, and told.
+        if as_json and reports:
+            say(render.document("import", {"imports": reports}))
 
 
 @app.command(epilog=_examples("ostore inspect bundle.tar.zst", "ostore inspect - < bundle.tar.zst"))

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ import typer
 
 from ostore.cli import exit_codes
 from ostore.cli.commands import app
-from ostore.cli.text import close_quietly, say
+from ostore.cli.text import close_quietly, one_line, say
 from ostore.formats.errors import OstoreError
 
 # typer's own base of every mistake in the arguments; it has no public name.
@@ -32,6 +33,7 @@ def main() -> NoReturn:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
+    _occupy_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -57,16 +59,37 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _occupy_standard_streams() -> None:
+    """Let no file of a store or a bundle get the number of a standard stream that was closed before we began."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Open for reading, so that writing a bundle there fails. The lowest free number is this one.
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+
+
 def _failed(error: Exception, *, as_json: bool) -> int:
     name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
+    hint = error.hint if isinstance(error, OstoreError) else None
+    if isinstance(error, PermissionError):
+        hint = "ostore where shows whose store it is; sudo -u OWNER runs a command as its owner"
     if as_json:
-        document = {"event": "error", "class": name, "exit": code, "message": message}
+        document = {
+            "schema": "ostore.error/1",
+            "event": "error",
+            "class": name,
+            "exit": code,
+            "message": message,
+            "hint": hint,
+        }
         _tell(json.dumps(document, ensure_ascii=True))
     else:
-        hint = f" ({error.hint})" if isinstance(error, OstoreError) and error.hint else ""
-        _tell(f"ostore: error[{name}]: {message}{hint}")
+        _tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""))
     return code
 
 
@@ -75,9 +98,9 @@ def _message(error: Exception) -> str:
         return str(getattr(error, "format_message", error.__str__)()).rstrip(".")
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-        return f"{where}{error.strerror or error}"
+        return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
-        return str(error)
+        return one_line(str(error))
     return f"{type(error).__name__}: {error} (a bug; OSTORE_DEBUG=1 shows where)"
 
 

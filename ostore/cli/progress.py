@@ -48,7 +48,7 @@ class PlainProgress:
         with self._lock:
             self._label, self._total, self._done = label, total_bytes, 0
             self._next = time.monotonic() + _LINE_SECONDS
-        say(f"{label}: {human_bytes(total_bytes)}" if total_bytes else label, sys.stderr)
+        _tell(f"{label}: {human_bytes(total_bytes)}" if total_bytes else label)
 
     def begin(self, item: str, size: int) -> None:
         pass
@@ -61,10 +61,16 @@ class PlainProgress:
             self._next = time.monotonic() + _LINE_SECONDS
             percent = f" ({100 * self._done // self._total} %)" if self._total else ""
             line = f"{self._label}: {human_bytes(self._done)} of {human_bytes(self._total)}{percent}"
-        say(line, sys.stderr)
+        _tell(line)
 
     def end(self, item: str) -> None:
         pass
+
+
+def _tell(line: str) -> None:
+    # Nobody there to read it, or a log on a full disk, is no reason to stop the work.
+    with contextlib.suppress(OSError):
+        say(line, sys.stderr)
 
 
 class BarProgress:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ostore.api import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
-from ostore.cli.text import human_age, human_bytes, human_seconds, plural, say, table
+from ostore.cli.text import human_age, human_bytes, human_seconds, one_line, plural, say, table
 from ostore.formats.modelfile import parameter_text
 from ostore.operations.listing import ShownModel
 from ostore.operations.verify import VerifyReport
@@ -117,7 +117,7 @@ def verify_text(report: VerifyReport, seconds: float) -> str:
     for problem in report.problems:
         where = f"; used by {', '.join(problem.models)}" if problem.models else ""
         detail = problem.detail if problem.subject in problem.detail else f"{problem.subject}: {problem.detail}"
-        lines.append(f"  {problem.kind}: {detail}{where}")
+        lines.append(one_line(f"  {problem.kind}: {detail}{where}"))
     checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     verdict = plural(len(report.problems), "problem") if report.problems else "whole"
     return "\n".join([*lines, f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"])
@@ -140,7 +140,7 @@ def say_warnings(warnings: tuple[str, ...]) -> None:
     import sys
 
     for warning in warnings:
-        say(f"ostore: warning: {warning}", sys.stderr)
+        say(f"ostore: warning: {one_line(warning)}", sys.stderr)
 
 
 def _import_counts(report: ImportReport) -> tuple[tuple[int, str], ...]:

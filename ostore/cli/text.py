@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -21,9 +22,16 @@ def clean(text: str) -> str:
     )
 
 
+def one_line(text: str) -> str:
+    """Text that may hold anything, line breaks as escapes: what is told of a file must not look like another line."""
+    return text.replace("\n", "\\n")
+
+
 def say(text: str, stream: TextIO | None = None) -> None:
     """Print a line (standard output unless told), cleaned, whatever the encoding of the stream can hold."""
     out = sys.stdout if stream is None else stream
+    if out is None:  # as it is when it was closed before we began
+        raise OSError(errno.EBADF, "standard output is closed")
     encoding = getattr(out, "encoding", None) or "utf-8"
     printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
     out.write(printable + "\n")
@@ -94,7 +102,8 @@ def _escape(character: str) -> str:
 def close_quietly() -> None:
     """Flush standard output, or point it nowhere if its reader has gone, so that Python does not complain at exit."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise

@@ -23,6 +23,8 @@ MAX_MEMBERS = 100_000
 # SHA256SUMS has about 150 bytes a member.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _MAX_TOTAL = 2**63 - 1
+# It is shown in one line.
+_MAX_CREATOR_CHARACTERS = 255
 _FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
 
 
@@ -38,14 +40,11 @@ class IndexedFile:
 @dataclass(frozen=True, slots=True)
 class BundleIndex:
     """
-    What a bundle says it holds.
-
-    `selection.blobs` is the order in the archive, without `requires`: blobs that the target must already have.
+    What a bundle says it holds; `selection.blobs` is the order in the archive.
     """
 
     creator: str
     selection: Selection
-    requires: tuple[Descriptor, ...]
     files: tuple[IndexedFile, ...]
 
     @classmethod
@@ -59,7 +58,7 @@ class BundleIndex:
         if len(raw) > MAX_INDEX_BYTES:
             raise LimitError(f"index: expected at most {MAX_INDEX_BYTES} bytes, got {len(raw)}")
         try:
-            return _read_index(read_strict_json(raw))
+            return _read_index(read_strict_json(raw, is_folded=True))
         except InvalidBundleError:
             raise
         except OstoreError as error:
@@ -82,7 +81,7 @@ class BundleIndex:
                     for model in self.selection.models
                 ],
                 "blobs": [_entry(blob.digest, blob.size) for blob in self.selection.blobs],
-                "requires": [_entry(blob.digest, blob.size) for blob in self.requires],
+                "requires": [_entry(blob.digest, blob.size) for blob in self.selection.requires],
                 "files": [{"path": file.path, **_entry(file.digest, file.size)} for file in self.files],
             }
         )
@@ -110,11 +109,13 @@ def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the 
     creator = document.get("creator", "")
     if not isinstance(creator, str):
         raise InvalidBundleError("index: expected creator as text")
+    if len(creator) > _MAX_CREATOR_CHARACTERS or not creator.isprintable():
+        raise UnsafeError(f"forbidden creator {creator!r:.90}")
     models = tuple(_model(entry) for entry in _list(document, "models"))
     blobs, requires = (tuple(_descriptor(entry) for entry in _list(document, key)) for key in ("blobs", "requires"))
     files = tuple(_file(entry) for entry in _list(document, "files"))
     _check(models, blobs, requires, files)
-    return BundleIndex(creator, Selection(models, blobs), requires, files)
+    return BundleIndex(creator, Selection(models, blobs, requires), files)
 
 
 def _check(

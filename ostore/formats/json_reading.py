@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ostore.formats.errors import FormatError, LimitError
+from ostore.formats.errors import FormatError, LimitError, UnsafeError
 
 # A 64-bit integer has at most 19 digits and a sign; longer literals cannot be a size, and int() of thousands of
 # digits is refused by Python anyway.
 _MAX_INTEGER_CHARACTERS = 20
 _WHITESPACE = " \t\r\n"
+# No key that is looked up is longer, so longer ones are not worth the memory of folding them.
+_MAX_KEY_CHARACTERS = 255
+# Commas and opening brackets: values cannot be more. A full index has one in 33 bytes; 16 MiB of `{},` would take
+# half a gigabyte of memory before anybody could count them.
+_MAX_VALUES = 600_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class OutOfRange:
@@ -55,23 +62,24 @@ def read_go_json(raw: bytes) -> tuple[Any, int, int]:
     return value, end_offset, len(raw[end_offset:].strip(_WHITESPACE.encode()))
 
 
-def read_strict_json(raw: bytes) -> Any:  # noqa: ANN401 - the caller is the parser that checks the type
+def read_strict_json(raw: bytes, *, is_folded: bool = False) -> Any:  # noqa: ANN401 - the caller is the parser
     """
     Read one JSON document: UTF-8 without a byte order mark, no key twice, no lone surrogate, nothing after it.
 
-    Raises FormatError, or LimitError for nesting that no parser should follow.
+    Raises FormatError, or LimitError for nesting and numbers of values that no parser should follow. With `is_folded`,
+    two keys that differ only by case are refused as well, and repeated ones are an UnsafeError.
     """
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MAX_VALUES:
+        raise LimitError(f"JSON of more than {_MAX_VALUES} values")
     try:
-        text = raw.decode("utf-8")
-        value = _STRICT_DECODER.decode(text)
-        # A lone surrogate can only come from an escape; it cannot be written back, so it is refused here.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = (_FOLDED_DECODER if is_folded else _STRICT_DECODER).decode(raw.decode("utf-8"))
     except RecursionError:
         raise LimitError("JSON nested too deeply") from None
-    except UnicodeEncodeError:
-        raise FormatError("not JSON: a lone surrogate") from None
     except ValueError as error:
         raise FormatError(f"not JSON: {_reason(error)}") from None
+    # A lone surrogate can only come from an escape; it cannot be written back, so it is refused here.
+    if _has_surrogate(value):
+        raise FormatError("not JSON: a lone surrogate")
     return value
 
 
@@ -101,6 +109,8 @@ def _fold(key: str) -> str:
     """As Go folds keys: one character to one, so that the long s is an s, and the ligature of f and i is itself."""
     if key.isascii():
         return key.lower()
+    if len(key) > _MAX_KEY_CHARACTERS:
+        return key
     return "".join(folded if len(folded := character.casefold()) == 1 else character for character in key)
 
 
@@ -109,6 +119,28 @@ def _strict_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a key occurs twice")
     return members
+
+
+def _folded_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen = set()
+    for key, _ in pairs:
+        if _fold(key) in seen:
+            raise UnsafeError(f"JSON: key {key!r:.40} occurs twice")
+        seen.add(_fold(key))
+    return dict(pairs)
+
+
+def _has_surrogate(value: object) -> bool:
+    pending = [value]
+    while pending:
+        entry = pending.pop()
+        if isinstance(entry, dict):
+            pending += (*entry.keys(), *entry.values())
+        elif isinstance(entry, list):
+            pending += entry
+        elif isinstance(entry, str) and not entry.isascii() and _SURROGATE.search(entry):
+            return True
+    return False
 
 
 def _integer(literal: str) -> int | OutOfRange:
@@ -135,4 +167,7 @@ def _no_constant(name: str) -> NoReturn:
 _GO_DECODER = json.JSONDecoder(object_pairs_hook=_go_object, parse_int=_integer, parse_constant=_no_constant)
 _STRICT_DECODER = json.JSONDecoder(
     object_pairs_hook=_strict_object, parse_int=_strict_integer, parse_float=_strict_float, parse_constant=_no_constant
+)
+_FOLDED_DECODER = json.JSONDecoder(
+    object_pairs_hook=_folded_object, parse_int=_strict_integer, parse_float=_strict_float, parse_constant=_no_constant
 )

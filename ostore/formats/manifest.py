@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ostore.formats.config import MAX_CONFIG_BYTES
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     AmbiguousManifestError,
@@ -32,6 +33,7 @@ _MAX_SIZE = 2**63 - 1
 
 # types of branches pdevine/manifest-list of ollama (April 2026): a document that lists manifests, not layers.
 _MANIFESTS = "manifests"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGEST_SHAPED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
 
 
@@ -130,12 +132,16 @@ class Manifest:
         """
         Let only a manifest pass that every reader understands alike.
 
-        Raises AmbiguousManifestError or InvalidManifestError, saying why.
+        Raises AmbiguousManifestError or InvalidManifestError, saying why, or LimitError for its config.
         """
         if self.ambiguity:
             raise AmbiguousManifestError(f"manifest: {self.ambiguity}")
         if self.unfit:
             raise InvalidManifestError(f"manifest: {self.unfit}")
+        if self.is_list:
+            raise InvalidManifestError("manifest: a list of manifests, which no released Ollama writes")
+        if self.config and self.config.size > MAX_CONFIG_BYTES:
+            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self.config.size}")
 
 
 def digest_shaped(raw: bytes) -> frozenset[Digest]:
@@ -160,7 +166,7 @@ class _ManifestReader:
         if children and (layers or config):
             raise UnsafeError("manifest: both layers and manifests in one document")
         self._check_version(manifest.get("schemaVersion"))
-        self._text(manifest.get("mediaType"), "mediaType")
+        self._media_type(manifest, "mediaType")
         return Manifest(
             raw=self._raw,
             config=config,
@@ -194,6 +200,8 @@ class _ManifestReader:
 
     def _children(self, value: Any) -> tuple[Digest, ...]:  # noqa: ANN401
         if not isinstance(value, list):
+            if value is not None:
+                self._unfit.append(f"manifests: expected a list, got {_kind(value)}")
             return ()
         if len(value) > MAX_LAYERS:
             raise LimitError(f"manifests: expected at most {MAX_LAYERS}, got {len(value)}")
@@ -205,13 +213,10 @@ class _ManifestReader:
         size = entry.get("size")
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_SIZE:
             raise InvalidManifestError(f"{where}.size: expected 0 to 2^63-1 as an integer, got {_kind(size)}")
-        media_type = self._text(entry.get("mediaType"), f"{where}.mediaType")
-        if len(media_type) > MAX_MEDIA_TYPE_CHARACTERS or not media_type.isprintable():
-            self._ambiguities.append(f"{where}.mediaType: not a media type")
         return Descriptor(
             digest=self._digest(entry.get("digest"), where),
             size=size,
-            media_type=media_type,
+            media_type=self._media_type(entry, f"{where}.mediaType"),
             origin=self._text(entry.get("from"), f"{where}.from"),
             layer_name=self._text(entry.get("name"), f"{where}.name"),
         )
@@ -226,12 +231,19 @@ class _ManifestReader:
             self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
         return digest
 
+    def _media_type(self, entry: GoObject, where: str) -> str:
+        media_type = self._text(entry.get("mediaType"), where)
+        is_text = not _SURROGATE.search(media_type)
+        if len(media_type) > MAX_MEDIA_TYPE_CHARACTERS or (is_text and not media_type.isprintable()):
+            self._ambiguities.append(f"{where}: not a media type")
+        return media_type
+
     def _text(self, value: Any, where: str) -> str:  # noqa: ANN401
         if value is None:
             return ""
         if not isinstance(value, str):
             raise InvalidManifestError(f"{where}: expected text, got {_kind(value)}")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _SURROGATE.search(value):
             self._unfit.append(f"{where}: not UTF-8")
         return value
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 
+from ostore.formats.errors import FormatError
 from ostore.formats.json_reading import write_canonical_json
+
+_CLOSES_EARLY = re.compile(r'"""\s*\n')
 
 
 def render_modelfile(
@@ -18,7 +22,8 @@ def render_modelfile(
     """
     The text that `ollama create -f` would take.
 
-    `sources` are (instruction, path or name), `texts` are (instruction, text); empty texts are left out.
+    `sources` are (instruction, path or name), `texts` are (instruction, text); empty texts are left out. Raises
+    FormatError for a text that the lexer cannot carry.
     """
     lines = [
         "# Made by ostore. To build on this model, put this in place of the FROM line below:",
@@ -41,6 +46,8 @@ def parameter_text(value: object) -> str:
 
 def _quoted(text: str) -> str:
     """Ollama's lexer (parser/parser.go at fb30760) needs quotes around what spans lines, begins or ends oddly."""
+    if _CLOSES_EARLY.search(text):
+        raise FormatError("a text with three quotes at the end of a line cannot be written in a Modelfile")
     if "\n" in text or text != text.strip() or text.startswith('"'):
         return f'"""{text}"""'
     return text

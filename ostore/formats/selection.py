@@ -31,11 +31,13 @@ class Selection:
     """
     Models sorted by full name, and their distinct blobs in the order in which the models first name them.
 
-    Two selections of the same models are equal, which is what makes a bundle's bytes reproducible.
+    `requires` are blobs that a delta bundle leaves out: the target must have them. Two selections of the same models
+    are equal, which is what makes a bundle's bytes reproducible.
     """
 
     models: tuple[SelectedModel, ...]
     blobs: tuple[Descriptor, ...]
+    requires: tuple[Descriptor, ...] = ()
 
     @classmethod
     def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
@@ -52,8 +54,8 @@ class Selection:
 
     @cached_property
     def sizes(self) -> dict[Digest, int]:
-        """Bytes of every blob."""
-        return {blob.digest: blob.size for blob in self.blobs}
+        """Bytes of every blob, required ones included."""
+        return {blob.digest: blob.size for blob in (*self.blobs, *self.requires)}
 
     @property
     def size(self) -> int:
@@ -63,7 +65,8 @@ class Selection:
     @property
     def shared_size(self) -> int:
         """Bytes that more than one selected model needs and that are therefore there only once."""
-        return sum(self.sizes[digest] for model in self.models for digest in model.blobs) - self.size
+        uses = sum(self.sizes[digest] for model in self.models for digest in model.blobs)
+        return uses - sum(self.sizes.values())
 
     def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
         """The selected models that need a blob."""
@@ -74,7 +77,10 @@ class Selection:
         wanted = set(names)
         models = tuple(model for model in self.models if model.name in wanted)
         needed = {digest for model in models for digest in model.blobs}
-        return Selection(models, tuple(blob for blob in self.blobs if blob.digest in needed))
+        blobs, requires = (
+            tuple(blob for blob in known if blob.digest in needed) for known in (self.blobs, self.requires)
+        )
+        return Selection(models, blobs, requires)
 
 
 def refuse_twins(names: Iterable[ModelName]) -> None:

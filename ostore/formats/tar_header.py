@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ostore.formats.errors import FormatError, InvalidBundleError, LimitError, UnsafeError
+from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, UnsafeError
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
@@ -88,11 +88,11 @@ def parse_header(block: bytes) -> TarHeader:
     """
     Read one header block. Mode, owner and times are not looked at: what is published has none of them.
 
-    Raises FormatError for a bad checksum, number or magic, UnsafeError for a name or link that has no place in a
-    bundle. `block` has 512 bytes.
+    Raises IntegrityError for a bad checksum, FormatError for a bad number or magic, UnsafeError for a name or link
+    that has no place in a bundle. `block` has 512 bytes.
     """
     if not _has_good_checksum(block):
-        raise InvalidBundleError("tar header: bad checksum")
+        raise IntegrityError("tar header: bad checksum")
     header = TarHeader(_name(block[:_NAME_BYTES]), _size(block[124:136]), block[156:157])
     if block[257:265] != _MAGIC:
         if header.type_flag in _TYPES:

@@ -38,21 +38,19 @@ class SmallBlobs(Protocol):
 @dataclass(frozen=True, slots=True)
 class ListedModel:
     """
-    One row. `size` is what the manifest declares, as Ollama adds it up, and None for a model without weights here
-    (a cloud stub, a manifest list); `unique_size` is the bytes that no other model shares; `modified` is the
-    manifest's mtime, seconds since 1970; `note` is what a reader should know, or empty.
+    One row. `id` is what `ollama list` shows, the first digits of `digest`; `size` is what the manifest declares, as
+    Ollama adds it up, and None for a model without weights here (a cloud stub, a manifest list); `unique_size` is the
+    bytes that no other model shares; `modified` is the manifest's mtime, seconds since 1970; `note` is what a reader
+    should know, or empty.
     """
 
     name: str
+    id: str
     digest: str
     size: int | None
     unique_size: int
     modified: float
     note: str
-
-    @property
-    def id(self) -> str:
-        return self.digest.removeprefix("sha256:")[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +156,7 @@ def _row(store: SmallBlobs, model: StoredManifest, uses: dict[Digest, int]) -> L
     note = _note(store, manifest)
     return ListedModel(
         name=str(model.name),
+        id=manifest.model_id[:12],
         digest=f"sha256:{manifest.model_id}",
         size=None if note in _NO_SIZE else manifest.declared_size,
         unique_size=sum(blob.size for blob in manifest.blobs if uses.get(blob.digest) == 1),
@@ -174,8 +173,8 @@ _NO_SIZE = frozenset({_CLOUD_STUB, _LIST})
 def _note(store: SmallBlobs, manifest: Manifest) -> str:
     if manifest.is_list:
         return _LIST
-    if manifest.ambiguity:
-        return f"ambiguous: {manifest.ambiguity}"
+    if manifest.ambiguity or manifest.unfit:
+        return f"cannot be exported: {manifest.ambiguity or manifest.unfit}"
     return _CLOUD_STUB if is_cloud_stub(store, manifest) else ""
 
 

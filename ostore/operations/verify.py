@@ -18,16 +18,19 @@ from ostore.streams.verified import verified
 
 ProblemKind = Literal[
     "blob-missing",
-    "blob-short",
+    "blob-size",
     "blob-altered",
     "blob-unreadable",
     "blob-not-regular",
     "manifest-damaged",
     "manifest-ambiguous",
+    "manifest-unfit",
     "stray-name",
 ]
+# `whole`, or the class of error that the report amounts to.
+Verdict = Literal["whole", "integrity", "io", "damaged"]
 # Which class of error a report with problems amounts to; the first that occurs decides (docs/exit-codes.md).
-_BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-short", "blob-altered"})
+_BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
 _NOBODY: tuple[str, ...] = ()
 # Files are hashed several at a time, each in small steps.
@@ -53,15 +56,14 @@ class VerifyReport:
     blobs: int
     size: int
     problems: tuple[Problem, ...]
+    verdict: Verdict
 
-    @property
-    def verdict(self) -> Literal["whole", "integrity", "io", "damaged"]:
-        kinds = {problem.kind for problem in self.problems}
-        if kinds & _BYTES:
-            return "integrity"
-        if kinds & _MEDIUM:
-            return "io"
-        return "damaged" if kinds else "whole"
+    @classmethod
+    def of(cls, subject: str, models: int, blobs: Iterable[Descriptor], problems: Iterable[Problem]) -> VerifyReport:
+        """The report on these blobs, each counted once however many models promise it."""
+        sizes = {blob.digest: blob.size for blob in blobs}
+        ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
+        return cls(subject, models, len(sizes), sum(sizes.values()), ordered, _verdict(ordered))
 
 
 class _Model(Protocol):
@@ -125,13 +127,7 @@ def verify_store(
         problems = [problem for problem in checked if problem]
     problems += _manifest_problems(findings)
     problems += (Problem("stray-name", path, "not a name that Ollama gives") for path in strays)
-    return VerifyReport(
-        subject,
-        models=len(findings.models),
-        blobs=len({blob.digest for blob, _ in promises}),
-        size=sum({blob.digest: blob.size for blob, _ in promises}.values()),
-        problems=tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind))),
-    )
+    return VerifyReport.of(subject, len(findings.models), (blob for blob, _ in promises), problems)
 
 
 def verify_bundle(
@@ -155,7 +151,7 @@ def verify_bundle(
         except IntegrityError as error:
             problems.append(Problem("blob-altered", str(blob.digest), str(error), _texts(users(blob.digest))))
     models = sum(1 for _ in bundle.read_manifests())
-    return VerifyReport(subject, models, len(blobs), sum(blob.size for blob in blobs), tuple(problems))
+    return VerifyReport.of(subject, models, blobs, problems)
 
 
 def _needed(models: Iterable[_Model]) -> list[tuple[Descriptor, tuple[str, ...]]]:
@@ -176,7 +172,7 @@ def _check_blob(store: BlobSource, blob: Descriptor, users: tuple[str, ...], pro
     except BlobMissingError as error:
         kind, detail = "blob-missing", str(error)
     except SizeMismatchError as error:
-        kind, detail = "blob-short", str(error)
+        kind, detail = "blob-size", str(error)
     except IntegrityError as error:
         kind, detail = "blob-altered", str(error)
     except DamagedStoreError as error:
@@ -188,12 +184,24 @@ def _check_blob(store: BlobSource, blob: Descriptor, users: tuple[str, ...], pro
     return Problem(kind, str(blob.digest), detail, users)
 
 
+def _verdict(problems: Iterable[Problem]) -> Verdict:
+    kinds = {problem.kind for problem in problems}
+    if kinds & _BYTES:
+        return "integrity"
+    if kinds & _MEDIUM:
+        return "io"
+    return "damaged" if kinds else "whole"
+
+
 def _manifest_problems(findings: StoreFindings) -> Iterator[Problem]:
     for entry in findings.unreadable:
         yield Problem("manifest-damaged", entry.path, entry.reason)
     for model in findings.models:
-        if model.manifest.ambiguity:
-            yield Problem("manifest-ambiguous", str(model.name), model.manifest.ambiguity, (str(model.name),))
+        kinds: tuple[tuple[ProblemKind, str | None], ...] = (
+            ("manifest-ambiguous", model.manifest.ambiguity),
+            ("manifest-unfit", model.manifest.unfit),
+        )
+        yield from (Problem(kind, str(model.name), why, (str(model.name),)) for kind, why in kinds if why)
     for path in findings.strays:
         yield Problem("stray-name", path, "not a place where a manifest can be")
 

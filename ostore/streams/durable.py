@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ostore.formats.errors import DamagedStoreError
+from ostore.formats.errors import DamagedStoreError, UnsafeError
 from ostore.streams.chunks import Chunk
 
 # Windows has neither; there the checks that follow an open have to do.
@@ -39,6 +39,8 @@ _IOV_MAX = 512
 _SHARING_RETRIES = 5
 
 FILE_MODE = 0o644
+# The mode of a directory between its creation and its being given away.
+_UNFINISHED = 0o700
 
 
 def current_user() -> tuple[int, int]:
@@ -144,15 +146,22 @@ class Directory:
         return Directory(path, os.open(at, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=self._fd))
 
     def make_child(self, name: str, ownership: Ownership) -> Directory:
-        """Open a directory below this one; create it first, durably and with that ownership, if it is absent."""
+        """
+        Open a directory below this one; create it first, durably and with that ownership, if it is absent.
+
+        One that a crash left empty, before it was given away, counts as absent.
+        """
+        is_new = True
         try:
-            os.mkdir(self._at(name), 0o700, dir_fd=self._fd)
+            os.mkdir(self._at(name), _UNFINISHED, dir_fd=self._fd)
         except FileExistsError:
-            return self.child(name)
+            is_new = False
         child = self.child(name)
-        if child.fd is not None:
+        if child.fd is not None and (is_new or _is_unfinished(child, ownership)):
             ownership.give_directory(child.fd)
-        self.sync()
+            is_new = True
+        if is_new:
+            self.sync()
         return child
 
     def create(self, name: str, mode: int = 0o600) -> int:
@@ -167,7 +176,7 @@ class Directory:
         try:
             return os.open(self._at(name), flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._fd), True
         except FileExistsError:
-            return self._regular(os.open(self._at(name), flags, dir_fd=self._fd), name), False
+            return self._regular(self._open_no_link(name, flags), name), False
 
     def open_file(self, name: str) -> int:
         """
@@ -185,6 +194,14 @@ class Directory:
                 ) from None
             raise
         return self._regular(fd, name)
+
+    def _open_no_link(self, name: str, flags: int) -> int:
+        try:
+            return os.open(self._at(name), flags, dir_fd=self._fd)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.EMLINK}:
+                raise UnsafeError(f"{self.path / name}: a link; expected a file of ours") from None
+            raise
 
     def rename(self, name: str, target: Directory, target_name: str) -> None:
         """Rename over whatever file is there."""
@@ -248,6 +265,15 @@ class Directory:
         if self._fd is not None:
             sync_file(self._fd)
 
+    def sync_entry(self, name: str) -> None:
+        """Put a file on the disk that another program wrote; not on Windows, where only its writer can."""
+        if self._fd is not None:
+            fd = self.open_file(name)
+            try:
+                sync_file(fd)
+            finally:
+                os.close(fd)
+
     def _at(self, name: str) -> str:
         if os.sep in name or name in {"", ".", ".."}:
             raise ValueError(f"not a single path component: {name!r}")
@@ -308,6 +334,12 @@ def _write_views(fd: int, views: list[memoryview]) -> None:
             written -= len(views.pop(0))
         if written:
             views[0] = views[0][written:]
+
+
+def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
+    status = directory.status()
+    is_private = stat.S_IMODE(status.st_mode) & 0o777 == _UNFINISHED
+    return is_private and status.st_uid in {current_user()[0], ownership.uid} and not directory.names()
 
 
 @contextlib.contextmanager

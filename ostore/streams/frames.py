@@ -59,6 +59,11 @@ def workers(jobs: int) -> int:
     return max(1, min(jobs, MAX_WORKERS))
 
 
+def in_flight(jobs: int) -> int:
+    """How many frames may be between reading and writing, given how many threads may run."""
+    return min(workers(jobs) + 1, MAX_WORKERS)
+
+
 class FrameWriter:
     """
     Cuts what is written into frames of at most 8 MiB and writes them, compressed, to an open file.
@@ -71,7 +76,7 @@ class FrameWriter:
         self._fd = fd
         self._level = level
         self._pool = ThreadPoolExecutor(workers(jobs))
-        self._in_flight = workers(jobs) + 1 if workers(jobs) < MAX_WORKERS else MAX_WORKERS
+        self._in_flight = in_flight(jobs)
         self._pending: deque[tuple[int, Future[list[Chunk]]]] = deque()
         self._pieces: list[Chunk] = []
         self._filled = 0
@@ -88,8 +93,13 @@ class FrameWriter:
                 self.cut()
 
     def cut(self) -> None:
-        """End the current frame, if anything is in it."""
+        """End the current frame, if anything is in it. Raises LimitError past what a reader takes."""
         if self._filled:
+            if len(self._spans) + len(self._pending) >= seek_table.MAX_FRAMES:
+                raise LimitError(
+                    f"zstd: expected at most {seek_table.MAX_FRAMES} frames",
+                    hint="export fewer models into each bundle",
+                )
             future = self._pool.submit(encode_frame, self._pieces, self._level)
             self._pending.append((self._filled, future))
             self._pieces, self._filled = [], 0

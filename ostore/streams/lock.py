@@ -11,6 +11,7 @@ from ostore.formats.errors import BusyError
 
 _POLL_SECONDS = 0.05
 _TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def try_lock(fd: int) -> bool:
@@ -18,7 +19,7 @@ def try_lock(fd: int) -> bool:
     Lock an open file or directory for this process; False if another holds it.
 
     flock(2) on POSIX, so two opens of one file exclude each other even within a process; `msvcrt.locking` on Windows.
-    A file system that has no locks lets everybody through (ENOLCK, ENOSYS, ENOTSUP).
+    A file system that has no locks lets everybody through.
     """
     try:
         if sys.platform == "win32":
@@ -33,7 +34,10 @@ def try_lock(fd: int) -> bool:
     except OSError as error:
         if error.errno in _TAKEN:
             return False
-        if error.errno not in {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}:
+        if error.errno == errno.EBADF:
+            # NFS locks only what is open for writing, and a directory never is (flock(2)). A closed one raises again.
+            os.fstat(fd)
+        elif error.errno not in _NO_LOCKS:
             raise
     return True
 

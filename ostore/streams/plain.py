@@ -49,7 +49,11 @@ class PlainStream:
             yield piece
 
     def skip(self, size: int) -> None:
+        """Move forward. Raises TruncatedError."""
         if self._is_seekable and not len(self._start):
+            file_size = os.fstat(self._fd).st_size
+            if self.position + size > file_size:
+                raise TruncatedError(f"bundle: truncated at byte {file_size}")
             os.lseek(self._fd, size, os.SEEK_CUR)
             self.position += size
             return

@@ -24,9 +24,10 @@ def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
     """Raises NoSpaceError unless files of these sizes (bytes) fit beside what is there."""
     sizes = list(sizes)
     needed = int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD)
-    free = shutil.disk_usage(directory.path).free
-    if needed > free:
-        raise NoSpaceError(f"{directory.path}: expected {needed} bytes of free space, got {free}")
+    disk = shutil.disk_usage(directory.path)
+    # Some disks (FUSE, a tmpfs without a limit) do not say how large they are.
+    if disk.total and needed > disk.free:
+        raise NoSpaceError(f"{directory.path}: expected {needed} bytes of free space, got {disk.free}")
     if max(sizes, default=0) > _FAT32_LIMIT:
         _refuse_short_files(directory, max(sizes))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -36,7 +36,7 @@ from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import SelectedModel, Selection
 from ostore.formats.tar_header import BLOCK, TarHeader, member_length
 from ostore.streams.chunks import Chunk, read_at, read_full
-from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, workers
+from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, in_flight, workers
 from ostore.streams.plain import PlainStream
 from ostore.streams.tar import ForwardStream, TarReader
 from ostore.streams.verified import verified
@@ -65,19 +65,20 @@ def open_bundle(path: Path, *, jobs: int) -> Iterator[BundleReader]:
     """
     with _opened(path) as fd, ThreadPoolExecutor(workers(jobs)) as pool:
         before = os.fstat(fd)
-        start = read_full(fd, BLOCK)
-        is_framed = _is_framed(start)
-        if is_framed == path.name.endswith(".tar") and path.name.endswith((".tar", ".tar.zst")):
-            raise InvalidBundleError(f"looks like {'zstd' if is_framed else 'a plain tar'}, unlike its name")
-        stream: ForwardStream
-        if is_framed:
-            stream = SeekableStream(fd, _read_seek_table(fd, before.st_size), pool, workers(jobs) + 1)
-        else:
-            stream = PlainStream(fd, start, is_seekable=True)
-        yield BundleReader(stream, is_seekable=True)
-        after = os.fstat(fd)
-        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-            raise IntegrityError("bundle: changed while it was read")
+
+        def refuse_changes() -> None:
+            after = os.fstat(fd)
+            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise IntegrityError(f"{path}: changed while it was read")
+
+        try:
+            stream = _open_stream(fd, path.name, pool, jobs)
+            reader = BundleReader(stream, is_seekable=True, refuse_changes=refuse_changes)
+        except OstoreError as error:
+            error.args = (f"{path}: {error}",)
+            raise
+        yield reader
+        refuse_changes()
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def open_piped_bundle(fd: int, *, jobs: int) -> Iterator[BundleReader]:
     with ThreadPoolExecutor(workers(jobs)) as pool:
         stream: ForwardStream
         if _is_framed(start):
-            stream = PipedStream(PipedFrames(fd, start), pool, workers(jobs) + 1)
+            stream = PipedStream(PipedFrames(fd, start), pool, in_flight(jobs))
         else:
             stream = PlainStream(fd, start, is_seekable=False)
         yield BundleReader(stream, is_seekable=False)
@@ -100,8 +101,12 @@ class BundleReader:
     `index` is what the bundle says of itself; nothing in it is verified until the bytes have been read.
     """
 
-    def __init__(self, stream: ForwardStream, *, is_seekable: bool) -> None:
+    def __init__(
+        self, stream: ForwardStream, *, is_seekable: bool, refuse_changes: Callable[[], None] = lambda: None
+    ) -> None:
+        """`refuse_changes` raises IntegrityError if the file is another than it was; asked before all is read."""
         self._stream = stream
+        self._refuse_changes = refuse_changes
         self._tar = TarReader(stream)
         self._is_seekable = is_seekable
         self._seen: set[str] = set()
@@ -111,7 +116,6 @@ class BundleReader:
         self._names |= {manifest_path(model.name) for model in self.index.selection.models}
         self._names |= {file.path for file in self.index.files}
         self._selection = self.index.selection
-        self._sizes = {blob.digest: blob.size for blob in (*self.index.selection.blobs, *self.index.requires)}
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
@@ -166,6 +170,8 @@ class BundleReader:
         extra = self._tar.next_member()
         if extra is not None:
             self._refuse(extra)
+        # Before anybody publishes what was read.
+        self._refuse_changes()
 
     def _read_index(self) -> BundleIndex:
         header = self._tar.next_member()
@@ -216,12 +222,14 @@ class BundleReader:
 
     def _refuse(self, header: TarHeader, awaited: str | None = None) -> NoReturn:
         """Say what is wrong with a member that is not the awaited one."""
-        if header.name in self._seen or header.name == INDEX_PATH:
-            raise UnsafeError(f"member {header.name!r}: occurs twice")
-        if header.name not in self._names:
-            raise UnsafeError(f"member {header.name!r}: not listed in the index")
         following: TarHeader | None = header
+        # Ends soon, whatever comes: no listed member may come twice on the way.
         while following is not None and following.name != awaited:
+            if following.name in self._seen or following.name == INDEX_PATH:
+                raise UnsafeError(f"member {following.name!r}: occurs twice")
+            if following.name not in self._names:
+                raise UnsafeError(f"member {following.name!r}: not listed in the index")
+            self._seen.add(following.name)
             self._tar.skip(following.size)
             following = self._tar.next_member()
         if following is None:
@@ -239,14 +247,25 @@ class BundleReader:
         except OstoreError as error:
             error.args = (f"manifest of {model.name}: {error}",)
             raise
+        Selection.of([(model.name, manifest)])  # refuses two sizes for one blob
         if SelectedModel.of(model.name, manifest) != model:
             raise IntegrityError(f"manifest of {model.name}: names other blobs than the index")
-        sizes = self._sizes
+        sizes = self.index.selection.sizes
         for blob in manifest.descriptors:
             if blob.size != sizes[blob.digest]:
                 raise IntegrityError(
                     f"manifest of {model.name}: {blob.digest}: expected {sizes[blob.digest]} bytes, got {blob.size}"
                 )
+
+
+def _open_stream(fd: int, name: str, pool: ThreadPoolExecutor, jobs: int) -> ForwardStream:
+    start = read_full(fd, BLOCK)
+    is_framed = _is_framed(start)
+    if is_framed == name.endswith(".tar") and name.endswith((".tar", ".tar.zst")):
+        raise InvalidBundleError(f"looks like {'zstd' if is_framed else 'a plain tar'}, unlike its name")
+    if is_framed:
+        return SeekableStream(fd, _read_seek_table(fd, os.fstat(fd).st_size), pool, in_flight(jobs))
+    return PlainStream(fd, start, is_seekable=True)
 
 
 def _is_framed(start: bytes) -> bool:

@@ -27,7 +27,7 @@ from ostore.formats.selection import Selection
 from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.formats.version import VERSION
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, sync_file
+from ostore.streams.durable import Directory, current_user, sync_file
 from ostore.streams.frames import FrameWriter
 from ostore.streams.lock import try_lock
 from ostore.streams.plain import PlainWriter
@@ -64,18 +64,26 @@ class BundleFile:
         Raises UsageError (it exists), BusyError (another export writes it), OSError.
         """
         self._refuse_existing()
-        with Directory.open(self.path.parent) as directory, self._part(directory) as fd:
-            writer: _Writer = (
-                PlainWriter(fd) if self.path.name.endswith(".tar") else FrameWriter(fd, self._level, self._jobs)
-            )
-            with contextlib.closing(writer):
-                inbox = BundleInbox(writer, selection)
-                yield inbox
-                inbox.seal()
-            sync_file(fd)
-            self._refuse_existing()
-            directory.rename(self._part_name, directory, self.path.name)
-            directory.sync()
+        with Directory.open(self.path.parent) as directory:
+            with self._part(directory) as fd:
+                writer: _Writer = (
+                    PlainWriter(fd) if self.path.name.endswith(".tar") else FrameWriter(fd, self._level, self._jobs)
+                )
+                with contextlib.closing(writer):
+                    inbox = BundleInbox(writer, selection)
+                    yield inbox
+                    inbox.seal()
+                sync_file(fd)
+                if os.name != "nt":
+                    self._give_name(directory)
+            if os.name == "nt":
+                # Windows renames no file that is open; whoever opens it now makes the rename fail.
+                self._give_name(directory)
+
+    def _give_name(self, directory: Directory) -> None:
+        self._refuse_existing()
+        directory.rename(self._part_name, directory, self.path.name)
+        directory.sync()
 
     @property
     def _part_name(self) -> str:
@@ -83,21 +91,36 @@ class BundleFile:
 
     @contextlib.contextmanager
     def _part(self, directory: Directory) -> Iterator[int]:
-        fd, _ = directory.open_or_create(self._part_name, 0o666, writable=True)
+        fd = self._open_part(directory)
         try:
-            if not try_lock(fd):
-                raise BusyError(f"{self.path}: another export is writing it")
-            entry = directory.lstat(self._part_name)
-            if entry is None or entry.st_ino != os.fstat(fd).st_ino:
-                raise BusyError(f"{self.path}: another export has just finished it")
-            os.ftruncate(fd, 0)
-            try:
-                yield fd
-            except BaseException:
+            yield fd
+        except BaseException:
+            # What goes wrong while cleaning up must not hide why.
+            with contextlib.suppress(OSError):
                 directory.unlink(self._part_name)
-                raise
+            raise
         finally:
             os.close(fd)
+
+    def _open_part(self, directory: Directory) -> int:
+        """The part file, locked and empty; one that somebody else owns or has a name for is not taken over."""
+        while True:
+            fd, is_new = directory.open_or_create(self._part_name, 0o666, writable=True)
+            with contextlib.ExitStack() as unless_taken:
+                unless_taken.callback(os.close, fd)
+                if self._may_take(directory, fd) or is_new:
+                    os.ftruncate(fd, 0)
+                    unless_taken.pop_all()
+                    return fd
+                directory.unlink(self._part_name)
+
+    def _may_take(self, directory: Directory, fd: int) -> bool:
+        if not try_lock(fd):
+            raise BusyError(f"{self.path}: another export is writing it")
+        entry, status = directory.lstat(self._part_name), os.fstat(fd)
+        if entry is None or entry.st_ino != status.st_ino:
+            raise BusyError(f"{self.path}: another export has just finished it")
+        return status.st_uid == current_user()[0] and status.st_nlink == 1
 
     def _refuse_existing(self) -> None:
         if self.path.is_dir():
@@ -170,7 +193,7 @@ class BundleInbox:
     def _write_head(self) -> None:
         files = bundle_files(self._selection)
         indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
-        index = BundleIndex(f"ostore/{VERSION}", self._selection, (), indexed).write()
+        index = BundleIndex(f"ostore/{VERSION}", self._selection, indexed).write()
         members = len(files) + len(self._selection.blobs) + len(self._selection.models)
         if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
             raise LimitError(

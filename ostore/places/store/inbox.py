@@ -9,27 +9,30 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, IntegrityError
+from ostore.formats.errors import DamagedStoreError, IntegrityError, NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.places.store.publication import Publication
+from ostore.places.store.publication import Publication, StagedManifest
 from ostore.places.store.scan import LEGACY_TREE, STAGING
 from ostore.places.store.store import is_regular
-from ostore.places.store.workspace import MANIFESTS, PART, PIN, Workspace, is_published
+from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
 from ostore.streams.chunks import Chunk, read_chunks
-from ostore.streams.durable import Directory, write_file
+from ostore.streams.durable import Directory, remove_tree, write_file
 from ostore.streams.progress import Progress, watched
 from ostore.streams.verified import verified
 
 # Several files are hashed at once, so each is read in small steps.
 _HASH_CHUNK_BYTES = 1024 * 1024
+_LIVE = "live"
+# Digests in one line of an error; `inspect` has them all.
+_MAX_LISTED = 5
 
 
 class Outcome(StrEnum):
@@ -63,9 +66,11 @@ class StoreInbox:
         self._place = place
         self._transaction = transaction
         self._selection = selection
-        self._resources = contextlib.ExitStack()
-        self._blobs = _opened_if_there(root, "blobs", self._resources)
-        self._staging = self._open_staging()
+        with contextlib.ExitStack() as resources:
+            self._resources = resources
+            self._blobs = _opened_if_there(root, "blobs", resources)
+            self._staging = self._open_staging()
+            self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
         self._present: dict[Digest, Descriptor] = {}
@@ -87,14 +92,23 @@ class StoreInbox:
         return Received(tuple(outcomes.items()), *(tuple(found.values()) for found in blobs))
 
     def find_present(self, *, trust: bool, jobs: int, progress: Progress) -> None:
-        """Find out which blobs are there and sound, and pin those so that nobody's removal can take them away."""
-        there = [blob for blob in self._selection.blobs if self._stands(blob)]
+        """
+        Find out which blobs are there and sound, and pin those so that nobody's removal can take them away.
+
+        Raises NotFoundError if a blob that the bundle only builds on is not among them.
+        """
+        selection = self._selection
+        there = [blob for blob in (*selection.blobs, *selection.requires) if self._stands(blob)]
         if there and not trust:
             progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
         with ThreadPoolExecutor(max(1, jobs)) as pool:
             sound = pool.map(lambda blob: self._pinned_if_sound(blob, progress, trust=trust), there)
             for blob, is_sound in zip(there, sound, strict=True):
                 (self._present if is_sound else self._healed)[blob.digest] = blob
+        lacking = [blob.digest for blob in selection.requires if not self._holds(blob)]
+        if lacking:
+            listed = ", ".join(map(str, lacking[:_MAX_LISTED])) + (", …" if len(lacking) > _MAX_LISTED else "")
+            raise NotFoundError(f"the bundle builds on {len(lacking)} blobs that are not in the store: {listed}")
 
     def adopt(self, progress: Progress) -> None:
         """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
@@ -102,11 +116,13 @@ class StoreInbox:
         for abandoned in self._place.abandoned():
             for name in abandoned.names():
                 blob = wanted.get(name)
-                if blob and not self._holds(blob) and _is_sound(abandoned, name, blob, progress):
-                    abandoned.rename(name, self._transaction, name)
-                    self._resumed[blob.digest] = blob
-                elif blob or is_published(abandoned, name):
-                    abandoned.unlink(name)
+                # What cannot be read or removed there is no loss: the source has it.
+                with contextlib.suppress(OSError, DamagedStoreError):
+                    if blob and not self._holds(blob) and _is_sound(abandoned, name, blob, progress):
+                        abandoned.rename(name, self._transaction, name)
+                        self._resumed[blob.digest] = blob
+                    elif blob or is_published(abandoned, name):
+                        abandoned.unlink(name)
 
     def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
         """Stage one blob. Raises BlobError if the bytes are not the blob, OSError."""
@@ -145,10 +161,16 @@ class StoreInbox:
             staged=(*self._written, *self._resumed),
             relied_upon=tuple(self._present),
             manifests=[
-                (name, filename, outcomes[name] is Outcome.MENDED)
+                StagedManifest(
+                    name,
+                    filename,
+                    is_new=outcomes[name] is Outcome.ADDED,
+                    is_broken=outcomes[name] is Outcome.MENDED,
+                )
                 for name, filename in self._staged.items()
                 if outcomes[name] is not Outcome.ALREADY_THERE
             ],
+            unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
 
     def _holds(self, blob: Descriptor) -> bool:
@@ -171,11 +193,18 @@ class StoreInbox:
         return False
 
     def _pinned_if_sound(self, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
-        blobs, filename = self._blobs, blob.digest.filename
-        if blobs is None or not (trust or _is_sound(blobs, filename, blob, progress)):
+        blobs, filename, pin = self._blobs, blob.digest.filename, blob.digest.filename + PIN
+        if blobs is None:
             return False
         try:
-            blobs.link(filename, self._transaction, filename + PIN)
+            # First the pin, then the hash of what is pinned: under its name in `blobs/` may soon be another file.
+            is_pinned = blobs.link(filename, self._transaction, pin)
+            where, name = (self._transaction, pin) if is_pinned else (blobs, filename)
+            if not trust and not _is_sound(where, name, blob, progress):
+                self._transaction.unlink(pin)
+                return False
+            # Ollama syncs nothing that it writes, and a model of ours will stand on this.
+            where.sync_entry(name)
             # As Ollama does with a blob that it reuses: its prune goes by the mtime.
             blobs.touch(filename)
         except FileNotFoundError:
@@ -192,18 +221,29 @@ class StoreInbox:
             self._root.make_child(LEGACY_TREE, self._place.ownership)
         )
         apart = self._resources.enter_context(manifests.make_child(STAGING, self._place.ownership))
+        self._resources.callback(_quietly, manifests.rmdir, STAGING)
+        self._clear_abandoned(apart)
         name = self._transaction.path.name
-        staging = apart.make_child(name, self._place.ownership)
-        self._resources.callback(manifests.rmdir, STAGING)
-        self._resources.callback(apart.rmdir, name)
-        self._resources.enter_context(staging)
-        self._resources.callback(_empty, staging)
+        staging = self._resources.enter_context(apart.make_child(name, self._place.ownership))
+        self._resources.callback(_quietly, remove_tree, apart, name)
+        # Ollama removes empty folders below `manifests/` when it starts, and much time may pass before this is used.
+        os.close(staging.create(_LIVE))
         return staging
 
+    def _clear_abandoned(self, apart: Directory) -> None:
+        """Remove what killed commands staged here: their folders in the workspace are gone."""
+        staged = apart.names()
+        with self._place.directory.child(TRANSACTIONS) as transactions:
+            running = transactions.names()
+        for name in staged:
+            if name not in running:
+                _quietly(remove_tree, apart, name)
 
-def _empty(directory: Directory) -> None:
-    for name in directory.names():
-        directory.unlink(name)
+
+def _quietly(clean: Callable[..., object], *arguments: object) -> None:
+    """Clean up; what goes wrong there must not become the outcome of the command."""
+    with contextlib.suppress(OSError):
+        clean(*arguments)
 
 
 def _opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack) -> Directory | None:

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, UnsafeError
-from ostore.formats.manifest import MAX_MANIFEST_BYTES, digest_shaped
+from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
 from ostore.places.store.scan import LEGACY_TREE, find_manifests, read_small_file
 from ostore.places.store.workspace import PIN, Workspace
+from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, write_file
 
 # When to look again, in seconds after the look before.
@@ -33,6 +36,16 @@ _FOLDER_RETRIES = 20
 _QUARANTINE = "quarantine"
 _FORMER = ".former"
 _AGAIN = ".again"
+
+
+@dataclass(frozen=True, slots=True)
+class StagedManifest:
+    """A manifest to publish: its name, what its file is called while it is staged, and what stood under its name."""
+
+    name: ModelName
+    filename: str
+    is_new: bool
+    is_broken: bool
 
 
 class Publication:
@@ -51,39 +64,41 @@ class Publication:
         *,
         staged: Sequence[Digest],
         relied_upon: Sequence[Digest],
-        manifests: Sequence[tuple[ModelName, str, bool]],
+        manifests: Sequence[StagedManifest],
+        unchanged: Sequence[ModelName],
     ) -> None:
         """
-        Place staged blobs, then manifests: name, staged file name, and whether a broken one is to be set aside.
+        Place staged blobs, then manifests; what was there before, `unchanged` ones too, is put on the disk as well.
 
-        Raises DamagedStoreError if a blob vanished for good, UnsafeError, OSError; then nothing was published.
+        Raises DamagedStoreError if a blob vanished for good, UsageError if another model of the name has come
+        meanwhile, UnsafeError, OSError; then nothing was published.
         """
-        with self._folder("blobs") as blobs, self._folder(LEGACY_TREE) as tree, self._undo:
+        # The undoing comes first on the way out: it needs the folders open.
+        with contextlib.ExitStack() as opened, self._undo:
+            blobs, tree = (opened.enter_context(self._folder(name)) for name in ("blobs", LEGACY_TREE))
             self._on_failure(lambda: self._take_back_blobs(blobs))
             self._place_blobs(blobs, staged, relied_upon)
-            for name, filename, is_broken in manifests:
-                if is_broken:
-                    self._set_aside(name)
-                self._place_manifest(tree, name, filename)
+            for manifest in manifests:
+                self._place_manifest(tree, manifest)
+            for name in unchanged:
+                self._sync_manifest(name)
             if staged or manifests:
                 self._settle(blobs, (*staged, *relied_upon))
             self._undo.pop_all()
 
-    @contextlib.contextmanager
-    def _folder(self, name: str) -> Iterator[Directory]:
+    def _folder(self, name: str) -> Directory:
         """`blobs` or `manifests`, links followed; made if it is absent, and gone again if nothing came of it."""
-        try:
-            folder = Directory.open(self._root.path / name)
-        except FileNotFoundError:
-            folder = self._root.make_child(name, self._place.ownership)
+        status = self._root.lstat(name)
+        if status is not None and stat.S_ISLNK(status.st_mode):
+            return Directory.open(self._root.path / name)
+        if status is None:
             self._on_failure(lambda: self._root.rmdir(name))
-        with folder:
-            yield folder
+        return self._root.make_child(name, self._place.ownership)
 
     def _on_failure(self, take_back: Callable[[], object]) -> None:
         def quietly() -> None:
             # What goes wrong while taking back must not hide why it was taken back.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OstoreError):
                 take_back()
 
         self._undo.callback(quietly)
@@ -91,11 +106,19 @@ class Publication:
     def _place_blobs(self, blobs: Directory, staged: Sequence[Digest], relied_upon: Sequence[Digest]) -> None:
         for digest in staged:
             self._place_blob(blobs, digest.filename, digest)
-        vanished = [digest for digest in relied_upon if blobs.lstat(digest.filename) is None]
-        for digest in vanished:
+        for digest in self._vanished(blobs, relied_upon):
             self._place_blob(blobs, digest.filename + PIN, digest)
-        if staged or vanished:
-            blobs.sync()
+        # Also for those relied upon: whoever gave them their names, Ollama for one, may not have synced the folder.
+        blobs.sync()
+
+    def _vanished(self, blobs: Directory, digests: Sequence[Digest]) -> list[Digest]:
+        """Blobs that are gone, or that are other files by now than the ones that were hashed."""
+        return [digest for digest in digests if not self._is_ours(blobs.lstat(digest.filename), digest)]
+
+    def _is_ours(self, standing: os.stat_result | None, digest: Digest) -> bool:
+        held = next((held for name in _held_names(digest) if (held := self._transaction.lstat(name))), None)
+        # Without hard links nothing is held; there the name has to do.
+        return standing is not None and (held is None or os.path.samestat(standing, held))
 
     def _place_blob(self, blobs: Directory, source: str, digest: Digest) -> None:
         """Give a staged blob (or a pin) its name in `blobs/`, keeping the staged name until the end if possible."""
@@ -114,11 +137,14 @@ class Publication:
         if not is_linked:
             self._transaction.rename(source, blobs, digest.filename)
 
-    def _place_manifest(self, tree: Directory, name: ModelName, filename: str) -> None:
+    def _place_manifest(self, tree: Directory, manifest: StagedManifest) -> None:
+        name, filename = manifest.name, manifest.filename
         for attempt in range(_FOLDER_RETRIES):
             try:
                 with self._tag_folder(tree, name) as folder:
-                    self._keep_former(folder, name, filename)
+                    if manifest.is_broken:
+                        self._set_aside(folder, name)
+                    self._keep_former(tree, folder, manifest)
                     self._staging.rename(filename, folder, name.tag)
                     folder.sync()
             except FileNotFoundError:
@@ -132,50 +158,69 @@ class Publication:
         """The folder of the model's tags; missing ones are made, top down, each synced into its parent."""
         with contextlib.ExitStack() as opened:
             folder = tree
-            for part in name.parts[:-1]:
+            for depth, part in enumerate(name.parts[:-1]):
                 parent, is_new = folder, folder.lstat(part) is None
                 try:
                     folder = opened.enter_context(parent.make_child(part, self._place.ownership))
                 except NotADirectoryError:
                     raise UnsafeError(f"{name}: a file or link is in the way: {parent.path / part}") from None
                 if is_new:
-                    self._on_failure(functools.partial(_remove_empty, parent.path, part))
+                    self._on_failure(functools.partial(_remove_empty, tree, name.parts[:depth], part))
             yield folder
 
-    def _keep_former(self, folder: Directory, name: ModelName, filename: str) -> None:
-        former = filename + _FORMER
+    def _keep_former(self, tree: Directory, folder: Directory, manifest: StagedManifest) -> None:
+        name, former = manifest.name, manifest.filename + _FORMER
+        ours = Digest.of(_read(self._staging, manifest.filename))
         self._staging.unlink(former)
         if folder.lstat(name.tag) is None:
-            self._on_failure(lambda: _remove(folder.path, name.tag))
+            self._on_failure(lambda: self._take_back_manifest(tree, name, ours, former=None))
             return
+        if manifest.is_new:
+            raise _came_meanwhile(name)
         if not folder.link(name.tag, self._staging, former):
-            raw, _ = read_small_file(folder.path / name.tag, MAX_MANIFEST_BYTES)
-            write_file(self._staging, former, (raw,), self._place.ownership)
-        self._on_failure(lambda: self._put_back(former, folder, name.tag))
+            write_file(self._staging, former, (_read(folder, name.tag),), self._place.ownership)
+        self._on_failure(lambda: self._take_back_manifest(tree, name, ours, former=former))
 
-    def _put_back(self, former: str, folder: Directory, tag: str) -> None:
-        with Directory.open(folder.path) as reopened:
-            self._staging.rename(former, reopened, tag)
-            reopened.sync()
+    def _take_back_manifest(self, tree: Directory, name: ModelName, ours: Digest, *, former: str | None) -> None:
+        with _reopened(tree, name.parts[:-1]) as folder:
+            if Digest.of(_read(folder, name.tag)) != ours:
+                # Not placed yet, or somebody else's by now.
+                return
+            if former:
+                self._staging.rename(former, folder, name.tag)
+            else:
+                folder.unlink(name.tag)
+            folder.sync()
 
-    def _set_aside(self, name: ModelName) -> None:
-        """Keep the bytes of a manifest that nobody can read before it is replaced; an empty one has none."""
-        path = self._root.path.joinpath(LEGACY_TREE, *name.parts)
-        with contextlib.suppress(FileNotFoundError):
-            raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
+    def _set_aside(self, folder: Directory, name: ModelName) -> None:
+        """
+        Keep the bytes of a manifest that nobody can read before it is replaced; an empty one has none.
+
+        Nor has a link, and what it leads to stays where it is: it may be a file that only we may read.
+        """
+        with contextlib.suppress(FileNotFoundError, DamagedStoreError):
+            raw = _read(folder, name.tag)
+            if _is_manifest(raw):
+                # It was being written when we looked.
+                raise _came_meanwhile(name)
             if raw:
                 with self._place.directory.make_child(_QUARANTINE, self._place.ownership) as quarantine:
                     kept = f"manifest-{Digest.of(raw).short}-{secrets.token_hex(4)}"
                     write_file(quarantine, kept, (raw,), self._place.ownership)
                     quarantine.sync()
 
+    def _sync_manifest(self, name: ModelName) -> None:
+        path = self._root.path.joinpath(LEGACY_TREE, *name.parts).resolve()
+        with Directory.open(path.parent) as folder:
+            folder.sync_entry(path.name)
+            folder.sync()
+
     def _settle(self, blobs: Directory, digests: Sequence[Digest]) -> None:
         for seconds in _SETTLE_SECONDS:
             time.sleep(seconds)
-            vanished = [digest for digest in digests if blobs.lstat(digest.filename) is None]
+            vanished = self._vanished(blobs, digests)
             for digest in vanished:
-                names = (digest.filename, digest.filename + PIN)
-                source = next((name for name in names if self._transaction.lstat(name)), digest.filename)
+                source = next((name for name in _held_names(digest) if self._transaction.lstat(name)), digest.filename)
                 self._place_blob(blobs, source, digest)
             if vanished:
                 blobs.sync()
@@ -193,12 +238,42 @@ class Publication:
                 blobs.unlink(digest.filename)
 
 
-def _remove(folder: Path, tag: str) -> None:
-    with Directory.open(folder) as reopened:
-        reopened.unlink(tag)
-        reopened.sync()
+def _held_names(digest: Digest) -> tuple[str, str]:
+    """What a blob may be called in the transaction."""
+    return digest.filename, digest.filename + PIN
 
 
-def _remove_empty(parent: Path, name: str) -> None:
-    with Directory.open(parent) as reopened:
-        reopened.rmdir(name)
+def _came_meanwhile(name: ModelName) -> UsageError:
+    return UsageError(f"{name}: another model of that name has just come", hint="--replace overwrites it")
+
+
+def _is_manifest(raw: bytes) -> bool:
+    try:
+        Manifest.parse(raw)
+    except OstoreError:
+        return False
+    return True
+
+
+def _read(folder: Directory, name: str) -> bytes:
+    """A manifest's bytes, no link followed. Raises DamagedStoreError for anything but a file, OSError."""
+    fd = folder.open_file(name)
+    try:
+        return read_full(fd, MAX_MANIFEST_BYTES + 1)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _reopened(tree: Directory, parts: Sequence[str]) -> Iterator[Directory]:
+    """A folder below `tree`; no link is followed on the way, whatever somebody has put there meanwhile."""
+    with contextlib.ExitStack() as opened:
+        folder = tree
+        for part in parts:
+            folder = opened.enter_context(folder.child(part))
+        yield folder
+
+
+def _remove_empty(tree: Directory, parts: Sequence[str], name: str) -> None:
+    with _reopened(tree, parts) as parent:
+        parent.rmdir(name)

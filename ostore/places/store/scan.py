@@ -24,7 +24,7 @@ LEGACY_TREE = "manifests"
 # Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.
 COMING_TREE = "manifests-v2"
 _COMING_DEFAULT_HOST = "ollama.com"
-# Where a manifests/ on a disk of its own has its staged files (docs/safety.md); not at a depth that Ollama looks at.
+# Where a manifests/ on a disk of its own has its staged files (docs/threats.md); not at a depth that Ollama looks at.
 STAGING = ".ostore-tmp"
 # The server rewrites manifests in place, so one that does not parse may just be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05

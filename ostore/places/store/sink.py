@@ -29,6 +29,8 @@ from ostore.streams.durable import Directory, Ownership
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_short_space, refuse_unholdable
 
+# A folder, or a file where a folder has to be; EINVAL: `read_small_file` of a FIFO or a device.
+_IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -64,6 +66,8 @@ class StoreSink:
 
         Raises UsageError for a different tag without `replace`, UnsafeError for one that differs only by case.
         """
+        if self._store.root.exists():
+            self._store.require()
         entries, _ = find_manifests(self._store.root)
         stored = {entry.name for entry in entries if entry.name}
         folded = {model.name.folded for model in selection.models}
@@ -108,12 +112,17 @@ class StoreSink:
             raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
         except FileNotFoundError:
             return Outcome.MENDED if path.is_symlink() else Outcome.ADDED
-        except (IsADirectoryError, NotADirectoryError):
-            raise UnsafeError(f"{model.name}: a folder or file of that name is in the way: {path}") from None
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            raise UnsafeError(f"{model.name}: something that is no manifest is in the way: {path}") from None
         if Digest.of(raw) == model.manifest_digest:
             return Outcome.ALREADY_THERE
         try:
             Manifest.parse(raw)
+        except LimitError:
+            # Too much for us, but Ollama may well read it.
+            pass
         except OstoreError:
             return Outcome.MENDED
         if not self._replace:

@@ -184,9 +184,8 @@ def _missing(digest: Digest) -> BlobMissingError:
 
 
 def _refuse_to_carry(model: StoredModel) -> None:
-    if model.tree == COMING_TREE or model.manifest.is_list:
-        what = "a manifest list" if model.manifest.is_list else f"stored under {COMING_TREE}/"
-        raise FormatError(f"{model.name}: {what}, which no released Ollama writes; it cannot be exported yet")
+    if model.tree == COMING_TREE:
+        raise FormatError(f"{model.name}: stored under {COMING_TREE}/, which no released Ollama writes")
     try:
         model.manifest.refuse_unclear()
     except (UnsafeError, FormatError) as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError
-from ostore.streams.durable import Directory, Ownership, current_user, remove_tree
+from ostore.streams.durable import FILE_MODE, Directory, Ownership, current_user, remove_tree
 from ostore.streams.lock import try_lock, wait_lock
 
 NAME = ".ostore"
@@ -40,6 +40,7 @@ class Workspace:
         """`ownership` is that of the store: everything published, and everything here, is given it."""
         self.directory = directory
         self.ownership = ownership
+        self._running: str | None = None
 
     @classmethod
     def open(cls, root: Directory) -> Workspace:
@@ -65,10 +66,10 @@ class Workspace:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of the store; raises BusyError after 60 s."""
-        fd, created = self.directory.open_or_create("lock", 0o600, writable=os.name == "nt")
+        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
         try:
-            if created:
-                self.ownership.give_file(fd)
+            # Always: whoever created it may have been killed before this.
+            self.ownership.give_file(fd)
             wait_lock(fd, str(self.directory.path / "lock"))
             yield
         finally:
@@ -85,18 +86,21 @@ class Workspace:
                 if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
                     break
                 directory.close()
+            self._running = name
             try:
                 with directory:
                     yield directory
             finally:
-                # Stays if something was left in it for the next command.
-                transactions.rmdir(name)
+                # Stays if something was left in it for the next command; that must not become this one's outcome.
+                with contextlib.suppress(OSError):
+                    transactions.rmdir(name)
 
     def abandoned(self) -> Iterator[Directory]:
         """The folders of commands that are dead: mine, or anybody's for root. Each is locked while it is yielded."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
-            for name in transactions.names():
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for name in transactions.names() if self._locks_exclude(transactions) else ():
+                # One that cannot be cleared now does not keep this command from its work.
+                with contextlib.suppress(OSError):
                     directory = transactions.child(name)
                     with directory:
                         owner = directory.status().st_uid
@@ -105,6 +109,13 @@ class Workspace:
                         yield directory
                         clear(directory, keep_finished=True)
                     transactions.rmdir(name)
+
+    def _locks_exclude(self, transactions: Directory) -> bool:
+        """Whether locks tell the living from the dead here: ours, asked for once more, must be refused."""
+        if self._running is None:
+            return True
+        with transactions.child(self._running) as running:
+            return running.fd is not None and not try_lock(running.fd)
 
 
 def clear(transaction: Directory, *, keep_finished: bool) -> None:
