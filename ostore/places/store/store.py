@@ -13,6 +13,7 @@ from ostore.formats.errors import (
     BlobMissingError,
     DamagedStoreError,
     FormatError,
+    LimitError,
     NotFoundError,
     UnsafeError,
     UsageError,
@@ -188,5 +189,5 @@ def _refuse_to_carry(model: StoredModel) -> None:
         raise FormatError(f"{model.name}: stored under {COMING_TREE}/, which no released Ollama writes")
     try:
         model.manifest.refuse_unclear()
-    except (UnsafeError, FormatError) as error:
+    except (UnsafeError, FormatError, LimitError) as error:
         raise type(error)(f"{model.name}: {error}") from None
