@@ -156,3 +156,31 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_takes_over(source: Pa
     ostore.export(["*"], target, models=store)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.zst"]
     assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["import"]], ids=" ".join)
+def test_ctrl_c_while_hashing_does_not_wait_for_the_blob(tmp_path: Path, arguments: list[str]) -> None:
+    """A sparse blob of 40 GB takes half a minute to hash; nobody who wants to stop should wait for that."""
+    store = Store(tmp_path / "store")
+    (store.root / "blobs").mkdir(parents=True)
+    promised = sha256(b"not these zeros")
+    with (store.root / "blobs" / f"sha256-{promised}").open("wb") as file:
+        file.truncate(40_000_000_000)
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{promised}", "size": 40_000_000_000}
+    store.add(full("huge:latest"), layer)
+    if arguments == ["import"]:
+        arguments = ["import", str(tmp_path / "source")]
+        shutil.copytree(store.root / "manifests", tmp_path / "source" / "manifests")
+        (tmp_path / "source" / "blobs").mkdir()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [*OSTORE, *arguments, "--models", str(store.root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("verifying sha256 digest: 40 GB")
+        time.sleep(0.5)
+        stopped = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        waited = time.monotonic() - stopped
+    assert process.returncode == 130
+    assert waited < 10

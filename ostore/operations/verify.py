@@ -13,7 +13,7 @@ from ostore.formats.errors import BlobMissingError, DamagedStoreError, Integrity
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.streams.chunks import Chunk, read_chunks
-from ostore.streams.progress import Progress, watched
+from ostore.streams.progress import Progress, stoppable, watched
 from ostore.streams.verified import verified
 
 ProblemKind = Literal[
@@ -122,8 +122,8 @@ def verify_store(
     needed = _needed(findings.models)
     promises = [*needed, *((orphan, _NOBODY) for orphan in orphans)]
     progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in promises))
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        checked = pool.map(lambda promise: _check_blob(store, promise[0], promise[1], progress), promises)
+    with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+        checked = pool.map(lambda promise: _check_blob(store, promise[0], promise[1], told), promises)
         problems = [problem for problem in checked if problem]
     problems += _manifest_problems(findings)
     problems += (Problem("stray-name", path, "not a name that Ollama gives") for path in strays)

@@ -263,14 +263,16 @@ class Directory:
     def sync(self) -> None:
         """Make renames, links and new entries of this directory survive a power cut."""
         if self._fd is not None:
-            sync_file(self._fd)
+            with naming(self.path):
+                sync_file(self._fd)
 
     def sync_entry(self, name: str) -> None:
         """Put a file on the disk that another program wrote; not on Windows, where only its writer can."""
         if self._fd is not None:
             fd = self.open_file(name)
             try:
-                sync_file(fd)
+                with naming(self.path / name):
+                    sync_file(fd)
             finally:
                 os.close(fd)
 
@@ -299,12 +301,24 @@ def write_file(directory: Directory, name: str, chunks: Iterable[Chunk], ownersh
     """A new file with these bytes, that owner and mode 0644, on the disk when this returns."""
     fd = directory.create(name)
     try:
-        for chunk in chunks:
-            write_all(fd, (chunk,))
-        ownership.give_file(fd)
-        sync_file(fd)
+        with naming(directory.path / name):
+            for chunk in chunks:
+                write_all(fd, (chunk,))
+            ownership.give_file(fd)
+            sync_file(fd)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file this one: "Input/output error" alone does not say which disk it was."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def sync_file(fd: int) -> None:
@@ -318,7 +332,11 @@ def sync_file(fd: int) -> None:
         if sys.platform == "darwin":
             import fcntl  # noqa: PLC0415 - POSIX only
 
-            fcntl.fcntl(fd, _F_FULLFSYNC)
+            try:
+                fcntl.fcntl(fd, _F_FULLFSYNC)
+            except OSError:
+                # Network and foreign disks know only the ordinary one.
+                os.fsync(fd)
         else:
             os.fsync(fd)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from ostore.streams.chunks import Chunk
@@ -39,6 +40,47 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+
+class StoppedError(Exception):
+    """Ends a worker whose result nobody waits for any more."""
+
+
+class _Stoppable:
+    """Passes everything on, until it is told to stop."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.stopped = False
+
+    def phase(self, label: str, total_bytes: int) -> None:
+        self._progress.phase(label, total_bytes)
+
+    def begin(self, item: str, size: int) -> None:
+        self._progress.begin(item, size)
+
+    def advance(self, item: str, size: int) -> None:
+        if self.stopped:
+            raise StoppedError
+        self._progress.advance(item, size)
+
+    def end(self, item: str) -> None:
+        self._progress.end(item)
+
+
+@contextmanager
+def stoppable(progress: Progress) -> Iterator[Progress]:
+    """
+    A progress for threads that work on large files: left by an exception, it ends each of them at its next chunk.
+
+    Without it Ctrl-C would wait until 40 GB are hashed. Open it inside the pool's block.
+    """
+    stopping = _Stoppable(progress)
+    try:
+        yield stopping
+    except BaseException:
+        stopping.stopped = True
+        raise
 
 
 def watched(chunks: Iterator[Chunk], item: str, size: int, progress: Progress) -> Iterator[Chunk]:

@@ -36,6 +36,7 @@ from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import SelectedModel, Selection
 from ostore.formats.tar_header import BLOCK, TarHeader, member_length
 from ostore.streams.chunks import Chunk, read_at, read_full
+from ostore.streams.durable import naming
 from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, in_flight, workers
 from ostore.streams.plain import PlainStream
 from ostore.streams.tar import ForwardStream, TarReader
@@ -296,7 +297,9 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{path}: not a regular file", hint="to read a pipe, name '-' as the source")
-        yield fd
+        # Whatever fails to be read without a name of its own is the bundle.
+        with naming(path):
+            yield fd
     finally:
         os.close(fd)
 

@@ -27,7 +27,7 @@ from ostore.formats.selection import Selection
 from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.formats.version import VERSION
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, current_user, sync_file
+from ostore.streams.durable import Directory, current_user, naming, sync_file
 from ostore.streams.frames import FrameWriter
 from ostore.streams.lock import try_lock
 from ostore.streams.plain import PlainWriter
@@ -93,7 +93,8 @@ class BundleFile:
     def _part(self, directory: Directory) -> Iterator[int]:
         fd = self._open_part(directory)
         try:
-            yield fd
+            with naming(self.path):
+                yield fd
         except BaseException:
             # What goes wrong while cleaning up must not hide why.
             with contextlib.suppress(OSError):
@@ -155,6 +156,7 @@ class BundleInbox:
         self._writer = writer
         self._selection = selection
         self._awaited = iter(selection.blobs)
+        self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
         self._write_head()
 
@@ -175,8 +177,7 @@ class BundleInbox:
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """Raises IntegrityError unless these are the bytes that the index promised."""
-        promised = {model.name: model.manifest_digest for model in self._selection.models}
-        if promised.get(name) != Digest.of(raw):
+        if self._promised.get(name) != Digest.of(raw):
             raise IntegrityError(f"manifest of {name}: changed while it was exported")
         self._manifests[name] = raw
 

@@ -25,7 +25,7 @@ from ostore.places.store.store import is_regular
 from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import Directory, remove_tree, write_file
-from ostore.streams.progress import Progress, watched
+from ostore.streams.progress import Progress, stoppable, watched
 from ostore.streams.verified import verified
 
 # Several files are hashed at once, so each is read in small steps.
@@ -101,8 +101,8 @@ class StoreInbox:
         there = [blob for blob in (*selection.blobs, *selection.requires) if self._stands(blob)]
         if there and not trust:
             progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
-        with ThreadPoolExecutor(max(1, jobs)) as pool:
-            sound = pool.map(lambda blob: self._pinned_if_sound(blob, progress, trust=trust), there)
+        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+            sound = pool.map(lambda blob: self._pinned_if_sound(blob, told, trust=trust), there)
             for blob, is_sound in zip(there, sound, strict=True):
                 (self._present if is_sound else self._healed)[blob.digest] = blob
         lacking = [blob.digest for blob in selection.requires if not self._holds(blob)]

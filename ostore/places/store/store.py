@@ -32,7 +32,7 @@ from ostore.places.store.scan import (
     scan_manifests,
 )
 from ostore.streams.chunks import Chunk, read_chunks, read_full
-from ostore.streams.durable import Directory
+from ostore.streams.durable import Directory, naming
 
 
 class LocalStore:
@@ -105,7 +105,7 @@ class LocalStore:
         """
         for blob in wanted:
             with self.opened_blob(blob.digest) as fd:
-                yield blob, read_chunks(fd, blob.size)
+                yield blob, _named_chunks(fd, blob, self.root / "blobs" / blob.digest.filename)
 
     def read_manifests(self) -> Iterator[tuple[ModelName, bytes]]:
         """Yield the raw manifest of every selected model, as it was when it was selected."""
@@ -126,7 +126,8 @@ class LocalStore:
                 raise _missing(digest)
             fd = blobs.open_file(filename)
         try:
-            yield fd
+            with naming(self.root / "blobs" / filename):
+                yield fd
         finally:
             os.close(fd)
 
@@ -154,7 +155,9 @@ class LocalStore:
             if digest is None:
                 strays += [] if is_temporary(entry.name) else [f"blobs/{entry.name}"]
             elif digest not in scan.users:
-                orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
+                # A server may prune it just now.
+                with contextlib.suppress(FileNotFoundError):
+                    orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
         return tuple(sorted(orphans, key=lambda orphan: orphan.digest)), tuple(sorted(strays))
 
     @contextlib.contextmanager
@@ -174,6 +177,11 @@ def blob_filenames(digest: Digest) -> tuple[str, str, str]:
     ollama server/fixblobs.go and manifest/paths.go at fb30760.
     """
     return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"
+
+
+def _named_chunks(fd: int, blob: Descriptor, path: Path) -> Iterator[Chunk]:
+    with naming(path):
+        yield from read_chunks(fd, blob.size)
 
 
 def is_regular(status: os.stat_result) -> bool:
