@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check format coverage demo golden lock release-check clean
+.PHONY: help .venv test check torture format coverage demo golden lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -29,6 +29,9 @@ check: .venv/.dev ## format, lint and types
 format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
+torture: .venv/.dev ## the long form of what `make test` takes a slice of, about half an hour
+	OSTORE_KILLS=200 OSTORE_BIG_GB=8 OSTORE_FLIPS=1000000 .venv/bin/python -m pytest -n 2 \
+		tests/test_kill.py tests/test_memory.py tests/test_publication.py tests/hostile/test_bit_flips.py $(ARGS)
 coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -n 2 $(ARGS)

@@ -21,7 +21,8 @@ from tests.support import Store, tree
 COMMAND = typer.main.get_command(app)
 # The last is for a name in the index that became another; everything else is a refusal of the bundle itself.
 REFUSED = {INTEGRITY, FORMAT, LIMIT, UNSAFE, NO_SPACE, NOT_FOUND}
-SAMPLE = 3000
+# `make torture` asks for more than there are: every one.
+SAMPLE = int(os.environ.get("OSTORE_FLIPS", "3000"))
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,10 @@ def assert_refused_or_identical(folder: Path, data: bytes, good: dict[str, str],
     return code
 
 
+def sample(bits: range, count: int) -> list[int]:
+    return random.Random(1).sample(bits, min(count, len(bits)))
+
+
 def flipped(data: bytes, bit: int) -> bytes:
     changed = bytearray(data)
     changed[bit // 8] ^= 1 << bit % 8
@@ -109,7 +114,7 @@ def test_any_bit_of_an_exported_bundle_flipped_is_refused_or_harmless(tmp_path: 
     code, _, good = attempt(tmp_path, exported)
     assert code == DONE
     clear(tmp_path)
-    for bit in random.Random(1).sample(range(8 * len(exported)), SAMPLE):
+    for bit in sample(range(8 * len(exported)), SAMPLE):
         assert_refused_or_identical(tmp_path, flipped(exported, bit), good, "b.tar.zst", bit)
 
 
@@ -145,7 +150,7 @@ def test_any_bit_of_an_index_flipped_is_refused_or_harmless(tmp_path: Path) -> N
     code, _, good = attempt(tmp_path, stream, "b.tar")
     assert code == DONE
     clear(tmp_path)
-    for bit in random.Random(2).sample(range(8 * 512, 8 * len(parts[0])), SAMPLE // 2):
+    for bit in sample(range(8 * 512, 8 * len(parts[0])), SAMPLE // 2):
         assert_refused_or_identical(tmp_path, flipped(stream, bit), good, "b.tar", bit)
 
 
