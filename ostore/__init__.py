@@ -13,24 +13,7 @@ from typing import TYPE_CHECKING
 from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ostore.api import (
-        BundledModel,
-        ExportReport,
-        ImportedModel,
-        ImportReport,
-        InspectReport,
-        ListReport,
-        UnreadableEntry,
-        WhereReport,
-        export,
-        import_bundle,
-        inspect,
-        list_models,
-        modelfile,
-        show,
-        verify,
-        where,
-    )
+    from ostore.api import export, import_bundle, inspect, list_models, modelfile, show, verify, where
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,
@@ -56,6 +39,16 @@ if TYPE_CHECKING:
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.discovery import FoundStore
+    from ostore.reports import (
+        BundledModel,
+        ExportReport,
+        ImportedModel,
+        ImportReport,
+        InspectReport,
+        ListReport,
+        UnreadableEntry,
+        WhereReport,
+    )
     from ostore.streams.progress import Progress
 
 __all__ = [
@@ -114,6 +107,7 @@ def __getattr__(name: str) -> object:
 
     for module in (
         "ostore.api",
+        "ostore.reports",
         "ostore.formats.errors",
         "ostore.operations.listing",
         "ostore.operations.verify",

@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats import media_types
@@ -20,15 +19,25 @@ from ostore.formats.errors import BlobError, DamagedStoreError, NotFoundError, U
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.selection import Selection
-from ostore.operations.listing import ListedModel, ShownModel, is_cloud_stub, list_rows, show_model
+from ostore.operations.listing import ShownModel, is_cloud_stub, list_rows, show_model
 from ostore.operations.transfer import ModelSink, copy
 from ostore.operations.verify import VerifyReport, verify_bundle, verify_store
 from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bundle
 from ostore.places.bundle.writer import BundleFile, BundlePipe
-from ostore.places.store.discovery import FoundStore, find_store, other_stores
+from ostore.places.store.discovery import find_store, other_stores
 from ostore.places.store.inbox import Outcome
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
+from ostore.reports import (
+    BundledModel,
+    ExportReport,
+    ImportedModel,
+    ImportReport,
+    InspectReport,
+    ListReport,
+    UnreadableEntry,
+    WhereReport,
+)
 from ostore.settings import choose_store, owner_of, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
@@ -42,101 +51,6 @@ _SOURCES = {
     media_types.ADAPTER: "ADAPTER",
     media_types.DRAFT: "DRAFT",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableEntry:
-    """Something that stands where models stand without being one."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ListReport:
-    """Rows newest first, and what stands among them without being a model."""
-
-    store: str
-    models: tuple[ListedModel, ...]
-    unreadable: tuple[UnreadableEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WhereReport:
-    """Which store is used and why; `free` is bytes, `owner` a user name or number, both None if it is not there."""
-
-    store: str
-    exists: bool
-    reason: str
-    detail: str
-    owner: str | None
-    free: int | None
-    others: tuple[FoundStore, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ExportReport:
-    """`size` is the bytes of all distinct blobs, `shared_size` what several models need and is there only once."""
-
-    destination: str
-    dry_run: bool
-    models: tuple[str, ...]
-    blobs: int
-    size: int
-    shared_size: int
-    bundle_size: int | None
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedModel:
-    """`outcome`: added, replaced, mended (a broken manifest was there) or already there."""
-
-    name: str
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    """
-    Blobs were written now, resumed (left finished by an interrupted import) or present already; healed ones were
-    there, damaged, and are among the written or resumed. With `dry_run`, written is what would be.
-    """
-
-    source: str
-    store: str
-    dry_run: bool
-    models: tuple[ImportedModel, ...]
-    blobs_written: int
-    size_written: int
-    blobs_resumed: int
-    blobs_present: int
-    blobs_healed: int
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BundledModel:
-    """A model in a bundle: `size` is the bytes of its distinct blobs and its manifest."""
-
-    name: str
-    manifest_digest: str
-    size: int
-    blobs: int
-
-
-@dataclass(frozen=True, slots=True)
-class InspectReport:
-    """What a bundle's index says; nothing of it is verified."""
-
-    bundle: str
-    bundle_size: int | None
-    creator: str
-    models: tuple[BundledModel, ...]
-    blobs: int
-    size: int
-    requires: int
-    warnings: tuple[str, ...]
 
 
 def where(*, models: Path | None = None) -> WhereReport:

@@ -22,7 +22,13 @@ from tests.support import OSTORE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ostore"
-FLOORS = (("formats",), ("streams",), ("places",), ("operations",), ("api", "settings", "cli", "__main__", "__init__"))
+FLOORS = (
+    ("formats",),
+    ("streams",),
+    ("places",),
+    ("operations",),
+    ("api", "reports", "settings", "cli", "__main__", "__init__"),
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 # A program of its own, which bundles carry: it shares no code with the package.
 RESTORE = PACKAGE / "places" / "bundle" / "restore.py"

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from ostore.api import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
 from ostore.cli.text import human_age, human_bytes, human_seconds, one_line, plural, say, table
 from ostore.formats.modelfile import parameter_text
 from ostore.operations.listing import ShownModel
 from ostore.operations.verify import VerifyReport
+from ostore.reports import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
 
 # Rows of a terminal; a licence is shown whole by --license.
 _EXCERPT_LINES = 4
