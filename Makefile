@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check torture format coverage demo golden lock release-check clean
+.PHONY: help .venv test check torture format coverage demo bench lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -39,8 +39,9 @@ coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage report
 demo: .venv/.demo ## carry a real model of 253 MB across
 	@.venv/bin/python scripts/demo.py
-golden: .venv/.dev ## make the golden files anew
-	.venv/bin/python scripts/make_golden.py
+bench: .venv/.demo ## measure against stock tools (ARGS="--size 500MB --where /dev/shm")
+	@test -f .demo/gemma-3-270m-q4_k_m.gguf || .venv/bin/python scripts/demo.py
+	.venv/bin/python scripts/bench.py $(ARGS)
 lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 	scripts/lock.sh $(ARGS)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment

@@ -192,7 +192,9 @@ def export(
     from ostore.cli import render
     from ostore.cli.progress import shown
     from ostore.formats.errors import UsageError
+    from ostore.settings import keep_freed_memory
 
+    keep_freed_memory()
     *names, destination = arguments
     if bool(names) == everything:
         raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
@@ -249,7 +251,9 @@ def import_(
     from ostore import api
     from ostore.cli import render
     from ostore.cli.progress import shown
+    from ostore.settings import keep_freed_memory
 
+    keep_freed_memory()
     reports = []
     try:
         for source in sources:
@@ -315,7 +319,9 @@ def verify(
     from ostore.cli import render
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
+    from ostore.settings import keep_freed_memory
 
+    keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         reports = api.verify(subjects or (), jobs=jobs, progress=told, models=models)

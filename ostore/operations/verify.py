@@ -12,9 +12,9 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
-from ostore.streams.chunks import Chunk, read_chunks
-from ostore.streams.progress import Progress, stoppable, watched
-from ostore.streams.verified import verified
+from ostore.streams.chunks import Chunk
+from ostore.streams.progress import Progress, stoppable, watched, watching
+from ostore.streams.verified import hash_file, verified
 
 ProblemKind = Literal[
     "blob-missing",
@@ -33,8 +33,6 @@ Verdict = Literal["whole", "integrity", "io", "damaged"]
 _BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
 _NOBODY: tuple[str, ...] = ()
-# Files are hashed several at a time, each in small steps.
-_CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +164,8 @@ def _needed(models: Iterable[_Model]) -> list[tuple[Descriptor, tuple[str, ...]]
 def _check_blob(store: BlobSource, blob: Descriptor, users: tuple[str, ...], progress: Progress) -> Problem | None:
     kind: ProblemKind
     try:
-        with store.opened_blob(blob.digest) as fd:
-            chunks = read_chunks(fd, blob.size, _CHUNK_BYTES)
-            _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
+        with store.opened_blob(blob.digest) as fd, watching(blob.digest.short, blob.size, progress) as advance:
+            hash_file(fd, blob, advance)
     except BlobMissingError as error:
         kind, detail = "blob-missing", str(error)
     except SizeMismatchError as error:

@@ -14,15 +14,16 @@ Chunk = bytes | memoryview
 CHUNK_BYTES = 8 * 1024 * 1024
 
 
-def read_chunks(fd: int, limit: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def read_chunks(fd: int, limit: int, lead: int = 0) -> Iterator[bytes]:
     """
-    Yield what is left of an open file in equal chunks, the last one shorter; at most `limit` bytes and one more.
+    Yield what is left of an open file in chunks of 8 MiB, the last one shorter; at most `limit` bytes and one more.
 
-    The byte too many is what tells a reader that the file is longer than promised.
+    The byte too many is what tells a reader that the file is longer than promised. The first chunk is `lead` bytes
+    shorter: behind a header of that size, chunks and frames then coincide, and none has to be put together.
     """
-    remaining = limit + 1
-    while remaining and (chunk := read_full(fd, min(chunk_bytes, remaining))):
-        remaining -= len(chunk)
+    remaining, wanted = limit + 1, CHUNK_BYTES - lead
+    while remaining and (chunk := read_full(fd, min(wanted, remaining))):
+        remaining, wanted = remaining - len(chunk), CHUNK_BYTES
         yield chunk
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -83,10 +83,17 @@ def stoppable(progress: Progress) -> Iterator[Progress]:
         raise
 
 
+@contextmanager
+def watching(item: str, size: int, progress: Progress) -> Iterator[Callable[[int], None]]:
+    """Tell `progress` of work on one item; what is yielded takes the bytes of each step of it."""
+    progress.begin(item, size)
+    yield lambda done: progress.advance(item, done)
+    progress.end(item)
+
+
 def watched(chunks: Iterator[Chunk], item: str, size: int, progress: Progress) -> Iterator[Chunk]:
     """Pass chunks through and tell `progress` of each."""
-    progress.begin(item, size)
-    for chunk in chunks:
-        progress.advance(item, len(chunk))
-        yield chunk
-    progress.end(item)
+    with watching(item, size, progress) as advance:
+        for chunk in chunks:
+            advance(len(chunk))
+            yield chunk

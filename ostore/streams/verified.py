@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 from ostore.formats.errors import DigestMismatchError, SizeMismatchError
 from ostore.formats.manifest import Descriptor
@@ -12,6 +13,15 @@ from ostore.streams.chunks import Chunk
 
 # Below this a thread costs more than it hides.
 _INLINE_BYTES = 1024 * 1024
+# Small enough for a processor's cache, large enough that Python's part does not count (hashlib.file_digest has it too).
+_BUFFER_BYTES = 256 * 1024
+
+
+class _Hasher(Protocol):
+    def update(self, data: Chunk, /) -> None: ...
+
+
+_Hashing = Callable[[Iterator[Chunk], _Hasher], Iterator[Chunk]]
 
 
 def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
@@ -25,14 +35,36 @@ def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]
         SizeMismatchError: more bytes than promised (as soon as they come) or fewer.
         DigestMismatchError: the right number of other bytes.
     """
+    yield from _checked(_hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor)
+
+
+def _checked(hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
     hasher = hashlib.sha256()
-    bounded = _bounded(chunks, descriptor)
-    yield from _hashed_beside(bounded, hasher) if descriptor.size > _INLINE_BYTES else _hashed(bounded, hasher)
+    yield from hashing(_bounded(chunks, descriptor), hasher)
     if hasher.hexdigest() != descriptor.digest.hex:
         raise DigestMismatchError(
             f"blob {descriptor.digest}: expected these bytes, got sha256:{hasher.hexdigest()}",
             digest=str(descriptor.digest),
         )
+
+
+def hash_file(fd: int, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
+    """
+    Read an open file to its end and check that it is the blob; nothing of it is kept.
+
+    One buffer is read into again and again, so several files can be hashed at once in little memory. `advance` is told
+    of every stretch of bytes. Raises SizeMismatchError or DigestMismatchError as `verified`, OSError.
+    """
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+
+    def stretches() -> Iterator[Chunk]:
+        with open(fd, "rb", buffering=0, closefd=False) as file:
+            while size := file.readinto(buffer):
+                advance(size)
+                yield buffer[:size]
+
+    for _ in _checked(_hashed, stretches(), descriptor):
+        pass
 
 
 def _bounded(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
@@ -49,13 +81,13 @@ def _bounded(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]
         )
 
 
-def _hashed(chunks: Iterator[Chunk], hasher: hashlib._Hash) -> Iterator[Chunk]:
+def _hashed(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
     for chunk in chunks:
         hasher.update(chunk)
         yield chunk
 
 
-def _hashed_beside(chunks: Iterator[Chunk], hasher: hashlib._Hash) -> Iterator[Chunk]:
+def _hashed_beside(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
     """Hash in a thread of its own, at most one chunk behind: hashlib releases the GIL."""
     with ThreadPoolExecutor(1) as pool:
         behind: Future[None] | None = None

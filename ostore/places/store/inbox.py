@@ -23,13 +23,11 @@ from ostore.places.store.publication import Publication, StagedManifest
 from ostore.places.store.scan import LEGACY_TREE, STAGING
 from ostore.places.store.store import is_regular
 from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
-from ostore.streams.chunks import Chunk, read_chunks
+from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory, remove_tree, write_file
-from ostore.streams.progress import Progress, stoppable, watched
-from ostore.streams.verified import verified
+from ostore.streams.progress import Progress, stoppable, watching
+from ostore.streams.verified import hash_file, verified
 
-# Several files are hashed at once, so each is read in small steps.
-_HASH_CHUNK_BYTES = 1024 * 1024
 _LIVE = "live"
 # Digests in one line of an error; `inspect` has them all.
 _MAX_LISTED = 5
@@ -263,9 +261,8 @@ def _is_sound(directory: Directory, filename: str, blob: Descriptor, progress: P
     except FileNotFoundError:
         return False
     try:
-        chunks = read_chunks(fd, blob.size, _HASH_CHUNK_BYTES)
-        for _ in verified(watched(chunks, blob.digest.short, blob.size, progress), blob):
-            pass
+        with watching(blob.digest.short, blob.size, progress) as advance:
+            hash_file(fd, blob, advance)
     except IntegrityError:
         return False
     finally:

@@ -21,6 +21,7 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
+from ostore.formats.tar_header import BLOCK
 from ostore.places.store.scan import (
     COMING_TREE,
     ManifestScan,
@@ -181,7 +182,7 @@ def blob_filenames(digest: Digest) -> tuple[str, str, str]:
 
 def _named_chunks(fd: int, blob: Descriptor, path: Path) -> Iterator[Chunk]:
     with naming(path):
-        yield from read_chunks(fd, blob.size)
+        yield from read_chunks(fd, blob.size, lead=BLOCK)
 
 
 def is_regular(status: os.stat_result) -> bool:
