@@ -12,21 +12,15 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, DamagedStoreError, NotFoundError, UsageError
-from ostore.formats.modelfile import render_modelfile
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.selection import Selection
 from ostore.operations.listing import ShownModel, is_cloud_stub, list_rows, show_model
-from ostore.operations.transfer import ModelSink, copy
-from ostore.operations.verify import VerifyReport, verify_bundle, verify_store
-from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bundle
-from ostore.places.bundle.writer import BundleFile, BundlePipe
 from ostore.places.store.discovery import find_store, other_stores
-from ostore.places.store.inbox import Outcome
-from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.reports import (
     BundledModel,
@@ -40,6 +34,15 @@ from ostore.reports import (
 )
 from ostore.settings import choose_store, owner_of, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
+
+# Bundles, hashing and publishing are imported by the functions that need them: `list` starts in half the time.
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ostore.operations.transfer import ModelSink
+    from ostore.operations.verify import VerifyReport
+    from ostore.places.bundle.reader import BundleReader
+    from ostore.places.store.inbox import Outcome
 
 BUNDLE_SUFFIXES = (".tar.zst", ".tar")
 # Levels past 19 need windows that other readers refuse.
@@ -103,6 +106,8 @@ def show(name: str, *, models: Path | None = None) -> ShownModel:
 
 def modelfile(name: str, *, models: Path | None = None) -> str:
     """The Modelfile that would build a model anew from the blobs of this store. Raises as `show`."""
+    from ostore.formats.modelfile import render_modelfile
+
     store = _store(models).require()
     shown = show(name, models=models)
     sources = [
@@ -141,6 +146,8 @@ def export(
     Raises NotFoundError, UsageError, IntegrityError (a damaged blob; the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
     """
+    from ostore.operations.transfer import copy
+
     store = _store(models).require()
     sink = _sink(destination, level=level, replace=replace, jobs=threads(jobs), progress=progress)
     selection = store.select(names)
@@ -149,7 +156,7 @@ def export(
             copy(store, sink, selection, phase="exporting", progress=progress)
         except BlobError as error:
             raise _with_users(error, store) from None
-    is_file = isinstance(sink, BundleFile) and not dry_run
+    is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
         dry_run=dry_run,
@@ -184,6 +191,9 @@ def import_bundle(
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
     """
+    from ostore.operations.transfer import copy
+    from ostore.places.store.sink import StoreSink
+
     choice = choose_store(models)
     store = LocalStore(choice.path)
     sink = StoreSink(
@@ -219,8 +229,7 @@ def import_bundle(
 
 def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
     """What a bundle holds, from its index alone. Raises NotFoundError, UsageError, FormatError, UnsafeError, …"""
-    opened = open_piped_bundle(0, jobs=1) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=threads(jobs))
-    with opened as reader:
+    with _opened_bundle(bundle, jobs=threads(jobs)) as reader:
         index = reader.index
     sizes = index.selection.sizes
     return InspectReport(
@@ -266,14 +275,17 @@ def verify(
 
 
 def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> VerifyReport:
+    from ostore.operations.verify import verify_store
+
     findings = store.scan(names)
     orphans, strays = store.unreferenced(findings) if not names else ((), ())
     return verify_store(str(store.root), store, findings, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
 
 
 def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> VerifyReport:
-    opened = open_piped_bundle(0, jobs=jobs) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=jobs)
-    with opened as reader:
+    from ostore.operations.verify import verify_bundle
+
+    with _opened_bundle(bundle, jobs=jobs) as reader:
         selection = reader.index.selection
         return verify_bundle(str(bundle), reader, selection.blobs, selection.users_of, progress)
 
@@ -283,6 +295,9 @@ def _store(models: Path | None) -> LocalStore:
 
 
 def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: int, progress: Progress) -> ModelSink:
+    from ostore.places.bundle.writer import BundleFile, BundlePipe
+    from ostore.places.store.sink import StoreSink
+
     text = str(destination)
     if level is not None and not 1 <= level <= MAX_LEVEL:
         raise UsageError(f"level: expected auto or 1 to {MAX_LEVEL}, got {level}")
@@ -309,15 +324,21 @@ def _source(source: str | Path, *, jobs: int) -> Iterator[BundleReader | LocalSt
     if str(source) == "-":
         if os.isatty(0):
             raise UsageError("standard input is a terminal", hint="ostore import - < FILE.tar.zst")
-        with open_piped_bundle(0, jobs=jobs) as reader:
+        with _opened_bundle("-", jobs=jobs) as reader:
             yield reader
     elif path.is_dir():
         if not any((path / part).is_dir() for part in ("blobs", "manifests")):
             raise UsageError(f"{path}: a folder that is no store; expected blobs/ and manifests/ in it")
         yield LocalStore(path)
     else:
-        with open_bundle(path, jobs=jobs) as reader:
+        with _opened_bundle(path, jobs=jobs) as reader:
             yield reader
+
+
+def _opened_bundle(bundle: str | Path, *, jobs: int) -> AbstractContextManager[BundleReader]:
+    from ostore.places.bundle.reader import open_bundle, open_piped_bundle
+
+    return open_piped_bundle(0, jobs=jobs) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=jobs)
 
 
 def _is_bundle(subject: str | Path) -> bool:

@@ -182,20 +182,25 @@ def test_reading_a_pipe_fills_each_request_and_is_short_only_at_the_end() -> Non
 
 
 @pytest.mark.parametrize(
-    ("limit", "sizes"),
+    ("limit", "lead", "sizes"),
     [
-        (5000, [2000, 2000, 1000]),
-        (4999, [2000, 2000, 1000]),
-        (3000, [2000, 1001]),
-        (0, [1]),
-        (9999, [2000, 2000, 1000]),
+        (5000, 0, [2000, 2000, 1000]),
+        (4999, 0, [2000, 2000, 1000]),
+        (3000, 0, [2000, 1001]),
+        (0, 0, [1]),
+        (9999, 0, [2000, 2000, 1000]),
+        (9999, 512, [1488, 2000, 1512]),
+        (100, 512, [101]),
     ],
 )
-def test_a_file_is_read_to_its_promised_length_and_one_byte_more(tmp_path: Path, limit: int, sizes: list[int]) -> None:
+def test_a_file_is_read_to_its_promised_length_and_one_byte_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, lead: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr("ostore.streams.chunks.CHUNK_BYTES", 2000)
     with (tmp_path / "blob").open("wb+", buffering=0) as file:
         file.write(SMALL)
         file.seek(0)
-        parts = list(read_chunks(file.fileno(), limit, 2000))
+        parts = list(read_chunks(file.fileno(), limit, lead))
         assert read_at(file.fileno(), 10, 100) == SMALL[100:110]
     assert list(map(len, parts)) == sizes
     assert b"".join(parts) == SMALL[: sum(sizes)]

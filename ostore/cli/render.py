@@ -7,13 +7,14 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostore.cli.text import human_age, human_bytes, human_seconds, one_line, plural, say, table
-from ostore.formats.modelfile import parameter_text
-from ostore.operations.listing import ShownModel
-from ostore.operations.verify import VerifyReport
-from ostore.reports import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
+
+if TYPE_CHECKING:
+    from ostore.operations.listing import ShownModel
+    from ostore.operations.verify import VerifyReport
+    from ostore.reports import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
 
 # Rows of a terminal; a licence is shown whole by --license.
 _EXCERPT_LINES = 4
@@ -165,6 +166,8 @@ def _section(title: str, lines: list[str]) -> str:
 
 
 def _quoted(value: object) -> str:
+    from ostore.formats.modelfile import parameter_text
+
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else parameter_text(value)
 
 

@@ -32,6 +32,8 @@ class Digest:
     @classmethod
     def tolerate(cls, text: object) -> Digest:
         """Read any form that Ollama itself resolves (dash, upper case). Raises InvalidDigestError."""
+        if isinstance(text, str) and (canonical := _CANONICAL.fullmatch(text)):
+            return cls(canonical[1])
         match = _TOLERATED.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidDigestError(f"digest: expected 'sha256:' and 64 hex digits, got {text!r:.90}")

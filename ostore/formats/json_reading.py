@@ -37,8 +37,8 @@ class GoObject:
     repeated: tuple[str, ...]
 
     def get(self, key: str) -> Any:  # noqa: ANN401 - the caller is the parser that checks the type
-        """The value of a key given in its own spelling, or None if it is absent or null."""
-        return self.members.get(_fold(key))
+        """The value of a key given in lower case, or None if it is absent or null."""
+        return self.members.get(key)
 
 
 def read_go_json(raw: bytes) -> tuple[Any, int, int]:
@@ -95,14 +95,11 @@ def _reason(error: ValueError) -> str:
 
 
 def _go_object(pairs: list[tuple[str, Any]]) -> GoObject:
-    members: dict[str, Any] = {}
-    repeated = []
-    for key, value in pairs:
-        folded = _fold(key)
-        if folded in members:
-            repeated.append(folded)
-        members[folded] = value
-    return GoObject(members, tuple(repeated))
+    members = {_fold(key): value for key, value in pairs}
+    if len(members) == len(pairs):
+        return GoObject(members, ())
+    folded = [_fold(key) for key, _ in pairs]
+    return GoObject(members, tuple(key for key in members if folded.count(key) > 1))
 
 
 def _fold(key: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ostore.formats import media_types
 from ostore.formats.config import MAX_CONFIG_BYTES
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
@@ -105,9 +106,9 @@ class Manifest:
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every distinct blob once, config first, then layers in manifest order."""
-        distinct: dict[Digest, Descriptor] = {}
+        distinct: dict[str, Descriptor] = {}
         for descriptor in self.descriptors:
-            distinct.setdefault(descriptor.digest, descriptor)
+            distinct.setdefault(descriptor.digest.hex, descriptor)
         return tuple(distinct.values())
 
     @property
@@ -165,8 +166,8 @@ class _ManifestReader:
         children = self._children(manifest.get(_MANIFESTS))
         if children and (layers or config):
             raise UnsafeError("manifest: both layers and manifests in one document")
-        self._check_version(manifest.get("schemaVersion"))
-        self._media_type(manifest, "mediaType")
+        self._check_version(manifest.get("schemaversion"))
+        self._media_type(manifest.get("mediatype"), "manifest")
         return Manifest(
             raw=self._raw,
             config=config,
@@ -209,16 +210,17 @@ class _ManifestReader:
         return tuple(self._digest(entry.get("digest"), "manifests") for entry in entries)
 
     def _descriptor(self, value: Any, where: str) -> Descriptor:  # noqa: ANN401
-        entry = self._object(value, where)
-        size = entry.get("size")
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _MAX_SIZE:
+        members = self._object(value, where).members
+        size = members.get("size")
+        # Not isinstance: True is no size.
+        if type(size) is not int or not 0 <= size <= _MAX_SIZE:
             raise InvalidManifestError(f"{where}.size: expected 0 to 2^63-1 as an integer, got {_kind(size)}")
         return Descriptor(
-            digest=self._digest(entry.get("digest"), where),
-            size=size,
-            media_type=self._media_type(entry, f"{where}.mediaType"),
-            origin=self._text(entry.get("from"), f"{where}.from"),
-            layer_name=self._text(entry.get("name"), f"{where}.name"),
+            self._digest(members.get("digest"), where),
+            size,
+            self._media_type(members.get("mediatype"), where),
+            self._text(members["from"], f"{where}.from") if "from" in members else "",
+            self._text(members["name"], f"{where}.name") if "name" in members else "",
         )
 
     def _digest(self, value: Any, where: str) -> Digest:  # noqa: ANN401
@@ -231,11 +233,13 @@ class _ManifestReader:
             self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
         return digest
 
-    def _media_type(self, entry: GoObject, where: str) -> str:
-        media_type = self._text(entry.get("mediaType"), where)
-        is_text = not _SURROGATE.search(media_type)
+    def _media_type(self, value: Any, where: str) -> str:  # noqa: ANN401
+        if isinstance(value, str) and value in media_types.KNOWN:
+            return value
+        media_type = self._text(value, f"{where}.mediaType")
+        is_text = media_type.isascii() or not _SURROGATE.search(media_type)
         if len(media_type) > MAX_MEDIA_TYPE_CHARACTERS or (is_text and not media_type.isprintable()):
-            self._ambiguities.append(f"{where}: not a media type")
+            self._ambiguities.append(f"{where}.mediaType: not a media type")
         return media_type
 
     def _text(self, value: Any, where: str) -> str:  # noqa: ANN401
@@ -243,7 +247,7 @@ class _ManifestReader:
             return ""
         if not isinstance(value, str):
             raise InvalidManifestError(f"{where}: expected text, got {_kind(value)}")
-        if _SURROGATE.search(value):
+        if not value.isascii() and _SURROGATE.search(value):
             self._unfit.append(f"{where}: not UTF-8")
         return value
 

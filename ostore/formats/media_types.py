@@ -15,3 +15,10 @@ PARAMS = "application/vnd.ollama.image.params"
 MESSAGES = "application/vnd.ollama.image.messages"
 LICENSE = "application/vnd.ollama.image.license"
 TENSOR = "application/vnd.ollama.image.tensor"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+# A set, because every layer of every manifest is looked up.
+KNOWN = frozenset(
+    {MODEL, TENSOR, CONFIG, MANIFEST, TEMPLATE, PARAMS, LICENSE, SYSTEM, MESSAGES, PROJECTOR, ADAPTER, DRAFT, PROMPT}
+)

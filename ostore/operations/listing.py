@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ostore.formats import media_types
 from ostore.formats.config import MAX_CONFIG_BYTES, ModelConfig
-from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import Descriptor, Manifest
@@ -143,15 +143,11 @@ _TEXT_LAYERS = (
 _WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
 
 
-def _use_counts(manifests: Iterable[Manifest]) -> dict[Digest, int]:
-    uses: dict[Digest, int] = {}
-    for manifest in manifests:
-        for blob in manifest.blobs:
-            uses[blob.digest] = uses.get(blob.digest, 0) + 1
-    return uses
+def _use_counts(manifests: Iterable[Manifest]) -> Counter[str]:
+    return Counter(blob.digest.hex for manifest in manifests for blob in manifest.blobs)
 
 
-def _row(store: SmallBlobs, model: StoredManifest, uses: dict[Digest, int]) -> ListedModel:
+def _row(store: SmallBlobs, model: StoredManifest, uses: Counter[str]) -> ListedModel:
     manifest = model.manifest
     note = _note(store, manifest)
     return ListedModel(
@@ -159,7 +155,7 @@ def _row(store: SmallBlobs, model: StoredManifest, uses: dict[Digest, int]) -> L
         id=manifest.model_id[:12],
         digest=f"sha256:{manifest.model_id}",
         size=None if note in _NO_SIZE else manifest.declared_size,
-        unique_size=sum(blob.size for blob in manifest.blobs if uses.get(blob.digest) == 1),
+        unique_size=sum(blob.size for blob in manifest.blobs if uses[blob.digest.hex] == 1),
         modified=model.modified,
         note=note,
     )

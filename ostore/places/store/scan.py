@@ -45,7 +45,6 @@ class StoredModel:
     name: ModelName
     manifest: Manifest
     modified: float
-    path: Path
     tree: str
 
 
@@ -83,7 +82,7 @@ class ManifestScan:
 class ManifestEntry:
     """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
 
-    path: Path
+    path: str
     relative: str
     tree: str
     name: ModelName | None
@@ -99,7 +98,7 @@ def find_manifests(root: Path) -> tuple[list[ManifestEntry], list[str]]:
     """Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing."""
     found = _Found()
     for tree in (LEGACY_TREE, COMING_TREE):
-        _walk(root / tree, (tree,), found)
+        _walk(str(root / tree), (tree,), found)
     return found.entries, found.strays
 
 
@@ -116,7 +115,7 @@ def scan_manifests(entries: Iterable[ManifestEntry], strays: Iterable[str] = ())
     return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tuple(strays))
 
 
-def read_small_file(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
     """
     A regular file's bytes (links followed), at most `limit` and one more so that a longer one shows.
 
@@ -132,7 +131,7 @@ def read_small_file(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
         os.close(fd)
 
 
-def _walk(folder: Path, parts: tuple[str, ...], found: _Found) -> None:
+def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
@@ -141,10 +140,10 @@ def _walk(folder: Path, parts: tuple[str, ...], found: _Found) -> None:
     for entry in entries:
         path = (*parts, entry.name)
         if len(path) > _DEPTH:
-            found.entries.append(ManifestEntry(Path(entry.path), "/".join(path), parts[0], _name(path)))
+            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path)))
         elif _is_directory(entry):
             if path != (LEGACY_TREE, STAGING):
-                _walk(Path(entry.path), path, found)
+                _walk(entry.path, path, found)
         else:
             found.strays.append("/".join(path))
 
@@ -183,9 +182,9 @@ def _read(entry: ManifestEntry) -> StoredModel | str | None:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
         if entry.name is None:
             return "its path is not a model name"
-        return StoredModel(entry.name, Manifest.parse(raw), status.st_mtime, entry.path, entry.tree)
+        return StoredModel(entry.name, Manifest.parse(raw), status.st_mtime, entry.tree)
     except FileNotFoundError:
-        return "a link that leads nowhere" if entry.path.is_symlink() else None
+        return "a link that leads nowhere" if Path(entry.path).is_symlink() else None
     except OSError as error:
         return error.strerror or str(error)
     except OstoreError as error:
