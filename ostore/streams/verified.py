@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from typing import Protocol
 
 from ostore.formats.errors import DigestMismatchError, SizeMismatchError
@@ -58,7 +59,7 @@ def hash_file(fd: int, descriptor: Descriptor, advance: Callable[[int], None]) -
     buffer = memoryview(bytearray(_BUFFER_BYTES))
 
     def stretches() -> Iterator[Chunk]:
-        with open(fd, "rb", buffering=0, closefd=False) as file:
+        with FileIO(fd, closefd=False) as file:
             while size := file.readinto(buffer):
                 advance(size)
                 yield buffer[:size]
