@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,9 @@ NOT_SUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 # fcntl F_FULLFSYNC: on macOS fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
 _F_FULLFSYNC = 51
 _IOV_MAX = 512
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+# Enough for a disk to work at its speed, and little enough that the last sync is short.
+_EARLY_SYNC_BYTES = 64 * 1024 * 1024
 _SHARING_RETRIES = 5
 
 FILE_MODE = 0o644
@@ -297,13 +301,51 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
     return total
 
 
+class GrowingFile:
+    """
+    An open file that is put on the disk while it grows, so that little is left for the sync at its end. Close it.
+
+    What is written here still needs `sync_file` once it is complete; a pipe is simply written to.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._can_sync = hasattr(os, "fdatasync") and stat.S_ISREG(os.fstat(fd).st_mode)
+        self._thread: ThreadPoolExecutor | None = None
+        self._behind: Future[None] | None = None
+        self._waiting_bytes = 0
+
+    def write(self, buffers: Sequence[Chunk]) -> int:
+        """Write every byte; returns how many. Raises OSError, also for what an earlier sync ran into."""
+        written = write_all(self._fd, buffers)
+        self._waiting_bytes += written
+        if self._can_sync and self._waiting_bytes >= _EARLY_SYNC_BYTES and (not self._behind or self._behind.done()):
+            self.settle()
+            self._waiting_bytes = 0
+            self._thread = self._thread or ThreadPoolExecutor(1)
+            self._behind = self._thread.submit(_sync_data, self._fd)
+        return written
+
+    def settle(self) -> None:
+        """Wait for the sync that is under way. Raises OSError if it failed."""
+        behind, self._behind = self._behind, None
+        if behind:
+            behind.result()
+
+    def close(self) -> None:
+        """Let go of the file, which stays open."""
+        if self._thread:
+            self._thread.shutdown()
+
+
 def write_file(directory: Directory, name: str, chunks: Iterable[Chunk], ownership: Ownership) -> None:
     """A new file with these bytes, that owner and mode 0644, on the disk when this returns."""
     fd = directory.create(name)
     try:
-        with naming(directory.path / name):
+        with naming(directory.path / name), contextlib.closing(GrowingFile(fd)) as file:
             for chunk in chunks:
-                write_all(fd, (chunk,))
+                file.write((chunk,))
+            file.settle()
             ownership.give_file(fd)
             sync_file(fd)
     finally:
@@ -340,9 +382,17 @@ def sync_file(fd: int) -> None:
         else:
             os.fsync(fd)
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+        if error.errno not in _NO_SYNC:
             raise
         warnings.warn("durability is not available on this file system", DurabilityWarning, stacklevel=2)
+
+
+def _sync_data(fd: int) -> None:
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _write_views(fd: int, views: list[memoryview]) -> None:

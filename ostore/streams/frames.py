@@ -23,7 +23,7 @@ from ostore.formats import seek_table
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, TruncatedError
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
 from ostore.streams.chunks import Chunk, read_at, read_full
-from ostore.streams.durable import write_all
+from ostore.streams.durable import GrowingFile
 
 # One stream is bound by one SHA-256 (about 1.5 GB/s), which four workers outrun; more only cost memory.
 MAX_WORKERS = 4
@@ -73,7 +73,7 @@ class FrameWriter:
     """
 
     def __init__(self, fd: int, level: int | None, jobs: int) -> None:
-        self._fd = fd
+        self._file = GrowingFile(fd)
         self._level = level
         self._pool = ThreadPoolExecutor(workers(jobs))
         self._in_flight = in_flight(jobs)
@@ -111,14 +111,16 @@ class FrameWriter:
         self.cut()
         while self._pending:
             self._write_oldest()
-        write_all(self._fd, (seek_table.write_table(self._spans),))
+        self._file.write((seek_table.write_table(self._spans),))
+        self._file.settle()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._file.close()
 
     def _write_oldest(self) -> None:
         content_size, future = self._pending.popleft()
-        size = write_all(self._fd, future.result())
+        size = self._file.write(future.result())
         self._spans.append(FrameSpan(size, content_size))
 
 

@@ -7,26 +7,26 @@ from collections.abc import Iterator
 
 from ostore.formats.errors import InvalidBundleError, TruncatedError
 from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_full
-from ostore.streams.durable import write_all
+from ostore.streams.durable import GrowingFile
 
 
 class PlainWriter:
     """Writes what it is given; frames mean nothing here."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._file = GrowingFile(fd)
 
     def write(self, data: Chunk) -> None:
-        write_all(self._fd, (data,))
+        self._file.write((data,))
 
     def cut(self) -> None:
         pass
 
     def finish(self) -> None:
-        pass
+        self._file.settle()
 
     def close(self) -> None:
-        pass
+        self._file.close()
 
 
 class PlainStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
@@ -15,6 +16,7 @@ from ostore.streams.chunks import Chunk
 # Below this a thread costs more than it hides.
 _INLINE_BYTES = 1024 * 1024
 # Small enough for a processor's cache, large enough that Python's part does not count (hashlib.file_digest has it too).
+_CHUNKS_BEHIND = 2
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -89,13 +91,13 @@ def _hashed(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
 
 
 def _hashed_beside(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
-    """Hash in a thread of its own, at most one chunk behind: hashlib releases the GIL."""
+    """Hash in a thread of its own, at most two chunks behind: hashlib releases the GIL."""
     with ThreadPoolExecutor(1) as pool:
-        behind: Future[None] | None = None
+        behind: deque[Future[None]] = deque()
         for chunk in chunks:
-            if behind:
-                behind.result()
-            behind = pool.submit(hasher.update, chunk)
+            if len(behind) == _CHUNKS_BEHIND:
+                behind.popleft().result()
+            behind.append(pool.submit(hasher.update, chunk))
             yield chunk
-        if behind:
-            behind.result()
+        while behind:
+            behind.popleft().result()

@@ -527,12 +527,12 @@ def failing_disk_rows() -> Iterator[Row]:
     )
     yield Row(
         "H145 the medium is removed during the write",
-        _command(*EXPORT, change=_failing(frames, "write_all", errno.EIO)),
+        _command(*EXPORT, change=_failing(durable, "write_all", errno.EIO)),
         (IO,),
     )
     yield Row(
         "H146 the disk is full during an export",
-        _command(*EXPORT, change=_failing(frames, "write_all", errno.ENOSPC)),
+        _command(*EXPORT, change=_failing(durable, "write_all", errno.ENOSPC)),
         (NO_SPACE,),
     )
 
