@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ostore.cli.program import COMMANDS
 from tests.support import OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 
@@ -92,9 +93,7 @@ def test_where_says_which_store_and_why(store: Store, tmp_path: Path) -> None:
     assert (document["exists"], document["reason"]) == (False, "flag")
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["list"], ["show"], ["where"], ["export"], ["import"], ["inspect"], ["verify"]]
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_fits_a_terminal_and_ends_with_examples(command: list[str]) -> None:
     done = run(*command, "--help", environment={"COLUMNS": "80"})
     assert done.returncode == 0
@@ -220,3 +219,8 @@ def test_bars_on_a_terminal_and_questions_to_it(tmp_path: Path) -> None:
         assert "exit 2" in screen
     finally:
         subprocess.run(["tmux", "kill-session", "-t", session], check=False)
+
+
+def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
+    for name, (_, summary) in COMMANDS.items():
+        assert summary.rstrip(".") in " ".join(run(name, "--help").stdout.split()), name

@@ -282,6 +282,8 @@ def test_a_command_that_does_nothing_loads_nothing_heavy(arguments: list[str]) -
     assert code == 0
     assert "ostore.cli.main" in modules
     assert not HEAVY & set(modules)
+    # The other commands are not even made.
+    assert len({"ostore.cli.looking", "ostore.cli.carrying"} & set(modules)) == (arguments[-2:-1] != [])
 
 
 def test_importing_the_library_loads_nothing_that_is_not_used() -> None:

@@ -17,6 +17,8 @@ def clean(text: str) -> str:
 
     A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
     """
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(
         character if character.isprintable() or character == "\n" else _escape(character) for character in text
     )

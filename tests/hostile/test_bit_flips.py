@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from ostore.cli.commands import app
 from ostore.cli.main import run
+from ostore.cli.program import app
 from ostore.places.store import publication
 from tests.hostile.forge import Bundle, compressed, tar
 from tests.hostile.rows import DONE, FORMAT, INTEGRITY, LIMIT, NO_SPACE, NOT_FOUND, UNSAFE

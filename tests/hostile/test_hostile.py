@@ -17,8 +17,8 @@ import pytest
 import typer
 
 from ostore.cli import exit_codes
-from ostore.cli.commands import app
 from ostore.cli.main import run
+from ostore.cli.program import app
 from tests.hostile.corpus import ROWS
 from tests.hostile.rows import DONE, Argument, Outcome, Row, World
 from tests.support import sha256, tree

@@ -1,0 +1,96 @@
+"""The program as typer sees it: every command by name, each made only when it is called for.
+
+Making a command costs a millisecond, and `ostore --version` or a completed name should not wait for twenty of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ostore.cli.text import say
+
+# Name: the module that has it, and its line of `ostore --help`.
+COMMANDS = {
+    "list": ("looking", "List the models of a store, as `ollama list` does."),
+    "show": ("looking", "Show what a model is."),
+    "where": ("looking", "Say which store is used and why."),
+    "export": ("carrying", "Write models to a bundle, every blob once."),
+    "import": ("carrying", "Put the models of bundles into the store."),
+    "inspect": ("looking", "Say what a bundle holds, from its index alone."),
+    "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
+}
+ALIASES = {"ls": "list"}
+
+
+class _Commands(MutableMapping[str, Any]):
+    """typer's own commands by name, made when one is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - typer has no public name for a command
+        name = ALIASES.get(name, name)
+        if name not in self._made:
+            group = importlib.import_module(f"ostore.cli.{COMMANDS[name][0]}").app
+            self._made |= typer.main.get_group(group).commands
+        return self._made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:  # noqa: ANN401
+        self._made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Program(TyperGroup):
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever typer passes
+        super().__init__(**options)
+        self.commands = _Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's private context
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    name="ostore",
+    cls=_Program,
+    help="Carry Ollama models across an air gap, verified; keep a model store healthy. No server needs to run.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from ostore.formats.version import VERSION
+
+        say(f"ostore {VERSION}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        say(context.get_help())
