@@ -92,7 +92,7 @@ def list_(
     quiet: Quiet = False,
 ) -> None:
     """List the models of a store, as `ollama list` does, and how many bytes each alone needs."""
-    from ostore import api
+    from ostore.api import looking as api
     from ostore.cli import render
 
     report = api.list_models(patterns or (), models=models)
@@ -124,7 +124,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is, from its manifest and its small blobs."""
-    from ostore import api
+    from ostore.api import looking as api
     from ostore.cli import render
     from ostore.formats.errors import UsageError
 
@@ -153,7 +153,7 @@ def show(
 @app.command(epilog=_examples("ostore where", "sudo -u ollama ostore where --json"))
 def where(models: Models = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Say which store is used and why, who owns it, how much room it has, and which others there are."""
-    from ostore import api
+    from ostore.api import looking as api
     from ostore.cli import render
 
     report = api.where(models=models)
@@ -188,7 +188,7 @@ def export(
 
     DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output).
     """
-    from ostore import api
+    from ostore.api import carrying as api
     from ostore.cli import render
     from ostore.cli.progress import shown
     from ostore.formats.errors import UsageError
@@ -248,7 +248,7 @@ def import_(
 
     SOURCE is a bundle file, a folder that is a store, or - (standard input).
     """
-    from ostore import api
+    from ostore.api import carrying as api
     from ostore.cli import render
     from ostore.cli.progress import shown
     from ostore.settings import keep_freed_memory
@@ -286,7 +286,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Say what a bundle holds, from its index alone; `ostore verify` checks the rest."""
-    from ostore import api
+    from ostore.api import looking as api
     from ostore.cli import render
 
     report = api.inspect(bundle)
@@ -315,7 +315,7 @@ def verify(
 
     Ends with 0 if all is whole, 4 if a blob is missing or altered, 10 if only manifests, names or layout are wrong.
     """
-    from ostore import api
+    from ostore.api import carrying as api
     from ostore.cli import render
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
