@@ -121,7 +121,7 @@ def test_digests_that_only_another_reader_would_see_are_kept(empty: Store) -> No
 def test_what_is_no_manifest_leaves_a_doubt_and_keeps_what_it_mentions(
     empty: Store, tree: str, path: str, raw: bytes, reason: str
 ) -> None:
-    empty.model("good", b"weights")
+    empty.model("good:latest", b"weights")
     target = empty.root / tree / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(raw)
