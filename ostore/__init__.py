@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ostore.api import export, import_bundle, inspect, list_models, modelfile, show, verify, where
+    from ostore.api.carrying import export, import_bundle, verify
+    from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,
@@ -106,7 +107,8 @@ def __getattr__(name: str) -> object:
     import importlib
 
     for module in (
-        "ostore.api",
+        "ostore.api.looking",
+        "ostore.api.carrying",
         "ostore.reports",
         "ostore.formats.errors",
         "ostore.operations.listing",

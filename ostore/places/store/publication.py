@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, LimitError, OstoreError, UnsafeError, UsageError
-from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
+from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
+from ostore.places.store.references import mentioned_by
 from ostore.places.store.scan import LEGACY_TREE, find_manifests, read_small_file
 from ostore.places.store.workspace import PIN, Workspace
 from ostore.streams.chunks import read_full
@@ -232,7 +233,7 @@ class Publication:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 raw, _ = read_small_file(entry.path, MAX_MANIFEST_BYTES)
-                needed |= digest_shaped(raw) | _parsed_digests(raw)
+                needed |= mentioned_by(raw)
         for digest in self._placed:
             if digest not in needed:
                 blobs.unlink(digest.filename)
@@ -253,20 +254,6 @@ def _is_manifest(raw: bytes) -> bool:
     except OstoreError:
         return False
     return True
-
-
-def _parsed_digests(raw: bytes) -> set[Digest]:
-    """
-    What a manifest refers to as Ollama reads it, JSON escapes and all; nothing for what Ollama cannot read either.
-
-    Raises LimitError for one that is too much for us: then nobody knows what is needed.
-    """
-    try:
-        return {blob.digest for blob in Manifest.parse(raw).descriptors}
-    except LimitError:
-        raise
-    except OstoreError:
-        return set()
 
 
 def _read(folder: Directory, name: str) -> bytes:

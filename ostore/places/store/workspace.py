@@ -49,16 +49,14 @@ class Workspace:
 
         Raises UnsafeError for one that somebody else could meddle with, OSError if it cannot be on the same disk.
         """
-        blobs = root.path / "blobs"
-        with Directory.open(blobs if blobs.exists() else root.path) as model:
-            beside = model.path.resolve().parent if blobs.exists() else root.path
-            with Directory.open(beside) as parent:
-                if parent.status().st_dev != model.status().st_dev:
-                    raise OSError(errno.EXDEV, "the folder above blobs is on another disk", str(parent.path))
-                status = parent.lstat(NAME)
-                if status is not None:
-                    _refuse_foreign(parent.path / NAME, status, model.status())
-                return cls(parent.make_child(NAME, model.ownership), model.ownership)
+        blobs, place = root.path / "blobs", location(root.path)
+        with Directory.open(blobs if blobs.exists() else root.path) as model, Directory.open(place.parent) as parent:
+            if parent.status().st_dev != model.status().st_dev:
+                raise OSError(errno.EXDEV, "the folder above blobs is on another disk", str(parent.path))
+            status = parent.lstat(NAME)
+            if status is not None:
+                _refuse_foreign(place, status, model.status())
+            return cls(parent.make_child(NAME, model.ownership), model.ownership)
 
     def close(self) -> None:
         self.directory.close()
@@ -116,6 +114,12 @@ class Workspace:
             return True
         with transactions.child(self._running) as running:
             return running.fd is not None and not try_lock(running.fd)
+
+
+def location(root: Path) -> Path:
+    """Where it is or would be: beside the real `blobs/`, because people put a link there."""
+    blobs = root / "blobs"
+    return (blobs.resolve().parent if blobs.exists() else root) / NAME
 
 
 def clear(transaction: Directory, *, keep_finished: bool) -> None:

@@ -1,128 +1,31 @@
-"""
-The library: one function a command, opening places and calling operations. `ostore` re-exports it.
-
-Every function that takes `models` means the store's folder; None finds it as `where` does. Names are Ollama's short
-names or quoted globs. Sizes are bytes. Refusals are `OstoreError`; a failing disk is `OSError`.
-"""
+"""Commands that carry models between places, and the one that proves them whole: export, import and verify."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.formats import media_types
+from ostore.api.opening import BUNDLE_SUFFIXES, chosen_store, import_warnings, is_bundle, opened_bundle, opened_source
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DamagedStoreError, NotFoundError, UsageError
-from ostore.formats.name import ModelName, is_glob, matches_listing
+from ostore.formats.errors import BlobError, UsageError
+from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.operations.listing import ShownModel, is_cloud_stub, list_rows, show_model
-from ostore.places.store.discovery import find_store, other_stores
+from ostore.operations.listing import is_cloud_stub
 from ostore.places.store.store import LocalStore
-from ostore.reports import (
-    BundledModel,
-    ExportReport,
-    ImportedModel,
-    ImportReport,
-    InspectReport,
-    ListReport,
-    UnreadableEntry,
-    WhereReport,
-)
-from ostore.settings import choose_store, owner_of, surroundings, threads
+from ostore.reports import ExportReport, ImportedModel, ImportReport
+from ostore.settings import choose_store, threads
 from ostore.streams.progress import SILENT, Progress
 
-# Bundles, hashing and publishing are imported by the functions that need them: `list` starts in half the time.
+# Hashing and publishing are imported by the functions that need them: `ostore.export` does not wait for importing.
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from ostore.operations.transfer import ModelSink
     from ostore.operations.verify import VerifyReport
-    from ostore.places.bundle.reader import BundleReader
     from ostore.places.store.inbox import Outcome
 
-BUNDLE_SUFFIXES = (".tar.zst", ".tar")
 # Levels past 19 need windows that other readers refuse.
 MAX_LEVEL = 19
-# Which instruction of a Modelfile a layer with weights stands for.
-_SOURCES = {
-    media_types.MODEL: "FROM",
-    media_types.PROJECTOR: "FROM",
-    media_types.ADAPTER: "ADAPTER",
-    media_types.DRAFT: "DRAFT",
-}
-
-
-def where(*, models: Path | None = None) -> WhereReport:
-    """Which store is used, why, and which others there are. Raises NotFoundError without a home folder."""
-    known = surroundings()
-    choice = find_store(known, models)
-    exists = choice.path.is_dir()
-    return WhereReport(
-        store=str(choice.path),
-        exists=exists,
-        reason=choice.reason,
-        detail=choice.detail,
-        owner=owner_of(choice.path) if exists else None,
-        free=shutil.disk_usage(choice.path).free if exists else None,
-        others=other_stores(known, choice),
-    )
-
-
-def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> ListReport:
-    """
-    The models of a store. A pattern is a glob, or a prefix of the name as for `ollama list`; case does not matter.
-
-    Raises NotFoundError if there is no store, or a glob stands for nothing.
-    """
-    store = _store(models).require()
-    scan = store.scan()
-    chosen = [model for model in scan.models if not patterns]
-    for pattern in patterns:
-        matching = [model for model in scan.models if matches_listing(pattern, model.name)]
-        if not matching and is_glob(pattern):
-            raise NotFoundError(f"no model {pattern!r} in {store.root}")
-        chosen += (model for model in matching if model not in chosen)
-    return ListReport(
-        store=str(store.root),
-        models=list_rows(store, chosen, scan.models),
-        unreadable=tuple(UnreadableEntry(entry.path, entry.reason) for entry in scan.unreadable),
-    )
-
-
-def show(name: str, *, models: Path | None = None) -> ShownModel:
-    """One model. Raises NotFoundError, DamagedStoreError, and what reading its small blobs raises."""
-    store = _store(models).require()
-    scan = store.scan([name])
-    for entry in scan.unreadable:
-        raise DamagedStoreError(f"{entry.path}: {entry.reason}")
-    if len(scan.models) > 1:
-        raise UsageError(f"{name!r} stands for {len(scan.models)} models, expected one")
-    return show_model(store, scan.models[0])
-
-
-def modelfile(name: str, *, models: Path | None = None) -> str:
-    """The Modelfile that would build a model anew from the blobs of this store. Raises as `show`."""
-    from ostore.formats.modelfile import render_modelfile
-
-    store = _store(models).require()
-    shown = show(name, models=models)
-    sources = [
-        (_SOURCES[layer.media_type], str(store.root / "blobs" / Digest.parse(layer.digest).filename))
-        for layer in shown.layers
-        if layer.media_type in _SOURCES
-    ]
-    return render_modelfile(
-        shown.name,
-        # Tensors have no file of their own to name, nor has a model that runs elsewhere; Ollama names the model too.
-        sources or [("FROM", shown.name)],
-        (("TEMPLATE", shown.template), ("SYSTEM", shown.system), *(("LICENSE", text) for text in shown.licenses)),
-        ((parameter.key, parameter.value) for parameter in shown.parameters),
-        ((message.role, message.content) for message in shown.messages),
-    )
 
 
 def export(
@@ -148,7 +51,7 @@ def export(
     """
     from ostore.operations.transfer import copy
 
-    store = _store(models).require()
+    store = chosen_store(models).require()
     sink = _sink(destination, level=level, replace=replace, jobs=threads(jobs), progress=progress)
     selection = store.select(names)
     if not dry_run:
@@ -204,9 +107,9 @@ def import_bundle(
         jobs=threads(jobs),
         progress=progress,
     )
-    with _source(source, jobs=threads(jobs)) as bundle:
+    with opened_source(source, jobs=threads(jobs)) as bundle:
         selection = bundle.select(names)
-        warnings = tuple(_import_warnings(selection))
+        warnings = tuple(import_warnings(selection))
         if dry_run:
             return _import_plan(source, store, sink.compare(selection), selection, warnings)
         copy(bundle, sink, selection, phase="importing", progress=progress)
@@ -227,31 +130,6 @@ def import_bundle(
     )
 
 
-def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
-    """What a bundle holds, from its index alone. Raises NotFoundError, UsageError, FormatError, UnsafeError, …"""
-    with _opened_bundle(bundle, jobs=threads(jobs)) as reader:
-        index = reader.index
-    sizes = index.selection.sizes
-    return InspectReport(
-        bundle=str(bundle),
-        bundle_size=None if str(bundle) == "-" else Path(bundle).stat().st_size,
-        creator=index.creator,
-        models=tuple(
-            BundledModel(
-                name=str(model.name),
-                manifest_digest=str(model.manifest_digest),
-                size=model.manifest_size + sum(sizes[digest] for digest in model.blobs),
-                blobs=len(model.blobs),
-            )
-            for model in index.selection.models
-        ),
-        blobs=len(index.selection.blobs),
-        size=index.selection.size,
-        requires=len(index.selection.requires),
-        warnings=tuple(_import_warnings(index.selection)),
-    )
-
-
 def verify(
     subjects: Sequence[str | Path] = (),
     *,
@@ -266,11 +144,11 @@ def verify(
     findings of the report, not errors. Raises NotFoundError, and for a bundle that cannot be read to its end
     IntegrityError, FormatError, UnsafeError or LimitError.
     """
-    bundles = [subject for subject in subjects if _is_bundle(subject)]
-    names = [str(subject) for subject in subjects if not _is_bundle(subject)]
+    bundles = [subject for subject in subjects if is_bundle(subject)]
+    names = [str(subject) for subject in subjects if not is_bundle(subject)]
     reports = [_verify_bundle(bundle, jobs=threads(jobs), progress=progress) for bundle in bundles]
     if names or not bundles:
-        reports.insert(0, _verify_store(_store(models).require(), names, jobs=threads(jobs), progress=progress))
+        reports.insert(0, _verify_store(chosen_store(models).require(), names, jobs=threads(jobs), progress=progress))
     return tuple(reports)
 
 
@@ -285,13 +163,9 @@ def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progres
 def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> VerifyReport:
     from ostore.operations.verify import verify_bundle
 
-    with _opened_bundle(bundle, jobs=jobs) as reader:
+    with opened_bundle(bundle, jobs=jobs) as reader:
         selection = reader.index.selection
         return verify_bundle(str(bundle), reader, selection.blobs, selection.users_of, progress)
-
-
-def _store(models: Path | None) -> LocalStore:
-    return LocalStore(choose_store(models).path)
 
 
 def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: int, progress: Progress) -> ModelSink:
@@ -318,40 +192,6 @@ def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: in
     )
 
 
-@contextmanager
-def _source(source: str | Path, *, jobs: int) -> Iterator[BundleReader | LocalStore]:
-    path = Path(source)
-    if str(source) == "-":
-        if os.isatty(0):
-            raise UsageError("standard input is a terminal", hint="ostore import - < FILE.tar.zst")
-        with _opened_bundle("-", jobs=jobs) as reader:
-            yield reader
-    elif path.is_dir():
-        if not any((path / part).is_dir() for part in ("blobs", "manifests")):
-            raise UsageError(f"{path}: a folder that is no store; expected blobs/ and manifests/ in it")
-        yield LocalStore(path)
-    else:
-        with _opened_bundle(path, jobs=jobs) as reader:
-            yield reader
-
-
-def _opened_bundle(bundle: str | Path, *, jobs: int) -> AbstractContextManager[BundleReader]:
-    from ostore.places.bundle.reader import open_bundle, open_piped_bundle
-
-    return open_piped_bundle(0, jobs=jobs) if str(bundle) == "-" else open_bundle(Path(bundle), jobs=jobs)
-
-
-def _is_bundle(subject: str | Path) -> bool:
-    text = str(subject)
-    if text == "-" or text.endswith(BUNDLE_SUFFIXES):
-        return True
-    try:
-        return Path(text).is_file()
-    except OSError:
-        # Too long for a path, for example; whether it is a name is for others to say.
-        return False
-
-
 def _with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Add to the message every model in the store that a damaged blob concerns."""
     users = ", ".join(str(name) for name in store.users_of(Digest.parse(error.digest)))
@@ -364,15 +204,6 @@ def _export_warnings(store: LocalStore) -> Iterator[str]:
     for name, manifest in store.selected:
         if is_cloud_stub(store, manifest):
             yield f"{name}: a cloud stub, of no use without the internet"
-
-
-def _import_warnings(selection: Selection) -> Iterator[str]:
-    for model in selection.models:
-        if model.name.is_selector:
-            yield f"{model.name}: Ollama takes this tag for a source selector, not for a name"
-        problem = model.name.windows_problem()
-        if problem:
-            yield f"{model.name}: {problem}"
 
 
 def _imported(outcomes: Iterable[tuple[ModelName, Outcome]]) -> tuple[ImportedModel, ...]:

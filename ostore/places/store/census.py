@@ -1,0 +1,279 @@
+"""
+Everything that lies in a store, with what the disk says of it: what deleting, measuring and mending are planned from.
+
+Read only: no lock, nothing is created or opened, so it works on a read-only disk and for somebody who is not the
+owner. Whoever deletes takes the census first and reads the manifests after it: what a pull finishes in between can
+then only add to what is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.places.store import workspace
+from ostore.places.store.scan import LEGACY_TREE, STAGING, Unreadable, blob_digest, find_blobs, is_temporary
+
+# ollama server/download.go and x/transfer/download.go at fb30760: the blob while it is loaded, the parts of it that are
+# still to come, and a tensor while it is loaded.
+_DOWNLOAD = re.compile(r"sha256-([0-9a-f]{64})(?:-partial(?:-[0-9]+)?|\.tmp)")
+# ollama server/create.go at fb30760: a conversion that was interrupted leaves the first beside blobs/, full of links,
+# and splitting a file leaves the second in blobs/, full of hard links. Ollama never removes them.
+_CONVERSION = "ollama-safetensors"
+_SPLITTING = "split-gguf-"
+_BLOCK = 512
+
+
+class EntryKind(StrEnum):
+    """What an entry of a folder is itself; a link is a link, wherever it leads."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """
+    What the disk says of one entry, links not followed.
+
+    `size` is the bytes that reading it gives, `allocated` those that it takes up: fewer in a sparse file. `links` is
+    how many names the file has. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh `ctime` only.
+    `mode` is type and permissions.
+    """
+
+    size: int
+    allocated: int
+    device: int
+    inode: int
+    links: int
+    mtime: float
+    ctime: float
+    mode: int
+    uid: int
+    gid: int
+
+    @property
+    def kind(self) -> EntryKind:
+        if stat.S_ISREG(self.mode):
+            return EntryKind.FILE
+        if stat.S_ISLNK(self.mode):
+            return EntryKind.LINK
+        return EntryKind.FOLDER if stat.S_ISDIR(self.mode) else EntryKind.OTHER
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Equal for two names of one file."""
+        return self.device, self.inode
+
+    @property
+    def newest(self) -> float:
+        """The later of the two times: how young an entry must be taken for."""
+        return max(self.mtime, self.ctime)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEntry:
+    """Something in a folder: its path relative to that folder, with '/', as the disk spells it."""
+
+    path: str
+    facts: DiskFacts
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A file in `blobs/` that is named by a digest, or a link of such a name: then the facts are those of the link."""
+
+    digest: Digest
+    filename: str
+    facts: DiskFacts
+
+    @property
+    def is_canonical(self) -> bool:
+        """False for a name with ':' or upper-case digits: Ollama resolves it, its start-up prune does not."""
+        return self.filename == self.digest.filename
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedDownload:
+    """All that Ollama keeps of one blob while it loads it. One unit: the parts may be old while the rest is growing."""
+
+    digest: Digest
+    files: tuple[FoundEntry, ...]
+
+    @property
+    def newest(self) -> float:
+        """It is as young as its youngest file."""
+        return max(file.facts.newest for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTree:
+    """
+    A folder and all that lies below it, links not followed.
+
+    `facts` is None if there is nothing of that name. `files` are whatever is no folder. What could not be read is
+    among `unreadable`, so the rest of a folder that belongs to somebody else still counts.
+    """
+
+    path: Path
+    facts: DiskFacts | None
+    files: tuple[FoundEntry, ...] = ()
+    folders: tuple[FoundEntry, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def newest(self) -> float:
+        """The youngest of everything in it, itself included; 0 if it is not there."""
+        times = [entry.facts.newest for entry in (*self.files, *self.folders)]
+        return max([*times, self.facts.newest if self.facts else 0.0])
+
+    def below(self, part: str) -> tuple[FoundEntry, ...]:
+        """The files under one of its folders; their paths still begin with the folder."""
+        return tuple(file for file in self.files if file.path.startswith(f"{part}/"))
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """
+    What lies in a store beside its manifests, each group sorted by name.
+
+    `blobs`, `downloads`, `temporary` (other unfinished files of Ollama's) and `foreign` (everything else) are directly
+    in `blobs/`, so their paths are bare names. `working_folders` are Ollama's. `workspace` is our `.ostore`, where its
+    folders are `tx`, `trash` and `quarantine`; `staging` is its counterpart for manifests on a disk of their own.
+    """
+
+    blobs: tuple[StoredBlob, ...]
+    downloads: tuple[UnfinishedDownload, ...]
+    temporary: tuple[FoundEntry, ...]
+    foreign: tuple[FoundEntry, ...]
+    working_folders: tuple[FoundTree, ...]
+    workspace: FoundTree
+    staging: FoundTree
+
+
+def take_census(root: Path) -> Census:
+    """Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable."""
+    found = _Found()
+    for entry in find_blobs(root):
+        # What Ollama removes meanwhile was not there.
+        with contextlib.suppress(FileNotFoundError):
+            found.add(entry, _facts(entry.path))
+    return Census(
+        blobs=tuple(sorted(found.blobs, key=lambda blob: blob.filename)),
+        downloads=tuple(
+            UnfinishedDownload(digest, _by_path(files)) for digest, files in sorted(found.downloads.items())
+        ),
+        temporary=_by_path(found.temporary),
+        foreign=_by_path(found.foreign),
+        working_folders=tuple(read_tree(folder) for folder in (*_conversions(root), *sorted(found.splittings))),
+        workspace=read_tree(workspace.location(root)),
+        staging=read_tree(root / LEGACY_TREE / STAGING),
+    )
+
+
+def read_tree(folder: Path) -> FoundTree:
+    """All that lies below a folder; for a link or a file of that name, only its own facts."""
+    try:
+        facts = _facts(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return FoundTree(folder, None)
+    files: list[FoundEntry] = []
+    folders: list[FoundEntry] = []
+    unreadable: list[Unreadable] = []
+    pending = [""] if facts.kind is EntryKind.FOLDER else []
+    while pending:
+        for entry in _entries(folder, pending.pop(), unreadable):
+            is_folder = entry.facts.kind is EntryKind.FOLDER
+            (folders if is_folder else files).append(entry)
+            pending += [entry.path] if is_folder else []
+    unreadable.sort(key=lambda found: found.path)
+    return FoundTree(folder, facts, _by_path(files), _by_path(folders), tuple(unreadable))
+
+
+def apparent_bytes(facts: Iterable[DiskFacts]) -> int:
+    """The bytes of files as `du --apparent-size` adds them up: each file once, however many names it has."""
+    return sum({entry.identity: entry.size for entry in facts}.values())
+
+
+def allocated_bytes(facts: Iterable[DiskFacts]) -> int:
+    """The bytes that files take up on the disk, each once, as `du` adds them up; shared extents count every time."""
+    return sum({entry.identity: entry.allocated for entry in facts}.values())
+
+
+@dataclass(slots=True)
+class _Found:
+    blobs: list[StoredBlob] = field(default_factory=list)
+    downloads: dict[Digest, list[FoundEntry]] = field(default_factory=dict)
+    temporary: list[FoundEntry] = field(default_factory=list)
+    foreign: list[FoundEntry] = field(default_factory=list)
+    splittings: list[Path] = field(default_factory=list)
+
+    def add(self, entry: os.DirEntry[str], facts: DiskFacts) -> None:
+        name, kind = entry.name, facts.kind
+        if kind is EntryKind.FOLDER and name.startswith(_SPLITTING):
+            self.splittings.append(Path(entry.path))
+        elif kind not in {EntryKind.FILE, EntryKind.LINK}:
+            self.foreign.append(FoundEntry(name, facts))
+        elif digest := Digest.of_filename(name) or blob_digest(name):
+            self.blobs.append(StoredBlob(digest, name, facts))
+        elif download := _DOWNLOAD.fullmatch(name):
+            self.downloads.setdefault(Digest(download[1]), []).append(FoundEntry(name, facts))
+        else:
+            (self.temporary if is_temporary(name) else self.foreign).append(FoundEntry(name, facts))
+
+
+def _facts(path: Path | str) -> DiskFacts:
+    # Not the status that scandir has at hand: on Windows that lacks device, inode and links.
+    status = os.lstat(path)
+    return DiskFacts(
+        status.st_size,
+        status.st_blocks * _BLOCK if hasattr(status, "st_blocks") else status.st_size,
+        status.st_dev,
+        status.st_ino,
+        status.st_nlink,
+        status.st_mtime,
+        status.st_ctime,
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+    )
+
+
+def _entries(folder: Path, below: str, unreadable: list[Unreadable]) -> list[FoundEntry]:
+    """What lies directly in one folder of a tree."""
+    entries = []
+    path = below
+    try:
+        with os.scandir(folder / below) as listing:
+            for entry in listing:
+                path = f"{below}/{entry.name}" if below else entry.name
+                with contextlib.suppress(FileNotFoundError):
+                    entries.append(FoundEntry(path, _facts(entry.path)))
+    except FileNotFoundError:
+        # Gone meanwhile.
+        return []
+    except OSError as error:
+        unreadable.append(Unreadable(path, error.strerror or str(error), None))
+    return entries
+
+
+def _conversions(root: Path) -> list[Path]:
+    try:
+        with os.scandir(root) as listing:
+            found = [entry for entry in listing if entry.name.startswith(_CONVERSION)]
+    except FileNotFoundError:
+        return []
+    return sorted(Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))
+
+
+def _by_path(entries: list[FoundEntry]) -> tuple[FoundEntry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry.path))

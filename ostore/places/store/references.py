@@ -1,0 +1,187 @@
+"""
+Which blobs are needed, for whoever is about to delete the others: it may keep too much, never too little.
+
+Listing a store asks what a manifest says; here it is asked what it might say to anybody. A digest counts as needed if
+a manifest refers to it as Ollama reads it, if it stands anywhere in the manifest's bytes, or if it is the manifest's
+own. What cannot be read leaves a doubt, and whoever deletes refuses while there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import LimitError, OstoreError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
+from ostore.formats.name import ModelName
+from ostore.places.store.scan import (
+    COMING_TREE,
+    LEGACY_TREE,
+    ManifestEntry,
+    ManifestScan,
+    Unreadable,
+    blob_digest,
+    find_manifests,
+    read_small_file,
+    scan_manifests,
+)
+from ostore.places.store.store import blob_filenames
+
+# A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).
+MAX_LIST_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """
+    What the manifests of a store keep.
+
+    `users` has every digest that is kept, whether or not there is such a blob, and the models that keep it; none for
+    one that only something without a model's name mentions. `doubts` is every entry that cannot be read, parsed or
+    named, by its path relative to the store: while there is one, nothing may be deleted. `scan` is what was read.
+    """
+
+    users: dict[Digest, tuple[ModelName, ...]]
+    doubts: tuple[Unreadable, ...]
+    scan: ManifestScan
+
+
+def find_references(root: Path) -> References:
+    """Read every manifest of a store, and those that manifest lists name. Raises OSError for an unreadable folder."""
+    entries, strays = find_manifests(root)
+    scan = scan_manifests(entries, strays)
+    lists = _Lists(root)
+    users: dict[Digest, dict[ModelName, None]] = {}
+    for name, digests in (*_of_models(scan, lists), *_of_links(entries), *_of_unreadable(root, scan.unreadable)):
+        for digest in digests:
+            keepers = users.setdefault(digest, {})
+            if name is not None:
+                keepers[name] = None
+    doubts = (*scan.unreadable, *_lost_folders(root, strays), *lists.doubts)
+    return References({digest: tuple(keepers) for digest, keepers in users.items()}, doubts, scan)
+
+
+def mentioned_by(raw: bytes) -> frozenset[Digest]:
+    """
+    Every digest that the bytes of a manifest might refer to, its own among them; they need not be a manifest.
+
+    Raises LimitError for one that is too much for us: then nobody knows what it needs.
+    """
+    try:
+        return _kept_by(Manifest.parse(raw))
+    except LimitError:
+        raise
+    except OstoreError:
+        return digest_shaped(raw) | {Digest.of(raw)}
+
+
+def _kept_by(manifest: Manifest) -> frozenset[Digest]:
+    # The parsed ones too: in JSON every character may be written as an escape, so that no digest shows in the bytes.
+    parsed = (descriptor.digest for descriptor in manifest.descriptors)
+    return digest_shaped(manifest.raw).union(parsed, manifest.children, (manifest.digest,))
+
+
+def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+    for model in scan.models:
+        yield model.name, _kept_by(model.manifest)
+        if model.manifest.children:
+            yield model.name, lists.kept_below(model.name, model.manifest)
+
+
+def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+    """A manifest may be a link to a blob (branch pdevine/addressable-manifest): that blob, whatever its bytes are."""
+    for entry in entries:
+        # Gone meanwhile, or no link.
+        with contextlib.suppress(OSError):
+            targets = (Path(entry.path).readlink().name, Path(os.path.realpath(entry.path)).name)
+            yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
+
+
+def _of_unreadable(root: Path, unreadable: Iterable[Unreadable]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+    """What stands in the bytes of a manifest that does not parse, so that a report about the store is less wrong."""
+    for entry in unreadable:
+        with contextlib.suppress(OSError):
+            raw, _ = read_small_file(root / entry.path, MAX_MANIFEST_BYTES)
+            yield entry.name, digest_shaped(raw)
+            with contextlib.suppress(LimitError):
+                yield entry.name, mentioned_by(raw)
+
+
+def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[Unreadable]:
+    """Links where folders should be: to a disk that is not mounted, say, with all the models that are on it."""
+    # The walk took them for no folders; only a file is certain to have no models in it.
+    lost = [tree for tree in (LEGACY_TREE, COMING_TREE) if _is_lost(root / tree, stat.S_ISDIR)]
+    for path in (*lost, *(stray for stray in strays if _is_lost(root / stray, stat.S_ISREG))):
+        yield Unreadable(path, "a link that leads to no folder", None)
+
+
+def _is_lost(path: Path, is_harmless: Callable[[int], bool]) -> bool:
+    try:
+        return path.is_symlink() and not is_harmless(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A manifest that a list names, read from `blobs/`; nothing, and why, if that cannot be done."""
+
+    kept: frozenset[Digest] = frozenset()
+    children: tuple[Digest, ...] = ()
+    problem: str | None = None
+
+
+class _Lists:
+    """Manifests that lie in `blobs/` because manifest lists name them; each is read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self._read: dict[Digest, _Child] = {}
+        self.doubts: list[Unreadable] = []
+
+    def kept_below(self, name: ModelName, manifest: Manifest) -> frozenset[Digest]:
+        """What the children of a list keep, and theirs."""
+        kept: set[Digest] = set()
+        seen: set[Digest] = set()
+        pending = set(manifest.children)
+        for _ in range(MAX_LIST_DEPTH):
+            seen |= pending
+            children = [self._child(digest, name) for digest in sorted(pending)]
+            kept.update(*(child.kept for child in children))
+            pending = {digest for child in children for digest in child.children} - seen
+        for digest in sorted(pending):
+            self._doubt(digest, f"manifest lists within lists: expected at most {MAX_LIST_DEPTH}", name)
+        return frozenset(kept)
+
+    def _child(self, digest: Digest, name: ModelName) -> _Child:
+        if digest not in self._read:
+            child = self._read[digest] = self._read_child(digest)
+            if child.problem:
+                self._doubt(digest, child.problem, name)
+        return self._read[digest]
+
+    def _read_child(self, digest: Digest) -> _Child:
+        try:
+            raw = self._bytes_of(digest)
+            manifest = Manifest.parse(raw)
+        except OSError as error:
+            return _Child(problem=error.strerror or str(error))
+        except OstoreError as error:
+            return _Child(problem=str(error))
+        problem = None if manifest.digest == digest else "not what its digest promises"
+        return _Child(_kept_by(manifest), manifest.children, problem)
+
+    def _bytes_of(self, digest: Digest) -> bytes:
+        *others, last = blob_filenames(digest)
+        for filename in others:
+            with contextlib.suppress(FileNotFoundError):
+                return read_small_file(self._blobs / filename, MAX_MANIFEST_BYTES)[0]
+        return read_small_file(self._blobs / last, MAX_MANIFEST_BYTES)[0]
+
+    def _doubt(self, digest: Digest, reason: str, name: ModelName) -> None:
+        self.doubts.append(Unreadable(f"blobs/{digest.filename}", reason, name))
