@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ostore.formats.config import MAX_CONFIG_BYTES, ModelConfig
+from ostore.formats.config import ModelConfig
 from ostore.formats.errors import FormatError, LimitError, OstoreError
+from ostore.formats.manifest import MAX_CONFIG_BYTES
 
 FULL = (
     b'{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"8.0B","file_type":"Q4_0",'

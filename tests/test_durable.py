@@ -516,39 +516,24 @@ def test_making_a_directory_and_syncing_one_reach_the_disk(
     assert synced == ([] if directory.fd is None else [directory.fd] * 2)
 
 
-def test_a_growing_file_is_synced_before_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "_EARLY_SYNC_BYTES", 1000)
-    synced: list[int] = []
-    monkeypatch.setattr(durable, "_sync_data", lambda fd: synced.append(os.fstat(fd).st_size))
-    with (tmp_path / "blob").open("wb", buffering=0) as file, contextlib.closing(GrowingFile(file.fileno())) as growing:
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
+def test_a_growing_file_sets_out_for_the_disk_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the call is watched: how much the kernel has written cannot be asked for one file."""
+    monkeypatch.setattr(durable, "_EARLY_BYTES", 1000)
+    started: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, offset, size, _advice: started.append((offset, size)))
+    with (tmp_path / "blob").open("wb", buffering=0) as file:
+        file.write(b"head")
+        growing = GrowingFile(file.fileno())
         for _ in range(5):
             growing.write((b"x" * 600,))
-            growing.settle()
-    assert synced == [1200, 2400]
-    assert (tmp_path / "blob").read_bytes() == b"x" * 3000
+    assert started == [(4, 1200), (1204, 1200)]
+    assert (tmp_path / "blob").read_bytes() == b"head" + b"x" * 3000
 
 
-def test_a_sync_that_fails_beside_the_writing_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails a sync is not to be had here; what stands in for it fails as one does, and only once."""
-    monkeypatch.setattr(durable, "_EARLY_SYNC_BYTES", 1)
-    failures = [OSError(errno.EIO, "Input/output error")]
-
-    def fail_once(_fd: int) -> None:
-        if failures:
-            raise failures.pop()
-
-    monkeypatch.setattr(durable, "_sync_data", fail_once)
-    with (tmp_path / "blob").open("wb", buffering=0) as file, contextlib.closing(GrowingFile(file.fileno())) as growing:
-        growing.write((b"x",))
-        with pytest.raises(OSError, match="Input/output"):
-            growing.settle()
-
-
-def test_a_pipe_is_written_to_and_not_synced() -> None:
+def test_a_pipe_is_written_to_and_nothing_more() -> None:
     reading, writing = os.pipe()
-    with contextlib.closing(GrowingFile(writing)) as growing:
-        assert growing.write((b"through ", b"a pipe")) == 14
-        growing.settle()
+    assert GrowingFile(writing).write((b"through ", b"a pipe")) == 14
     assert os.read(reading, 100) == b"through a pipe"
     os.close(reading)
     os.close(writing)

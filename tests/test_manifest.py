@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostore.formats.config import MAX_CONFIG_BYTES
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     AmbiguousManifestError,
@@ -21,7 +20,14 @@ from ostore.formats.errors import (
     OstoreError,
     UnsafeError,
 )
-from ostore.formats.manifest import MAX_LAYERS, MAX_MANIFEST_BYTES, Descriptor, Manifest, digest_shaped
+from ostore.formats.manifest import (
+    MAX_CONFIG_BYTES,
+    MAX_LAYERS,
+    MAX_MANIFEST_BYTES,
+    Descriptor,
+    Manifest,
+    digest_shaped,
+)
 from tests.support import CONFIG, MODEL, TEMPLATE, sha256
 
 QUICK = settings(max_examples=80, deadline=None, database=None)

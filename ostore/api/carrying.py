@@ -12,17 +12,16 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.operations.listing import is_cloud_stub
 from ostore.places.store.store import LocalStore
-from ostore.reports import ExportReport, ImportedModel, ImportReport
 from ostore.settings import choose_store, threads
 from ostore.streams.progress import SILENT, Progress
 
-# Hashing and publishing are imported by the functions that need them: `ostore.export` does not wait for importing.
+# What only some of these functions need is imported by them: `verify` starts in two thirds of the time.
 if TYPE_CHECKING:
     from ostore.operations.transfer import ModelSink
     from ostore.operations.verify import VerifyReport
     from ostore.places.store.inbox import Outcome
+    from ostore.reports import ExportReport, ImportedModel, ImportReport
 
 # Levels past 19 need windows that other readers refuse.
 MAX_LEVEL = 19
@@ -50,6 +49,7 @@ def export(
     DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
     """
     from ostore.operations.transfer import copy
+    from ostore.reports import ExportReport
 
     store = chosen_store(models).require()
     sink = _sink(destination, level=level, replace=replace, jobs=threads(jobs), progress=progress)
@@ -96,6 +96,7 @@ def import_bundle(
     """
     from ostore.operations.transfer import copy
     from ostore.places.store.sink import StoreSink
+    from ostore.reports import ImportReport
 
     choice = choose_store(models)
     store = LocalStore(choice.path)
@@ -201,12 +202,16 @@ def _with_users(error: BlobError, store: LocalStore) -> BlobError:
 
 
 def _export_warnings(store: LocalStore) -> Iterator[str]:
+    from ostore.operations.listing import is_cloud_stub
+
     for name, manifest in store.selected:
         if is_cloud_stub(store, manifest):
             yield f"{name}: a cloud stub, of no use without the internet"
 
 
 def _imported(outcomes: Iterable[tuple[ModelName, Outcome]]) -> tuple[ImportedModel, ...]:
+    from ostore.reports import ImportedModel
+
     return tuple(ImportedModel(str(name), outcome.value) for name, outcome in outcomes)
 
 
@@ -218,6 +223,8 @@ def _import_plan(
     warnings: tuple[str, ...],
 ) -> ImportReport:
     """What an import would do, going by the sizes of what is there: nothing is hashed, nothing is written."""
+    from ostore.reports import ImportReport
+
     missing = [blob for blob in selection.blobs if store.size_of(blob.digest) != blob.size]
     return ImportReport(
         source=str(source),

@@ -167,7 +167,8 @@ def verify(
     from ostore.cli.progress import shown
     from ostore.settings import keep_freed_memory
 
-    keep_freed_memory()
+    if subjects:
+        keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         reports = api.verify(subjects or (), jobs=jobs, progress=told, models=models)

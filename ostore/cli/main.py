@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -23,9 +22,6 @@ from ostore.formats.errors import OstoreError
 _ArgumentError = typer.BadParameter.__mro__[2]
 
 
-_OBJECTS_PER_COLLECTION = 100_000
-
-
 class TerminatedError(BaseException):
     """SIGTERM or SIGHUP arrived: unwind as for Ctrl-C."""
 
@@ -36,8 +32,6 @@ def main() -> NoReturn:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
-    # A store of 10,000 models is a million small objects without a cycle: looking for some takes a sixth of the time.
-    gc.set_threshold(_OBJECTS_PER_COLLECTION)
     _occupy_standard_streams()
     sys.exit(run(sys.argv[1:]))
 

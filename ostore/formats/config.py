@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from ostore.formats.errors import FormatError, LimitError
 from ostore.formats.json_reading import GoObject, read_go_json
-
-# A real config has under 1 kB, one with every digest of a 1,000-tensor model 0.1 MB.
-MAX_CONFIG_BYTES = 4 * 1024 * 1024
+from ostore.formats.manifest import MAX_CONFIG_BYTES
 
 
 @dataclass(frozen=True, slots=True)

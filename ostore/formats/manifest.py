@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 from ostore.formats import media_types
-from ostore.formats.config import MAX_CONFIG_BYTES
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     AmbiguousManifestError,
@@ -29,6 +28,8 @@ from ostore.formats.json_reading import GoObject, read_go_json
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 # The largest model known has a few thousand tensors; each layer costs a descriptor in memory.
 MAX_LAYERS = 20_000
+# A real config has under 1 kB, one with every digest of a 1,000-tensor model 0.1 MB.
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_MEDIA_TYPE_CHARACTERS = 255
 _MAX_SIZE = 2**63 - 1
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ostore.formats import media_types
-from ostore.formats.config import MAX_CONFIG_BYTES, ModelConfig
+from ostore.formats.config import ModelConfig
 from ostore.formats.errors import OstoreError
 from ostore.formats.json_reading import read_strict_json
-from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
 
 # A licence of 100 kB and a template of 30 kB have been seen; longer text is not for a terminal.

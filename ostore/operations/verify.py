@@ -117,8 +117,9 @@ def verify_store(
 
     `strays` are names in `blobs/` that neither ostore nor Ollama gives. Raises nothing of what it looks for.
     """
-    needed = _needed(findings.models)
-    promises = [*needed, *((orphan, _NOBODY) for orphan in orphans)]
+    promises = [*_needed(findings.models), *((orphan, _NOBODY) for orphan in orphans)]
+    # The largest first: one that began last would keep a single thread busy when all others are done.
+    promises.sort(key=lambda promise: -promise[0].size)
     progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in promises))
     with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
         checked = pool.map(lambda promise: _check_blob(store, promise[0], promise[1], told), promises)

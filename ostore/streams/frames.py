@@ -112,11 +112,9 @@ class FrameWriter:
         while self._pending:
             self._write_oldest()
         self._file.write((seek_table.write_table(self._spans),))
-        self._file.settle()
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
-        self._file.close()
 
     def _write_oldest(self) -> None:
         content_size, future = self._pending.popleft()

@@ -23,10 +23,10 @@ class PlainWriter:
         pass
 
     def finish(self) -> None:
-        self._file.settle()
+        pass
 
     def close(self) -> None:
-        self._file.close()
+        pass
 
 
 class PlainStream:

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ostore.formats.errors import NotFoundError
-from ostore.places.store.service_unit import (
-    UNIT,
-    Directive,
-    HomeOf,
-    service_directives,
-    service_environment,
-    service_folder,
-    service_home,
-    status_of,
-)
+
+# Reading units takes a moment to get ready for, and whoever names a store has no need of it.
+if TYPE_CHECKING:
+    from ostore.places.store.service_unit import Directive
+
+# Answers with the home folder of a user (a name or a number), or None.
+HomeOf = Callable[[str], Path | None]
 
 Reason = Literal["flag", "environment", "service", "desktop-app", "default"]
 
 # envconfig/config.go at fb30760: the only variable that moves a store.
 MODELS_VARIABLE = "OLLAMA_MODELS"
+UNIT = "ollama.service"
 
 # PATH_MAX of Linux, the largest of our platforms; in characters, as SQLite's length() counts.
 MAX_SETTING_CHARACTERS = 4096
@@ -142,6 +140,8 @@ def _from_environment(surroundings: Surroundings) -> StoreChoice | None:
 
 
 def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
+    from ostore.places.store.service_unit import service_environment, service_folder  # noqa: PLC0415 - see above
+
     directives = _service(surroundings)
     variable = service_environment(directives, surroundings.root).get(MODELS_VARIABLE)
     text = _as_ollama_reads(variable.text) if variable else ""
@@ -152,6 +152,8 @@ def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
 
 
 def _from_service_home(surroundings: Surroundings) -> StoreChoice | None:
+    from ostore.places.store.service_unit import service_home  # noqa: PLC0415 - see above
+
     directives = _service(surroundings)
     home = service_home(directives, surroundings.root, surroundings.home_of)
     if home is None:
@@ -191,6 +193,8 @@ def _absolute(text: str, base: Path) -> Path:
 
 
 def _service(surroundings: Surroundings) -> list[Directive]:
+    from ostore.places.store.service_unit import service_directives  # noqa: PLC0415 - see above
+
     return service_directives(surroundings.root) if surroundings.platform == "linux" else []
 
 
@@ -237,3 +241,11 @@ def _is_directory(path: Path) -> bool:
 def _identity(path: Path) -> tuple[int, int] | None:
     status = status_of(path)
     return (status.st_dev, status.st_ino) if status else None
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Ask the disk; None for whatever cannot be asked about, such as a path behind a closed directory or with a NUL."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None

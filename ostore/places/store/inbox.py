@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from ostore.places.store.scan import LEGACY_TREE, STAGING
 from ostore.places.store.store import is_regular
 from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, remove_tree, write_file
+from ostore.streams.durable import Directory, finish_file, remove_tree, write_file, write_unfinished
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file, verified
 
 _LIVE = "live"
+# Blobs written, but still on their way to the disk: a kill may cost as much, and an import that goes on writes it anew.
+_MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
 # Digests in one line of an error; `inspect` has them all.
 _MAX_LISTED = 5
 
@@ -71,6 +74,7 @@ class StoreInbox:
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
+        self._unfinished: deque[tuple[Descriptor, int]] = deque()
         self._present: dict[Digest, Descriptor] = {}
         self._resumed: dict[Digest, Descriptor] = {}
         self._written: dict[Digest, Descriptor] = {}
@@ -82,6 +86,9 @@ class StoreInbox:
         return tuple(blob for blob in self._selection.blobs if not self._holds(blob))
 
     def close(self) -> None:
+        for _, fd in self._unfinished:
+            os.close(fd)
+        self._unfinished.clear()
         self._resources.close()
 
     def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
@@ -97,6 +104,8 @@ class StoreInbox:
         """
         selection = self._selection
         there = [blob for blob in (*selection.blobs, *selection.requires) if self._stands(blob)]
+        # The largest first: one that began last would keep a single thread busy when all others are done.
+        there.sort(key=lambda blob: -blob.size)
         if there and not trust:
             progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
         with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
@@ -124,10 +133,16 @@ class StoreInbox:
 
     def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
         """Stage one blob. Raises BlobError if the bytes are not the blob, OSError."""
-        filename = descriptor.digest.filename
-        write_file(self._transaction, filename + PART, verified(chunks, descriptor), self._place.ownership)
-        self._transaction.rename(filename + PART, self._transaction, filename)
-        self._written[descriptor.digest] = descriptor
+        fd = write_unfinished(self._transaction, descriptor.digest.filename + PART, verified(chunks, descriptor))
+        self._unfinished.append((descriptor, fd))
+        # While the next ones are written it gets to the disk by itself, and small ones get there together.
+        while len(self._unfinished) > _MAX_UNFINISHED or self._unfinished_bytes > _MAX_UNFINISHED_BYTES:
+            self._finish_oldest()
+
+    def finish_blobs(self) -> None:
+        """Put every blob written on the disk. Raises OSError."""
+        while self._unfinished:
+            self._finish_oldest()
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """
@@ -136,6 +151,7 @@ class StoreInbox:
         Raises IntegrityError unless it is what the selection promised and every blob that it names is verified, with
         the size it names; AmbiguousManifestError or FormatError for one that must not enter a store.
         """
+        self.finish_blobs()
         if self._promised.get(name) != Digest.of(raw):
             raise IntegrityError(f"manifest of {name}: not the one that was announced")
         manifest = Manifest.parse(raw)
@@ -170,6 +186,17 @@ class StoreInbox:
             ],
             unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
+
+    @property
+    def _unfinished_bytes(self) -> int:
+        return sum(blob.size for blob, _ in self._unfinished)
+
+    def _finish_oldest(self) -> None:
+        blob, fd = self._unfinished.popleft()
+        filename = blob.digest.filename
+        finish_file(fd, self._transaction.path / filename, self._place.ownership)
+        self._transaction.rename(filename + PART, self._transaction, filename)
+        self._written[blob.digest] = blob
 
     def _holds(self, blob: Descriptor) -> bool:
         for held in (self._present, self._resumed, self._written):

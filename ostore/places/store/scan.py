@@ -30,7 +30,7 @@ STAGING = ".ostore-tmp"
 _RETRIES, _RETRY_SECONDS = 3, 0.05
 # ollama server/download.go, x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at
 # fb30760: partial downloads and their parts, tensors, uploads, and what llama-quantize is told to write.
-_TEMPORARY = re.compile(
+_TEMPORARY = (
     r"sha256-[0-9a-f]{64}(-partial(-[0-9]+)?|\.tmp)|sha256-[0-9]+|(COPY|I?Q[0-9]\w*|B?F(16|32)|TQ\w+|MXFP4\w*)[0-9]+"
     r"|(split-copy|projector-metadata|compat-tensors)[0-9]+|split-gguf-.*"
 )
@@ -201,7 +201,7 @@ def blob_digest(filename: str) -> Digest | None:
 
 def is_temporary(filename: str) -> bool:
     """Whether Ollama gives such a name to an unfinished file or a working folder of its own."""
-    return _TEMPORARY.fullmatch(filename) is not None
+    return re.fullmatch(_TEMPORARY, filename) is not None
 
 
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ostore.places.store.discovery import UNIT, HomeOf, status_of
 
 # systemd's own cap on one line (systemd.syntax(7)); a whole file of that size is not configuration.
 MAX_CONFIG_BYTES = 1024 * 1024
 # systemd.unit(5), table 1: an earlier folder hides a later one.
 _UNIT_FOLDERS = tuple(f"{folder}/systemd/system" for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
-UNIT = "ollama.service"
 
 # systemd.unit(5), "Specifiers", as the system manager resolves them. Others stay as written, so that they show.
 _SPECIFIERS = {
@@ -50,10 +50,6 @@ _ENTRY = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _ENTRY_PART = re.compile(r"""'([^']*+)'?|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)|[ \t]+""", re.DOTALL)
-
-
-# Answers with the home folder of a user (a name or a number), or None.
-HomeOf = Callable[[str], Path | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +239,3 @@ def _read_config(file: Path) -> str:
     if len(raw) > MAX_CONFIG_BYTES or b"\0" in raw:
         return ""
     return raw.decode("utf-8-sig", "surrogateescape")
-
-
-def status_of(path: Path) -> os.stat_result | None:
-    """Ask the disk; None for whatever cannot be asked about, such as a path behind a closed directory or with a NUL."""
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None

@@ -100,6 +100,8 @@ class StoreSink:
                     inbox.publish(outcomes)
             except BaseException as error:
                 with contextlib.suppress(OSError):
+                    inbox.finish_blobs()
+                with contextlib.suppress(OSError):
                     workspace.clear(transaction, keep_finished=not _leaves_nothing(error))
                 raise
             with contextlib.suppress(OSError):
