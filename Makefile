@@ -16,8 +16,8 @@ help: ## list the targets
 	$(PIP) --require-hashes -r requirements/dev.txt
 	$(PIP) --no-build-isolation --no-deps -e .
 	@touch $@
-.venv/.demo: requirements/demo.txt .venv/.dev
-	$(PIP) --require-hashes -r requirements/demo.txt
+.venv/.demo .venv/.bench: .venv/.%: requirements/%.txt .venv/.dev
+	$(PIP) --require-hashes -r $<
 	@touch $@
 
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some)
@@ -39,7 +39,7 @@ coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage report
 demo: .venv/.demo ## carry a real model of 253 MB across
 	@.venv/bin/python scripts/demo.py
-bench: .venv/.demo ## measure against stock tools (ARGS="--size 500MB --where /dev/shm")
+bench: .venv/.demo .venv/.bench ## measure against stock tools (ARGS="--size 500MB --where /dev/shm")
 	@test -f .demo/gemma-3-270m-q4_k_m.gguf || .venv/bin/python scripts/demo.py
 	.venv/bin/python scripts/bench.py $(ARGS)
 lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)

@@ -1,20 +1,21 @@
 """
 Measure ostore beside the stock tools that do the same work, in turns in one run, so that ratios hold on a busy machine.
 
-    make bench                                  2 GB beside the checkout
+    make bench                                  2 GB beside the checkout, and in memory where there is room
     make bench ARGS='--size 500MB --where /dev/shm --json bench.json'
 
-Every row is a pair of commands, run A B A B …; the ratio of each pair is taken, and the median and spread printed.
+Every row is a pair of commands, run A B A B …, each from a disk at rest; the ratio of each pair is taken, and their
+median and spread printed. Rows of bytes and memory compare figures of the same two sides.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import functools
 import json
 import os
 import platform
-import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,11 +27,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import bench_data as data
+
 ROOT = Path(__file__).resolve().parent.parent
-REAL_MODEL = ROOT / ".demo" / "gemma-3-270m-q4_k_m.gguf"
-MODEL = "application/vnd.ollama.image.model"
-CONFIG = "application/vnd.docker.container.image.v1+json"
-OSTORE = (str(Path(sys.executable).with_name("ostore")),)
+BIN = Path(sys.executable).parent
+OSTORE = str(BIN / "ostore")
+PEER = str(BIN / "ollamazip")
 # Hashes files as fast as one thread can, or as all can; stock `sha256sum` is several times slower.
 HASHLIB = (
     "import concurrent.futures,hashlib,os,pathlib,sys\n"
@@ -39,25 +41,36 @@ HASHLIB = (
     "files=[p for p in pathlib.Path(sys.argv[2]).rglob('*') if p.is_file()]\n"
     "with concurrent.futures.ThreadPoolExecutor(int(sys.argv[1])) as pool: list(pool.map(one,files))\n"
 )
-# What `list` cannot do without: one walk, and every manifest read and parsed.
+# What nobody can list a store without: one walk, and every manifest read and parsed.
 WALK = (
     "import json,os,sys\n"
-    "seen=0\n"
-    "for folder,_,files in os.walk(sys.argv[1]+'/manifests'):\n"
-    "    for name in files:\n"
-    "        with open(folder+'/'+name,'rb') as file: json.loads(file.read())\n"
+    "def walk(folder):\n"
+    "    with os.scandir(folder) as entries:\n"
+    "        for entry in entries:\n"
+    "            if entry.is_dir(): walk(entry.path)\n"
+    "            else:\n"
+    "                with open(entry.path,'rb') as file: json.loads(file.read())\n"
+    "walk(sys.argv[1]+'/manifests')\n"
     "with os.scandir(sys.argv[1]+'/blobs') as entries:\n"
     "    for entry in entries: entry.stat()\n"
 )
+# Runs a command from a process that is itself small, because a child begins with the peak of its parent.
+PEAK = (
+    "import resource,subprocess,sys\n"
+    "subprocess.run(sys.argv[1:],check=True,stdout=subprocess.DEVNULL)\n"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss*1024)\n"
+)
+MEBIBYTE = 1024 * 1024
 
 
 @dataclass
 class Row:
-    """One comparison: the seconds of each side, round by round, and what the ratio of medians is to be."""
+    """One comparison: the figures of each side, round by round, and what the median of their ratios is to be."""
 
     name: str
     against: str
-    reach: float
+    reach: float | None
+    unit: str = "s"
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     note: str = ""
@@ -70,25 +83,38 @@ class Row:
     def ratio(self) -> float:
         return statistics.median(self.ratios)
 
+    def __str__(self) -> str:
+        spread = f"({min(self.ratios):.2f} to {max(self.ratios):.2f})"
+        verdict = "" if self.reach is None else "reached" if self.ratio <= self.reach else "MISSED"
+        reach = "" if self.reach is None else f"{self.reach:.2f}"
+        figures = f"{statistics.median(self.ours):.2f} / {statistics.median(self.theirs):.2f} {self.unit}"
+        return (
+            f"{self.name:<40} {self.ratio:6.3f}x {spread:<16} of {self.against:<34} {reach:>5} {verdict:<8}"
+            f"{figures:<20} {self.note}"
+        ).rstrip()
 
+
+@dataclass
 class Bench:
-    """Data, commands and rows in one folder."""
+    """One folder to work in, the choices, and the rows so far."""
 
-    def __init__(self, folder: Path, size: int, rounds: int) -> None:
-        self.folder = folder
-        self.size = size
-        self.rounds = rounds
-        self.rows: list[Row] = []
+    folder: Path
+    size: int
+    rounds: int
+    tags: int
+    large: int
+    rows: list[Row] = field(default_factory=list)
 
     def compare(
         self,
         name: str,
         against: str,
-        reach: float,
-        ours: Callable[[], None],
-        theirs: Callable[[], None],
-        clean: Callable[[], None] = lambda: None,
+        reach: float | None,
+        ours: Callable[[], object],
+        theirs: Callable[[], object],
+        clean: Callable[[], object] = lambda: None,
     ) -> Row:
+        """Time both sides in turns; the first round only warms the caches."""
         row = Row(name, against, reach)
         for number in range(self.rounds + 1):
             for times, work in ((row.ours, ours), (row.theirs, theirs)):
@@ -96,87 +122,44 @@ class Bench:
                 os.sync()
                 started = time.perf_counter()
                 work()
-                if number:  # the first round only warms the caches
+                if number:
                     times.append(time.perf_counter() - started)
         clean()
+        return self.add(row)
+
+    def figures(self, name: str, against: str, reach: float | None, unit: str, ours: float, theirs: float) -> Row:
+        """A row of two figures that do not vary."""
+        return self.add(Row(name, against, reach, unit, [ours], [theirs]))
+
+    def add(self, row: Row) -> Row:
         self.rows.append(row)
-        print(line(row), flush=True)
+        print(row, flush=True)
         return row
 
 
-def line(row: Row) -> str:
-    spread = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
-    verdict = "reached" if row.ratio <= row.reach else "missed"
-    return (
-        f"{row.name:<44} {row.ratio:5.2f}x ({spread})  of {row.against:<40} reach {row.reach:.2f}: {verdict}  "
-        f"[{statistics.median(row.ours):.2f} s / {statistics.median(row.theirs):.2f} s] {row.note}"
-    )
+def run(*command: str | Path) -> Callable[[], None]:
+    def work() -> None:
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
 
-
-def add_model(store: Path, name: str, blobs: list[tuple[str, bytes | Path]]) -> None:
-    """A model of one tag; a Path is moved in, bytes are written."""
-    folder = store / "blobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    layers = []
-    for media_type, content in blobs:
-        if isinstance(content, Path):
-            with content.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            content.rename(folder / f"sha256-{digest}")
-        else:
-            digest = hashlib.sha256(content).hexdigest()
-            (folder / f"sha256-{digest}").write_bytes(content)
-        size = (folder / f"sha256-{digest}").stat().st_size
-        layers.append({"mediaType": media_type, "digest": f"sha256:{digest}", "size": size})
-    manifest = {"schemaVersion": 2, "mediaType": "", "config": layers[0], "layers": layers[1:]}
-    path = store / "manifests/registry.ollama.ai/library" / name / "latest"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(json.dumps(manifest, separators=(",", ":")).encode() + b"\n")
-
-
-def config(number: int) -> tuple[str, bytes]:
-    return CONFIG, json.dumps({"model_format": "gguf", "model_type": f"{number}M"}).encode()
-
-
-def real_blobs(store: Path, size: int, count: int) -> None:
-    """`count` blobs of real quantised weights, together `size` bytes; each begins with another number."""
-    data = REAL_MODEL.read_bytes()
-    for number in range(count):
-        path = store.parent / "building"
-        left = size // count
-        with path.open("wb") as file:
-            file.write(number.to_bytes(8, "little"))
-            left -= 8
-            while left > 0:
-                left -= file.write(memoryview(data)[:left])
-        add_model(store, f"real{number}", [config(number), (MODEL, path)])
-
-
-def small_blobs(store: Path, tags: int) -> None:
-    """Many tags of six small blobs each."""
-    for number in range(tags):
-        blobs: list[tuple[str, bytes | Path]] = [config(number)]
-        blobs += ((MODEL, f"{number} {part}".encode() * 20) for part in range(5))
-        add_model(store, f"small{number}", blobs)
+    return work
 
 
 def shell(command: str) -> Callable[[], None]:
-    def work() -> None:
-        subprocess.run(["bash", "-o", "pipefail", "-c", command], check=True, stdout=subprocess.DEVNULL)
-
-    return work
+    return run("bash", "-o", "pipefail", "-c", command)
 
 
 def ostore(*arguments: str | Path) -> Callable[[], None]:
-    def work() -> None:
-        subprocess.run([*OSTORE, *map(str, arguments), "-q"], check=True, stdout=subprocess.DEVNULL)
-
-    return work
+    return run(OSTORE, *arguments, "-q")
 
 
 def python(code: str, *arguments: str | Path) -> Callable[[], None]:
+    return run(sys.executable, "-c", code, *arguments)
+
+
+def both(*works: Callable[[], object]) -> Callable[[], None]:
     def work() -> None:
-        subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+        for part in works:
+            part()
 
     return work
 
@@ -189,26 +172,46 @@ def remover(*paths: Path) -> Callable[[], None]:
     return work
 
 
+def peak(*command: str | Path) -> float:
+    """The most memory that a command had at any time, in MiB."""
+    told = subprocess.run([sys.executable, "-c", PEAK, *map(str, command)], check=True, capture_output=True, text=True)
+    return int(told.stdout) / MEBIBYTE
+
+
+def starting_rows(bench: Bench) -> None:
+    """What every command waits for."""
+    typer = python("import typer")
+    words = run("env", "COMP_LINE=ostore show r", OSTORE, "completion", "--help")
+    for name, ours in (
+        ("ostore --version", run(OSTORE, "--version")),
+        ("ostore --help", run(OSTORE, "--help")),
+        ("completing a command", words),
+    ):
+        bench.compare(name, "python -c 'import typer'", 1.3, ours, typer)
+
+
 def carrying_rows(bench: Bench) -> None:
-    """Export, import and verify of large models, as eight blobs and as one."""
-    cores = len(os.sched_getaffinity(0))
+    """Export, import and verify of quantised weights, as eight blobs and as one."""
     for what, count, reach in (("8 blobs", 8, 0.50), ("1 blob", 1, 0.60)):
-        store, bundle, peer = bench.folder / f"store{count}", bench.folder / "b.tar.zst", bench.folder / "peer.tar.zst"
-        real_blobs(store, bench.size, count)
-        row = bench.compare(
-            f"export, {what}", "tar | zstd -T0 -3", reach,
-            ostore("export", "--all", bundle, "--models", store),
-            shell(f"tar -C {store} -cf - . | zstd -q -T0 -3 -o {peer}"),
-            remover(bundle, peer),
-        )  # fmt: skip
-        ostore("export", "--all", bundle, "--models", store)()
-        shell(f"tar -C {store} -cf - . | zstd -q -T0 -3 -o {peer}")()
-        row.note = f"size {bundle.stat().st_size / peer.stat().st_size:.4f}x"
-        print(f"    its size: {row.note}")
+        store, bundle, peer = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "peer.tar.zst"
+        data.real_store(store, bench.size, count)
+        exporting_rows(bench, what, reach, store, bundle, peer)
         importing_rows(bench, what, bundle, peer)
         if count > 1:
-            verifying_rows(bench, store, bundle, cores)
+            verifying_rows(bench, store, bundle)
         remover(store, bundle, peer)()
+
+
+def exporting_rows(bench: Bench, what: str, reach: float | None, store: Path, bundle: Path, peer: Path) -> None:
+    ours = ostore("export", "--all", bundle, "--models", store)
+    stock = f"tar -C {store} -cf - . | zstd -q -T0 -3 -o {peer}"
+    clean = remover(bundle, peer)
+    bench.compare(f"export, {what}", "tar | zstd -T0 -3", reach, ours, shell(stock), clean)
+    bench.compare(f"export, {what}", "tar | zstd -T0 -3, sync", None, ours, shell(f"{stock} && sync {peer}"), clean)
+    both(ours, shell(stock))()
+    limit = None if reach is None else 1.01
+    sizes = (bundle.stat().st_size / 1e6, peer.stat().st_size / 1e6)
+    bench.figures(f"size of the bundle, {what}", "tar | zstd -T0 -3", limit, "MB", *sizes)
 
 
 def importing_rows(bench: Bench, what: str, bundle: Path, peer: Path) -> None:
@@ -216,49 +219,119 @@ def importing_rows(bench: Bench, what: str, bundle: Path, peer: Path) -> None:
     sums = f'cd {plain}/blobs && for f in *; do echo "${{f#sha256-}}  $f"; done | sha256sum -c --quiet'
     unpack = f"mkdir -p {plain} && tar --zstd -xf {peer} -C {plain}"
     clean = remover(other, plain)
-    importing = ostore("import", bundle, "--models", other)
-    bench.compare(
-        f"import, {what}", "tar --zstd -x, sha256sum -c", 0.35, importing, shell(f"{unpack} && {sums}"), clean
-    )
-    bench.compare(f"import, {what}", "tar --zstd -x, sync", 1.0, importing, shell(f"{unpack} && sync"), clean)
+    ours = ostore("import", bundle, "--models", other)
+    bench.compare(f"import, {what}", "tar --zstd -x, sha256sum -c", 0.35, ours, shell(f"{unpack} && {sums}"), clean)
+    bench.compare(f"import, {what}", "tar --zstd -x, sync", 1.0, ours, shell(f"{unpack} && sync"), clean)
 
 
-def verifying_rows(bench: Bench, store: Path, bundle: Path, cores: int) -> None:
-    hashing = python(HASHLIB, str(cores), store)
-    plain, peer = bench.folder / "b.tar", bench.folder / "peer.tar"
+def verifying_rows(bench: Bench, store: Path, bundle: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    hashing, with_cores = python(HASHLIB, str(cores), store), f"hashlib, {cores} threads"
     verifying = ostore("verify", "--models", store)
     bench.compare("verify", "sha256sum", 0.20, verifying, shell(f"sha256sum {store}/blobs/*"))
-    bench.compare("verify", f"hashlib, {cores} threads", 1.1, verifying, hashing)
-    there = ostore("import", bundle, "--models", store)
-    bench.compare("import, all there", f"hashlib, {cores} threads", 1.1, there, hashing)
-    trusting = ostore("import", bundle, "--trust-existing", "--models", store)
+    bench.compare("verify", with_cores, 1.1, verifying, hashing)
+    bench.compare("import, all there", with_cores, 1.1, ostore("import", bundle, "--models", store), hashing)
     bench.compare(
-        "import, all there, --trust-existing", "ostore list", 2.0, trusting, ostore("list", "--models", store)
-    )
-    tar = shell(f"tar -C {store} -cf {peer} .")
-    one_thread = python(HASHLIB, "1", store)
+        "import, all there, --trust-existing", "ostore list", 2.0,
+        ostore("import", bundle, "--trust-existing", "--models", store), ostore("list", "--models", store),
+    )  # fmt: skip
+    plain, peer = bench.folder / "b.tar", bench.folder / "peer.tar"
     bench.compare(
         "export to .tar", "tar, then hashlib in one thread", 0.9,
-        ostore("export", "--all", plain, "--models", store), lambda: (tar(), one_thread(), None)[-1],
+        ostore("export", "--all", plain, "--models", store),
+        both(shell(f"tar -C {store} -cf {peer} ."), python(HASHLIB, "1", store)),
         remover(plain, peer),
     )  # fmt: skip
 
 
-def many_rows(bench: Bench, tags: int) -> None:
+def extreme_rows(bench: Bench) -> None:
+    """One blob that does not shrink, and one that shrinks well."""
+    store, bundle, peer = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "peer.tar.zst"
+    for what, make in (("incompressible", data.noise), ("bfloat16", data.bfloat16)):
+        data.add_model(store, "extreme", [data.config(0), (data.MODEL, make(1, bench.size))])
+        exporting_rows(bench, what, None, store, bundle, peer)
+        importing_rows(bench, what, bundle, peer)
+        remover(store, bundle, peer)()
+
+
+def picking_rows(bench: Bench) -> None:
+    """One model out of fifty, in bytes read from the bundle."""
+    store, other, log = bench.folder / "store", bench.folder / "other", bench.folder / "log"
+    bundle, alone = bench.folder / "b.tar.zst", bench.folder / "alone.tar.zst"
+    data.real_store(store, bench.size, 50)
+    both(
+        ostore("export", "--all", bundle, "--models", store),
+        ostore("export", "real25", alone, "--models", store),
+        run("strace", "-f", "-yy", "-o", log, "-e", "trace=read,pread64", OSTORE,
+            "import", bundle, "--model", "real25", "--models", other, "-q"),
+    )()  # fmt: skip
+    calls = re.findall(rf"\d+<{re.escape(str(bundle))}>.*= (\d+)$", log.read_text(), re.MULTILINE)
+    bench.figures(
+        "import of one model of 50, bytes read", "a bundle of that model alone", 1.05, "MB",
+        sum(map(int, calls)) / 1e6, alone.stat().st_size / 1e6,
+    )  # fmt: skip
+    remover(store, other, bundle, alone, log)()
+
+
+def peer_rows(bench: Bench) -> None:
+    """The closest peer packs one model into each file, and verifies only if told."""
+    store, ours, theirs = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "b.ollamazip"
+    other, plain = bench.folder / "other", bench.folder / "plain"
+    data.real_store(store, bench.size, 1)
+    exporting = ostore("export", "real0", ours, "--models", store)
+    packing = run("env", f"OLLAMA_MODELS={store}", PEER, "pack", "real0:latest", "-o", theirs)
+    bench.compare("export", "ollamazip pack", 1.0, exporting, packing, remover(ours, theirs))
+    both(exporting, packing)()
+    importing = ostore("import", ours, "--models", other)
+    unpacking = run("env", f"OLLAMA_MODELS={plain}", PEER, "unpack", theirs)
+    clean = both(remover(other, plain), functools.partial(os.makedirs, plain / "blobs"))
+    bench.compare("import", "ollamazip unpack, unverified", 1.0, importing, unpacking, clean)
+    remover(store, ours, theirs, other, plain)()
+
+
+def many_rows(bench: Bench) -> None:
+    """A store of many tags: what looks at all of it, in time and in memory."""
     store = bench.folder / "many"
-    small_blobs(store, tags)
-    bench.compare(
-        f"list, {tags} tags", "os.walk, json.loads", 2.0, ostore("list", "--models", store), python(WALK, store)
-    )
+    data.small_store(store, bench.tags)
+    walking = python(WALK, store)
+    for what, arguments in (
+        ("list", ("list",)),
+        ("du", ("du",)),
+        ("doctor", ("doctor",)),
+        ("gc, the plan", ("gc", "--dry-run")),
+    ):
+        name = f"{what}, {bench.tags} tags"
+        bench.compare(name, "scandir, json.loads", 2.0, ostore(*arguments, "--models", store), walking)
+        memory = peak(OSTORE, *arguments, "--models", store, "-q")
+        bench.figures(f"{name}, memory", "150 MiB", 1.0, "MiB", memory, 150)
     remover(store)()
 
 
-def starting_rows(bench: Bench) -> None:
-    typer = python("import typer")
-    for arguments in (("--version",), ("--help",)):
-        bench.compare(
-            f"ostore {arguments[0]}", "python -c 'import typer'", 1.3, shell(" ".join((*OSTORE, *arguments))), typer
-        )
+def memory_rows(bench: Bench) -> None:
+    """Peak memory does not grow with a blob."""
+    store, bundle, other = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "other"
+    peaks: dict[str, list[float]] = {"export": [], "import": [], "verify": []}
+    for size in (10**9, bench.large):
+        data.add_model(store, "zeros", [data.config(0), (data.MODEL, size)])
+        peaks["export"].append(peak(OSTORE, "export", "zeros", bundle, "--models", store, "-q"))
+        peaks["verify"].append(peak(OSTORE, "verify", "--models", store, "-q"))
+        remover(store)()
+        peaks["import"].append(peak(OSTORE, "import", bundle, "--models", other, "-q"))
+        remover(other, bundle)()
+    for name, (small, large) in peaks.items():
+        bench.figures(f"{name}, memory, {bench.large / 1e9:.0f} GB", "128 MiB", 1.0, "MiB", large, 128)
+        bench.figures(f"{name}, memory, growth from 1 GB", "8 MiB", 1.0, "MiB", large - small, 8)
+
+
+GROUPS: dict[str, Callable[[Bench], None]] = {
+    "starting": starting_rows,
+    "carrying": carrying_rows,
+    "extreme": extreme_rows,
+    "picking": picking_rows,
+    "peer": peer_rows,
+    "many": many_rows,
+    "memory": memory_rows,
+}
 
 
 def parse_size(text: str) -> int:
@@ -274,34 +347,33 @@ def work_folder(where: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def places(size: int) -> list[Path]:
+    """Beside the checkout, and in memory if what a row needs at once takes less than half of it."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8 * size
+    return [*([memory] if roomy else []), ROOT]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--size", type=parse_size, default=parse_size("2GB"), help="bytes of weights, for example 500MB"
-    )
-    parser.add_argument("--where", type=Path, action="append", help="folder to work in; may be repeated")
+    parser.add_argument("--size", type=parse_size, default="2GB", help="bytes of weights, for example 500MB")
+    parser.add_argument("--where", type=Path, action="append", metavar="DIR", help="folder to work in; may be repeated")
+    parser.add_argument("--json", type=Path, dest="output", metavar="FILE")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tags", type=int, default=10_000)
-    parser.add_argument("--rows", default="", help="only rows whose group begins so: carrying, many, starting")
-    parser.add_argument("--json", type=Path, dest="output")
+    parser.add_argument("--large", type=parse_size, default="8GB", help="bytes of the blob of the memory rows")
+    parser.add_argument("--rows", default=",".join(GROUPS), help="groups of rows; all are the default")
     options = parser.parse_args()
-    random.seed(1)
-    if not REAL_MODEL.exists():
+    if not data.REAL_MODEL.exists():
         sys.exit("the real model is not there yet: run `make demo` once")
-    groups: dict[str, Callable[[Bench], None]] = {
-        "starting": starting_rows,
-        "carrying": carrying_rows,
-        "many": lambda bench: many_rows(bench, options.tags),
-    }
     results = {}
     print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-    for where in options.where or [ROOT]:
+    for where in options.where or places(options.size):
         print(f"\nin {where}: {options.size / 1e9:.1f} GB, {options.rounds} rounds")
         with work_folder(where) as folder:
-            bench = Bench(folder, options.size, options.rounds)
-            for name, rows in groups.items():
-                if name.startswith(options.rows):
-                    rows(bench)
+            bench = Bench(folder, options.size, options.rounds, options.tags, options.large)
+            for group in options.rows.split(","):
+                GROUPS[group](bench)
             results[str(where)] = [{**asdict(row), "ratio": row.ratio} for row in bench.rows]
     if options.output:
         options.output.write_text(json.dumps(results, indent=2) + "\n")

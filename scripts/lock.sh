@@ -13,10 +13,11 @@ lock() {
         --output-file "requirements/$name.txt" "$@" pyproject.toml "requirements/$name.in" >/dev/null
 }
 
-# dev and demo share one .venv, so both take the versions of run.
+# dev, demo and bench share one .venv, so all take the versions of run.
 lock run "$@"
 lock dev --constraint requirements/run.txt "$@"
 lock demo --constraint requirements/run.txt "$@"
+lock bench --constraint requirements/run.txt "$@"
 
 # A lock must install from any package index.
 if grep -n '://' requirements/*.txt; then

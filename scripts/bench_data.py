@@ -1,0 +1,92 @@
+"""Stores for `scripts/bench.py`: real weights many times over, and the two extremes of what weights can be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+REAL_MODEL = Path(__file__).resolve().parent.parent / ".demo" / "gemma-3-270m-q4_k_m.gguf"
+MODEL = "application/vnd.ollama.image.model"
+CONFIG = "application/vnd.docker.container.image.v1+json"
+_PIECE = 8 * 1024 * 1024
+
+
+def real_store(store: Path, size: int, count: int) -> None:
+    """`count` models of quantised weights, together `size` bytes; each blob begins with another number."""
+    for number in range(count):
+        add_model(store, f"real{number}", [config(number), (MODEL, real_weights(number, size // count))])
+
+
+def real_weights(number: int, size: int) -> Iterator[bytes]:
+    yield number.to_bytes(8, "little")
+    yield from _repeated(REAL_MODEL.read_bytes(), size - 8)
+
+
+def noise(number: int, size: int) -> Iterator[bytes]:
+    """Bytes that do not shrink at all, as encrypted or already compressed weights would be."""
+    yield number.to_bytes(8, "little")
+    yield from _repeated(random.Random(number).randbytes(_PIECE * 4), size - 8)
+
+
+def bfloat16(number: int, size: int) -> Iterator[bytes]:
+    """Weights as they are trained: normal numbers whose upper byte is nearly always one of a few."""
+    source = random.Random(number)
+    values = [struct.pack("<f", source.gauss(0, 0.02))[2:] for _ in range(_PIECE // 2)]
+    yield number.to_bytes(8, "little")
+    yield from _repeated(b"".join(values), size - 8)
+
+
+def small_store(store: Path, tags: int) -> None:
+    """Many tags of six small blobs each, none of them shared."""
+    for number in range(tags):
+        layers = ((MODEL, [f"{number} {part}".encode() * 20]) for part in range(5))
+        add_model(store, f"small{number}", [config(number), *layers])
+
+
+def config(number: int) -> tuple[str, Iterable[bytes]]:
+    return CONFIG, [json.dumps({"model_format": "gguf", "model_type": f"{number}M"}).encode()]
+
+
+def add_model(store: Path, name: str, blobs: list[tuple[str, Iterable[bytes] | int]]) -> str:
+    """A model of one tag; a number stands for a blob of so many zeros. Gives the digest of the last blob."""
+    folder = store / "blobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    layers, digest = [], ""
+    for media_type, content in blobs:
+        building = folder / "building"
+        digest, size = _write_hole(building, content) if isinstance(content, int) else _write(building, content)
+        building.rename(folder / f"sha256-{digest}")
+        layers.append({"mediaType": media_type, "digest": f"sha256:{digest}", "size": size})
+    manifest = {"schemaVersion": 2, "mediaType": "", "config": layers[0], "layers": layers[1:]}
+    path = store / "manifests/registry.ollama.ai/library" / name / "latest"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(json.dumps(manifest, separators=(",", ":")).encode() + b"\n")
+    return digest
+
+
+def _write(path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:
+    hasher, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for piece in pieces:
+            hasher.update(piece)
+            size += file.write(piece)
+    return hasher.hexdigest(), size
+
+
+def _write_hole(path: Path, size: int) -> tuple[str, int]:
+    with path.open("wb") as file:
+        file.truncate(size)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), size
+
+
+def _repeated(data: bytes, size: int) -> Iterator[bytes]:
+    view = memoryview(data)
+    while size > 0:
+        for start in range(0, min(len(data), size), _PIECE):
+            yield bytes(view[start : min(start + _PIECE, size)])
+        size -= len(data)
