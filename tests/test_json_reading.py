@@ -55,7 +55,7 @@ NOT_JSON = {
 def plain(value: Any) -> Any:  # noqa: ANN401 - JSON is any value
     """What Go's reading says, as Python says it."""
     if isinstance(value, GoObject):
-        return {key: plain(member) for key, member in value.members.items()}
+        return {key: plain(member) for key, member in value.items()}
     return [plain(entry) for entry in value] if isinstance(value, list) else value
 
 

@@ -211,7 +211,7 @@ class _ManifestReader:
         return tuple(self._digest(entry.get("digest"), "manifests") for entry in entries)
 
     def _descriptor(self, value: Any, where: str) -> Descriptor:  # noqa: ANN401
-        members = self._object(value, where).members
+        members = self._object(value, where)
         size = members.get("size")
         # Not isinstance: True is no size.
         if type(size) is not int or not 0 <= size <= _MAX_SIZE:
