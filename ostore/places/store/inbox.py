@@ -20,8 +20,8 @@ from ostore.formats.errors import DamagedStoreError, IntegrityError, NotFoundErr
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
+from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
 from ostore.places.store.publication import Publication, StagedManifest
-from ostore.places.store.scan import LEGACY_TREE, STAGING
 from ostore.places.store.store import is_regular
 from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
 from ostore.streams.chunks import Chunk

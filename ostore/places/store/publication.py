@@ -24,8 +24,9 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
+from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.references import mentioned_by
-from ostore.places.store.scan import LEGACY_TREE, find_manifests, read_small_file
+from ostore.places.store.scan import read_small_file
 from ostore.places.store.workspace import PIN, Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, write_file

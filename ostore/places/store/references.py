@@ -19,17 +19,8 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
-from ostore.places.store.scan import (
-    COMING_TREE,
-    LEGACY_TREE,
-    ManifestEntry,
-    ManifestScan,
-    Unreadable,
-    blob_digest,
-    find_manifests,
-    read_small_file,
-    scan_manifests,
-)
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, find_manifests
+from ostore.places.store.scan import ManifestScan, Unreadable, blob_digest, read_small_file, scan_manifests
 from ostore.places.store.store import blob_filenames
 
 # A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).

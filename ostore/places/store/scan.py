@@ -8,24 +8,17 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
-from ostore.formats.name import DEFAULT_HOST, ModelName
+from ostore.formats.name import ModelName
+from ostore.places.store.manifest_tree import ManifestEntry
 from ostore.streams.chunks import read_full
 
-# ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
-_DEPTH = 4
-LEGACY_TREE = "manifests"
-# Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.
-COMING_TREE = "manifests-v2"
-_COMING_DEFAULT_HOST = "ollama.com"
-# Where a manifests/ on a disk of its own has its staged files (docs/threats.md); not at a depth that Ollama looks at.
-STAGING = ".ostore-tmp"
 # The server rewrites manifests in place, so one that does not parse may just be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
 # ollama server/download.go, x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at
@@ -78,30 +71,6 @@ class ManifestScan:
         return {digest: tuple(names) for digest, names in users.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
-    """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
-
-    path: str
-    relative: str
-    tree: str
-    name: ModelName | None
-
-
-@dataclass(slots=True)
-class _Found:
-    entries: list[ManifestEntry] = field(default_factory=list)
-    strays: list[str] = field(default_factory=list)
-
-
-def find_manifests(root: Path) -> tuple[list[ManifestEntry], list[str]]:
-    """Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing."""
-    found = _Found()
-    for tree in (LEGACY_TREE, COMING_TREE):
-        _walk(str(root / tree), (tree,), found)
-    return found.entries, found.strays
-
-
 def scan_manifests(entries: Iterable[ManifestEntry], strays: Iterable[str] = ()) -> ManifestScan:
     """Read manifests. A bad one is a finding, not an error."""
     models, failures = _read_all(entries)
@@ -129,40 +98,6 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
         return read_full(fd, min(status.st_size, limit) + 1), status
     finally:
         os.close(fd)
-
-
-def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        path = (*parts, entry.name)
-        if len(path) > _DEPTH:
-            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path)))
-        elif _is_directory(entry):
-            if path != (LEGACY_TREE, STAGING):
-                _walk(entry.path, path, found)
-        else:
-            found.strays.append("/".join(path))
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _name(path: tuple[str, ...]) -> ModelName | None:
-    tree, host, *rest = path
-    if tree == COMING_TREE and host == _COMING_DEFAULT_HOST:
-        host = DEFAULT_HOST
-    try:
-        return ModelName(host, *rest)
-    except OstoreError:
-        return None
 
 
 def _read_all(entries: Iterable[ManifestEntry]) -> tuple[list[StoredModel], list[tuple[ManifestEntry, str]]]:

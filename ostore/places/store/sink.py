@@ -22,7 +22,8 @@ from ostore.formats.name import ModelName
 from ostore.formats.selection import SelectedModel, Selection, refuse_twins
 from ostore.places.store import workspace
 from ostore.places.store.inbox import Outcome, Received, StoreInbox
-from ostore.places.store.scan import LEGACY_TREE, find_manifests, read_small_file
+from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
+from ostore.places.store.scan import read_small_file
 from ostore.places.store.store import LocalStore
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, Ownership

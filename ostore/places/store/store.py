@@ -22,16 +22,8 @@ from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.scan import (
-    COMING_TREE,
-    ManifestScan,
-    StoredModel,
-    blob_digest,
-    find_blobs,
-    find_manifests,
-    is_temporary,
-    scan_manifests,
-)
+from ostore.places.store.manifest_tree import COMING_TREE, find_manifests
+from ostore.places.store.scan import ManifestScan, StoredModel, blob_digest, find_blobs, is_temporary, scan_manifests
 from ostore.streams.chunks import Chunk, read_chunks, read_full
 from ostore.streams.durable import Directory, naming
 

@@ -1,0 +1,77 @@
+"""Where manifests lie in a store: found by listing folders alone, so that nothing else need be imported for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ostore.formats.errors import OstoreError
+from ostore.formats.name import DEFAULT_HOST, ModelName
+
+# ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
+_DEPTH = 4
+LEGACY_TREE = "manifests"
+# Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.
+COMING_TREE = "manifests-v2"
+_COMING_DEFAULT_HOST = "ollama.com"
+# Where a manifests/ on a disk of its own has its staged files (docs/threats.md); not at a depth that Ollama looks at.
+STAGING = ".ostore-tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
+
+    path: str
+    relative: str
+    tree: str
+    name: ModelName | None
+
+
+@dataclass(slots=True)
+class _Found:
+    entries: list[ManifestEntry] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+
+
+def find_manifests(root: Path) -> tuple[list[ManifestEntry], list[str]]:
+    """Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing."""
+    found = _Found()
+    for tree in (LEGACY_TREE, COMING_TREE):
+        _walk(str(root / tree), (tree,), found)
+    return found.entries, found.strays
+
+
+def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        path = (*parts, entry.name)
+        if len(path) > _DEPTH:
+            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path)))
+        elif _is_directory(entry):
+            if path != (LEGACY_TREE, STAGING):
+                _walk(entry.path, path, found)
+        else:
+            found.strays.append("/".join(path))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _name(path: tuple[str, ...]) -> ModelName | None:
+    tree, host, *rest = path
+    if tree == COMING_TREE and host == _COMING_DEFAULT_HOST:
+        host = DEFAULT_HOST
+    try:
+        return ModelName(host, *rest)
+    except OstoreError:
+        return None
