@@ -39,6 +39,10 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command. Every outcome but a bug ends in an exit code; so does a bug, unless OSTORE_DEBUG is set."""
     try:
+        if list(arguments[:1]) == ["_complete"]:
+            from ostore.cli.completion import answer
+
+            answer(arguments[1:])
         code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
         close_quietly()
     except (KeyboardInterrupt, typer.Abort):
@@ -96,7 +100,7 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 def _message(error: Exception) -> str:
     if isinstance(error, _ArgumentError):
-        return str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        return str(getattr(error, "format_message", error.__str__)()).replace("\n\t", " ").rstrip(".")
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         return one_line(f"{where}{error.strerror or error}")

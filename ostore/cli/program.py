@@ -23,6 +23,7 @@ COMMANDS = {
     "import": ("carrying", "Put the models of bundles into the store."),
     "inspect": ("looking", "Say what a bundle holds, from its index alone."),
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
+    "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
 ALIASES = {"ls": "list"}
 
@@ -37,7 +38,7 @@ class _Commands(MutableMapping[str, Any]):
         name = ALIASES.get(name, name)
         if name not in self._made:
             group = importlib.import_module(f"ostore.cli.{COMMANDS[name][0]}").app
-            self._made |= typer.main.get_group(group).commands
+            self._made[name] = _made(group, name)
         return self._made[name]
 
     def __setitem__(self, name: str, command: Any) -> None:  # noqa: ANN401
@@ -51,6 +52,14 @@ class _Commands(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(COMMANDS)
+
+
+def _made(group: typer.Typer, name: str) -> Any:  # noqa: ANN401
+    """One command of a group, as typer's get_group would make it, without the others."""
+    for command in group.registered_commands:
+        if command.callback and name == (command.name or typer.main.get_command_name(command.callback.__name__)):
+            return typer.main.get_command_from_info(command, pretty_exceptions_short=False, rich_markup_mode=None)
+    raise LookupError(name)
 
 
 class _Program(TyperGroup):

@@ -1,0 +1,193 @@
+"""What TAB offers, whichever shell asks: the scripts in shells/ only pass the words on and show the answer.
+
+A shell asks `ostore _complete =WORD [WORD BEFORE]...` and gets lines: first which paths it should offer as well
+(`files`, `folders` or `none`), then one a candidate, with what it means behind a tab. All is derived from what typer
+knows of a command, so a new command completes by being one. Nothing is opened, and what fails offers nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperOption
+
+from ostore.cli.options import examples, group
+from ostore.cli.program import COMMANDS
+from ostore.cli.program import app as program
+from ostore.cli.text import one_line, say
+from ostore.formats.errors import OstoreError
+
+Paths = Literal["files", "folders", "none"]
+# What a shell inserts, and what it means; the name of a model means itself.
+Candidate = tuple[str, str]
+Answer = tuple[Paths, Iterable[Candidate]]
+
+# What the words of a metavar such as `[MODEL|BUNDLE]...` stand for; any other word stands for nothing known.
+_MODELS = frozenset({"MODEL", "PATTERN"})
+_PATHS: dict[str, Paths] = {
+    "BUNDLE": "files",
+    "DEST": "files",
+    "DIR": "folders",
+    "FILE": "files",
+    "PATH": "files",
+    "SOURCE": "files",
+}
+# typer adds it to every command on its own.
+_HELP = (("--help", "Show this message and exit."), ("-h", "Show this message and exit."))
+_NOTHING: Answer = ("none", ())
+
+
+class Shell(enum.StrEnum):
+    """The shells there is a script for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+app = group()
+
+
+@app.command(
+    epilog=examples(
+        "source <(ostore completion bash)              # in ~/.bashrc",
+        "source <(ostore completion zsh)               # in ~/.zshrc, after compinit",
+        "ostore completion fish | source               # in ~/.config/fish/config.fish",
+        "ostore completion powershell | Out-String | Invoke-Expression   # in $PROFILE",
+    )
+)
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")]) -> None:
+    """Print the script that lets a shell complete commands, options and models."""
+    from importlib import resources
+
+    script = resources.files("ostore.cli").joinpath("shells", f"ostore.{shell.value}")
+    say(script.read_text("utf-8").rstrip("\n"))
+
+
+def answer(arguments: Sequence[str]) -> NoReturn:
+    """Tell a shell what it asked for: `=WORD`, the word at the cursor, and the words between `ostore` and it."""
+    # Marked, because PowerShell before 7.3 drops an argument that is empty.
+    word = arguments[0].removeprefix("=") if arguments else ""
+    paths, candidates = complete(arguments[1:], word)
+    lines = (f"{text}\t{one_line(meaning)}" if meaning else text for text, meaning in candidates)
+    sys.stdout.write("\n".join((paths, *lines)) + "\n")
+    sys.stdout.flush()
+    # A person waits, and taking the interpreter apart takes a tenth of the time.
+    os._exit(0)
+
+
+def complete(before: Sequence[str], word: str) -> Answer:
+    """What may stand in the place of `word`, which is the beginning of every candidate."""
+    commands = typer.main.get_group(program)
+    if before:
+        command = commands.commands.get(before[0])
+        paths, candidates = _of_command(command, before[1:], word) if isinstance(command, TyperCommand) else _NOTHING
+    elif word.startswith("-"):
+        paths, candidates = "none", _spellings(option for option in commands.params if isinstance(option, TyperOption))
+    else:
+        paths, candidates = "none", ((name, summary) for name, (_, summary) in COMMANDS.items())
+    return paths, [candidate for candidate in candidates if candidate[0].startswith(word)]
+
+
+@dataclass(slots=True)
+class _Typed:
+    """What the words before the cursor say; `awaiting` is an option whose value comes next."""
+
+    awaiting: TyperOption | None = None
+    models: str | None = None
+    arguments: int = 0
+    options_ended: bool = False
+
+
+def _of_command(command: TyperCommand, before: Sequence[str], word: str) -> Answer:
+    options = {
+        spelling: option
+        for option in command.params
+        if isinstance(option, TyperOption) and not option.hidden
+        for spelling in (*option.opts, *option.secondary_opts)
+    }
+    typed = _read(before, options)
+    if typed.awaiting:
+        return _values(typed.awaiting, word, typed.models)
+    if word.startswith("-") and not typed.options_ended:
+        name, assigned, value = word.partition("=")
+        if not assigned:
+            return "none", _spellings(options.values())
+        option = _with_value(options, name)
+        paths, values = _values(option, value, typed.models) if option else _NOTHING
+        return paths, ((f"{name}={text}", meaning) for text, meaning in values)
+    argument = _argument(command, typed.arguments)
+    return _values(argument, word, typed.models) if argument else _NOTHING
+
+
+def _read(before: Iterable[str], options: dict[str, TyperOption]) -> _Typed:
+    typed, words = _Typed(), iter(before)
+    for word in words:
+        name, assigned, value = word.partition("=")
+        if word == "--":
+            typed.options_ended = True
+            typed.arguments += len(list(words))
+        elif word == "-" or not word.startswith("-"):
+            typed.arguments += 1
+        elif option := _with_value(options, name):
+            said = value if assigned else next(words, None)
+            typed.awaiting = option if said is None else None
+            typed.models = said if name == "--models" else typed.models
+    return typed
+
+
+def _with_value(options: dict[str, TyperOption], name: str) -> TyperOption | None:
+    option = options.get(name)
+    return option if option and not option.is_flag and not option.count else None
+
+
+def _argument(command: TyperCommand, place: int) -> TyperArgument | None:
+    """The argument that the next word belongs to, after `place` words."""
+    for argument in command.params:
+        if isinstance(argument, TyperArgument):
+            if argument.nargs < 0 or place < argument.nargs:
+                return argument
+            place -= argument.nargs
+    return None
+
+
+def _values(parameter: TyperArgument | TyperOption, word: str, models: str | None) -> Answer:
+    choices = getattr(parameter.type, "choices", None)
+    if choices:
+        return "none", [(str(choice), "") for choice in choices]
+    words = re.findall("[A-Z]+", parameter.metavar or (parameter.name or "").upper())
+    paths: Paths = next((_PATHS[word] for word in words if word in _PATHS), "none")
+    return paths, _models(word, models) if _MODELS.intersection(words) else ()
+
+
+def _models(word: str, models: str | None) -> Iterator[Candidate]:
+    """Every name in the store, short, or in full where only that begins with what is typed. Only valid names are."""
+    from ostore.places.store.manifest_tree import find_manifests
+    from ostore.settings import choose_store
+
+    try:
+        # The words are as typed: no shell has put in yet what these stand for.
+        flag = None if models is None else Path(os.path.expandvars(models)).expanduser()
+        entries, _ = find_manifests(choose_store(flag).path)
+    except (OstoreError, OSError, RuntimeError):  # the last for a ~ of nobody
+        return
+    names = dict.fromkeys(entry.name for entry in entries if entry.name)
+    for name in names:
+        yield str(name) if str(name).startswith(word) else name.full, ""
+
+
+def _spellings(options: Iterable[TyperOption]) -> Iterator[Candidate]:
+    """Every spelling of some options, and of help, once; long ones first."""
+    known = {spelling: option.help or "" for option in options for spelling in (*option.opts, *option.secondary_opts)}
+    return iter(
+        sorted({**known, **dict(_HELP)}.items(), key=lambda candidate: (not candidate[0].startswith("--"), candidate))
+    )
