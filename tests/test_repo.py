@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import ostore
 from ostore.cli import exit_codes
 from ostore.formats import errors
-from tests.support import OSTORE
+from tests.support import OSTORE, Store
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ostore"
@@ -284,6 +285,24 @@ def test_a_command_that_does_nothing_loads_nothing_heavy(arguments: list[str]) -
     assert not HEAVY & set(modules)
     # The other commands are not even made.
     assert len({"ostore.cli.looking", "ostore.cli.carrying"} & set(modules)) == (arguments[-2:-1] != [])
+
+
+@pytest.mark.parametrize("words", [["="], ["=--", "export"], ["=ti", "verify", "-q"]], ids=" ".join)
+def test_completing_loads_nothing_but_what_names_need(words: list[str], store: Store) -> None:
+    # It ends without unwinding, so what was loaded is told from the place where it ends.
+    code = "import json, os, sys; os._exit = lambda code: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    told = subprocess.run(
+        [sys.executable, "-c", code + RUN, "_complete", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OLLAMA_MODELS": str(store.root)},
+    )
+    modules = set(json.loads(told.stderr.splitlines()[0]))
+    assert len(told.stdout.splitlines()) > 2
+    assert not modules & (HEAVY | {"hashlib", "importlib.resources", "platformdirs", "sqlite3"})
+    assert not [name for name in modules if name.startswith(("ostore.api", "ostore.operations", "ostore.streams"))]
+    assert {"ostore.formats.manifest", "ostore.places.store.scan"}.isdisjoint(modules)
 
 
 def test_importing_the_library_loads_nothing_that_is_not_used() -> None:

@@ -16,6 +16,8 @@ _ostore() {
     # Readline replaces the last piece alone, and nothing of a piece that is a break; what stands before is cut off.
     [[ $piece != [:=]* ]] || cut=$word
 
+    unset 'words[0]'
+
     # Words are as typed, and never evaluated: quotes and backslashes are left out.
     mapfile -t told < <(
         command ostore _complete "=${word//[\\\"\']/}" "${words[@]//[\\\"\']/}" 2>/dev/null

@@ -6,14 +6,14 @@ function __ostore_complete
     set -l before (commandline -opc)
     set -l told (command ostore _complete "=$word" $before[2..] 2>/dev/null)
     or return
-    printf '%s\n' $told[2..]
+    string join \n -- $told[2..]
     set -l option (string match -r '^--[^=]*=' -- $word)
     set -l path (string replace -- "$option" '' $word)
     switch $told[1]
         case files
-            printf "$option%s\n" (__fish_complete_path $path)
+            string join \n -- "$option"(__fish_complete_path $path)
         case folders
-            printf "$option%s\n" (__fish_complete_directories $path '')
+            string join \n -- "$option"(__fish_complete_directories $path '')
     end
 end
 
