@@ -186,8 +186,6 @@ def _models(word: str, models: str | None) -> Iterator[Candidate]:
 
 
 def _spellings(options: Iterable[TyperOption]) -> Iterator[Candidate]:
-    """Every spelling of some options, and of help, once; long ones first."""
+    """Every spelling of some options once, in the order of the help, and help itself."""
     known = {spelling: option.help or "" for option in options for spelling in (*option.opts, *option.secondary_opts)}
-    return iter(
-        sorted({**known, **dict(_HELP)}.items(), key=lambda candidate: (not candidate[0].startswith("--"), candidate))
-    )
+    yield from {**known, **dict(_HELP)}.items()

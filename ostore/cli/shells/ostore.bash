@@ -15,7 +15,6 @@ _ostore() {
     done
     # Readline replaces the last piece alone, and nothing of a piece that is a break; what stands before is cut off.
     [[ $piece != [:=]* ]] || cut=$word
-
     unset 'words[0]'
 
     # Words are as typed, and never evaluated: quotes and backslashes are left out.
