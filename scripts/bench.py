@@ -181,11 +181,11 @@ def peak(*command: str | Path) -> float:
 def starting_rows(bench: Bench) -> None:
     """What every command waits for."""
     typer = python("import typer")
-    words = run("env", "COMP_LINE=ostore show r", OSTORE, "completion", "--help")
     for name, ours in (
         ("ostore --version", run(OSTORE, "--version")),
         ("ostore --help", run(OSTORE, "--help")),
-        ("completing a command", words),
+        ("completing a command", run(OSTORE, "_complete", "=ex")),
+        ("completing a model", run(OSTORE, "_complete", "=r", "show", "--models", str(bench.folder))),
     ):
         bench.compare(name, "python -c 'import typer'", 1.3, ours, typer)
 
