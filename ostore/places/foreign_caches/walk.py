@@ -1,0 +1,177 @@
+"""
+How files of models are found in the folders of other programs: by name and place, with one listing a folder.
+
+Nothing is opened but folders. Folders behind links are not entered, so there are no loops; links to files count as the
+file that they lead to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.places.foreign_caches.candidates import (
+    Candidate,
+    ForeignPlace,
+    FoundFiles,
+    PlaceKind,
+    UnreadableFolder,
+    each_once,
+)
+
+# A file of a cached repository is at depth five or six below the cache, one of LM Studio at three.
+MAX_DEPTH = 12
+# Hub documentation, "Hub Local Cache": blobs of models--ORG--REPO are named by their ETag, which is the SHA-256 of a
+# file in LFS and the SHA-1 that Git gives any other. Files that are still loaded have a suffix.
+_REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
+_ETAG = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_SHA256_DIGITS = 64
+# huggingface_hub 2.4, utils/_shared_blobs.py: CACHE/blobs/<two digits>/<Xet hash>, to which the blobs of repositories
+# are links. That hash has 64 digits too, and is no SHA-256.
+_SHARED_FOLDER = re.compile(r"[0-9a-f]{2}")
+# In a repository: pointers to commits, and what is known not to exist. Beside repositories: locks.
+_NOT_IN_REPOSITORIES = frozenset({"refs", ".no_exist"})
+_NEVER = frozenset({".locks", ".ostore", ".git"})
+# ollama manifest/paths.go at fb30760: what lies beside blobs/ in a store; thousands of small files.
+_BESIDE_BLOBS = frozenset({"manifests", "manifests-v2"})
+_WEIGHTS = ".gguf"
+_BLOCK = 512
+
+
+def find_files(places: Iterable[ForeignPlace]) -> FoundFiles:
+    """
+    Every file in these places that may hold a blob; a place that is not there holds nothing.
+
+    That is, whosever place it is: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
+    named `*.gguf`, at most 12 folders deep.
+    """
+    found = _Found()
+    for place in places:
+        found.walk(place)
+    found.unreadable.sort(key=lambda folder: folder.path)
+    return FoundFiles(each_once(found.candidates), tuple(dict.fromkeys(found.unreadable)))
+
+
+def recognise(folder: Path) -> ForeignPlace:
+    """What a folder is, going by what lies directly in it. Raises OSError if it cannot be listed."""
+    with os.scandir(folder) as listing:
+        names = {entry.name for entry in listing}
+    if "blobs" in names and names & _BESIDE_BLOBS:
+        return ForeignPlace(PlaceKind.STORE, folder)
+    if any(map(_REPOSITORY.fullmatch, names)):
+        return ForeignPlace(PlaceKind.HUGGING_FACE, folder)
+    return ForeignPlace(PlaceKind.FOLDER, folder)
+
+
+@dataclass(slots=True)
+class _Found:
+    candidates: list[Candidate] = field(default_factory=list)
+    unreadable: list[UnreadableFolder] = field(default_factory=list)
+
+    def walk(self, place: ForeignPlace) -> None:
+        # What a file's name means depends on the two folders around it, so those around the place count as well.
+        above = place.path.parts[-2:]
+        pending = [(str(place.path), above)]
+        while pending:
+            folder, parts = pending.pop()
+            if len(parts) - len(above) > MAX_DEPTH:
+                self.unreadable.append(UnreadableFolder(folder, f"more than {MAX_DEPTH} folders deep"))
+            else:
+                # The last is taken first.
+                pending += reversed(self._look_into(folder, parts, place.kind))
+
+    def _look_into(self, folder: str, parts: tuple[str, ...], kind: PlaceKind) -> list[tuple[str, tuple[str, ...]]]:
+        """Take the files of one folder; gives the folders in it that are to be entered."""
+        listing = self._listing(folder)
+        names = {entry.name for entry in listing}
+        promise_of = _promises_in(parts)
+        folders = []
+        for entry in listing:
+            if entry.is_dir(follow_symlinks=False):
+                if _is_entered(entry.name, names, parts):
+                    folders.append((entry.path, (*parts, entry.name)))
+            elif (promise := promise_of(entry.name)) is not None:
+                self._add(entry.path, kind, promise.digest)
+        return folders
+
+    def _listing(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as listing:
+                return sorted(listing, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            self.unreadable.append(UnreadableFolder(folder, error.strerror or str(error)))
+            return []
+
+    def _add(self, path: str, kind: PlaceKind, digest: Digest | None) -> None:
+        try:
+            # Not the status that scandir has at hand: on Windows that lacks device and inode.
+            status = os.stat(path)  # noqa: PTH116 - a Path for each of 60,000 files takes longer than asking
+        except FileNotFoundError:
+            # Gone meanwhile, or a link that leads nowhere.
+            return
+        except OSError as error:
+            self.unreadable.append(UnreadableFolder(path, error.strerror or str(error)))
+            return
+        if stat.S_ISREG(status.st_mode):
+            allocated = status.st_blocks * _BLOCK if hasattr(status, "st_blocks") else status.st_size
+            self.candidates.append(
+                Candidate(path, kind, status.st_size, allocated, status.st_dev, status.st_ino, digest)
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """A file of a model; `digest` is what its name says of its bytes, None if nothing."""
+
+    digest: Digest | None = None
+
+
+_UNNAMED = _Promise()
+
+
+def _is_entered(name: str, names: Collection[str], parts: tuple[str, ...]) -> bool:
+    if name in _NEVER or (name in _BESIDE_BLOBS and "blobs" in names):
+        return False
+    return not (name in _NOT_IN_REPOSITORIES and _is_repository(parts[-1:]))
+
+
+def _promises_in(parts: tuple[str, ...]) -> Callable[[str], _Promise | None]:
+    """How names in a folder are understood; for what is no file of a model there is no promise."""
+    if any(_is_repository(parts[n : n + 1]) and parts[n + 1] == "snapshots" for n in range(len(parts) - 1)):
+        # Links to blobs; where the disk has no links, the files themselves.
+        return lambda _name: _UNNAMED
+    if parts[-1:] == ("blobs",):
+        return _blob_of_repository if _is_repository(parts[-2:-1]) else _blob_of_store
+    if parts[-2:-1] == ("blobs",) and _SHARED_FOLDER.fullmatch(parts[-1]):
+        return _shared_blob
+    return _weights
+
+
+def _is_repository(part: tuple[str, ...]) -> bool:
+    return bool(part) and _REPOSITORY.fullmatch(part[0]) is not None
+
+
+def _blob_of_repository(name: str) -> _Promise | None:
+    if not _ETAG.fullmatch(name):
+        return None
+    return _Promise(Digest(name)) if len(name) == _SHA256_DIGITS else _UNNAMED
+
+
+def _blob_of_store(name: str) -> _Promise | None:
+    digest = Digest.of_filename(name)
+    return _Promise(digest) if digest else _weights(name)
+
+
+def _shared_blob(name: str) -> _Promise | None:
+    return _UNNAMED if len(name) == _SHA256_DIGITS and _ETAG.fullmatch(name) else None
+
+
+def _weights(name: str) -> _Promise | None:
+    return _UNNAMED if name.lower().endswith(_WEIGHTS) else None
