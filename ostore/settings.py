@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.formats.errors import UsageError
 from ostore.places.store.discovery import StoreChoice, Surroundings, find_store
+
+if TYPE_CHECKING:
+    from ostore.places.foreign_caches.candidates import ForeignPlace
 
 # ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
 _GLOB_CHARACTERS = frozenset("*?[")
 # malloc.h of glibc. More than all frames in flight together, and the most that glibc takes for the second.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+# PATH_MAX of Linux.
+_MAX_PATH_BYTES = 4096
 _KEPT_BYTES, _LARGEST_ON_HEAP_BYTES = 256 * 1024 * 1024, 32 * 1024 * 1024
 
 
@@ -61,6 +68,56 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP_BYTES)
         # One heap for all threads: what one of them frees, another can use.
         mallopt(_M_ARENA_MAX, 1)
+
+
+def foreign_places(store: Path) -> Iterator[ForeignPlace]:
+    """Other stores, and where programs of this user, and of who called sudo, keep models; those that are there."""
+    from ostore.places.foreign_caches.candidates import ForeignPlace, PlaceKind
+    from ostore.places.store.discovery import other_stores
+
+    known = surroundings()
+    found = [ForeignPlace(PlaceKind.STORE, other.path) for other in other_stores(known, StoreChoice(store, "flag", ""))]
+    homes = (known.home, _home_of(known.environ.get("SUDO_USER", "")))
+    for home in dict.fromkeys(home for home in homes if home):
+        found += [ForeignPlace(PlaceKind.HUGGING_FACE, path) for path in _hub_caches(known, home)]
+        found += [ForeignPlace(PlaceKind.LM_STUDIO, path) for path in _lm_studio_folders(home)]
+        found += [ForeignPlace(PlaceKind.LLAMA_CPP, path) for path in _llama_caches(known, home)]
+    absolute = (ForeignPlace(place.kind, known.cwd / place.path) for place in found)
+    yield from {place.path: place for place in absolute if place.path.is_dir()}.values()
+
+
+def _hub_caches(known: Surroundings, home: Path) -> Iterator[Path]:
+    """huggingface_hub 2.4, constants.py: the first of these that is set, with `~` and variables expanded."""
+    for variable, below in (
+        ("HF_HUB_CACHE", ""),
+        ("HUGGINGFACE_HUB_CACHE", ""),
+        ("HF_HOME", "hub"),
+        ("XDG_CACHE_HOME", "huggingface/hub"),
+    ):
+        if text := known.environ.get(variable):
+            yield Path(os.path.expandvars(text)).expanduser() / below
+            break
+    # Beside it: under sudo the variables are root's, the cache is not.
+    yield home / ".cache/huggingface/hub"
+
+
+def _lm_studio_folders(home: Path) -> Iterator[Path]:
+    """lmstudio.js, findLMStudioHome: a pointer in the home folder, the old place, the present one."""
+    try:
+        with (home / ".lmstudio-home-pointer").open("rb") as pointer:
+            yield home / os.fsdecode(pointer.read(_MAX_PATH_BYTES).strip()) / "models"
+    except OSError:
+        pass
+    yield home / ".cache/lm-studio/models"
+    yield home / ".lmstudio/models"
+
+
+def _llama_caches(known: Surroundings, home: Path) -> Iterator[Path]:
+    """llama.cpp, common.cpp and hf-cache.cpp: its own cache; since 2026 also the Hub's, wherever LLAMA_CACHE is."""
+    if text := known.environ.get("LLAMA_CACHE"):
+        yield Path(text)
+    folders = {"darwin": home / "Library/Caches", "win32": Path(known.environ.get("LOCALAPPDATA") or home)}
+    yield folders.get(known.platform, Path(known.environ.get("XDG_CACHE_HOME") or home / ".cache")) / "llama.cpp"
 
 
 def _home() -> Path | None:

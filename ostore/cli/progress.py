@@ -34,6 +34,17 @@ def shown(mode: Mode, *, quiet: bool, color: str) -> Iterator[Progress]:
             yield BarProgress(bars)
 
 
+@contextlib.contextmanager
+def paused(progress: Progress) -> Iterator[None]:
+    """Keep bars off the terminal while a person is asked something."""
+    bars = progress.bars if isinstance(progress, BarProgress) else None
+    if bars:
+        bars.stop()
+    yield
+    if bars:
+        bars.start()
+
+
 class PlainProgress:
     """One line when a stretch of work begins, and one every ten seconds."""
 
@@ -77,28 +88,28 @@ class BarProgress:
     """A bar for the whole, and one for every large blob in work."""
 
     def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+        self.bars = bars
         self._whole: TaskID | None = None
         self._items: dict[str, TaskID] = {}
 
     def phase(self, label: str, total_bytes: int) -> None:
         if self._whole is not None:
-            self._bars.remove_task(self._whole)
-        self._whole = self._bars.add_task(label, total=total_bytes or None)
+            self.bars.remove_task(self._whole)
+        self._whole = self.bars.add_task(label, total=total_bytes or None)
 
     def begin(self, item: str, size: int) -> None:
         if size >= _BAR_BYTES:
-            self._items[item] = self._bars.add_task(f"  {item}", total=size)
+            self._items[item] = self.bars.add_task(f"  {item}", total=size)
 
     def advance(self, item: str, size: int) -> None:
         if self._whole is not None:
-            self._bars.advance(self._whole, size)
+            self.bars.advance(self._whole, size)
         if item in self._items:
-            self._bars.advance(self._items[item], size)
+            self.bars.advance(self._items[item], size)
 
     def end(self, item: str) -> None:
         if item in self._items:
-            self._bars.remove_task(self._items.pop(item))
+            self.bars.remove_task(self._items.pop(item))
 
 
 def _bars(color: str) -> Bars:

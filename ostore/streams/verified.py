@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from typing import Protocol
 
+from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError, SizeMismatchError
 from ostore.formats.manifest import Descriptor
 from ostore.streams.chunks import Chunk
@@ -58,16 +59,25 @@ def hash_file(fd: int, descriptor: Descriptor, advance: Callable[[int], None]) -
     One buffer is read into again and again, so several files can be hashed at once in little memory. `advance` is told
     of every stretch of bytes. Raises SizeMismatchError or DigestMismatchError as `verified`, OSError.
     """
-    buffer = memoryview(bytearray(_BUFFER_BYTES))
-
-    def stretches() -> Iterator[Chunk]:
-        with FileIO(fd, closefd=False) as file:
-            while size := file.readinto(buffer):
-                advance(size)
-                yield buffer[:size]
-
-    for _ in _checked(_hashed, stretches(), descriptor):
+    for _ in _checked(_hashed, _stretches(fd, advance), descriptor):
         pass
+
+
+def digest_file(fd: int, advance: Callable[[int], None]) -> Digest:
+    """Read an open file to its end and say what its digest is. `advance` is told of every stretch. Raises OSError."""
+    hasher = hashlib.sha256()
+    for stretch in _stretches(fd, advance):
+        hasher.update(stretch)
+    return Digest(hasher.hexdigest())
+
+
+def _stretches(fd: int, advance: Callable[[int], None]) -> Iterator[Chunk]:
+    """What is left of an open file, each time in the same buffer."""
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    with FileIO(fd, closefd=False) as file:
+        while size := file.readinto(buffer):
+            advance(size)
+            yield buffer[:size]
 
 
 def _bounded(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:

@@ -7,9 +7,6 @@ by a digest is as good as its name: whoever relies on the bytes hashes them, or 
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+from ostore.streams.same_file import opened_same
 
 
 class PlaceKind(StrEnum):
@@ -118,13 +113,5 @@ def each_once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 @contextmanager
 def opened(candidate: Candidate) -> Iterator[int]:
     """The file open for reading. Raises OSError, also if by now there is another file, or one of another size."""
-    fd = os.open(candidate.path, os.O_RDONLY | _NONBLOCK | _BINARY)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != candidate.identity:
-            raise OSError(errno.ESTALE, "another file by now", candidate.path)
-        if status.st_size != candidate.size:
-            raise OSError(errno.ESTALE, "of another size by now", candidate.path)
+    with opened_same(candidate.path, candidate.identity, candidate.size) as fd:
         yield fd
-    finally:
-        os.close(fd)

@@ -1,0 +1,234 @@
+"""The command that finds the same bytes in other programs' folders, and lets the disk keep them once: dedup."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ostore.api.opening import chosen_store
+from ostore.formats.errors import NotFoundError, UsageError
+from ostore.operations.dedup import (
+    Copy,
+    CopyState,
+    Decided,
+    Duplicate,
+    KeptFile,
+    decide,
+    examine,
+    find_duplicates,
+    link,
+    must_be_hashed,
+    named_by_inode,
+)
+from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, FoundFiles, PlaceKind
+from ostore.places.foreign_caches.walk import find_files, recognise
+from ostore.places.store.census import EntryKind, take_census
+from ostore.places.store.store import LocalStore
+from ostore.settings import foreign_places, surroundings, threads
+from ostore.streams.progress import SILENT, Progress
+
+Verdict = Literal["done", "integrity", "io"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedPlace:
+    """A folder that was looked in; `kind` says whose it is."""
+
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnsearchedPath:
+    """A folder or file that could not be looked at."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateCopy:
+    """
+    A file with the same bytes as the blob. `shared_size` is how many of them it shares on the disk already,
+    `gain` what sharing the rest frees, or has freed. `detail` says why it cannot be shared, or is empty.
+    """
+
+    path: str
+    place: str
+    state: CopyState
+    shared_size: int
+    gain: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateBlob:
+    """Bytes kept more than once: in `path` (the store's blob, if it has one) and in the copies."""
+
+    digest: str
+    size: int
+    path: str
+    models: tuple[str, ...]
+    copies: tuple[DuplicateCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DedupReport:
+    """
+    What is kept twice, largest first. Sizes are bytes: `copied_size` in all copies, `shared_size` of these share their
+    place on the disk, `gain` is what sharing would free, `linked_size` what it has freed. `hashed` files had to be read
+    to know what they are.
+    """
+
+    store: str
+    dry_run: bool
+    places: tuple[SearchedPlace, ...]
+    unreadable: tuple[UnsearchedPath, ...]
+    files: int
+    hashed: int
+    hashed_size: int
+    duplicates: tuple[DuplicateBlob, ...]
+    copied_size: int
+    shared_size: int
+    gain: int
+    linked_size: int
+    verdict: Verdict
+
+
+def dedup(
+    paths: Sequence[str | Path] = (),
+    *,
+    share: bool = False,
+    dry_run: bool = False,
+    agree: Callable[[DedupReport], bool] | None = None,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> DedupReport:
+    """
+    Find the same bytes in other programs' folders; with `share`, let the disk keep them once.
+
+    Looks into `paths` (stores, caches, folders of GGUF files), or else into every place where they usually are. Only
+    files whose names do not say what they are, and that have the size of a blob, are hashed. Sharing is done by the
+    file system (btrfs, XFS), which compares the bytes itself; nothing is ever hard-linked, and what a file is to its
+    program stays. `agree` is asked before anything is shared, with the report of what would be.
+
+    Raises NotFoundError (no store, no such path), UsageError (also when nothing of it can be shared), OSError.
+    """
+    store = chosen_store(models).require()
+    search = _search(store, tuple(_places(paths, store.root)), jobs=threads(jobs), progress=progress)
+    report = search.report(dry_run=dry_run or not share)
+    if not share:
+        return report
+    _refuse_if_nothing_can_be_shared(report)
+    if dry_run or not report.gain or (agree is not None and not agree(report)):
+        return replace(report, dry_run=True)
+    done = replace(search, duplicates=link(search.duplicates, progress)).report(dry_run=False)
+    _refuse_if_nothing_can_be_shared(done)
+    return done
+
+
+@dataclass(frozen=True)
+class _Search:
+    store: LocalStore
+    places: tuple[ForeignPlace, ...]
+    found: FoundFiles
+    decided: dict[str, Decided]
+    duplicates: tuple[Duplicate, ...]
+
+    def report(self, *, dry_run: bool) -> DedupReport:
+        copies = [copy for duplicate in self.duplicates for copy in duplicate.copies]
+        hashed = [decided.hashed for decided in self.decided.values() if decided.hashed]
+        return DedupReport(
+            store=str(self.store.root),
+            dry_run=dry_run,
+            places=tuple(SearchedPlace(str(place.path), place.kind.value) for place in self.places),
+            unreadable=tuple(self._unreadable()),
+            files=len(self.found.candidates),
+            hashed=len(hashed),
+            hashed_size=sum(hashed),
+            duplicates=tuple(self._blobs()),
+            copied_size=sum(copy.file.size for copy in copies),
+            shared_size=sum(copy.shared for copy in copies),
+            gain=sum(copy.gain for copy in copies if copy.state == "shareable"),
+            linked_size=sum(copy.gain for copy in copies if copy.state == "linked"),
+            verdict=_verdict(copies),
+        )
+
+    def _unreadable(self) -> Iterator[UnsearchedPath]:
+        yield from (UnsearchedPath(folder.path, folder.reason) for folder in self.found.unreadable)
+        for path, decided in self.decided.items():
+            if decided.problem:
+                yield UnsearchedPath(path, decided.problem)
+
+    def _blobs(self) -> Iterator[DuplicateBlob]:
+        users = self.store.scan().users if self.duplicates else {}
+        for duplicate in self.duplicates:
+            yield DuplicateBlob(
+                digest=str(duplicate.digest),
+                size=duplicate.source.size,
+                path=duplicate.source.path,
+                models=tuple(str(name) for name in users.get(duplicate.digest, ())),
+                copies=tuple(
+                    DuplicateCopy(copy.file.path, copy.file.place, copy.state, copy.shared, copy.gain, copy.detail)
+                    for copy in duplicate.copies
+                ),
+            )
+
+
+def _search(store: LocalStore, places: tuple[ForeignPlace, ...], *, jobs: int, progress: Progress) -> _Search:
+    found = find_files(places)
+    own = list(_own_files(store.root))
+    others = named_by_inode(own, _elsewhere(own, found.candidates, store.root))
+    undecided = must_be_hashed(own, others)
+    decided = decide(undecided, jobs=jobs, progress=progress) if undecided else {}
+    others = [replace(file, digest=decided[file.path].digest) if file.path in decided else file for file in others]
+    return _Search(store, places, found, decided, examine(find_duplicates(own, others)))
+
+
+def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignPlace]:
+    if not paths:
+        yield from foreign_places(root)
+    for path in paths:
+        folder = surroundings().cwd / path
+        if not folder.exists():
+            raise NotFoundError(f"{folder}: no such folder")
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: expected a folder")
+        yield recognise(folder)
+
+
+def _own_files(root: Path) -> Iterator[KeptFile]:
+    blobs = str(root / "blobs")
+    for blob in take_census(root).blobs:
+        facts = blob.facts
+        if facts.kind is EntryKind.FILE:
+            path = f"{blobs}{os.sep}{blob.filename}"
+            yield KeptFile(path, PlaceKind.STORE.value, facts.size, facts.allocated, facts.identity, blob.digest)
+
+
+def _elsewhere(own: Iterable[KeptFile], candidates: Iterable[Candidate], root: Path) -> Iterator[KeptFile]:
+    """The candidates, but for what leads to a blob of the store itself: a link to it is no copy."""
+    identities = {file.identity for file in own}
+    blobs = (root / "blobs").resolve()
+    for found in candidates:
+        if found.identity not in identities or Path(found.path).resolve().parent != blobs:
+            yield KeptFile(found.path, found.kind.value, found.size, found.allocated, found.identity, found.digest)
+
+
+def _verdict(copies: Iterable[Copy]) -> Verdict:
+    states = {copy.state for copy in copies}
+    if "different" in states:
+        return "integrity"
+    return "io" if "failed" in states else "done"
+
+
+def _refuse_if_nothing_can_be_shared(report: DedupReport) -> None:
+    """Raises UsageError if there are copies, and the disk bars all of them."""
+    copies = [copy for blob in report.duplicates for copy in blob.copies]
+    barred = [copy for copy in copies if copy.state in {"unsupported", "other-disk"}]
+    if barred and all(copy in barred or copy.state == "same-file" for copy in copies):
+        raise UsageError(f"{barred[0].path}: {barred[0].detail}", hint="ostore dedup shows all that is kept twice")

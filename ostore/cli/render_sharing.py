@@ -1,0 +1,87 @@
+"""What `dedup` found and did, as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import human_bytes, one_line, plural
+
+if TYPE_CHECKING:
+    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy
+
+# Enough to see what matters: blobs come largest first.
+_ROWS = 20
+_STATES = {
+    "shareable": "can be shared",
+    "shared": "shared already",
+    "same-file": "the same file (a hard link)",
+    "linked": "shared now",
+    "different": "NOT the same bytes",
+    "other-disk": "",
+    "unsupported": "",
+    "failed": "failed",
+}
+
+
+def plan_text(report: DedupReport, *, verbose: bool) -> str:
+    """What would be shared, before it is."""
+    count = sum(copy.state == "shareable" for blob in report.duplicates for copy in blob.copies)
+    return "\n".join(
+        (*_blob_lines(report, verbose=verbose), f"would share {human_bytes(report.gain)} of {_files(count)}")
+    )
+
+
+def dedup_text(report: DedupReport, *, verbose: bool) -> str:
+    """What is kept twice, and what came of it; every line but the last can be many."""
+    return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), _summary(report)))
+
+
+def _blob_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
+    shown = report.duplicates if verbose else report.duplicates[:_ROWS]
+    for blob in shown:
+        yield one_line(_blob_line(blob))
+        yield from (one_line(_copy_line(copy)) for copy in blob.copies)
+    if hidden := len(report.duplicates) - len(shown):
+        yield f"and {plural(hidden, 'smaller blob')} (-v shows all)"
+
+
+def _blob_line(blob: DuplicateBlob) -> str:
+    # A blob that the store has not is named by where it is.
+    who = ", ".join(blob.models) or blob.path
+    return f"{blob.digest.removeprefix('sha256:')[:12]}  {human_bytes(blob.size)}  {who}"
+
+
+def _copy_line(copy: DuplicateCopy) -> str:
+    state = ": ".join(filter(None, (_STATES[copy.state], copy.detail)))
+    return f"    {copy.place}: {copy.path} ({state})"
+
+
+def _looked_line(report: DedupReport) -> str:
+    hashed = f", hashed {report.hashed:,} ({human_bytes(report.hashed_size)})" if report.hashed else ""
+    return f"looked at {_files(report.files)} in {plural(len(report.places), 'place')}{hashed}"
+
+
+def _summary(report: DedupReport) -> str:
+    if not report.duplicates:
+        return f"nothing is kept twice ({report.store})"
+    kept = f"{plural(len(report.duplicates), 'blob')} kept more than once"
+    parts = [f"{human_bytes(report.linked_size)} shared now"] if report.linked_size else []
+    parts += [f"{human_bytes(report.gain)} can be shared (ostore dedup --link)"] if report.gain else []
+    parts += [f"{human_bytes(report.shared_size)} shared already"] if report.shared_size else []
+    states = Counter(copy.state for blob in report.duplicates for copy in blob.copies)
+    parts += [
+        f"{_files(count)} {what}"
+        for count, what in (
+            (states["other-disk"] + states["unsupported"], "cannot be shared"),
+            (states["different"], "with other bytes"),
+            (states["failed"], "failed"),
+        )
+        if count
+    ]
+    return f"{kept}: {', '.join(parts)}" if parts else kept
+
+
+def _files(count: int) -> str:
+    return plural(count, "file")
