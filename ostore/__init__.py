@@ -15,6 +15,7 @@ from ostore.formats.version import VERSION as __version__
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.looking import inspect, list_models, modelfile, show, where
+    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,
@@ -59,7 +60,10 @@ __all__ = [
     "BundledModel",
     "BusyError",
     "DamagedStoreError",
+    "DedupReport",
     "DigestMismatchError",
+    "DuplicateBlob",
+    "DuplicateCopy",
     "ExportReport",
     "FormatError",
     "FoundStore",
@@ -81,16 +85,19 @@ __all__ = [
     "Parameter",
     "Problem",
     "Progress",
+    "SearchedPlace",
     "ShownLayer",
     "ShownModel",
     "SizeMismatchError",
     "TruncatedError",
     "UnreadableEntry",
     "UnsafeError",
+    "UnsearchedPath",
     "UsageError",
     "VerifyReport",
     "WhereReport",
     "__version__",
+    "dedup",
     "export",
     "import_bundle",
     "inspect",
@@ -109,6 +116,7 @@ def __getattr__(name: str) -> object:
     for module in (
         "ostore.api.looking",
         "ostore.api.carrying",
+        "ostore.api.sharing",
         "ostore.reports",
         "ostore.formats.errors",
         "ostore.operations.listing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -158,22 +159,23 @@ def test_depth_is_bounded_and_what_lies_deeper_is_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_is_found(tmp_path: Path) -> None:
     put(tmp_path / "open/x.gguf", b"x")
-    put(tmp_path / "shut/y.gguf", b"y")
-    (tmp_path / "shut").chmod(0o700)
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    code = f"""
-from pathlib import Path
-from ostore.places.foreign_caches.candidates import ForeignPlace, PlaceKind
-from ostore.places.foreign_caches.walk import find_files
-found = find_files([ForeignPlace(PlaceKind.FOLDER, Path({str(tmp_path)!r}))])
-print([Path(c.path).name for c in found.candidates], [(Path(u.path).name, u.reason) for u in found.unreadable])
-"""
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module" in done.stderr or "Permission denied" in done.stderr:
-        pytest.skip("another user cannot run this Python")
-    assert done.stdout.strip() == "['x.gguf'] [('shut', 'Permission denied')]", done.stderr
+    shut = put(tmp_path / "shut/y.gguf", b"y").parent
+    os.chown(shut, 12345, 12345)
+    shut.chmod(0o700)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from ostore.places.foreign_caches.candidates import ForeignPlace, PlaceKind\n"
+        "from ostore.places.foreign_caches.walk import find_files\n"
+        "found = find_files([ForeignPlace(PlaceKind.FOLDER, Path(sys.argv[1]))])\n"
+        "print([Path(file.path).name for file in found.candidates])\n"
+        "print([(Path(folder.path).name, folder.reason) for folder in found.unreadable])\n"
+    )
+    # A root that may do no more than others: the interpreter may lie where other users cannot enter.
+    powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    told = subprocess.run(
+        [*powerless, sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines() == ["['x.gguf']", f"[('shut', '{os.strerror(errno.EACCES)}')]"]
 
 
 def test_a_place_that_is_not_there_holds_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "import": {"imports": ostore.ImportReport},
     "inspect": ostore.InspectReport,
     "verify": {"reports": ostore.VerifyReport},
+    "dedup": ostore.DedupReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

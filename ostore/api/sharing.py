@@ -23,7 +23,7 @@ from ostore.operations.dedup import (
     must_be_hashed,
     named_by_inode,
 )
-from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, FoundFiles, PlaceKind
+from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, PlaceKind, UnreadableFolder
 from ostore.places.foreign_caches.walk import find_files, recognise
 from ostore.places.store.census import EntryKind, take_census
 from ostore.places.store.store import LocalStore
@@ -120,22 +120,24 @@ def dedup(
     """
     store = chosen_store(models).require()
     search = _search(store, tuple(_places(paths, store.root)), jobs=threads(jobs), progress=progress)
-    report = search.report(dry_run=dry_run or not share)
+    plan = search.report(dry_run=True)
     if not share:
-        return report
+        return plan
+    _refuse_if_nothing_can_be_shared(plan)
+    if dry_run or (plan.gain and agree is not None and not agree(plan)):
+        return plan
+    done = replace(search, duplicates=link(search.duplicates, progress)) if plan.gain else search
+    report = done.report(dry_run=False)
     _refuse_if_nothing_can_be_shared(report)
-    if dry_run or not report.gain or (agree is not None and not agree(report)):
-        return replace(report, dry_run=True)
-    done = replace(search, duplicates=link(search.duplicates, progress)).report(dry_run=False)
-    _refuse_if_nothing_can_be_shared(done)
-    return done
+    return report
 
 
 @dataclass(frozen=True)
 class _Search:
     store: LocalStore
     places: tuple[ForeignPlace, ...]
-    found: FoundFiles
+    files: int
+    unreadable: tuple[UnreadableFolder, ...]
     decided: dict[str, Decided]
     duplicates: tuple[Duplicate, ...]
 
@@ -146,8 +148,8 @@ class _Search:
             store=str(self.store.root),
             dry_run=dry_run,
             places=tuple(SearchedPlace(str(place.path), place.kind.value) for place in self.places),
-            unreadable=tuple(self._unreadable()),
-            files=len(self.found.candidates),
+            unreadable=tuple(self._unsearched()),
+            files=self.files,
             hashed=len(hashed),
             hashed_size=sum(hashed),
             duplicates=tuple(self._blobs()),
@@ -158,8 +160,8 @@ class _Search:
             verdict=_verdict(copies),
         )
 
-    def _unreadable(self) -> Iterator[UnsearchedPath]:
-        yield from (UnsearchedPath(folder.path, folder.reason) for folder in self.found.unreadable)
+    def _unsearched(self) -> Iterator[UnsearchedPath]:
+        yield from (UnsearchedPath(folder.path, folder.reason) for folder in self.unreadable)
         for path, decided in self.decided.items():
             if decided.problem:
                 yield UnsearchedPath(path, decided.problem)
@@ -183,10 +185,13 @@ def _search(store: LocalStore, places: tuple[ForeignPlace, ...], *, jobs: int, p
     found = find_files(places)
     own = list(_own_files(store.root))
     others = named_by_inode(own, _elsewhere(own, found.candidates, store.root))
+    files, unreadable = len(found.candidates), found.unreadable
+    # Ten thousands of them need not be there twice.
+    del found
     undecided = must_be_hashed(own, others)
     decided = decide(undecided, jobs=jobs, progress=progress) if undecided else {}
     others = [replace(file, digest=decided[file.path].digest) if file.path in decided else file for file in others]
-    return _Search(store, places, found, decided, examine(find_duplicates(own, others)))
+    return _Search(store, places, files, unreadable, decided, examine(find_duplicates(own, others)))
 
 
 def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignPlace]:

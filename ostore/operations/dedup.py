@@ -32,7 +32,7 @@ _SAMPLE_BYTES = 64 * 1024
 
 CopyState = Literal["shareable", "shared", "same-file", "linked", "different", "other-disk", "unsupported", "failed"]
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
-_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
+_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +238,9 @@ def _ask(fd: int, copy_fd: int) -> tuple[CopyState, str]:
 def _barred(error: OSError) -> tuple[CopyState, str]:
     if error.errno == errno.EXDEV:
         return "other-disk", "on another disk"
+    if error.errno == errno.EINVAL:
+        # On btrfs, one with checksums and one without (chattr +C).
+        return "unsupported", "the disk does not let these two share"
     if error.errno in _CANNOT:
         return "unsupported", "this disk cannot share; btrfs can, and XFS with reflink=1"
     if error.errno in _FORBIDDEN:
