@@ -23,7 +23,7 @@ COMMANDS = {
     "import": ("carrying", "Put the models of bundles into the store."),
     "inspect": ("looking", "Say what a bundle holds, from its index alone."),
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
-    "dedup": ("sharing", "Find what other programs keep as well; let the disk keep it once."),
+    "dedup": ("sharing", "Show which blobs other programs keep as well."),
     "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
 ALIASES = {"ls": "list"}

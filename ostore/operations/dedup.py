@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from ostore.formats.digest import Digest
@@ -129,7 +128,9 @@ def decide(
     pairs = list(undecided.values())
     progress.phase("hashing files of the same size as a blob", sum(file.size for file, _ in pairs))
     with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-        answers = pool.map(lambda pair: _decide(pair[0], pair[1], told), pairs)
+        # By number: a name from outside may hold anything, and progress is drawn on a terminal.
+        items = (f"file {number} of {len(pairs)}" for number in range(1, len(pairs) + 1))
+        answers = pool.map(lambda item, pair: _decide(item, pair[0], pair[1], told), items, pairs)
         return dict(zip(undecided, answers, strict=True))
 
 
@@ -154,24 +155,25 @@ def link(duplicates: Sequence[Duplicate], progress: Progress) -> tuple[Duplicate
         replace(
             duplicate,
             copies=tuple(
-                _linked(duplicate.source, copy, progress) if copy.state == "shareable" else copy
-                for copy in duplicate.copies
+                _linked(duplicate, copy, progress) if copy.state == "shareable" else copy for copy in duplicate.copies
             ),
         )
         for duplicate in duplicates
     )
 
 
-def _decide(file: KeptFile, possible: Sequence[KeptFile], progress: Progress) -> Decided:
+def _decide(item: str, file: KeptFile, possible: Sequence[KeptFile], progress: Progress) -> Decided:
     try:
-        with opened_same(file.path, file.identity, file.size) as fd:
+        with (
+            opened_same(file.path, file.identity, file.size) as fd,
+            watching(item, file.size, progress) as advance,
+        ):
             likeness = {other.digest: _are_same(fd, other) for other in possible}
-            if same := [digest for digest, are_same in likeness.items() if are_same]:
-                return Decided(same[0])
-            if not any(are_same is None for are_same in likeness.values()):
-                return Decided(None)
-            with watching(Path(file.path).name, file.size, progress) as advance:
-                digest = digest_file(fd, advance)
+            same = [digest for digest, are_same in likeness.items() if are_same]
+            if same or all(are_same is False for are_same in likeness.values()):
+                advance(file.size)
+                return Decided(same[0] if same else None)
+            digest = digest_file(fd, advance)
     except OSError as error:
         return Decided(None, problem=error.strerror or str(error))
     return Decided(digest if digest in likeness else None, hashed=file.size)
@@ -248,12 +250,13 @@ def _barred(error: OSError) -> tuple[CopyState, str]:
     return "failed", error.strerror or str(error)
 
 
-def _linked(source: KeptFile, copy: Copy, progress: Progress) -> Copy:
+def _linked(duplicate: Duplicate, copy: Copy, progress: Progress) -> Copy:
+    source = duplicate.source
     try:
         with (
             opened_same(source.path, source.identity, source.size) as fd,
             opened_same(copy.file.path, copy.file.identity, copy.file.size) as copy_fd,
-            watching(Path(copy.file.path).name, copy.file.size, progress) as advance,
+            watching(duplicate.digest.short, copy.file.size, progress) as advance,
         ):
             is_same = _share(fd, copy_fd, copy.file.size, advance)
             sync_file(copy_fd)
