@@ -14,6 +14,7 @@ from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
+    from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.formats.errors import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
+    from ostore.operations.repair import Repaired, RepairReport
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.discovery import FoundStore
     from ostore.reports import (
@@ -86,6 +88,8 @@ __all__ = [
     "Problem",
     "Progress",
     "SearchedPlace",
+    "RepairReport",
+    "Repaired",
     "ShownLayer",
     "ShownModel",
     "SizeMismatchError",
@@ -103,6 +107,7 @@ __all__ = [
     "inspect",
     "list_models",
     "modelfile",
+    "repair",
     "show",
     "verify",
     "where",
@@ -117,9 +122,11 @@ def __getattr__(name: str) -> object:
         "ostore.api.looking",
         "ostore.api.carrying",
         "ostore.api.sharing",
+        "ostore.api.health",
         "ostore.reports",
         "ostore.formats.errors",
         "ostore.operations.listing",
+        "ostore.operations.repair",
         "ostore.operations.verify",
         "ostore.streams.progress",
     ):

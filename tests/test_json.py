@@ -33,6 +33,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "inspect": ostore.InspectReport,
     "verify": {"reports": ostore.VerifyReport},
     "dedup": ostore.DedupReport,
+    "repair": ostore.RepairReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -206,6 +207,18 @@ def test_verify_of_a_store_with_one_of_each_problem(store: Store) -> None:
     assert found == set(typing.get_args(ProblemKind)) - {"blob-unreadable"}
 
 
+@pytest.mark.parametrize(("options", "is_mended"), [((), True), (("--dry-run",), False)])
+def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_mended: bool) -> None:
+    store.blob_path(b"Say hi!").write_bytes(b"SAY HI!")
+    store.write_manifest(full("tiny:latest"), b"half")
+    document = report("repair", "repair", "--from", bundle, *options, models=store.root)
+    assert [(item["kind"], item["models"]) for item in document["repaired"]] == [
+        ("blob", ["tiny:q4"]),
+        ("manifest", ["tiny:latest"]),
+    ]
+    assert (document["dry_run"], len(document["quarantine"])) == (not is_mended, 2 * is_mended)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -249,6 +262,8 @@ def test_a_schema_has_exactly_the_fields_of_the_report_all_of_them_required(name
 def test_choices_in_the_schemas_are_those_in_the_code() -> None:
     imported = schema("import")["properties"]["imports"]["items"]["properties"]["models"]["items"]["properties"]
     problem = schema("verify")["properties"]["reports"]["items"]["properties"]["problems"]["items"]["properties"]
+    left = schema("repair")["properties"]["left"]["items"]["properties"]
+    assert left["kind"]["enum"] == problem["kind"]["enum"]
     assert imported["outcome"]["enum"] == [outcome.value for outcome in Outcome]
     assert set(problem["kind"]["enum"]) == set(typing.get_args(ProblemKind))
     assert set(schema("where")["properties"]["reason"]["enum"]) == set(typing.get_args(Reason))

@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": ("looking", "Say what a bundle holds, from its index alone."),
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
     "dedup": ("sharing", "Show which blobs other programs keep as well."),
+    "repair": ("health", "Replace what is damaged or missing by good copies from elsewhere."),
     "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
 ALIASES = {"ls": "list"}

@@ -7,10 +7,10 @@ What the second half does with it is in `publication`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -49,7 +49,8 @@ class Outcome(StrEnum):
 class Received:
     """
     What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
-    there already (`present`); `healed` ones are those that stood in the store damaged.
+    there already (`present`); `healed` ones are those that stood in the store damaged. `set_aside` are the names in
+    quarantine of what was replaced and kept.
     """
 
     outcomes: tuple[tuple[ModelName, Outcome], ...]
@@ -57,12 +58,28 @@ class Received:
     resumed: tuple[Descriptor, ...]
     present: tuple[Descriptor, ...]
     healed: tuple[Descriptor, ...]
+    set_aside: tuple[str, ...]
 
 
 class StoreInbox:
     """One transaction: `missing` is what has to be written before the manifests can be. Close it."""
 
-    def __init__(self, root: Directory, place: Workspace, transaction: Directory, selection: Selection) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        place: Workspace,
+        transaction: Directory,
+        selection: Selection,
+        damaged: Collection[Digest] | None = None,
+    ) -> None:
+        """
+        `damaged` are blobs that are wanted for themselves, because what stands for them is known to be wrong.
+
+        Given, even if empty, it means mending: what is replaced is kept in quarantine, and what the disk cannot read
+        counts as damaged.
+        """
+        self._is_mending = damaged is not None
+        self._damaged = frozenset(damaged or ())
         self._root = root
         self._place = place
         self._transaction = transaction
@@ -74,11 +91,17 @@ class StoreInbox:
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
-        self._unfinished: deque[tuple[Descriptor, int]] = deque()
+        self._unfinished: dict[Digest, tuple[Descriptor, int]] = {}
         self._present: dict[Digest, Descriptor] = {}
         self._resumed: dict[Digest, Descriptor] = {}
         self._written: dict[Digest, Descriptor] = {}
         self._healed: dict[Digest, Descriptor] = {}
+        self._set_aside: tuple[str, ...] = ()
+
+    @property
+    def selection(self) -> Selection:
+        """What is going to be published."""
+        return self._selection
 
     @property
     def missing(self) -> tuple[Descriptor, ...]:
@@ -86,15 +109,17 @@ class StoreInbox:
         return tuple(blob for blob in self._selection.blobs if not self._holds(blob))
 
     def close(self) -> None:
-        for _, fd in self._unfinished:
+        for _, fd in self._unfinished.values():
             os.close(fd)
         self._unfinished.clear()
         self._resources.close()
 
     def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
         """What was taken in, once it is published."""
-        blobs = (self._written, self._resumed, self._present, self._healed)
-        return Received(tuple(outcomes.items()), *(tuple(found.values()) for found in blobs))
+        written, resumed, present, healed = (
+            tuple(found.values()) for found in (self._written, self._resumed, self._present, self._healed)
+        )
+        return Received(tuple(outcomes.items()), written, resumed, present, healed, self._set_aside)
 
     def find_present(self, *, trust: bool, jobs: int, progress: Progress) -> None:
         """
@@ -132,9 +157,14 @@ class StoreInbox:
                         abandoned.unlink(name)
 
     def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
-        """Stage one blob. Raises BlobError if the bytes are not the blob, OSError."""
-        fd = write_unfinished(self._transaction, descriptor.digest.filename + PART, verified(chunks, descriptor))
-        self._unfinished.append((descriptor, fd))
+        """Stage one blob. Raises BlobError if the bytes are not the blob, OSError; another copy may be tried then."""
+        part = descriptor.digest.filename + PART
+        try:
+            fd = write_unfinished(self._transaction, part, verified(chunks, descriptor))
+        except Exception:
+            _quietly(self._transaction.unlink, part)
+            raise
+        self._unfinished[descriptor.digest] = (descriptor, fd)
         # While the next ones are written it gets to the disk by itself, and small ones get there together.
         while len(self._unfinished) > _MAX_UNFINISHED or self._unfinished_bytes > _MAX_UNFINISHED_BYTES:
             self._finish_oldest()
@@ -163,15 +193,35 @@ class StoreInbox:
         write_file(self._staging, filename, (raw,), self._place.ownership)
         self._staged[name] = filename
 
+    def forgo(self) -> None:
+        """Do without the blobs that nobody delivered, the models that need them, and what came only for those."""
+        self.finish_blobs()
+        lacking = {blob.digest for blob in self.missing}
+        models = [
+            model for model in self._selection.models if model.name in self._staged and lacking.isdisjoint(model.blobs)
+        ]
+        needed = self._damaged.union(*(model.blobs for model in models)) - lacking
+        self._selection = Selection(
+            tuple(models), tuple(blob for blob in self._selection.blobs if blob.digest in needed)
+        )
+        self._promised = {model.name: model.manifest_digest for model in models}
+        self._staged = {name: filename for name, filename in self._staged.items() if name in self._promised}
+        for held in (self._present, self._resumed, self._written, self._healed):
+            for digest in held.keys() - needed:
+                del held[digest]
+
     def publish(self, outcomes: Mapping[ModelName, Outcome]) -> None:
         """
         Make every model visible that is not there already; the caller holds the lock.
 
-        Raises RuntimeError if a blob or manifest was not delivered, DamagedStoreError, OSError.
+        Raises RuntimeError if a blob or manifest was not delivered and finished, DamagedStoreError, OSError.
         """
-        if self.missing or self._promised.keys() != self._staged.keys():
+        if self._unfinished or self.missing or self._promised.keys() != self._staged.keys():
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
-        Publication(self._root, self._place, self._transaction, self._staging).publish(
+        publication = Publication(
+            self._root, self._place, self._transaction, self._staging, keeps_replaced=self._is_mending
+        )
+        publication.publish(
             staged=(*self._written, *self._resumed),
             relied_upon=tuple(self._present),
             manifests=[
@@ -186,13 +236,14 @@ class StoreInbox:
             ],
             unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
+        self._set_aside = tuple(publication.set_aside)
 
     @property
     def _unfinished_bytes(self) -> int:
-        return sum(blob.size for blob, _ in self._unfinished)
+        return sum(blob.size for blob, _ in self._unfinished.values())
 
     def _finish_oldest(self) -> None:
-        blob, fd = self._unfinished.popleft()
+        blob, fd = self._unfinished.pop(next(iter(self._unfinished)))
         filename = blob.digest.filename
         finish_file(fd, self._transaction.path / filename, self._place.ownership)
         self._transaction.rename(filename + PART, self._transaction, filename)
@@ -202,14 +253,14 @@ class StoreInbox:
         for held in (self._present, self._resumed, self._written):
             if blob.digest in held:
                 return held[blob.digest].size == blob.size
-        return False
+        return blob.digest in self._unfinished and self._unfinished[blob.digest][0].size == blob.size
 
     def _stands(self, blob: Descriptor) -> bool:
         """Whether anything has the blob's name; what is not even a file of its size goes to the damaged at once."""
         status = self._blobs.lstat(blob.digest.filename) if self._blobs else None
         if status is None:
             return False
-        if is_regular(status) and status.st_size == blob.size:
+        if is_regular(status) and status.st_size == blob.size and blob.digest not in self._damaged:
             return True
         if not is_regular(status) and not stat.S_ISLNK(status.st_mode):
             # A link is replaced, and what it leads to left alone; anything else somebody has to look at.
@@ -233,6 +284,11 @@ class StoreInbox:
             # As Ollama does with a blob that it reuses: its prune goes by the mtime.
             blobs.touch(filename)
         except FileNotFoundError:
+            return False
+        except OSError as error:
+            if not self._is_mending or error.errno != errno.EIO:
+                raise
+            self._transaction.unlink(pin)
             return False
         return True
 

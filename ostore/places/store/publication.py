@@ -27,6 +27,7 @@ from ostore.formats.name import ModelName
 from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.references import mentioned_by
 from ostore.places.store.scan import read_small_file
+from ostore.places.store.store import blob_filenames
 from ostore.places.store.workspace import PIN, Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, write_file
@@ -35,7 +36,7 @@ from ostore.streams.durable import Directory, write_file
 _SETTLE_SECONDS = (0.0, 0.1, 0.2)
 # A server removes empty manifest folders, also those just made for a rename.
 _FOLDER_RETRIES = 20
-_QUARANTINE = "quarantine"
+QUARANTINE = "quarantine"
 _FORMER = ".former"
 _AGAIN = ".again"
 
@@ -53,7 +54,22 @@ class StagedManifest:
 class Publication:
     """One publishing, under the lock of the store."""
 
-    def __init__(self, root: Directory, place: Workspace, transaction: Directory, staging: Directory) -> None:
+    def __init__(
+        self,
+        root: Directory,
+        place: Workspace,
+        transaction: Directory,
+        staging: Directory,
+        *,
+        keeps_replaced: bool = False,
+    ) -> None:
+        """
+        `keeps_replaced`: a file that has the name of a staged blob is kept in quarantine, not just replaced.
+
+        `set_aside` is then, and for manifests always, what it is called there.
+        """
+        self.set_aside: list[str] = []
+        self._keeps_replaced = keeps_replaced
         self._root = root
         self._place = place
         self._transaction = transaction
@@ -107,7 +123,10 @@ class Publication:
 
     def _place_blobs(self, blobs: Directory, staged: Sequence[Digest], relied_upon: Sequence[Digest]) -> None:
         for digest in staged:
-            self._place_blob(blobs, digest.filename, digest)
+            if self._keeps_replaced:
+                self._replace_blob(blobs, digest)
+            else:
+                self._place_blob(blobs, digest.filename, digest)
         for digest in self._vanished(blobs, relied_upon):
             self._place_blob(blobs, digest.filename + PIN, digest)
         # Also for those relied upon: whoever gave them their names, Ollama for one, may not have synced the folder.
@@ -138,6 +157,69 @@ class Publication:
                 self._transaction.rename(source + _AGAIN, blobs, digest.filename)
         if not is_linked:
             self._transaction.rename(source, blobs, digest.filename)
+
+    def _replace_blob(self, blobs: Directory, digest: Digest) -> None:
+        """Place a staged blob, and keep aside the file that stands for it, in whichever form of its name."""
+        standing = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
+        kept = self._keep_aside(blobs, standing, digest) if standing else None
+        self._place_blob(blobs, digest.filename, digest)
+        if standing:
+            # Never taken back: these bytes are right, and those before them were not.
+            self._placed = [placed for placed in self._placed if placed != digest]
+            if standing != digest.filename:
+                # A server that starts renames such a one over ours (ollama server/fixblobs.go at fb30760).
+                blobs.unlink(standing)
+        if kept:
+            self.set_aside.append(kept)
+            self._give_kept(kept)
+
+    def _keep_aside(self, blobs: Directory, standing: str, digest: Digest) -> str | None:
+        """
+        Give a file a second name in quarantine, so that there is no moment at which nothing has the first.
+
+        Without hard links it is renamed, and in that moment the damaged blob is a missing one. A link has no bytes to
+        keep, and what it leads to is left alone.
+        """
+        status = blobs.lstat(standing)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        with self._quarantine() as quarantine:
+            # A command that was killed between two steps has kept it already.
+            kept = next(
+                (name for name in quarantine.names() if _is_same(quarantine.lstat(name), status)),
+                f"{digest.filename}-{secrets.token_hex(4)}",
+            )
+            self._on_failure(lambda: self._put_back(blobs, standing, kept))
+            try:
+                if quarantine.lstat(kept) is None and not blobs.link(standing, quarantine, kept):
+                    blobs.rename(standing, quarantine, kept)
+            except FileNotFoundError:
+                # Somebody has just removed it.
+                return None
+            quarantine.sync()
+        return kept
+
+    def _put_back(self, blobs: Directory, standing: str, kept: str) -> None:
+        with self._quarantine() as quarantine:
+            status, now = quarantine.lstat(kept), blobs.lstat(standing)
+            if status is not None and now is None:
+                quarantine.rename(kept, blobs, standing)
+            elif _is_same(now, status):
+                quarantine.unlink(kept)
+
+    def _give_kept(self, kept: str) -> None:
+        """Let whoever owns the store look at it and remove it."""
+        with contextlib.suppress(OSError, OstoreError), self._quarantine() as quarantine:
+            fd = quarantine.open_file(kept)
+            try:
+                # With a name elsewhere it is not ours alone.
+                if os.fstat(fd).st_nlink == 1:
+                    self._place.ownership.give_file(fd)
+            finally:
+                os.close(fd)
+
+    def _quarantine(self) -> Directory:
+        return self._place.directory.make_child(QUARANTINE, self._place.ownership)
 
     def _place_manifest(self, tree: Directory, manifest: StagedManifest) -> None:
         name, filename = manifest.name, manifest.filename
@@ -206,10 +288,11 @@ class Publication:
                 # It was being written when we looked.
                 raise _came_meanwhile(name)
             if raw:
-                with self._place.directory.make_child(_QUARANTINE, self._place.ownership) as quarantine:
+                with self._quarantine() as quarantine:
                     kept = f"manifest-{Digest.of(raw).short}-{secrets.token_hex(4)}"
                     write_file(quarantine, kept, (raw,), self._place.ownership)
                     quarantine.sync()
+                self.set_aside.append(kept)
 
     def _sync_manifest(self, name: ModelName) -> None:
         path = self._root.path.joinpath(LEGACY_TREE, *name.parts).resolve()
@@ -243,6 +326,10 @@ class Publication:
 def _held_names(digest: Digest) -> tuple[str, str]:
     """What a blob may be called in the transaction."""
     return digest.filename, digest.filename + PIN
+
+
+def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    return one is not None and other is not None and os.path.samestat(one, other)
 
 
 def _came_meanwhile(name: ModelName) -> UsageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ostore.formats.digest import Digest
@@ -76,9 +76,11 @@ class StoreSink:
         return {model.name: self._outcome(model) for model in selection.models}
 
     @contextlib.contextmanager
-    def receive(self, selection: Selection) -> Iterator[StoreInbox]:
+    def receive(self, selection: Selection, damaged: Collection[Digest] | None = None) -> Iterator[StoreInbox]:
         """
         Yield an inbox; leaving the block publishes every model. An exception publishes none.
+
+        `damaged`, even if empty, makes it a mending: see `StoreInbox`.
 
         Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
         interruption waits for the next import; after a refusal nothing is left.
@@ -88,16 +90,17 @@ class StoreSink:
             root = stack.enter_context(self._opened_root())
             place = stack.enter_context(contextlib.closing(Workspace.open(root)))
             transaction = stack.enter_context(place.transaction())
-            inbox = stack.enter_context(contextlib.closing(StoreInbox(root, place, transaction, selection)))
+            inbox = stack.enter_context(contextlib.closing(StoreInbox(root, place, transaction, selection, damaged)))
             try:
                 inbox.find_present(trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
                 inbox.adopt(self._progress)
                 refuse_unholdable(transaction, outcomes)
                 refuse_short_space(transaction, [blob.size for blob in inbox.missing])
                 yield inbox
+                inbox.finish_blobs()
                 self._progress.phase("publishing", 0)
                 with place.locked():
-                    outcomes = self.compare(selection)
+                    outcomes = self.compare(inbox.selection)
                     inbox.publish(outcomes)
             except BaseException as error:
                 with contextlib.suppress(OSError):

@@ -1,0 +1,275 @@
+"""What `repair` consists of: opening the places to look in, finding the damage, planning, and carrying it out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ostore.api.opening import is_bundle, opened_bundle
+from ostore.formats.digest import Digest
+from ostore.formats.errors import NotFoundError, OstoreError, UnsafeError, UsageError
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName, choose, is_glob
+from ostore.formats.selection import Selection
+from ostore.operations.repair import (
+    Copies,
+    Offer,
+    Repaired,
+    RepairPlan,
+    RepairReport,
+    Wanted,
+    find_wanted,
+    gather,
+    plan_repair,
+)
+from ostore.operations.verify import Problem, VerifyReport, verify_store
+from ostore.places.loose_files import LooseFolder, NamedFiles, SizedFiles
+from ostore.places.store import workspace
+from ostore.places.store.copies import StoreCopies
+from ostore.places.store.inbox import Received
+from ostore.places.store.mending import find_obstacles
+from ostore.places.store.publication import QUARANTINE
+from ostore.places.store.scan import LEGACY_TREE, ManifestScan, find_manifests
+from ostore.places.store.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.streams.progress import SILENT, Progress
+
+# Where a blob came from that a command before this one had fetched and could not publish.
+_RESUMED = "an interrupted command"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A store with its damage; `absent` are models that were named and are not there."""
+
+    store: LocalStore
+    scan: ManifestScan
+    verified: VerifyReport
+    wanted: Wanted
+    obstacles: Mapping[Digest, str]
+    absent: tuple[ModelName, ...]
+
+
+def open_places(
+    sources: Sequence[str | Path], store: LocalStore, opened: ExitStack, *, jobs: int, progress: Progress
+) -> tuple[list[Copies], list[str]]:
+    """
+    The places that sources stand for, and notes on those that cannot be used.
+
+    Raises UsageError or NotFoundError for a source that was mistyped: that is to be known before hours of hashing.
+    """
+    if not sources:
+        raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
+    if [str(source) for source in sources].count("-") > 1:
+        raise UsageError("standard input can be read only once")
+    places: list[Copies] = []
+    notes: list[str] = []
+    for source in sources:
+        try:
+            places += _places(source, store, opened, jobs, progress)
+        except (UsageError, NotFoundError):
+            raise
+        except (OstoreError, OSError) as error:
+            text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            notes.append(text if str(source) in text else f"{source}: {text}")
+    return places, notes
+
+
+def look(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> Found:
+    """Hash the store, or some models of it, as `verify` does. Raises NotFoundError, InvalidNameError, OSError."""
+    present, absent = _split(names, store)
+    scan = store.scan(present) if present or not names else ManifestScan((), (), ())
+    orphans, strays = store.unreferenced(scan) if not names else ((), ())
+    verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
+    obstacles = find_obstacles(store.root, suspects)
+    wanted = find_wanted(verified.problems, scan.models, scan.unreadable, obstacles)
+    return Found(store, scan, verified, wanted, obstacles, absent)
+
+
+def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
+    """Ask every place what it may have. Raises NotFoundError for an absent model that none of them has."""
+    names = (*found.wanted.manifests, *found.absent)
+    folded = {name.folded for name in names}
+    models = [place.find_models(folded) for place in places]
+    there = {selection.models[0].name.folded for group in models for selection in group}
+    for name in found.absent:
+        if name.folded not in there:
+            raise NotFoundError(f"no model {str(name)!r} in {found.store.root}, nor in any source")
+    needed = {blob.digest: blob for group in models for selection in group for blob in _all_blobs(selection)}
+    lacking: dict[Digest, int | None] = {**found.wanted.blobs, **{blob.digest: blob.size for blob in needed.values()}}
+    lacking |= {digest: size for digest, size in found.wanted.blobs.items() if size is not None}
+    notes: list[str] = []
+    offers = [
+        Offer(place, _placeable(found.store, place.label, group, notes), place.find_blobs(lacking))
+        for place, group in zip(places, models, strict=True)
+    ]
+    standing = {digest for digest, blob in needed.items() if found.store.size_of(digest) == blob.size}
+    planned = plan_repair(
+        Wanted(found.wanted.blobs, names, found.wanted.left),
+        offers,
+        standing=standing - found.wanted.blobs.keys(),
+        obstacles={*found.obstacles, *find_obstacles(found.store.root, needed)},
+    )
+    return replace(planned, notes=(*notes, *planned.notes))
+
+
+def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
+    """What would be mended, going by names and sizes; nothing is written."""
+    blobs = {blob: plan.origin_of(blob.digest) or "" for blob in plan.selection.blobs if blob.digest in plan.damaged}
+    names = [model.name for model in plan.selection.models]
+    repaired = (*_repaired_blobs(found, blobs), *_repaired_manifests(plan, names))
+    return _report(found, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)
+
+
+def carry_out(
+    found: Found, plan: RepairPlan, notes: Iterable[str], opened: ExitStack, *, jobs: int, progress: Progress
+) -> RepairReport:
+    """
+    Do what is planned: stage good copies, then publish them.
+
+    `opened` are the sources, closed before anything is published: what is wrong with one of them by then is no news.
+    Raises BusyError, NoSpaceError, DamagedStoreError, OSError.
+    """
+    sink = _sink(found.store, jobs, progress)
+    with sink.receive(plan.selection, plan.damaged) as inbox:
+        gathered = gather(plan, inbox, progress)
+        more = _closed(opened)
+        inbox.forgo()
+    received = sink.received
+    if received is None:
+        raise RuntimeError("the repair ended without a result")
+    fetched = (*received.written, *received.resumed)
+    blobs = {blob: gathered.origins.get(blob.digest, _RESUMED) for blob in fetched}
+    repaired = (
+        *_repaired_blobs(found, blobs),
+        *_repaired_manifests(plan, [name for name, _ in received.outcomes]),
+    )
+    return _report(
+        found, repaired, notes=(*notes, *plan.notes, *gathered.notes, *more), kept=_kept(found.store, received)
+    )
+
+
+def _places(
+    source: str | Path, store: LocalStore, opened: ExitStack, jobs: int, progress: Progress
+) -> tuple[Copies, ...]:
+    path, label = Path(source), str(source)
+    if label == "-" and os.isatty(0):
+        raise UsageError("standard input is a terminal", hint="ostore repair --from - < FILE.tar.zst")
+    if label == "-" or not path.is_dir():
+        if not is_bundle(source) and not path.exists():
+            raise NotFoundError(f"{label}: no such bundle or folder")
+        # What reads a bundle takes time to import, and a folder needs none of it.
+        from ostore.places.bundle.copies import BundleCopies
+
+        return (BundleCopies(opened.enter_context(opened_bundle(source, jobs=jobs)), label),)
+    if path.resolve() == store.root.resolve():
+        raise UsageError(f"{label}: the store itself; expected another source")
+    if (path / LEGACY_TREE).is_dir():
+        return (StoreCopies(LocalStore(path), label),)
+    folder = LooseFolder(path)
+    return NamedFiles(folder, label), SizedFiles(folder, label, progress)
+
+
+def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[ModelName, ...]]:
+    """Words that stand for models of the store, and names that do not: a source may have those."""
+    entries, _ = find_manifests(store.root) if names else ([], [])
+    _, unmatched = choose([entry.name for entry in entries if entry.name], names)
+    absent = [name for name in unmatched if not is_glob(name)]
+    # A glob that stands for nothing is left among the others, for the scan to refuse.
+    present = [name for name in names if name not in absent]
+    return present, tuple(ModelName.parse(name) for name in dict.fromkeys(absent))
+
+
+def _placeable(store: LocalStore, label: str, models: Iterable[Selection], notes: list[str]) -> tuple[Selection, ...]:
+    """Those models whose names the store can take."""
+    sink = _sink(store, 1, SILENT)
+    placeable = []
+    for selection in models:
+        try:
+            sink.compare(selection)
+        except (UsageError, UnsafeError) as error:
+            notes.append(f"{label}: {error}")
+        else:
+            placeable.append(selection)
+    return tuple(placeable)
+
+
+def _closed(opened: ExitStack) -> tuple[str, ...]:
+    try:
+        opened.close()
+    except (OstoreError, OSError) as error:
+        return (str(error),)
+    return ()
+
+
+def _repaired_blobs(found: Found, origins: Mapping[Descriptor, str]) -> tuple[Repaired, ...]:
+    users = {problem.subject: problem.models for problem in found.verified.problems}
+    return tuple(
+        Repaired("blob", str(blob.digest), origin, blob.size, users.get(str(blob.digest), ()))
+        for blob, origin in sorted(origins.items(), key=lambda pair: pair[0].digest)
+    )
+
+
+def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> tuple[Repaired, ...]:
+    sizes = {model.name: model.manifest_size for model in plan.selection.models}
+    return tuple(
+        Repaired("manifest", str(name), plan.offers[plan.manifests_from[name]].place.label, sizes[name], (str(name),))
+        for name in sorted(names)
+    )
+
+
+def _report(
+    found: Found,
+    repaired: tuple[Repaired, ...],
+    *,
+    notes: Iterable[str],
+    kept: tuple[str, ...] = (),
+    dry_run: bool = False,
+) -> RepairReport:
+    verified, left = found.verified, _left(found, {item.subject for item in repaired})
+    return RepairReport(
+        store=str(found.store.root),
+        dry_run=dry_run,
+        models=verified.models,
+        blobs=verified.blobs,
+        size=verified.size,
+        repaired=repaired,
+        left=left,
+        quarantine=kept,
+        notes=tuple(dict.fromkeys(notes)),
+        verdict=VerifyReport.of(verified.subject, 0, (), left).verdict,
+    )
+
+
+def _left(found: Found, mended: set[str]) -> tuple[Problem, ...]:
+    """Every problem that is not mended; those that no copy mends say what a person can do."""
+    explained = {(problem.kind, problem.subject): problem for problem in found.wanted.left}
+    names = {entry.path: str(entry.name) for entry in found.scan.unreadable}
+    left = [
+        explained.get((problem.kind, problem.subject), problem)
+        for problem in found.verified.problems
+        if problem.subject not in mended and names.get(problem.subject) not in mended
+    ]
+    left += (
+        Problem("manifest-damaged", str(name), "not there, and not to be had with all of its blobs", (str(name),))
+        for name in found.absent
+        if str(name) not in mended
+    )
+    return tuple(left)
+
+
+def _kept(store: LocalStore, received: Received) -> tuple[str, ...]:
+    folder = workspace.location(store.root) / QUARANTINE
+    return tuple(str(folder / name) for name in received.set_aside)
+
+
+def _all_blobs(selection: Selection) -> tuple[Descriptor, ...]:
+    return (*selection.blobs, *selection.requires)
+
+
+def _sink(store: LocalStore, jobs: int, progress: Progress) -> StoreSink:
+    return StoreSink(store, replace=False, trust_existing=False, make_parents=False, jobs=jobs, progress=progress)

@@ -1,0 +1,72 @@
+"""Commands that keep a store sound: each one is parse, one library call, render."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    Color,
+    ColorMode,
+    DryRun,
+    Jobs,
+    Models,
+    ProgressMode,
+    Quiet,
+    ShowProgress,
+    examples,
+    group,
+)
+from ostore.cli.text import say
+
+app = group()
+
+
+@app.command(
+    epilog=examples(
+        "ostore repair --from bundle.tar.zst",
+        "ostore repair llama3 --from /media/usb/models.tar.zst --from ~/.cache/huggingface/hub",
+        "sudo ostore repair --from /mnt/backup/models --dry-run",
+        "ssh other-host ostore export llama3 - | ostore repair llama3 --from -",
+    )
+)
+def repair(
+    sources: Annotated[
+        list[str],
+        typer.Option("--from", metavar="SOURCE", show_default=False, help="Where good copies are; may be repeated."),
+    ],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", show_default=False)] = None,
+    dry_run: DryRun = False,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ShowProgress = ProgressMode.AUTO,
+    color: Color = ColorMode.AUTO,
+) -> None:
+    """
+    Hash the store, or some models, and replace what is damaged or missing by good copies, each verified first.
+
+    SOURCE is a bundle, - (a bundle on standard input), a folder that is a store, a Hugging Face cache, or a folder of
+    GGUF files. Damaged files are kept in .ostore/quarantine. Ends as `ostore verify` would end afterwards.
+    """
+    from ostore.api import health as api
+    from ostore.cli import render, render_health
+    from ostore.cli.exit_codes import CODES
+    from ostore.cli.progress import shown
+    from ostore.settings import keep_freed_memory
+
+    keep_freed_memory()
+    started = time.monotonic()
+    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+        report = api.repair(names or (), sources=sources, dry_run=dry_run, jobs=jobs, progress=told, models=models)
+    render.say_warnings(report.notes)
+    if as_json:
+        say(render.document("repair", report))
+    elif not quiet:
+        say(render_health.repair_text(report, time.monotonic() - started))
+    if report.verdict != "whole":
+        raise typer.Exit(CODES[report.verdict])

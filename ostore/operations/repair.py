@@ -1,0 +1,316 @@
+"""
+Mending a store: what was found damaged is replaced by good copies from elsewhere, and nothing else is touched.
+
+`find_wanted` and `plan_repair` decide and touch no disk; `gather` walks over the places in the order given, until
+nothing is wanted any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import BlobError, OstoreError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+from ostore.formats.selection import SelectedModel, Selection
+from ostore.operations.transfer import Inbox
+from ostore.operations.verify import Problem, ProblemKind, Verdict
+from ostore.streams.chunks import Chunk
+from ostore.streams.progress import Progress, watched
+
+_REPLACEABLE: frozenset[ProblemKind] = frozenset(
+    {"blob-missing", "blob-size", "blob-altered", "blob-unreadable", "blob-not-regular"}
+)
+_Item = TypeVar("_Item")
+
+
+class Copies(Protocol):
+    """
+    Where good copies may be: a bundle, another store, a cache, a folder of files.
+
+    Nothing of it is believed; what it raises, OSError as well, is a reason to look elsewhere.
+    """
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+
+    def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:
+        """A selection for each model that it has of these names (folded)."""
+
+    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+        """Those that it may have, of that size or of any for None; nothing is hashed for that."""
+
+    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+        """Yield copies, several of one blob perhaps, unverified; a stream is valid until the next is asked for."""
+
+    def read_manifests(self, names: Collection[ModelName]) -> Iterator[tuple[ModelName, bytes]]:
+        """Yield raw manifests of these models, once `read_blobs` has been used or is not wanted."""
+
+
+class _Model(Protocol):
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+class _Entry(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def name(self) -> ModelName | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """
+    What a store lacks: blobs, with the size that its models promise (None if none does), and the names of manifests.
+
+    `left` are the problems that no copy mends, with what a person can do about them.
+    """
+
+    blobs: dict[Digest, int | None]
+    manifests: tuple[ModelName, ...]
+    left: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one place may have of it."""
+
+    place: Copies
+    models: tuple[Selection, ...]
+    blobs: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairPlan:
+    """
+    What is going to be taken in: `damaged` blobs, and models with all that they need.
+
+    `manifests_from` says from which offer a model's manifest is to come; `notes` why some model is not among them.
+    """
+
+    selection: Selection
+    damaged: frozenset[Digest]
+    offers: tuple[Offer, ...]
+    manifests_from: dict[ModelName, int]
+    notes: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.selection.blobs and not self.selection.models
+
+    def origin_of(self, digest: Digest) -> str | None:
+        """The first place that may have a blob."""
+        return next(
+            (offer.place.label for offer in self.offers if any(blob.digest == digest for blob in offer.blobs)), None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Which blobs were taken, and from where (labels); `notes` is what a place turned out not to have."""
+
+    origins: dict[Digest, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """
+    One thing that was mended: `kind` is blob or manifest, `subject` its digest or the model's name.
+
+    `source` is where it came from, `size` its bytes, `models` those that suffered.
+    """
+
+    kind: str
+    subject: str
+    source: str
+    size: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """
+    What was looked at (`models`, `blobs` and their `size`), what was mended, and every problem that is left.
+
+    With `dry_run` it is what would be, going by names and sizes. `quarantine` is where the damaged files are now,
+    relative to the store; `notes` what a source turned out not to have; `verdict` as that of `verify`, of what is left.
+    """
+
+    store: str
+    dry_run: bool
+    models: int
+    blobs: int
+    size: int
+    repaired: tuple[Repaired, ...]
+    left: tuple[Problem, ...]
+    quarantine: tuple[str, ...]
+    notes: tuple[str, ...]
+    verdict: Verdict
+
+
+class _UnusableError(Exception):
+    """A place could not deliver; says why."""
+
+
+def find_wanted(
+    problems: Iterable[Problem],
+    models: Iterable[_Model],
+    unreadable: Iterable[_Entry],
+    obstacles: Mapping[Digest, str],
+) -> Wanted:
+    """Sort problems into what a copy mends and what not. `obstacles` says which blobs cannot be replaced, and why."""
+    promises = _promises(models)
+    names = {entry.path: entry.name for entry in unreadable if entry.name and entry.path.startswith("manifests/")}
+    blobs: dict[Digest, int | None] = {}
+    manifests: list[ModelName] = []
+    left: list[Problem] = []
+    for problem in problems:
+        if problem.kind in _REPLACEABLE:
+            digest = Digest.parse(problem.subject)
+            sizes = promises.get(digest, ())
+            reason = obstacles.get(digest) or ("its manifests promise different sizes" if len(sizes) > 1 else None)
+            if reason is None:
+                blobs[digest] = next(iter(sizes), None)
+            else:
+                left.append(Problem(problem.kind, problem.subject, reason, problem.models))
+        elif problem.kind == "manifest-damaged" and problem.subject in names:
+            manifests.append(names[problem.subject])
+        else:
+            left.append(problem)
+    return Wanted(blobs, tuple(manifests), tuple(left))
+
+
+def plan_repair(
+    wanted: Wanted, offers: Sequence[Offer], *, standing: Collection[Digest], obstacles: Collection[Digest]
+) -> RepairPlan:
+    """
+    Decide what to take from where; no I/O.
+
+    A model is taken from the first place that has it, if every blob of it is `standing` (a file of its size is there,
+    and not known to be wrong) or offered by some place, and none has `obstacles`.
+    """
+    offered: dict[Digest, Descriptor] = {}
+    for offer in offers:
+        for blob in offer.blobs:
+            offered.setdefault(blob.digest, blob)
+    chosen = {digest: offered[digest] for digest in wanted.blobs if digest in offered}
+    models: list[SelectedModel] = []
+    manifests_from: dict[ModelName, int] = {}
+    notes: list[str] = []
+    for name in wanted.manifests:
+        for number, selection in _having(name, offers):
+            reason = _why_not(selection, chosen, offered, standing, obstacles)
+            if reason:
+                notes.append(f"{offers[number].place.label}: {selection.models[0].name}: {reason}")
+                continue
+            models += selection.models
+            manifests_from[selection.models[0].name] = number
+            chosen |= {blob.digest: blob for blob in (*selection.blobs, *selection.requires)}
+            break
+    return RepairPlan(
+        Selection(tuple(models), tuple(chosen.values())),
+        frozenset(wanted.blobs.keys() & chosen.keys()),
+        tuple(offers),
+        manifests_from,
+        tuple(notes),
+    )
+
+
+def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
+    """
+    Take what is planned from each place in turn, until nothing is missing; then write the manifests.
+
+    A copy that is not what it should be, or cannot be read, is noted, and the next place asked. Raises OSError for the
+    store's own disk.
+    """
+    origins: dict[Digest, str] = {}
+    manifests: dict[ModelName, bytes] = {}
+    notes: list[str] = []
+    for number, offer in enumerate(plan.offers):
+        held = {blob.digest: blob.size for blob in offer.blobs}
+        lacking = [blob for blob in inbox.missing if held.get(blob.digest) == blob.size]
+        names = [name for name, origin in plan.manifests_from.items() if origin == number]
+        if lacking or names:
+            progress.phase(f"repairing from {offer.place.label}", sum(blob.size for blob in lacking))
+            try:
+                for digest, problem in _take_blobs(offer.place, lacking, inbox, progress):
+                    if problem is None:
+                        origins[digest] = offer.place.label
+                    else:
+                        notes.append(f"{offer.place.label}: {problem}")
+                manifests.update(_guarded(offer.place.read_manifests(names)))
+            except _UnusableError as error:
+                notes.append(f"{offer.place.label}: {error}")
+    for name, raw in manifests.items():
+        try:
+            inbox.write_manifest(name, raw)
+        except OstoreError as error:
+            notes.append(str(error))
+    return Gathered(origins, tuple(notes))
+
+
+def _take_blobs(
+    place: Copies, lacking: Collection[Descriptor], inbox: Inbox, progress: Progress
+) -> Iterator[tuple[Digest, str | None]]:
+    """Write what a place delivers; yields each blob with None, or with the reason why a copy of it was not taken."""
+    taken: set[Digest] = set()
+    for blob, chunks in _guarded(place.read_blobs(lacking)) if lacking else ():
+        # Of some blobs a folder has two copies.
+        if blob.digest in taken:
+            continue
+        try:
+            inbox.write_blob(blob, watched(_guarded(chunks), blob.digest.short, blob.size, progress))
+        except (BlobError, _UnusableError) as error:
+            yield blob.digest, str(error)
+        else:
+            taken.add(blob.digest)
+            yield blob.digest, None
+
+
+def _guarded(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Pass on what a place yields; what goes wrong there is not to be taken for a failure of the store."""
+    try:
+        yield from items
+    except OSError as error:
+        raise _UnusableError(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")) from None
+    except OstoreError as error:
+        raise _UnusableError(str(error)) from None
+
+
+def _promises(models: Iterable[_Model]) -> dict[Digest, set[int]]:
+    sizes: dict[Digest, set[int]] = {}
+    for model in models:
+        for blob in model.manifest.descriptors:
+            sizes.setdefault(blob.digest, set()).add(blob.size)
+    return sizes
+
+
+def _having(name: ModelName, offers: Sequence[Offer]) -> Iterator[tuple[int, Selection]]:
+    for number, offer in enumerate(offers):
+        for selection in offer.models:
+            if selection.models[0].name.folded == name.folded:
+                yield number, selection
+
+
+def _why_not(
+    selection: Selection,
+    chosen: Mapping[Digest, Descriptor],
+    offered: Mapping[Digest, Descriptor],
+    standing: Collection[Digest],
+    obstacles: Collection[Digest],
+) -> str | None:
+    """Why a model cannot be taken, or None."""
+    for blob in (*selection.blobs, *selection.requires):
+        if blob.digest in obstacles:
+            return f"blob {blob.digest}: something is in its place"
+        if blob.digest in chosen and chosen[blob.digest].size != blob.size:
+            return f"blob {blob.digest}: another size than the store's own models promise"
+        if blob.digest not in standing and blob.digest not in offered:
+            return f"blob {blob.digest}: in no place named"
+    return None
