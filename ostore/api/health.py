@@ -41,7 +41,7 @@ def repair(
     store = chosen_store(models).require()
     with contextlib.ExitStack() as opened:
         places, notes = mending.open_places(sources, store, opened, jobs=threads(jobs), progress=progress)
-        found = mending.look(store, names, jobs=threads(jobs), progress=progress)
+        found = mending.look(store, names, places, jobs=threads(jobs), progress=progress)
         plan = mending.plan(found, places)
         if dry_run or plan.is_empty:
             return mending.foreseen(found, plan, notes, dry_run=dry_run)

@@ -78,9 +78,16 @@ def open_places(
     return places, notes
 
 
-def look(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> Found:
-    """Hash the store, or some models of it, as `verify` does. Raises NotFoundError, InvalidNameError, OSError."""
+def look(store: LocalStore, names: Sequence[str], places: Sequence[Copies], *, jobs: int, progress: Progress) -> Found:
+    """
+    Hash the store, or some models of it, as `verify` does.
+
+    Raises NotFoundError for a model that is neither there nor in any place, InvalidNameError, OSError.
+    """
     present, absent = _split(names, store)
+    for name in absent:
+        if not any(place.find_models({name.folded}) for place in places):
+            raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
     scan = store.scan(present) if present or not names else ManifestScan((), (), ())
     orphans, strays = store.unreferenced(scan) if not names else ((), ())
     verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
@@ -91,14 +98,10 @@ def look(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progre
 
 
 def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
-    """Ask every place what it may have. Raises NotFoundError for an absent model that none of them has."""
+    """Ask every place what it may have, and decide."""
     names = (*found.wanted.manifests, *found.absent)
     folded = {name.folded for name in names}
     models = [place.find_models(folded) for place in places]
-    there = {selection.models[0].name.folded for group in models for selection in group}
-    for name in found.absent:
-        if name.folded not in there:
-            raise NotFoundError(f"no model {str(name)!r} in {found.store.root}, nor in any source")
     needed = {blob.digest: blob for group in models for selection in group for blob in _all_blobs(selection)}
     lacking: dict[Digest, int | None] = {**found.wanted.blobs, **{blob.digest: blob.size for blob in needed.values()}}
     lacking |= {digest: size for digest, size in found.wanted.blobs.items() if size is not None}

@@ -18,7 +18,7 @@ def repair_text(report: RepairReport, seconds: float) -> str:
     if not report.repaired and not report.left:
         checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
         return f"nothing to repair: {checked} verified in {human_seconds(seconds)} ({one_line(report.store)})"
-    took = "" if report.dry_run else f" in {human_seconds(seconds)}"
+    took = "" if report.dry_run or not report.repaired else f" in {human_seconds(seconds)}"
     left = f"; {plural(len(report.left), 'problem')} left" if report.left else ""
     return "\n".join([*lines, f"{_counts(report)}{took}{left} ({one_line(report.store)})"])
 

@@ -237,7 +237,7 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
         lacking = [blob for blob in inbox.missing if held.get(blob.digest) == blob.size]
         names = [name for name, origin in plan.manifests_from.items() if origin == number]
         if lacking or names:
-            progress.phase(f"repairing from {offer.place.label}", sum(blob.size for blob in lacking))
+            progress.phase("repairing", sum(blob.size for blob in lacking))
             try:
                 for digest, problem in _take_blobs(offer.place, lacking, inbox, progress):
                     if problem is None:

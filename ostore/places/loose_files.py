@@ -126,12 +126,15 @@ class SizedFiles(NamedFiles):
             if file.size in sizes and not file.digest and lacking:
                 digest = self._digest_of(file)
                 if digest in lacking:
+                    self._progress.phase("repairing", file.size)
                     yield lacking.pop(digest), _chunks(file)
 
     def _digest_of(self, file: LooseFile) -> Digest | None:
         hasher = hashlib.sha256()
+        self._progress.phase("verifying sha256 digest", file.size)
         with contextlib.suppress(OSError):
-            for chunk in watched(_chunks(file), Path(file.path).name, file.size, self._progress):
+            # Not called by its name, which is whatever somebody made it.
+            for chunk in watched(_chunks(file), "a file of its size", file.size, self._progress):
                 hasher.update(chunk)
             return Digest(hasher.hexdigest())
         return None
