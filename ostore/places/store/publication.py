@@ -288,9 +288,12 @@ class Publication:
                 # It was being written when we looked.
                 raise _came_meanwhile(name)
             if raw:
+                # Of the same bytes one copy, however often a command is killed between this and the renaming.
+                kept = f"manifest-{Digest.of(raw).hex}"
+                self._transaction.unlink(kept)
+                write_file(self._transaction, kept, (raw,), self._place.ownership)
                 with self._quarantine() as quarantine:
-                    kept = f"manifest-{Digest.of(raw).short}-{secrets.token_hex(4)}"
-                    write_file(quarantine, kept, (raw,), self._place.ownership)
+                    self._transaction.rename(kept, quarantine, kept)
                     quarantine.sync()
                 self.set_aside.append(kept)
 
