@@ -54,6 +54,18 @@ def test_a_store_on_exfat_takes_models_without_hard_links(kinds: Store, exfat: P
     assert tree(exfat / "models") == tree(kinds.root)
 
 
+def test_a_blob_is_mended_on_exfat_and_the_damaged_one_kept_without_hard_links(
+    kinds: Store, exfat: Path, tmp_path: Path
+) -> None:
+    ostore.export(["*"], tmp_path / "b.tar.zst", models=kinds.root)
+    ostore.import_bundle(tmp_path / "b.tar.zst", models=exfat / "models")
+    largest = max((kinds.root / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    (exfat / "models/blobs" / largest.name).write_bytes(b"damaged")
+    assert ostore.repair(sources=[tmp_path / "b.tar.zst"], models=exfat / "models").verdict == "whole"
+    assert tree(exfat / "models") == tree(kinds.root)
+    assert [path.read_bytes() for path in (exfat / "models/.ostore/quarantine").iterdir()] == [b"damaged"]
+
+
 @pytest.mark.parametrize("name", ["localhost:5000/library/x:v1", "con:latest", "aux.gguf:latest", "dot.:latest"])
 def test_a_name_that_the_disk_cannot_hold_is_refused_before_anything_is_written(
     exfat: Path, tmp_path: Path, name: str

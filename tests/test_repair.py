@@ -207,6 +207,7 @@ def test_a_source_that_cannot_be_used_is_noted_and_the_next_one_tried(
     cut = tmp_path / "cut.tar.zst"
     cut.write_bytes(bundle.read_bytes()[:-100])
     zero(store.blob_path(WEIGHTS))
+    assert repair(store, "--from", cut, code=4).startswith(f"ostore: error[integrity]: {cut}: ")
     assert f"warning: {cut}: " in repair(store, "--from", cut, "--from", bundle)
 
 
@@ -372,13 +373,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(store: Store, bund
         (("tiny",), 2),
         (("--from", "absent.tar.zst"), 3),
         (("--from", "absent"), 3),
+        (("--from", __file__), 12),
         (("--from", "-", "--from", "-"), 2),
         (("--from", "STORE"), 2),
         (("--from", "BUNDLE", "absent"), 3),
         (("--from", "BUNDLE", "absent*"), 3),
         (("--from", "BUNDLE", "../../etc/passwd"), 8),
     ],
-    ids=str,
+    ids=lambda words: None if isinstance(words, int) else Path(words[-1]).name,
 )
 def test_what_is_mistyped_is_refused_before_anything_is_hashed(
     store: Store, bundle: Path, arguments: tuple[str, ...], code: int

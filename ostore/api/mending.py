@@ -59,7 +59,8 @@ def open_places(
     """
     The places that sources stand for, and notes on those that cannot be used.
 
-    Raises UsageError or NotFoundError for a source that was mistyped: that is to be known before hours of hashing.
+    Raises UsageError or NotFoundError for a source that was mistyped, and if none can be used what is wrong with the
+    first: that is to be known before hours of hashing.
     """
     if not sources:
         raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
@@ -67,14 +68,18 @@ def open_places(
         raise UsageError("standard input can be read only once")
     places: list[Copies] = []
     notes: list[str] = []
+    unusable: list[Exception] = []
     for source in sources:
         try:
             places += _places(source, store, opened, jobs, progress)
         except (UsageError, NotFoundError):
             raise
         except (OstoreError, OSError) as error:
+            unusable.append(error)
             text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             notes.append(text if str(source) in text else f"{source}: {text}")
+    if not places:
+        raise unusable[0]
     return places, notes
 
 
@@ -122,7 +127,8 @@ def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
 
 def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
     """What would be mended, going by names and sizes; nothing is written."""
-    blobs = {blob: plan.origin_of(blob.digest) or "" for blob in plan.selection.blobs if blob.digest in plan.damaged}
+    origins = plan.origins
+    blobs = {blob: origins[blob.digest] for blob in plan.selection.blobs if blob.digest in plan.damaged}
     names = [model.name for model in plan.selection.models]
     repaired = (*_repaired_blobs(found, blobs), *_repaired_manifests(plan, names))
     return _report(found, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)
@@ -187,18 +193,18 @@ def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[Mo
     return present, tuple(ModelName.parse(name) for name in dict.fromkeys(absent))
 
 
-def _placeable(store: LocalStore, label: str, models: Iterable[Selection], notes: list[str]) -> tuple[Selection, ...]:
+def _placeable(store: LocalStore, label: str, models: tuple[Selection, ...], notes: list[str]) -> tuple[Selection, ...]:
     """Those models whose names the store can take."""
     sink = _sink(store, 1, SILENT)
-    placeable = []
-    for selection in models:
-        try:
-            sink.compare(selection)
-        except (UsageError, UnsafeError) as error:
-            notes.append(f"{label}: {error}")
-        else:
-            placeable.append(selection)
-    return tuple(placeable)
+    try:
+        # All at once first: each question walks over every name in the store.
+        sink.compare(Selection(tuple(selection.models[0] for selection in models), ()))
+    except (UsageError, UnsafeError) as error:
+        if len(models) > 1:
+            return tuple(model for group in models for model in _placeable(store, label, (group,), notes))
+        notes.append(f"{label}: {error}")
+        return ()
+    return models
 
 
 def _closed(opened: ExitStack) -> tuple[str, ...]:

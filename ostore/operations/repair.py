@@ -103,11 +103,10 @@ class RepairPlan:
     def is_empty(self) -> bool:
         return not self.selection.blobs and not self.selection.models
 
-    def origin_of(self, digest: Digest) -> str | None:
-        """The first place that may have a blob."""
-        return next(
-            (offer.place.label for offer in self.offers if any(blob.digest == digest for blob in offer.blobs)), None
-        )
+    @property
+    def origins(self) -> dict[Digest, str]:
+        """The first place that may have each blob."""
+        return {blob.digest: offer.place.label for offer in reversed(self.offers) for blob in offer.blobs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +199,12 @@ def plan_repair(
         for blob in offer.blobs:
             offered.setdefault(blob.digest, blob)
     chosen = {digest: offered[digest] for digest in wanted.blobs if digest in offered}
+    having = _by_name(offers)
     models: list[SelectedModel] = []
     manifests_from: dict[ModelName, int] = {}
     notes: list[str] = []
     for name in wanted.manifests:
-        for number, selection in _having(name, offers):
+        for number, selection in having.get(name.folded, ()):
             reason = _why_not(selection, chosen, offered, standing, obstacles)
             if reason:
                 notes.append(f"{offers[number].place.label}: {selection.models[0].name}: {reason}")
@@ -291,11 +291,13 @@ def _promises(models: Iterable[_Model]) -> dict[Digest, set[int]]:
     return sizes
 
 
-def _having(name: ModelName, offers: Sequence[Offer]) -> Iterator[tuple[int, Selection]]:
+def _by_name(offers: Sequence[Offer]) -> dict[str, list[tuple[int, Selection]]]:
+    """Which offers have a model of each name (folded), in their order."""
+    having: dict[str, list[tuple[int, Selection]]] = {}
     for number, offer in enumerate(offers):
         for selection in offer.models:
-            if selection.models[0].name.folded == name.folded:
-                yield number, selection
+            having.setdefault(selection.models[0].name.folded, []).append((number, selection))
+    return having
 
 
 def _why_not(

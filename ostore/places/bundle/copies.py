@@ -19,12 +19,20 @@ class BundleCopies:
         self.label = label
         self._bundle = bundle
         self._stored = {blob.digest: blob for blob in bundle.index.selection.blobs}
+        self._required = {blob.digest: blob for blob in bundle.index.selection.requires}
         self._reading: Iterator[tuple[Descriptor, Iterator[Chunk]]] | None = None
 
     def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:
         """A selection for each model with one of these names (folded)."""
-        everything = self._bundle.index.selection
-        return tuple(everything.restricted([model.name]) for model in everything.models if model.name.folded in names)
+        models = [model for model in self._bundle.index.selection.models if model.name.folded in names]
+        return tuple(
+            Selection(
+                (model,),
+                tuple(self._stored[digest] for digest in model.blobs if digest in self._stored),
+                tuple(self._required[digest] for digest in model.blobs if digest in self._required),
+            )
+            for model in models
+        )
 
     def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
         """Those that it has, going by its index."""
