@@ -316,7 +316,9 @@ def test_blobs_that_come_only_for_a_manifest_that_cannot_be_restored_do_not_stay
 def test_a_model_that_is_not_there_is_restored_if_it_is_named(store: Store, bundle: Path) -> None:
     before = tree(store.root)
     store.manifest_path(full("tiny:q4")).unlink()
+    store.blob_path(b"Say hi!").unlink()
     assert "nothing to repair" in repair(store, "--from", bundle)
+    assert "would repair 1 blob, 1 manifest" in repair(store, "tiny:q4", "--from", bundle, "--dry-run")
     assert "repaired: manifest tiny:q4" in repair(store, "tiny:q4", "--from", bundle)
     assert tree(store.root) == before
 

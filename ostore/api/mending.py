@@ -128,7 +128,11 @@ def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
 def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
     """What would be mended, going by names and sizes; nothing is written."""
     origins = plan.origins
-    blobs = {blob: origins[blob.digest] for blob in plan.selection.blobs if blob.digest in plan.damaged}
+    blobs = {
+        blob: origins[blob.digest]
+        for blob in plan.selection.blobs
+        if blob.digest in plan.damaged or found.store.size_of(blob.digest) != blob.size
+    }
     names = [model.name for model in plan.selection.models]
     repaired = (*_repaired_blobs(found, blobs), *_repaired_manifests(plan, names))
     return _report(found, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)

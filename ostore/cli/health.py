@@ -48,7 +48,7 @@ def repair(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Hash the store, or some models, and replace what is damaged or missing by good copies, each verified first.
+    Replace what is damaged or missing by good copies from elsewhere. The store, or some models of it, is hashed first.
 
     SOURCE is a bundle, - (a bundle on standard input), a folder that is a store, a Hugging Face cache, or a folder of
     GGUF files. Damaged files are kept in .ostore/quarantine. Ends as `ostore verify` would end afterwards.
