@@ -31,7 +31,8 @@ format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff format
 torture: .venv/.dev ## the long form of what `make test` takes a slice of, about half an hour
 	OSTORE_KILLS=200 OSTORE_BIG_GB=8 OSTORE_FLIPS=1000000 .venv/bin/python -m pytest -n 2 \
-		tests/test_kill.py tests/test_memory.py tests/test_publication.py tests/hostile/test_bit_flips.py $(ARGS)
+		tests/test_kill.py tests/test_memory.py tests/test_publication.py tests/test_repair_faults.py \
+		tests/hostile/test_bit_flips.py $(ARGS)
 coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -n 2 $(ARGS)
