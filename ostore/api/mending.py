@@ -30,9 +30,10 @@ from ostore.places.loose_files import LooseFolder, NamedFiles, SizedFiles
 from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
 from ostore.places.store.inbox import Received
+from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.mending import find_obstacles
 from ostore.places.store.publication import QUARANTINE
-from ostore.places.store.scan import LEGACY_TREE, ManifestScan, find_manifests
+from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress

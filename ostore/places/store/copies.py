@@ -9,7 +9,8 @@ from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.places.store.scan import LEGACY_TREE, find_manifests, scan_manifests
+from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
+from ostore.places.store.scan import scan_manifests
 from ostore.places.store.store import LocalStore
 from ostore.streams.chunks import Chunk
 
