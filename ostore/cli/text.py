@@ -8,25 +8,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-_KILO = 1000
+from ostore.formats.wording import clean, human_bytes, one_line, plural
 
-
-def clean(text: str) -> str:
-    """
-    Text with every character that is not printable as an escape, line breaks excepted.
-
-    A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
-    """
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or character == "\n" else _escape(character) for character in text
-    )
-
-
-def one_line(text: str) -> str:
-    """Text that may hold anything, line breaks as escapes: what is told of a file must not look like another line."""
-    return text.replace("\n", "\\n")
+__all__ = [
+    "clean",
+    "close_quietly",
+    "human_age",
+    "human_bytes",
+    "human_seconds",
+    "one_line",
+    "plural",
+    "say",
+    "table",
+]
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
@@ -49,15 +43,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def human_bytes(size: int) -> str:
-    """A size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one digit after the point."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "KB")):
-        if size >= _KILO**power:
-            value = size / _KILO**power
-            return f"{value:.1f} {unit}" if value < 10 and not value.is_integer() else f"{int(value)} {unit}"  # noqa: PLR2004
-    return f"{size} B"
-
-
 def human_age(seconds: float) -> str:
     """How long ago, as Ollama prints it (format/time.go at fb30760)."""
     suffix = " ago" if seconds >= 0 else " from now"
@@ -70,11 +55,6 @@ def human_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 blob`, `2 blobs`, `1,204 blobs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
@@ -92,13 +72,6 @@ def _duration(seconds: float) -> str:
         if hours < below:
             return f"{hours // size} {unit}"
     return f"{int(seconds / 3600) // 8760} years"
-
-
-def _escape(character: str) -> str:
-    number = ord(character)
-    if number < 0x100:  # noqa: PLR2004
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
 
 
 def close_quietly() -> None:

@@ -1,0 +1,44 @@
+"""How facts are worded for people: sizes as Ollama prints them, and no text with anything unprintable in it."""
+
+from __future__ import annotations
+
+_KILO = 1000
+
+
+def clean(text: str) -> str:
+    """
+    Text with every character that is not printable as an escape, line breaks excepted.
+
+    A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escape(character) for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Text that may hold anything, line breaks as escapes: what is told of a file must not look like another line."""
+    return text.replace("\n", "\\n")
+
+
+def human_bytes(size: int) -> str:
+    """A size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one digit after the point."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "KB")):
+        if size >= _KILO**power:
+            value = size / _KILO**power
+            return f"{value:.1f} {unit}" if value < 10 and not value.is_integer() else f"{int(value)} {unit}"  # noqa: PLR2004
+    return f"{size} B"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 blob`, `2 blobs`, `1,204 blobs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:  # noqa: PLR2004
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
