@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
+    from ostore.api.usage import du
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.repair import Repaired, RepairReport
+    from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.discovery import FoundStore
     from ostore.reports import (
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         InspectReport,
         ListReport,
         UnreadableEntry,
+        UsageReport,
         WhereReport,
     )
     from ostore.streams.progress import Progress
@@ -81,6 +84,7 @@ __all__ = [
     "ListReport",
     "ListedModel",
     "Message",
+    "ModelUsage",
     "NoSpaceError",
     "NotFoundError",
     "OstoreError",
@@ -90,18 +94,23 @@ __all__ = [
     "RepairReport",
     "Repaired",
     "SearchedPlace",
+    "SharedBlobs",
     "ShownLayer",
     "ShownModel",
     "SizeMismatchError",
+    "Space",
     "TruncatedError",
     "UnreadableEntry",
     "UnsafeError",
     "UnsearchedPath",
     "UsageError",
+    "UsagePart",
+    "UsageReport",
     "VerifyReport",
     "WhereReport",
     "__version__",
     "dedup",
+    "du",
     "export",
     "import_bundle",
     "inspect",
@@ -127,6 +136,11 @@ def __getattr__(name: str) -> object:
         "ostore.formats.errors",
         "ostore.operations.listing",
         "ostore.operations.repair",
+        "ostore.api.usage",
+        "ostore.reports",
+        "ostore.formats.errors",
+        "ostore.operations.listing",
+        "ostore.operations.usage",
         "ostore.operations.verify",
         "ostore.streams.progress",
     ):

@@ -13,9 +13,10 @@ lock() {
         --output-file "requirements/$name.txt" "$@" pyproject.toml "requirements/$name.in" >/dev/null
 }
 
-# dev, demo and bench share one .venv, so all take the versions of run.
+# All share one .venv, or may be added to it, so all take the versions of run.
 lock run "$@"
-lock dev --constraint requirements/run.txt "$@"
+lock report --extra report --constraint requirements/run.txt "$@"
+lock dev --extra report --constraint requirements/report.txt "$@"
 lock demo --constraint requirements/run.txt "$@"
 lock bench --constraint requirements/run.txt "$@"
 

@@ -17,6 +17,7 @@ import pytest
 
 import ostore
 from ostore.cli.exit_codes import CODES
+from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.discovery import Reason
 from ostore.places.store.inbox import Outcome
@@ -34,6 +35,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "verify": {"reports": ostore.VerifyReport},
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
+    "du": ostore.UsageReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -217,12 +219,33 @@ def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_mended:
         ("manifest", ["tiny:latest"]),
     ]
     assert (document["dry_run"], len(document["quarantine"])) == (not is_mended, 2 * is_mended)
+def test_du_with_one_of_everything(store: Store) -> None:
+    store.model("gone:latest", b"gone")
+    store.blob_path(b"gone").unlink()
+    store.write_manifest(full("empty:latest"), b"")
+    store.blob(b"orphan")
+    (store.root / "blobs/notes.txt").write_bytes(b"stray")
+    (store.root / "beside").mkdir()
+
+    document = report("du", "du", models=store.root)
+
+    assert {model["name"]: len(model["missing"]) for model in document["models"]} == {
+        "gone:latest": 1,
+        "tiny:latest": 0,
+        "tiny:q4": 0,
+    }
+    assert [(entry["path"]) for entry in (*document["doubts"], *document["not_counted"])] == [
+        "manifests/registry.ollama.ai/library/empty/latest",
+        "beside",
+    ]
+    assert document["shared_blobs"][0]["models"] == ["tiny:latest", "tiny:q4"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("show", "absent"), "not-found"),
+        (("du", "absent"), "not-found"),
         (("inspect", "absent.tar.zst"), "not-found"),
         (("export", "tiny", "neither-file-nor-folder"), "usage"),
         (("import",), "usage"),
@@ -266,6 +289,9 @@ def test_choices_in_the_schemas_are_those_in_the_code() -> None:
     assert left["kind"]["enum"] == problem["kind"]["enum"]
     assert imported["outcome"]["enum"] == [outcome.value for outcome in Outcome]
     assert set(problem["kind"]["enum"]) == set(typing.get_args(ProblemKind))
+    assert schema("du")["properties"]["parts"]["items"]["properties"]["kind"]["enum"] == list(
+        typing.get_args(UsageKind)
+    )
     assert set(schema("where")["properties"]["reason"]["enum"]) == set(typing.get_args(Reason))
     assert set(schema("error")["properties"]["class"]["enum"]) == set(CODES)
 

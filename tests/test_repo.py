@@ -28,7 +28,7 @@ FLOORS = (
     ("streams",),
     ("places",),
     ("operations",),
-    ("api", "reports", "settings", "cli", "__main__", "__init__"),
+    ("api", "reports", "settings", "cli", "report", "__main__", "__init__"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 # A program of its own, which bundles carry: it shares no code with the package.

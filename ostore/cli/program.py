@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
     "dedup": ("sharing", "Show which blobs other programs keep as well."),
     "repair": ("health", "Replace what is damaged or missing by good copies from elsewhere."),
+    "du": ("usage", "Say what takes up room in a store, and what removing would give back."),
     "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
 ALIASES = {"ls": "list"}

@@ -167,7 +167,7 @@ def take_census(root: Path) -> Census:
     for entry in find_blobs(root):
         # What Ollama removes meanwhile was not there.
         with contextlib.suppress(FileNotFoundError):
-            found.add(entry, _facts(entry.path))
+            found.add(entry, facts_of(entry.path))
     return Census(
         blobs=tuple(sorted(found.blobs, key=lambda blob: blob.filename)),
         downloads=tuple(
@@ -184,7 +184,7 @@ def take_census(root: Path) -> Census:
 def read_tree(folder: Path) -> FoundTree:
     """All that lies below a folder; for a link or a file of that name, only its own facts."""
     try:
-        facts = _facts(folder)
+        facts = facts_of(folder)
     except (FileNotFoundError, NotADirectoryError):
         return FoundTree(folder, None)
     files: list[FoundEntry] = []
@@ -232,7 +232,8 @@ class _Found:
             (self.temporary if is_temporary(name) else self.foreign).append(FoundEntry(name, facts))
 
 
-def _facts(path: Path | str) -> DiskFacts:
+def facts_of(path: Path | str) -> DiskFacts:
+    """What the disk says of one entry, links not followed. Raises OSError."""
     # Not the status that scandir has at hand: on Windows that lacks device, inode and links.
     status = os.lstat(path)
     return DiskFacts(
@@ -258,7 +259,7 @@ def _entries(folder: Path, below: str, unreadable: list[Unreadable]) -> list[Fou
             for entry in listing:
                 path = f"{below}/{entry.name}" if below else entry.name
                 with contextlib.suppress(FileNotFoundError):
-                    entries.append(FoundEntry(path, _facts(entry.path)))
+                    entries.append(FoundEntry(path, facts_of(entry.path)))
     except FileNotFoundError:
         # Gone meanwhile.
         return []

@@ -1,0 +1,66 @@
+"""The command that measures a store: what takes up its room, and what removing would give back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ostore.api.opening import chosen_store
+from ostore.formats.errors import NotFoundError
+from ostore.formats.name import choose
+from ostore.operations.usage import measure_usage
+from ostore.places.store.census import Census, take_census
+from ostore.places.store.references import find_references
+from ostore.places.store.remainder import Remainder, find_remainder
+from ostore.reports import UnreadableEntry, UsageReport
+
+if TYPE_CHECKING:
+    from ostore.places.store.scan import StoredModel
+    from ostore.places.store.store import LocalStore
+
+
+def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
+    """
+    Measure a store as `du` of coreutils does; nothing is hashed. `names` (or globs) choose the models that get a row.
+
+    Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
+    """
+    store = chosen_store(models).require()
+    census = take_census(store.root)
+    references = find_references(store.root)
+    remainder = find_remainder(store.root, census)
+    usage = measure_usage(census, references, remainder, _chosen(store, references.scan.models, names))
+    return UsageReport(
+        store=str(store.root),
+        models=usage.models,
+        frees=usage.frees,
+        total=usage.total,
+        shared=usage.shared,
+        unique=usage.unique,
+        reclaimable=usage.reclaimable,
+        parts=usage.parts,
+        shared_blobs=usage.shared_blobs,
+        doubts=tuple(UnreadableEntry(doubt.path, doubt.reason) for doubt in references.doubts),
+        not_counted=tuple(_not_counted(census, remainder)),
+    )
+
+
+def _chosen(store: LocalStore, stored: Sequence[StoredModel], patterns: Sequence[str]) -> Sequence[StoredModel]:
+    if not patterns:
+        return stored
+    chosen, unmatched = choose([model.name for model in stored], patterns)
+    if unmatched:
+        raise NotFoundError(f"no model {unmatched[0]!r} in {store.root}", hint="ostore list shows what is there")
+    wanted = set(chosen)
+    return [model for model in stored if model.name in wanted]
+
+
+def _not_counted(census: Census, remainder: Remainder) -> Iterator[UnreadableEntry]:
+    for name in remainder.others:
+        yield UnreadableEntry(name, "beside the store, not part of it")
+    for tree in (*census.working_folders, census.workspace, census.staging):
+        for found in tree.unreadable:
+            yield UnreadableEntry(str(tree.path / found.path), found.reason)
+    for found in remainder.unreadable:
+        yield UnreadableEntry(found.path, found.reason)

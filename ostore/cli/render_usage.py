@@ -1,0 +1,90 @@
+"""A store's usage as text: a row a model, then what the whole store consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import human_bytes, plural, table
+
+if TYPE_CHECKING:
+    from ostore.operations.usage import ModelUsage, UsageKind, UsagePart
+    from ostore.reports import UsageReport
+
+_HEADER = ("NAME", "SIZE", "SHARED", "UNIQUE", "FREES")
+# A word for the row, what its files are called, and what to know of them.
+_PARTS: dict[UsageKind, tuple[str, str, str]] = {
+    "shared": ("shared", "blob", "that several models need, each once"),
+    "unique": ("unique", "blob", "that one model needs"),
+    "mentioned": ("mentioned", "blob", "that only something without a model's name mentions"),
+    "manifests": ("manifests", "file", ""),
+    "folders": ("folders", "", ""),
+    "foreign": ("foreign", "file", "that Ollama does not know; not reclaimable"),
+    "orphans": ("orphans", "blob", "that no model needs"),
+    "downloads": ("partial downloads", "file", ""),
+    "temporary": ("temporary", "file", "that Ollama did not finish"),
+    "working-folders": ("working folders", "file", "of conversions that did not end"),
+    "workspace": (".ostore", "file", "of interrupted commands, trash and quarantine"),
+}
+_ALWAYS = frozenset({"shared", "unique"})
+
+
+def usage_text(report: UsageReport, *, is_chosen: bool) -> str:
+    """The models; then what removing those chosen frees, or the parts of the store."""
+    rows = table(_HEADER, [_row(model) for model in report.models])
+    return f"{rows}\n\n{_removal(report) if is_chosen else _store(report)}"
+
+
+def usage_warnings(report: UsageReport) -> tuple[str, ...]:
+    """What makes the sums less than the whole truth."""
+    return tuple(_warnings(report))
+
+
+def _row(model: ModelUsage) -> tuple[str, ...]:
+    sizes = (model.size, model.shared, model.unique, model.frees)
+    return (model.name, *(human_bytes(size.allocated) for size in sizes))
+
+
+def _store(report: UsageReport) -> str:
+    rows = [_part(part) for part in report.parts if part.files or part.size.allocated or part.kind in _ALWAYS]
+    rows.append(("TOTAL", human_bytes(report.total.allocated), report.store))
+    rows.append(("RECLAIMABLE", human_bytes(report.reclaimable.allocated), _how_to_reclaim(report)))
+    return table(("", "", ""), rows).lstrip("\n")
+
+
+def _part(part: UsagePart) -> tuple[str, str, str]:
+    word, noun, meaning = _PARTS[part.kind]
+    count = f"{plural(part.files, noun)} {meaning}".rstrip() if noun else ""
+    return word, human_bytes(part.size.allocated), count
+
+
+def _how_to_reclaim(report: UsageReport) -> str:
+    if report.doubts:
+        return "not before what cannot be read is mended"
+    has_downloads = any(part.files for part in report.parts if part.kind == "downloads")
+    return f"ostore gc{' --partials' if has_downloads else ''}" if report.reclaimable.allocated else ""
+
+
+def _removal(report: UsageReport) -> str:
+    freed = human_bytes(report.frees.allocated)
+    if len(report.models) > 1:
+        return f"removing these {len(report.models):,} models together frees {freed}"
+    (model,) = report.models
+    return f"removing {model.name} frees {freed}{''.join(f'; {reason}' for reason in _what_stays(model))}"
+
+
+def _what_stays(model: ModelUsage) -> Iterator[str]:
+    if model.shared.allocated:
+        yield f"other models need {human_bytes(model.shared.allocated)} of it"
+    if linked := model.unique.allocated - model.frees.allocated:
+        yield f"{human_bytes(linked)} of it has another name on this disk (a hard link)"
+
+
+def _warnings(report: UsageReport) -> Iterator[str]:
+    for model in report.models:
+        for digest in model.missing:
+            yield f"{model.name}: blob {digest}: missing"
+    for entry in report.doubts:
+        yield f"{entry.path}: {entry.reason}"
+    for entry in report.not_counted:
+        yield f"{entry.path}: not counted: {entry.reason}"

@@ -1,0 +1,61 @@
+"""The command that measures a store, as text, as JSON and as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import AsJson, Models, Quiet, Replace, examples, group
+from ostore.cli.text import say
+
+app = group()
+
+
+@app.command(
+    epilog=examples("ostore du", "ostore du llama3 'gemma*'", "ostore du --html usage.html", "ostore du llama3 -q")
+)
+def du(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names or quoted globs.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture, too.", readable=False)
+    ] = None,
+    replace: Replace = False,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """
+    Say what takes up room in a store, and what removing would give back.
+
+    Counts as `du -sB1 STORE` does: blocks on the disk, manifests and folders included, a file with several names once;
+    sparse files take up less than they have. `blobs` and `manifests` are followed if they are links, a blob that is a
+    link counts as that. What else lies in the same folder is named, not counted.
+
+    SIZE is SHARED (other models need it too) and UNIQUE (none does). FREES is what removing that model alone gives
+    back, its manifest of a few KB not counted: less than UNIQUE if a blob has another name, by a hard link.
+    RECLAIMABLE needs no model to go. --quiet prints one number of bytes: the total, or what removing the MODELs frees.
+    """
+    from ostore.api import usage as api
+    from ostore.cli import render, render_usage
+    from ostore.report import writing
+
+    if html:
+        writing.require(html, replace=replace)
+    report = api.du(names or (), models=models)
+    if html:
+        import time
+
+        from ostore.report.usage_page import usage_page
+
+        writing.write_page(html, usage_page(report, now=time.time()), replace=replace)
+    if as_json:
+        say(render.document("du", report))
+    elif quiet:
+        say(str((report.frees if names else report.total).allocated))
+    else:
+        say(render_usage.usage_text(report, is_chosen=bool(names)))
+        render.say_warnings(render_usage.usage_warnings(report))
+        if html:
+            say(f"wrote {html}")

@@ -1,0 +1,1 @@
+"""Reports as pages that stand alone: one file, no script, nothing from elsewhere. Needs the extra `report`."""

@@ -1,0 +1,68 @@
+"""Giving a page its file: whole or not at all, never over another one unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+from pathlib import Path
+
+from ostore.formats.errors import UsageError
+from ostore.streams.durable import Directory, naming, sync_file, write_all
+
+_LIBRARIES = ("jinja2", "squarify")
+# Less what the umask says, as for any file that a person makes.
+_MODE = 0o666
+
+
+def require(path: Path, *, replace: bool) -> None:
+    """Raise UsageError, before any work is done, if a page cannot be made here or must not be put there."""
+    if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
+        raise UsageError("a page needs libraries that are not installed", hint="pip install 'ostore[report]'")
+    if path.is_dir() or path.name in {"", "-"}:
+        raise UsageError(f"{path}: expected the name of a file for the page")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: no such folder")
+    if not replace and os.path.lexists(path):
+        raise _exists(path)
+
+
+def write_page(path: Path, page: str, *, replace: bool) -> None:
+    """
+    Write a page beside its place, put it on the disk, and give it its name.
+
+    Raises UsageError if a file is there and not to be replaced, OSError; then nothing is left behind.
+    """
+    part = f".{path.name}.{secrets.token_hex(4)}.part"
+    with Directory.open(path.parent) as directory, naming(path):
+        try:
+            fd = directory.create(part, _MODE)
+            try:
+                write_all(fd, [page.encode("utf-8")])
+                sync_file(fd)
+            finally:
+                os.close(fd)
+            _give_name(directory, part, path, replace=replace)
+            directory.sync()
+        finally:
+            # The first error is the one to tell.
+            with contextlib.suppress(OSError):
+                directory.unlink(part)
+
+
+def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:
+    if not replace:
+        # A link is refused where something has come meanwhile; a rename would go over it.
+        try:
+            if directory.link(part, directory, path.name):
+                return
+        except FileExistsError:
+            raise _exists(path) from None
+        if directory.lstat(path.name) is not None:
+            raise _exists(path)
+    directory.rename(part, directory, path.name)
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path}: exists", hint="--replace overwrites it")
