@@ -60,7 +60,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Treemap:
-    """The cells of a picture, and the items of regions that are too small to draw."""
+    """The cells of a picture, and the items that are too small to draw."""
 
     width: int
     height: int
@@ -73,20 +73,23 @@ _Box = tuple[float, float, float, float]
 
 def lay_out(regions: Sequence[Region], width: int, height: int) -> Treemap:
     """Place every region, the largest first, and every item in it."""
-    bytes_a_unit = sum(map(_size, regions)) / (width * height)
-    ordered = sorted(regions, key=_size, reverse=True)
-    visible = [region for region in ordered if _size(region) > bytes_a_unit * _SMALLEST]
-    too_small = [item for region in ordered if region not in visible for item in region.items if item.size]
-    cells: list[Cell] = []
-    for region, box in zip(visible, _boxes([_size(region) for region in visible], (0, 0, width, height)), strict=True):
-        items = _grouped(region, bytes_a_unit)
-        boxes = _boxes([item.size for item in items], box)
-        cells += (_cell(region.kind, item, place) for item, place in zip(items, boxes, strict=True))
-    return Treemap(width, height, tuple(cells), tuple(too_small))
+    bytes_a_unit = sum(item.size for region in regions for item in region.items) / (width * height)
+    grouped = [(region.kind, _grouped(region, bytes_a_unit)) for region in regions]
+    least = bytes_a_unit * _SMALLEST
+    drawn = [(kind, [item for item in items if item.size >= least]) for kind, items in grouped]
+    visible = sorted((pair for pair in drawn if pair[1]), key=lambda pair: -_size(pair[1]))
+    too_small = tuple(item for _, items in grouped for item in items if item.size < least)
+    boxes = _boxes([_size(items) for _, items in visible], (0, 0, width, height))
+    cells = [
+        _cell(kind, item, place)
+        for (kind, items), box in zip(visible, boxes, strict=True)
+        for item, place in zip(items, _boxes([item.size for item in items], box), strict=True)
+    ]
+    return Treemap(width, height, tuple(cells), too_small)
 
 
-def _size(region: Region) -> int:
-    return sum(item.size for item in region.items)
+def _size(items: Sequence[Item]) -> int:
+    return sum(item.size for item in items)
 
 
 def _grouped(region: Region, bytes_a_unit: float) -> list[Item]:
@@ -96,12 +99,10 @@ def _grouped(region: Region, bytes_a_unit: float) -> list[Item]:
     if len(large) < _FEW:
         large = [item for item in items[:_MANY] if item.size >= bytes_a_unit * _SMALLEST]
     small = items[len(large) :]
-    if len(small) == 1:
+    if len(small) < 2:  # noqa: PLR2004 - one alone keeps its name
         return items
-    if small:
-        label = plural(len(small), f"{'smaller ' if large else ''}{region.rest}")
-        large.append(Item(label, sum(item.size for item in small), region.target))
-    return sorted(large, key=lambda item: -item.size)
+    label = plural(len(small), f"{'smaller ' if large else ''}{region.rest}")
+    return sorted([*large, Item(label, _size(small), region.target)], key=lambda item: -item.size)
 
 
 def _boxes(sizes: Sequence[int], box: _Box) -> list[_Box]:
