@@ -24,7 +24,7 @@ import ostore
 from ostore.formats.wording import human_bytes
 from ostore.report.treemap import Item, Region, lay_out
 from ostore.report.usage_page import usage_page
-from tests.support import MODEL, TEMPLATE, Store, full, noise
+from tests.support import MODEL, OSTORE, TEMPLATE, Store, full, noise
 from tests.support import ostore as run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -271,6 +271,16 @@ def test_many_models_of_one_size_are_not_all_hidden_behind_one_number() -> None:
     assert sum(cell.item.size for cell in laid.cells) == 1_000_000
 
 
+def test_what_is_too_small_to_draw_is_named_in_words(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    store.model("big:latest", b"w")
+    with store.blob_path(b"w").open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, 60_000_000)
+    captions = [text for tag, text in taken_apart(page_of(store.root)).texts if tag == "figcaption"]
+    assert len(captions) == 2
+    assert all(re.fullmatch(r"Too small to draw: .*manifests [0-9.]+ K?B.*\.", caption) for caption in captions)
+
+
 def test_text_stays_in_its_cell() -> None:
     laid = lay_out(regions([10**6 // (n + 1) for n in range(200)]), 1120, 560)
     assert any(cell.label for cell in laid.cells)
@@ -364,6 +374,26 @@ def test_a_place_where_no_page_can_be_is_refused_before_any_work(
     done = run("du", "--html", target, "--models", three, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
+@pytest.mark.parametrize("options", [(), ("--replace",)], ids=["new", "replace"])
+def test_a_disk_that_holds_only_half_of_it_gets_none_of_it(
+    three: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    target = tmp_path / "usage.html"
+    if options:
+        target.write_text("mine")
+    command = ["prlimit", "--fsize=1000", *OSTORE, "du", "--html", str(target), "--models", str(three), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert done.stderr == f"ostore: error[no-space]: {target}: File too large\n"
+    assert [path.read_text() for path in tmp_path.iterdir()] == (["mine"] if options else [])
+
+
+def test_asking_to_replace_without_a_page_is_a_mistake(three: Path) -> None:
+    done = run("du", "--replace", "--models", three)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize("library", ["jinja2", "squarify"])

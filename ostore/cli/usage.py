@@ -39,10 +39,13 @@ def du(
     """
     from ostore.api import usage as api
     from ostore.cli import render, render_usage
+    from ostore.formats.errors import UsageError
     from ostore.report import writing
 
     if html:
         writing.require(html, replace=replace)
+    elif replace:
+        raise UsageError("--replace is about the file that --html writes; there is none")
     report = api.du(names or (), models=models)
     if html:
         import time

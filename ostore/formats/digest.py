@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ostore.formats.errors import InvalidDigestError
 
@@ -15,9 +15,13 @@ _FILE_NAME = re.compile(r"sha256-([0-9a-f]{64})")
 _TOLERATED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """A SHA-256, as 64 lower-case hexadecimal digits; `str()` gives `sha256:…`."""
+class Digest(NamedTuple):
+    """
+    A SHA-256, as 64 lower-case hexadecimal digits; `str()` gives `sha256:…`.
+
+    A tuple, because commands look up every blob of a store in several tables: a dataclass would hash and compare in
+    Python.
+    """
 
     hex: str
 

@@ -8,6 +8,7 @@ which a manifest leaves or enters a store.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -146,9 +147,14 @@ class Manifest:
             raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self.config.size}")
 
 
-def digest_shaped(raw: bytes) -> frozenset[Digest]:
-    """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
-    return frozenset(Digest(match.decode().lower()) for match in _DIGEST_SHAPED.findall(raw))
+def digest_shaped(raw: bytes, known: Collection[Digest] = ()) -> frozenset[Digest]:
+    """
+    Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to.
+
+    Those that are `known` already are left out, which saves making them once more.
+    """
+    found = {match.decode().lower() for match in _DIGEST_SHAPED.findall(raw)}
+    return frozenset(map(Digest, found.difference([digest.hex for digest in known])))
 
 
 class _ManifestReader:

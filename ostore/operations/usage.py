@@ -8,11 +8,12 @@ removing frees is exact: a file is gone only when its last name is, and a name m
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
+from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
 from ostore.places.store.census import Census, DiskFacts, EntryKind, FoundTree, StoredBlob
 from ostore.places.store.references import References
@@ -103,23 +104,23 @@ def measure_usage(
     census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
 ) -> StoreUsage:
     """Add up a store. `models` are those that are asked for, some or all of `references.scan`."""
-    files = list(_needed_files(census, references, remainder))
-    leftovers = dict(_leftovers(census, references))
-    reclaimed = _Names.of(facts for found in leftovers.values() for facts in found)
     once = _Once()
-    parts = [_part(kind, [file.facts for file in files if file.kind == kind], once) for kind in _NEEDED]
+    groups = _groups(census, references, remainder, once)
+    leftovers = dict(_leftovers(census, references))
+    reclaimed = _Names.of(chain.from_iterable(leftovers.values()))
+    parts = [_needed_part(kind, groups.values()) for kind in _NEEDED]
     parts += (_part(kind, facts, once) for kind, facts in _bystanders(census, remainder))
     parts += (_part(kind, facts, once, reclaimed) for kind, facts in leftovers.items())
     spaces = {part.kind: part.size for part in parts}
     return StoreUsage(
-        models=_model_rows(files, models, _present(census, remainder)),
-        frees=_freed_together(files, {model.name for model in models}),
+        models=_model_rows(groups, models, _present(census, remainder)),
+        frees=_freed_together(groups, {model.name for model in models}),
         total=_sum(part.size for part in parts),
         shared=spaces["shared"],
         unique=spaces["unique"],
         reclaimable=_sum(part.reclaimable for part in parts),
         parts=tuple(parts),
-        shared_blobs=_shared_blobs(files),
+        shared_blobs=_shared_blobs(groups),
     )
 
 
@@ -142,38 +143,70 @@ class _Sum:
 
 
 def _sum(spaces: Iterable[Space]) -> Space:
-    listed = list(spaces)
-    return Space(sum(space.allocated for space in listed), sum(space.apparent for space in listed))
+    allocated = apparent = 0
+    for space in spaces:
+        allocated += space.allocated
+        apparent += space.apparent
+    return Space(allocated, apparent)
 
 
-@dataclass(frozen=True, slots=True)
-class _NeededFile:
-    """A file behind one or several blobs: who needs any of them, and whether its last name goes when they all do."""
+@dataclass(slots=True)
+class _Group:
+    """The files of all blobs that the same models need, and what of them is gone when none does any more."""
 
-    facts: DiskFacts
     owners: _Owners
-    goes: bool
+    files: int = 0
+    allocated: int = 0
+    apparent: int = 0
+    freed: _Sum = field(default_factory=_Sum)
+
+    def add(self, facts: DiskFacts, *, goes: bool) -> None:
+        self.files += 1
+        self.allocated += facts.allocated
+        self.apparent += facts.size
+        if goes:
+            self.freed.allocated += facts.allocated
+            self.freed.apparent += facts.size
 
     @property
     def kind(self) -> UsageKind:
         return "shared" if len(self.owners) > 1 else "unique" if self.owners else "mentioned"
 
+    @property
+    def space(self) -> Space:
+        return Space(self.allocated, self.apparent)
 
-def _needed_files(census: Census, references: References, remainder: Remainder) -> Iterator[_NeededFile]:
+
+def _groups(census: Census, references: References, remainder: Remainder, once: _Once) -> dict[_Owners, _Group]:
+    """All files of blobs that are needed, by who needs them: far fewer than files, so that the rest is quick."""
+    groups: dict[_Owners, _Group] = {}
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
     for blob in census.blobs:
         owners = references.users.get(blob.digest)
-        if owners is not None and _may_have_other_names(blob.facts):
-            linked[blob.facts.identity].append(blob)
-        elif owners is not None:
-            yield _NeededFile(blob.facts, owners, goes=True)
+        if owners is None:
+            continue
+        facts = blob.facts
+        if facts.links > 1:
+            linked[facts.identity].append(blob)
+            continue
+        group = groups.get(owners)
+        if group is None:
+            group = groups[owners] = _Group(owners)
+        group.add(facts, goes=True)
     # A manifest that is a second name of a blob (branch pdevine/addressable-manifest) goes with its model.
     manifests = _Names.of(entry.facts for entry in remainder.manifests) if linked else _Names()
     for identity, blobs in linked.items():
         facts = blobs[0].facts
-        names = len(blobs) + manifests.count(identity)
+        once.is_new(facts)
         owners = tuple(sorted(set(chain.from_iterable(references.users[blob.digest] for blob in blobs))))
-        yield _NeededFile(facts, owners, goes=names >= facts.links)
+        goes = len(blobs) + manifests.count(identity) >= facts.links
+        groups.setdefault(owners, _Group(owners)).add(facts, goes=goes)
+    return groups
+
+
+def _needed_part(kind: UsageKind, groups: Iterable[_Group]) -> UsagePart:
+    chosen = [group for group in groups if group.kind == kind]
+    return UsagePart(kind, sum(group.files for group in chosen), _sum(group.space for group in chosen), Space(0, 0))
 
 
 def _may_have_other_names(facts: DiskFacts) -> bool:
@@ -253,72 +286,58 @@ def _whole(tree: FoundTree) -> list[DiskFacts]:
     return own + [entry.facts for entry in (*tree.files, *tree.folders)]
 
 
-def _present(census: Census, remainder: Remainder) -> frozenset[str]:
-    return frozenset(blob.digest.hex for blob in census.blobs if blob.digest not in remainder.dangling)
+def _present(census: Census, remainder: Remainder) -> set[Digest]:
+    return {blob.digest for blob in census.blobs}.difference(remainder.dangling)
 
 
 @dataclass(slots=True)
 class _Row:
-    blobs: int = 0
-    shared: _Sum = field(default_factory=_Sum)
-    unique: _Sum = field(default_factory=_Sum)
-    frees: _Sum = field(default_factory=_Sum)
-
-    def add(self, file: _NeededFile) -> None:
-        self.blobs += 1
-        if len(file.owners) > 1:
-            self.shared.add(file.facts)
-            return
-        self.unique.add(file.facts)
-        if file.goes:
-            self.frees.add(file.facts)
+    files: int = 0
+    unique: Space = Space(0, 0)
+    frees: Space = Space(0, 0)
+    shared: list[Space] = field(default_factory=list)
 
 
 def _model_rows(
-    files: Iterable[_NeededFile], models: Sequence[StoredModel], present: frozenset[str]
+    groups: Mapping[_Owners, _Group], models: Sequence[StoredModel], present: Collection[Digest]
 ) -> tuple[ModelUsage, ...]:
-    rows = {model.name: _Row() for model in models}
-    for file in files:
-        for owner in file.owners:
-            row = rows.get(owner)
-            if row is not None:
-                row.add(file)
     # A name that is in both trees of manifests is one model.
-    usages = [_usage(model, rows[name], present) for name, model in {model.name: model for model in models}.items()]
+    asked = {model.name: model for model in models}
+    rows = {name: _Row() for name in asked}
+    for owners, group in groups.items():
+        for row in filter(None, map(rows.get, owners)):
+            row.files += group.files
+            if len(owners) == 1:
+                row.unique, row.frees = group.space, group.freed.space
+            else:
+                row.shared.append(group.space)
+    usages = [_usage(model, rows[name], present) for name, model in asked.items()]
     return tuple(sorted(usages, key=lambda usage: (-usage.size.allocated, usage.name)))
 
 
-def _usage(model: StoredModel, row: _Row, present: frozenset[str]) -> ModelUsage:
+def _usage(model: StoredModel, row: _Row, present: Collection[Digest]) -> ModelUsage:
+    shared = _sum(row.shared)
+    missing = [blob.digest for blob in model.manifest.descriptors if blob.digest not in present]
     return ModelUsage(
         name=str(model.name),
-        blobs=row.blobs,
-        size=_sum((row.shared.space, row.unique.space)),
-        shared=row.shared.space,
-        unique=row.unique.space,
-        frees=row.frees.space,
-        missing=tuple(str(blob.digest) for blob in model.manifest.blobs if blob.digest.hex not in present),
+        blobs=row.files,
+        size=_sum((shared, row.unique)),
+        shared=shared,
+        unique=row.unique,
+        frees=row.frees,
+        missing=tuple(dict.fromkeys(map(str, missing))),
     )
 
 
-def _freed_together(files: Iterable[_NeededFile], removed: Collection[ModelName]) -> Space:
-    freed = _Sum()
-    for file in files:
-        if file.goes and file.owners and all(owner in removed for owner in file.owners):
-            freed.add(file.facts)
-    return freed.space
+def _freed_together(groups: Mapping[_Owners, _Group], removed: Collection[ModelName]) -> Space:
+    gone = (group for owners, group in groups.items() if owners and all(owner in removed for owner in owners))
+    return _sum(group.freed.space for group in gone)
 
 
-def _shared_blobs(files: Iterable[_NeededFile]) -> tuple[SharedBlobs, ...]:
-    groups: dict[_Owners, list[DiskFacts]] = defaultdict(list)
-    for file in files:
-        if len(file.owners) > 1:
-            groups[file.owners].append(file.facts)
-    found = [SharedBlobs(tuple(map(str, owners)), len(facts), _space(facts)) for owners, facts in groups.items()]
+def _shared_blobs(groups: Mapping[_Owners, _Group]) -> tuple[SharedBlobs, ...]:
+    found = [
+        SharedBlobs(tuple(map(str, owners)), group.files, group.space)
+        for owners, group in groups.items()
+        if len(owners) > 1
+    ]
     return tuple(sorted(found, key=lambda group: (-group.size.allocated, group.models)))
-
-
-def _space(found: Iterable[DiskFacts]) -> Space:
-    total = _Sum()
-    for facts in found:
-        total.add(facts)
-    return total.space

@@ -36,7 +36,10 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """All of one colour. Of small items so many go together: `rest` is their noun, `target` where they are listed."""
+    """
+    All of one colour. Of small items many go together: `rest` is their noun, `target` where they are listed; without
+    a noun each stays by itself.
+    """
 
     kind: str
     items: Sequence[Item]
@@ -99,7 +102,7 @@ def _grouped(region: Region, bytes_a_unit: float) -> list[Item]:
     if len(large) < _FEW:
         large = [item for item in items[:_MANY] if item.size >= bytes_a_unit * _SMALLEST]
     small = items[len(large) :]
-    if len(small) < 2:  # noqa: PLR2004 - one alone keeps its name
+    if len(small) < 2 or not region.rest:  # noqa: PLR2004 - one alone keeps its name
         return items
     label = plural(len(small), f"{'smaller ' if large else ''}{region.rest}")
     return sorted([*large, Item(label, _size(small), region.target)], key=lambda item: -item.size)

@@ -128,7 +128,7 @@ def _regions(report: UsageReport) -> list[Region]:
     return [
         Region("unique", [*_models(report)], "model", "models"),
         Region("shared", [*_groups(report)], "group", "shared"),
-        *(Region(kind, [*_parts(report, kind)], "part", "parts") for kind in ("reclaimable", "other")),
+        *(Region(kind, [*_parts(report, kind)], "", "parts") for kind in ("reclaimable", "other")),
     ]
 
 

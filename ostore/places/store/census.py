@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
@@ -41,10 +42,10 @@ class EntryKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class DiskFacts:
+class DiskFacts(NamedTuple):
     """
-    What the disk says of one entry, links not followed.
+    What the disk says of one entry, links not followed. A tuple, because a store has many: it takes a quarter of the
+    time of a dataclass to make.
 
     `size` is the bytes that reading it gives, `allocated` those that it takes up: fewer in a sparse file. `links` is
     how many names the file has. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh `ctime` only.

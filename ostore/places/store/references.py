@@ -73,8 +73,9 @@ def mentioned_by(raw: bytes) -> frozenset[Digest]:
 
 def _kept_by(manifest: Manifest) -> frozenset[Digest]:
     # The parsed ones too: in JSON every character may be written as an escape, so that no digest shows in the bytes.
-    parsed = (descriptor.digest for descriptor in manifest.descriptors)
-    return digest_shaped(manifest.raw).union(parsed, manifest.children, (manifest.digest,))
+    parsed = {descriptor.digest for descriptor in manifest.descriptors}
+    parsed.update(manifest.children)
+    return digest_shaped(manifest.raw, parsed).union(parsed, (manifest.digest,))
 
 
 def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
