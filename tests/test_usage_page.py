@@ -271,6 +271,7 @@ def test_many_models_of_one_size_are_not_all_hidden_behind_one_number() -> None:
     assert sum(cell.item.size for cell in laid.cells) == 1_000_000
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs a large file at once")
 def test_what_is_too_small_to_draw_is_named_in_words(tmp_path: Path) -> None:
     store = Store(tmp_path / "models")
     store.model("big:latest", b"w")

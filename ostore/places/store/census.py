@@ -31,6 +31,7 @@ _DOWNLOAD = re.compile(r"sha256-([0-9a-f]{64})(?:-partial(?:-[0-9]+)?|\.tmp)")
 _CONVERSION = "ollama-safetensors"
 _SPLITTING = "split-gguf-"
 _BLOCK = 512
+_HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
 
 
 class EntryKind(StrEnum):
@@ -166,9 +167,12 @@ def take_census(root: Path) -> Census:
     """Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable."""
     found = _Found()
     for entry in find_blobs(root):
-        # What Ollama removes meanwhile was not there.
-        with contextlib.suppress(FileNotFoundError):
-            found.add(entry, facts_of(entry.path))
+        try:
+            facts = facts_of(entry.path)
+        except FileNotFoundError:
+            # What Ollama removes meanwhile was not there.
+            continue
+        found.add(entry, facts)
     return Census(
         blobs=tuple(sorted(found.blobs, key=lambda blob: blob.filename)),
         downloads=tuple(
@@ -223,7 +227,7 @@ class _Found:
         name, kind = entry.name, facts.kind
         if kind is EntryKind.FOLDER and name.startswith(_SPLITTING):
             self.splittings.append(Path(entry.path))
-        elif kind not in {EntryKind.FILE, EntryKind.LINK}:
+        elif kind is not EntryKind.FILE and kind is not EntryKind.LINK:
             self.foreign.append(FoundEntry(name, facts))
         elif digest := Digest.of_filename(name) or blob_digest(name):
             self.blobs.append(StoredBlob(digest, name, facts))
@@ -239,7 +243,7 @@ def facts_of(path: Path | str) -> DiskFacts:
     status = os.lstat(path)
     return DiskFacts(
         status.st_size,
-        status.st_blocks * _BLOCK if hasattr(status, "st_blocks") else status.st_size,
+        status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
         status.st_dev,
         status.st_ino,
         status.st_nlink,
