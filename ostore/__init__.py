@@ -128,21 +128,18 @@ def __getattr__(name: str) -> object:
     import importlib
 
     for module in (
+        "ostore.formats.errors",
+        "ostore.streams.progress",
+        "ostore.reports",
         "ostore.api.looking",
         "ostore.api.carrying",
-        "ostore.api.sharing",
         "ostore.api.health",
-        "ostore.reports",
-        "ostore.formats.errors",
+        "ostore.api.sharing",
+        "ostore.api.usage",
         "ostore.operations.listing",
         "ostore.operations.repair",
-        "ostore.api.usage",
-        "ostore.reports",
-        "ostore.formats.errors",
-        "ostore.operations.listing",
         "ostore.operations.usage",
         "ostore.operations.verify",
-        "ostore.streams.progress",
     ):
         if name in __all__ and hasattr(home := importlib.import_module(module), name):
             return getattr(home, name)

@@ -219,6 +219,8 @@ def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_mended:
         ("manifest", ["tiny:latest"]),
     ]
     assert (document["dry_run"], len(document["quarantine"])) == (not is_mended, 2 * is_mended)
+
+
 def test_du_with_one_of_everything(store: Store) -> None:
     store.model("gone:latest", b"gone")
     store.blob_path(b"gone").unlink()
