@@ -15,6 +15,7 @@ from ostore.formats.version import VERSION as __version__
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.health import repair
+    from ostore.api.checkup import doctor, mend
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.api.usage import du
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.repair import Repaired, RepairReport
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.discovery import FoundStore
+    from ostore.places.store.mending import Mending
     from ostore.reports import (
         BundledModel,
+        DoctorReport,
         ExportReport,
         ImportedModel,
         ImportReport,
@@ -69,7 +73,9 @@ __all__ = [
     "DigestMismatchError",
     "DuplicateBlob",
     "DuplicateCopy",
+    "DoctorReport",
     "ExportReport",
+    "Finding",
     "FormatError",
     "FoundStore",
     "ImportReport",
@@ -83,6 +89,7 @@ __all__ = [
     "LimitError",
     "ListReport",
     "ListedModel",
+    "Mending",
     "Message",
     "ModelUsage",
     "NoSpaceError",
@@ -111,10 +118,12 @@ __all__ = [
     "__version__",
     "dedup",
     "du",
+    "doctor",
     "export",
     "import_bundle",
     "inspect",
     "list_models",
+    "mend",
     "modelfile",
     "repair",
     "show",
@@ -136,6 +145,9 @@ def __getattr__(name: str) -> object:
         "ostore.api.health",
         "ostore.api.sharing",
         "ostore.api.usage",
+        "ostore.api.checkup",
+        "ostore.reports",
+        "ostore.formats.errors",
         "ostore.operations.listing",
         "ostore.operations.repair",
         "ostore.operations.usage",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ostore.operations.doctor.finding import Finding, Verdict
 from ostore.operations.listing import ListedModel
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
 from ostore.places.store.discovery import FoundStore
+from ostore.places.store.mending import Mending
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +127,21 @@ class UsageReport:
     shared_blobs: tuple[SharedBlobs, ...]
     doubts: tuple[UnreadableEntry, ...]
     not_counted: tuple[UnreadableEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """
+    What was looked at, and every finding, the most severe first; `size` is the bytes of the blobs that are there.
+
+    `server` is the user that Ollama is taken to run as. `mendings` are the steps that `--fix` would take, or has taken.
+    """
+
+    store: str
+    server: str
+    models: int
+    blobs: int
+    size: int
+    findings: tuple[Finding, ...]
+    mendings: tuple[Mending, ...]
+    verdict: Verdict

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.formats.errors import UsageError
+from ostore.places.store.access import Account
 from ostore.places.store.discovery import StoreChoice, Surroundings, find_store
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
 _GLOB_CHARACTERS = frozenset("*?[")
+# login.defs(5): where the numbers of people begin; those below are of services.
+_FIRST_PERSON = 1000
 # malloc.h of glibc. More than all frames in flight together, and the most that glibc takes for the second.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # PATH_MAX of Linux.
@@ -34,6 +38,33 @@ def owner_of(path: Path) -> str:
         return path.owner()
     except (KeyError, NotImplementedError):
         return str(path.stat().st_uid)
+
+
+def account_of(user: str, groups: Sequence[str] = ()) -> Account | None:
+    """A user by name or number, in the groups that it has and in further ones; None if there is no such user."""
+    try:
+        import grp
+        import pwd
+
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (ImportError, KeyError):
+        return None
+    further = []
+    for group in groups:
+        with contextlib.suppress(KeyError):
+            further.append(int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
+    return Account(entry.pw_uid, frozenset((*os.getgrouplist(entry.pw_name, entry.pw_gid), *further)), entry.pw_name)
+
+
+def login_homes() -> Iterator[tuple[Path, str]]:
+    """The home folders of people, and of root: who starts `ollama serve` by hand has a store there."""
+    try:
+        import pwd
+    except ImportError:
+        return
+    for entry in pwd.getpwall():
+        if entry.pw_uid == 0 or entry.pw_uid >= _FIRST_PERSON:
+            yield Path(entry.pw_dir), entry.pw_name
 
 
 def choose_store(models: Path | None) -> StoreChoice:

@@ -31,7 +31,7 @@ from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
 from ostore.places.store.inbox import Received
 from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
-from ostore.places.store.mending import find_obstacles
+from ostore.places.store.obstacles import find_obstacles
 from ostore.places.store.publication import QUARANTINE
 from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sink import StoreSink

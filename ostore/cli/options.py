@@ -45,6 +45,7 @@ Models = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result; for lists, one name a line.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Threads; default: one a processor.")
 ]

@@ -26,6 +26,7 @@ COMMANDS = {
     "dedup": ("sharing", "Show which blobs other programs keep as well."),
     "repair": ("health", "Replace what is damaged or missing by good copies from elsewhere."),
     "du": ("usage", "Say what takes up room in a store, and what removing would give back."),
+    "doctor": ("checkup", "Find what would surprise you later, and mend what is safe."),
     "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
 ALIASES = {"ls": "list"}

@@ -29,15 +29,29 @@ class ManifestEntry:
     name: ModelName | None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something at manifest depth that is no manifest: why, and its path relative to the store."""
+
+    path: str
+    reason: str
+    name: ModelName | None
+
+
 @dataclass(slots=True)
 class _Found:
+    closed: list[Unreadable] | None
     entries: list[ManifestEntry] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
 
 
-def find_manifests(root: Path) -> tuple[list[ManifestEntry], list[str]]:
-    """Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing."""
-    found = _Found()
+def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> tuple[list[ManifestEntry], list[str]]:
+    """
+    Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing.
+
+    Raises OSError for a folder that cannot be read, unless there is a list of those to add it to.
+    """
+    found = _Found(closed)
     for tree in (LEGACY_TREE, COMING_TREE):
         _walk(str(root / tree), (tree,), found)
     return found.entries, found.strays
@@ -48,6 +62,11 @@ def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except FileNotFoundError:
+        return
+    except OSError as error:
+        if found.closed is None:
+            raise
+        found.closed.append(Unreadable("/".join(parts), error.strerror or str(error), None))
         return
     for entry in entries:
         path = (*parts, entry.name)

@@ -20,7 +20,8 @@ from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
 from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, find_manifests
-from ostore.places.store.scan import ManifestScan, Unreadable, blob_digest, read_small_file, scan_manifests
+from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.scan import ManifestScan, blob_digest, read_small_file, scan_manifests
 from ostore.places.store.store import blob_filenames
 
 # A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).
@@ -42,9 +43,13 @@ class References:
     scan: ManifestScan
 
 
-def find_references(root: Path) -> References:
-    """Read every manifest of a store, and those that manifest lists name. Raises OSError for an unreadable folder."""
-    entries, strays = find_manifests(root)
+def find_references(root: Path, found: tuple[list[ManifestEntry], list[str]] | None = None) -> References:
+    """
+    Read every manifest of a store, or of those `find_manifests` has `found`, and those that manifest lists name.
+
+    Raises OSError for an unreadable folder.
+    """
+    entries, strays = found or find_manifests(root)
     scan = scan_manifests(entries, strays)
     lists = _Lists(root)
     users: dict[Digest, dict[ModelName, None]] = {}

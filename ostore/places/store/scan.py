@@ -41,15 +41,6 @@ class StoredModel:
     tree: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Something at manifest depth that is no manifest: why, and its path relative to the store."""
-
-    path: str
-    reason: str
-    name: ModelName | None
-
-
 @dataclass(frozen=True)
 class ManifestScan:
     """

@@ -104,6 +104,13 @@ def service_home(directives: Sequence[Directive], root: Path, home_of: HomeOf) -
     return Variable(str(home), users[-1].origin) if home else None
 
 
+def service_account(directives: Sequence[Directive]) -> tuple[str, tuple[str, ...]]:
+    """Return the user that the service runs as, root unless it says otherwise, and the groups that the unit adds."""
+    users = _since_reset(directives, "User")
+    groups = [*_since_reset(directives, "Group"), *_since_reset(directives, "SupplementaryGroups")]
+    return users[-1].value if users else "root", tuple(name for group in groups for name in group.value.split())
+
+
 def service_folder(directives: Sequence[Directive], root: Path, home_of: HomeOf) -> Path:
     """Return the service's working directory, which is `/` unless it says otherwise."""
     said = [directive.value.removeprefix("-") for directive in _since_reset(directives, "WorkingDirectory")]

@@ -1,0 +1,98 @@
+"""What would surprise somebody about a store later, and mending what can be mended without losing anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ostore.places.store.store import LocalStore
+from ostore.settings import surroundings
+
+if TYPE_CHECKING:
+    from ostore.operations.doctor.finding import Facts
+    from ostore.places.store.mending import Mending
+    from ostore.reports import DoctorReport
+
+
+def doctor(*, models: Path | None = None) -> DoctorReport:
+    """
+    Look for everything in and around a store that would surprise somebody later. Nothing is hashed or written.
+
+    What is wrong is a finding of the report, not an error; `mendings` are the steps that `mend` would take. Raises
+    NotFoundError if there is no store, OSError if we may not even enter it.
+    """
+    from ostore.operations.doctor.diagnosis import plan_mending
+
+    report = _report(_facts(models))
+    return _with_mendings(report, plan_mending(report.findings))
+
+
+def mend(mendings: Sequence[Mending], *, models: Path | None = None) -> DoctorReport:
+    """
+    Take steps that `doctor` planned, those that are still due, and look at the store again.
+
+    Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The report's `mendings` say what came of each.
+    Raises as `doctor`, and BusyError, UnsafeError and OSError for a store that cannot be written to.
+    """
+    from dataclasses import replace
+
+    from ostore.operations.doctor.diagnosis import plan_mending
+    from ostore.places.store.mending import mend_store
+
+    facts = _facts(models)
+    due = set(plan_mending(_report(facts).findings))
+    steps = [step for step in mendings if step in due]
+    gone = [replace(step, outcome="no longer due") for step in mendings if step not in due]
+    taken = mend_store(facts.root, steps) if steps else ()
+    return _with_mendings(_report(_facts(models)), (*taken, *gone))
+
+
+def _facts(models: Path | None) -> Facts:
+    from ostore.api.host import read_host
+    from ostore.operations.doctor.finding import Facts
+    from ostore.operations.listing import is_cloud_stub
+    from ostore.places.store.discovery import find_store
+    from ostore.places.store.examination import examine
+    from ostore.streams.disk import read_disk
+
+    known = surroundings()
+    # Not `choose_store`, which refuses what is a finding here.
+    choice = find_store(known, models)
+    store = LocalStore(choice.path).require()
+    disk = read_disk(store.root / "blobs" if (store.root / "blobs").is_dir() else store.root)
+    host, account = read_host(known, choice)
+    found = examine(store.root, account, with_empty_folders=disk.is_read_only)
+    return Facts(
+        store=found,
+        disk=disk,
+        host=host,
+        stubs=tuple(str(model.name) for model in found.references.scan.models if is_cloud_stub(store, model.manifest)),
+        now=time.time(),
+    )
+
+
+def _report(facts: Facts) -> DoctorReport:
+    from ostore.operations.doctor.diagnosis import diagnose
+    from ostore.places.store.census import apparent_bytes
+    from ostore.reports import DoctorReport
+
+    diagnosis = diagnose(facts)
+    blobs = facts.store.census.blobs if facts.store.census else ()
+    return DoctorReport(
+        store=str(facts.root),
+        server=facts.store.account.name,
+        models=len(facts.store.references.scan.models),
+        blobs=len(blobs),
+        size=apparent_bytes(blob.facts for blob in blobs),
+        findings=diagnosis.findings,
+        mendings=(),
+        verdict=diagnosis.verdict,
+    )
+
+
+def _with_mendings(report: DoctorReport, mendings: Sequence[Mending]) -> DoctorReport:
+    from dataclasses import replace
+
+    return replace(report, mendings=tuple(mendings))

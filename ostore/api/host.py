@@ -1,0 +1,223 @@
+"""
+What the machine says of the Ollama on it: who it runs as, which store it uses, whether it is offline and knows it.
+
+No socket is opened: whether there is a way out is read from the kernel's tables of routes, and whether a server runs
+from /proc. What we may not see stays unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.formats.errors import NotFoundError
+from ostore.operations.doctor.finding import Host, OtherStore, RunningServer
+from ostore.places.store.access import Account
+from ostore.places.store.discovery import FoundStore, StoreChoice, Surroundings, find_store, other_stores
+from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.service_unit import (
+    Directive,
+    service_account,
+    service_directives,
+    service_environment,
+    service_home,
+)
+from ostore.settings import account_of, login_homes
+
+NO_CLOUD_VARIABLE = "OLLAMA_NO_CLOUD"
+# app and server of ollama at fb30760: where a server is told the same by a file.
+_SERVER_SETTINGS = ".ollama/server.json"
+_MAX_SETTINGS_BYTES = 1024 * 1024
+# strconv.ParseBool of Go; any other text that is not empty counts as true to Ollama.
+_FALSE = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
+# linux/route.h
+_UP, _REJECT = 0x1, 0x200
+_IPV4_COLUMNS, _IPV6_COLUMNS = 11, 10
+_TASK_NAME = "ollama"
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """A server process; `environ` is None if it is not ours to see."""
+
+    pid: int
+    uid: int
+    environ: Mapping[str, str] | None
+    cwd: Path
+
+    @property
+    def store(self) -> Path | None:
+        if self.environ is None:
+            return None
+        home = self.environ.get("HOME")
+        # No platform: only the variable and the home folder say something to a process.
+        seen = Surroundings(self.environ, platform="", home=Path(home) if home else None, cwd=self.cwd)
+        with contextlib.suppress(NotFoundError):
+            return find_store(seen, None).path
+        return None
+
+
+def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
+    """What matters of this machine to one store, and the user that its server runs as, as far as is known."""
+    directives = service_directives(known.root) if known.platform == "linux" else []
+    servers = tuple(_servers(known.root / "proc")) if known.platform == "linux" else ()
+    account, is_known = _account(known, choice, directives, servers)
+    host = Host(
+        is_offline=is_offline(known.root / "proc"),
+        has_ollama=bool(directives or servers or shutil.which("ollama", path=known.environ.get("PATH"))),
+        has_service=bool(directives),
+        is_cloud_off=_is_cloud_off(known, directives, servers),
+        is_server_known=is_known,
+        is_by_hand=choice.reason == "flag",
+        servers=tuple(RunningServer(server.pid, server.store) for server in _of_others(servers, choice.path)),
+        others=tuple(_others(known, choice)),
+    )
+    return host, account
+
+
+def is_offline(proc: Path) -> bool:
+    """Whether the kernel knows no way out of this machine's own networks; False where it does not say."""
+    rows = _rows(proc / "net/route")
+    if rows is None:
+        return False
+    return not any(map(_is_ipv4_way_out, rows)) and not any(map(_is_ipv6_way_out, _rows(proc / "net/ipv6_route") or ()))
+
+
+def _rows(table: Path) -> list[list[str]] | None:
+    try:
+        return [line.split() for line in table.read_text("ascii", "replace").splitlines()]
+    except OSError:
+        return None
+
+
+def _is_ipv4_way_out(row: list[str]) -> bool:
+    return (
+        len(row) >= _IPV4_COLUMNS
+        and (row[1], row[7]) == ("00000000", "00000000")
+        and int(row[3], 16) & (_UP | _REJECT) == _UP
+    )
+
+
+def _is_ipv6_way_out(row: list[str]) -> bool:
+    if len(row) < _IPV6_COLUMNS or row[:2] != ["0" * 32, "00"] or row[9] == "lo":
+        return False
+    return int(row[8], 16) & (_UP | _REJECT) == _UP
+
+
+def _servers(proc: Path) -> Iterator[_Server]:
+    """Processes that are `ollama serve`; those that a server starts itself have another first argument."""
+    for folder in sorted(proc.glob("[0-9]*")):
+        # Ended meanwhile, or hidden from us.
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if (folder / "comm").read_text("utf-8", "replace").strip() == _TASK_NAME and b"serve" in words:
+                yield _Server(int(folder.name), folder.stat().st_uid, _environ(folder), _cwd(folder))
+
+
+def _environ(process: Path) -> dict[str, str] | None:
+    try:
+        raw = (process / "environ").read_bytes()
+    except OSError:
+        return None
+    entries = (entry.partition("=") for entry in os.fsdecode(raw).split("\0"))
+    return {name: value for name, assigned, value in entries if assigned}
+
+
+def _cwd(process: Path) -> Path:
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return Path("/")
+
+
+def _account(
+    known: Surroundings, choice: StoreChoice, directives: list[Directive], servers: Iterable[_Server]
+) -> tuple[Account, bool]:
+    """The user of the server that uses this store, and whether that is known; else whoever owns the store."""
+    for server in servers:
+        if server.store is not None and _is_same(server.store, choice.path):
+            return _numbered(server.uid), True
+    if directives and _is_same(_store_of_service(known), choice.path):
+        user, groups = service_account(directives)
+        if account := account_of(user, groups):
+            return account, True
+    blobs = choice.path / "blobs"
+    try:
+        owner = (blobs if blobs.is_dir() else choice.path).stat().st_uid
+    except OSError:
+        owner = choice.path.stat().st_uid
+    return _numbered(owner), False
+
+
+def _numbered(uid: int) -> Account:
+    return account_of(str(uid)) or Account(uid, frozenset(), f"user {uid}")
+
+
+def _store_of_service(known: Surroundings) -> Path | None:
+    seen = Surroundings({}, known.platform, None, known.cwd, known.root, known.home_of)
+    with contextlib.suppress(NotFoundError):
+        return find_store(seen, None).path
+    return None
+
+
+def _of_others(servers: Iterable[_Server], path: Path) -> Iterator[_Server]:
+    return (server for server in servers if not _is_same(server.store, path))
+
+
+def _is_same(one: Path | None, other: Path) -> bool:
+    try:
+        return one is not None and one.samefile(other)
+    except OSError:
+        return False
+
+
+def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tuple[_Server, ...]) -> bool | None:
+    """Whether the server that runs, else the service, else one that we would start, has been told to stay at home."""
+    environ: Mapping[str, str] | None = known.environ
+    home = known.home
+    if servers:
+        environ = servers[0].environ
+        home = Path(environ["HOME"]) if environ and environ.get("HOME") else None
+    elif directives:
+        said = service_environment(directives, known.root)
+        environ = {name: variable.text for name, variable in said.items()}
+        place = service_home(directives, known.root, known.home_of)
+        home = Path(place.text) if place else None
+    if environ is None:
+        return None
+    if environ.get(NO_CLOUD_VARIABLE, "").strip().strip("\"'") not in _FALSE:
+        return True
+    return _says_no_cloud(home / _SERVER_SETTINGS) if home else False
+
+
+def _says_no_cloud(settings: Path) -> bool | None:
+    try:
+        with settings.open("rb") as stream:
+            document = json.loads(stream.read(_MAX_SETTINGS_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("disable_ollama_cloud") is True
+
+
+def _others(known: Surroundings, choice: StoreChoice) -> Iterator[OtherStore]:
+    """Stores with models in them; those that we may not look into are not told of."""
+    found = [*other_stores(known, choice)]
+    paths = {store.path.resolve() for store in found} | {choice.path.resolve()}
+    for home, user in login_homes():
+        path = home / ".ollama/models"
+        if path.resolve() not in paths:
+            found.append(FoundStore(path, f"the home of {user}"))
+    for store in found:
+        with contextlib.suppress(OSError):
+            entries, _ = find_manifests(store.path)
+            if entries:
+                yield OtherStore(store.path, store.why, len(entries))

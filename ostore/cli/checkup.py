@@ -1,0 +1,60 @@
+"""The command that looks a store over, and mends what is safe to mend."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import AsJson, DryRun, Models, Quiet, Yes, examples, group
+from ostore.cli.text import say
+
+app = group()
+
+
+@app.command(epilog=examples("ostore doctor", "sudo ostore doctor --fix", "ostore doctor --json"))
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what loses nothing; shows what, and asks.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """
+    Find what would surprise you later: broken manifests, missing blobs, owners, odd names, leftovers, low space.
+
+    Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
+    missing or has the wrong size, 10 if manifests, names or the layout are wrong.
+    """
+    from ostore.api import checkup as api
+    from ostore.cli import render, render_checkup
+    from ostore.cli.exit_codes import CODES
+
+    report = api.doctor(models=models)
+    if fix and report.mendings and not dry_run:
+        if not yes:
+            _ask(render_checkup.plan_text(report))
+        report = api.mend(report.mendings, models=models)
+    if as_json:
+        say(render.document("doctor", report))
+    elif quiet:
+        for line in render_checkup.quiet_lines(report):
+            say(line)
+    else:
+        say(render_checkup.doctor_text(report, is_fix=fix))
+    if report.verdict != "whole":
+        raise typer.Exit(CODES[report.verdict])
+
+
+def _ask(plan: str) -> None:
+    """Show what would be done and ask; raises UsageError without a terminal, typer.Abort for any answer but yes."""
+    import sys
+
+    from ostore.formats.errors import UsageError
+
+    if not sys.stdin or not sys.stdin.isatty():
+        raise UsageError("--fix asks first, and there is no terminal to ask on", hint="--yes answers, -n only shows")
+    say(plan, sys.stderr)
+    if not typer.confirm("mend this?", default=False, err=True):
+        raise typer.Exit(0)

@@ -1,0 +1,111 @@
+"""What `ostore doctor` found, as text: the most severe first, and one paragraph for many of a kind."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import clean, human_bytes, one_line, plural
+
+if TYPE_CHECKING:
+    from ostore.operations.doctor.finding import Finding
+    from ostore.places.store.mending import Mending
+    from ostore.reports import DoctorReport
+
+_SHOWN = 3
+_WIDTH = 100
+_INDENT = " " * 9
+_TODO = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
+_DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode put right"}
+
+
+def doctor_text(report: DoctorReport, *, is_fix: bool) -> str:
+    """Every kind of finding once, then what was or could be mended, then the summary."""
+    lines: list[str] = []
+    for findings in _kinds(report.findings):
+        lines += [*_paragraph(findings), ""]
+    if is_fix:
+        lines += [*_mending_lines(report.mendings), ""] if report.mendings else ["nothing that --fix mends", ""]
+    elif report.mendings:
+        lines += [f"ostore doctor --fix mends {len(report.mendings):,} of these; nothing is deleted", ""]
+    return "\n".join([*lines, _summary(report)])
+
+
+def quiet_lines(report: DoctorReport) -> Iterator[str]:
+    """One line for each thing that is wrong or may become so; none for a note."""
+    for finding in report.findings:
+        if finding.severity != "note":
+            yield one_line(f"{finding.severity}: {finding.code}: {finding.subject}")
+
+
+def plan_text(report: DoctorReport) -> str:
+    """What would be mended."""
+    return "\n".join(["this would be mended; nothing is deleted:", *_mending_lines(report.mendings)])
+
+
+def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings of one severity and code together, in the order of the first of each."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.code), []).append(finding)
+    return list(kinds.values())
+
+
+def _paragraph(findings: list[Finding]) -> list[str]:
+    first = findings[0]
+    count = f" ({len(findings):,})" if len(findings) > 1 else ""
+    lines = [f"{first.severity.upper():<9}{first.code}{count}"]
+    lines += _wrapped(first.meaning)
+    lines += [f"{_INDENT}  {one_line(_subject(finding))}" for finding in findings[:_SHOWN]]
+    if len(findings) > _SHOWN:
+        sizes = sum(finding.size or 0 for finding in findings)
+        together = f", {human_bytes(sizes)} together" if sizes else ""
+        lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more{together} (all with --json)")
+    return [*lines, *_remedy_lines(findings)]
+
+
+def _subject(finding: Finding) -> str:
+    size = "" if finding.size is None or finding.code == "low-space" else human_bytes(finding.size)
+    facts = "; ".join(fact for fact in (finding.detail, size) if fact)
+    used = [name for name in finding.models if name != finding.subject and name not in finding.detail]
+    models = f"; used by {', '.join(used[:_SHOWN])}" if used and finding.code.startswith("blob-") else ""
+    more = f" and {len(used) - _SHOWN:,} more" if models and len(used) > _SHOWN else ""
+    return f"{finding.subject}{': ' if facts else ''}{facts}{models}{more}"
+
+
+def _remedy_lines(findings: list[Finding]) -> list[str]:
+    remedies = list(dict.fromkeys(finding.remedy for finding in findings if finding.remedy))
+    if not remedies:
+        return []
+    others = " (for the first; likewise for the others)" if len(remedies) > 1 else ""
+    return [f"{_INDENT}-> {one_line(remedies[0])}{others}"]
+
+
+def _wrapped(text: str) -> list[str]:
+    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
+
+
+def _mending_lines(mendings: Iterable[Mending]) -> Iterator[str]:
+    kinds: dict[tuple[str, str], list[Mending]] = {}
+    for step in mendings:
+        kinds.setdefault((step.action, step.outcome), []).append(step)
+    for (action, outcome), steps in kinds.items():
+        what = _TODO[action] if not outcome else _DONE[action] if outcome == "mended" else f"not mended ({outcome})"
+        for step in steps[:_SHOWN]:
+            yield f"  {what}: {one_line(step.path)}{f' -> {one_line(step.target)}' if step.target else ''}"
+        if len(steps) > _SHOWN:
+            yield f"  {what}: and {len(steps) - _SHOWN:,} more"
+
+
+def _summary(report: DoctorReport) -> str:
+    counts = [
+        plural(count, severity)
+        for severity in ("problem", "warning", "note")
+        if (count := sum(1 for finding in report.findings if finding.severity == severity))
+    ]
+    looked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
+    return one_line(
+        f"looked at {looked}: {', '.join(counts) or 'nothing wrong'} ({report.store}); "
+        "sizes only, ostore verify hashes everything"
+    )

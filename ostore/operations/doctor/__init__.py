@@ -1,0 +1,1 @@
+"""Everything about a store that would surprise somebody later: pure checks, from facts to findings."""

@@ -1,0 +1,180 @@
+"""Checks of blobs, and of what else lies beside them. By name and size only: hashing them is what `verify` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.operations.doctor.finding import Facts, Finding, command, finding
+from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, allocated_bytes
+from ostore.places.store.examination import LinkedBlob
+
+_DAY_SECONDS = 86_400.0
+# docs/threats.md: an import that runs touches what it stages again and again.
+_RUNNING_SECONDS = 3_600.0
+_LOST_AND_FOUND = "lost+found"
+
+
+def check_needed(facts: Facts) -> Iterator[Finding]:
+    """Blobs that models need: is each one there, and as long as it should be?"""
+    census = facts.store.census
+    if census is None:
+        return
+    sizes = _sizes(census, facts.store.linked)
+    foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
+    wrong: dict[tuple[Digest, int], dict[str, None]] = {}
+    for model in facts.store.references.scan.models:
+        for blob in model.manifest.descriptors:
+            if sizes.get(blob.digest.hex) != blob.size:
+                wrong.setdefault((blob.digest, blob.size), {})[str(model.name)] = None
+    for (digest, size), names in wrong.items():
+        if digest not in foreign:
+            yield _missing(Descriptor(digest, size), sizes.get(digest.hex), tuple(names))
+    for digest, entry in foreign.items():
+        yield _no_file(entry, facts, facts.store.references.users.get(digest, ()))
+
+
+def check_entries(facts: Facts) -> Iterator[Finding]:
+    """What in `blobs/` is not as Ollama would have it: other files, links, old names."""
+    census = facts.store.census
+    if census is None:
+        return
+    users = facts.store.references.users
+    for entry in census.foreign:
+        if Digest.of_filename(entry.path) is None:
+            yield from _foreign(entry, facts)
+    for link in facts.store.linked:
+        yield from _linked(link, users)
+    names = {blob.filename for blob in census.blobs}
+    for blob in census.blobs:
+        if not blob.is_canonical:
+            yield _oddly_named(blob, facts, names, users.get(blob.digest, ()))
+
+
+def check_leftovers(facts: Facts) -> Iterator[Finding]:
+    """What takes up room and is no model: who left it, and who takes it away."""
+    census = facts.store.census
+    if census is None:
+        return
+    yield from _orphans(facts, census)
+    for download in census.downloads:
+        size = allocated_bytes(file.facts for file in download.files)
+        remedy = (
+            "ostore gc --partials" if facts.now - download.newest > 7 * _DAY_SECONDS else "ollama pull goes on with it"
+        )
+        yield finding("download-unfinished", "note", f"blobs/{download.digest.filename}", remedy=remedy, size=size)
+    for entry in census.temporary:
+        remedy = "ostore gc --partials, or start Ollama anew"
+        yield finding("temporary", "note", f"blobs/{entry.path}", remedy=remedy, size=entry.facts.allocated)
+    for tree in census.working_folders:
+        if facts.now - tree.newest > _DAY_SECONDS:
+            subject = tree.path.relative_to(facts.root).as_posix()
+            remedy = command("rm", "-r", tree.path)
+            yield finding("working-folder", "note", subject, remedy=remedy, size=_room(tree))
+    yield from _workspace(facts, census.workspace)
+
+
+def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None]:
+    """By digest, the bytes of what Ollama would open; the name it writes itself comes first, if there are several."""
+    targets = {link.filename: link.size for link in linked}
+    sizes: dict[str, int | None] = {}
+    for blob in census.blobs:
+        size = blob.facts.size if blob.facts.kind is EntryKind.FILE else targets.get(blob.filename)
+        if blob.is_canonical or sizes.get(blob.digest.hex) is None:
+            sizes[blob.digest.hex] = size
+    return sizes
+
+
+def _missing(blob: Descriptor, size: int | None, models: tuple[str, ...]) -> Finding:
+    remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', models[0])}"
+    if size is None:
+        detail = f"{blob.size:,} bytes missing"
+        return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
+    # Not pull: Ollama takes a blob that is there for whole, whatever its size (server/download.go at fb30760).
+    detail = f"expected {blob.size:,} bytes, got {size:,}"
+    remedy = f"ostore repair --from BUNDLE, or delete it and {command('ollama', 'pull', models[0])}"
+    return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
+
+
+def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> Finding:
+    kind = "a folder" if entry.facts.kind is EntryKind.FOLDER else "a device, pipe or socket"
+    return finding(
+        "blob-not-file",
+        "problem",
+        f"blobs/{entry.path}",
+        detail=kind,
+        remedy=command("mv", facts.root / "blobs" / entry.path, "/elsewhere") + " && ostore repair --from BUNDLE",
+        models=_texts(users),
+    )
+
+
+def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
+    remedy = command("mv", facts.root / "blobs" / entry.path, "/elsewhere")
+    if entry.facts.kind is not EntryKind.FOLDER:
+        size = entry.facts.allocated
+        yield finding("blob-foreign", "warning", f"blobs/{entry.path}", remedy=remedy, size=size)
+    elif entry.path != _LOST_AND_FOUND:
+        yield finding("blob-foreign-folder", "note", f"blobs/{entry.path}", remedy=remedy)
+
+
+def _linked(link: LinkedBlob, users: dict[Digest, tuple[ModelName, ...]]) -> Iterator[Finding]:
+    digest = Digest.tolerate(link.filename)
+    models = _texts(users.get(digest, ()))
+    subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
+    if link.size is not None:
+        yield finding("blob-linked", "note", subject, detail=detail, models=models)
+    elif not models:
+        remedy = "mount the disk it leads to, or delete it"
+        yield finding("blob-link-dangling", "warning", subject, detail=detail, remedy=remedy)
+
+
+def _oddly_named(blob: StoredBlob, facts: Facts, names: set[str], users: tuple[ModelName, ...]) -> Finding:
+    subject = f"blobs/{blob.filename}"
+    is_free = blob.digest.filename not in names
+    if blob.filename == str(blob.digest):
+        remedy = "ostore doctor --fix" if is_free else "ostore verify, then delete it: the new name is there as well"
+        return finding("blob-legacy-name", "warning", subject, remedy=remedy, is_fixable=is_free, models=_texts(users))
+    paths = (facts.root / subject, facts.root / "blobs" / blob.digest.filename)
+    return finding(
+        "blob-capitals",
+        "problem" if users and is_free else "warning",
+        subject,
+        remedy=command("mv", "-n", *paths),
+        models=_texts(users),
+    )
+
+
+def _orphans(facts: Facts, census: Census) -> Iterator[Finding]:
+    references = facts.store.references
+    # What cannot be read may need them.
+    if references.doubts or facts.store.closed or facts.store.lost:
+        return
+    needed = {digest.hex for digest in references.users}
+    orphans = [blob for blob in census.blobs if blob.digest.hex not in needed]
+    if orphans:
+        size = allocated_bytes(blob.facts for blob in orphans)
+        yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy="ostore gc", size=size)
+
+
+def _workspace(facts: Facts, tree: FoundTree) -> Iterator[Finding]:
+    for part, code, remedy in (
+        ("tx", "import-unfinished", "import the same again, or ostore gc"),
+        ("quarantine", "quarantine", f"look, then {command('rm', '-r', tree.path / 'quarantine')}"),
+        ("trash", "trash", "ostore gc --restore brings it back, ostore gc deletes it"),
+    ):
+        files = tree.below(part)
+        is_running = part == "tx" and any(facts.now - file.facts.newest < _RUNNING_SECONDS for file in files)
+        if files and not is_running:
+            size = allocated_bytes(file.facts for file in files)
+            count = f"{len(files):,} file{'s' if len(files) > 1 else ''}"
+            yield finding(code, "note", f".ostore/{part}", detail=count, remedy=remedy, size=size)
+
+
+def _room(tree: FoundTree) -> int:
+    return allocated_bytes(file.facts for file in tree.files)
+
+
+def _texts(names: Iterable[ModelName]) -> tuple[str, ...]:
+    return tuple(str(name) for name in names)

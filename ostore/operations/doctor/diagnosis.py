@@ -1,0 +1,71 @@
+"""All checks of one store, and what of it can be mended without losing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ostore.formats.digest import Digest
+from ostore.operations.doctor import blobs, manifests, permissions, surroundings
+from ostore.operations.doctor.finding import BYTES, Facts, Finding, Verdict
+from ostore.places.store.mending import Mending
+
+# Within a severity, findings are in this order.
+_CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
+    blobs.check_needed,
+    manifests.check_entries,
+    manifests.check_manifests,
+    manifests.check_names,
+    permissions.check_access,
+    blobs.check_entries,
+    surroundings.check_disk,
+    surroundings.check_host,
+    surroundings.check_times,
+    permissions.check_ours,
+    blobs.check_leftovers,
+)
+_SEVERITIES = ("problem", "warning", "note")
+_SET_ASIDE = frozenset({"manifest-empty", "manifest-link-dangling", "manifest-stray"})
+_GIVEN = frozenset({"server-cannot-read", "server-cannot-write", "blob-owner", "open-to-all", "odd-mode"})
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Every finding, the most severe first, and which class of error they amount to."""
+
+    findings: tuple[Finding, ...]
+    verdict: Verdict
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """Run every check. No I/O, no clock."""
+    found = [finding for check in _CHECKS for finding in check(facts)]
+    found.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(found), _verdict(found))
+
+
+def plan_mending(findings: Iterable[Finding]) -> tuple[Mending, ...]:
+    """What `--fix` would do for those that it mends, each path once."""
+    steps: dict[str, Mending] = {}
+    for finding in findings:
+        if finding.is_fixable and (step := _step(finding)):
+            steps.setdefault(finding.subject, step)
+    return tuple(steps.values())
+
+
+def _step(finding: Finding) -> Mending | None:
+    if finding.code in _SET_ASIDE:
+        return Mending("set-aside", finding.subject)
+    if finding.code in _GIVEN:
+        return Mending("give", finding.subject)
+    if finding.code == "blob-legacy-name":
+        digest = Digest.tolerate(finding.subject.rpartition("/")[2])
+        return Mending("rename", finding.subject, f"blobs/{digest.filename}")
+    return None
+
+
+def _verdict(findings: Iterable[Finding]) -> Verdict:
+    codes = {finding.code for finding in findings if finding.severity == "problem"}
+    if codes & BYTES:
+        return "integrity"
+    return "damaged" if codes else "whole"

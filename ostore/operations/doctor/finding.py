@@ -1,0 +1,170 @@
+"""What the checks are given, and what they answer with: facts in, findings out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ostore.places.store.examination import Examination
+from ostore.streams.disk import DiskState
+
+Severity = Literal["problem", "warning", "note"]
+# Which class of error a report amounts to; `whole` is none (docs/exit-codes.md).
+Verdict = Literal["whole", "integrity", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherStore:
+    """Another store that somebody may mean: why it was looked at, and how many models are in it."""
+
+    path: Path
+    why: str
+    models: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """An Ollama server that runs now; `store` is None if it does not let us see what it uses."""
+
+    pid: int
+    store: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """
+    What this machine says. `is_offline` is true without any way out of it; `is_cloud_off` of a server that has been
+    told so, and None if we may not see what it has been told.
+
+    `is_server_known` is false if the store's owner has to do for the server's user. `is_by_hand` is true of a store
+    that the command was told. `has_service` says that Ollama is set up as a service here.
+    """
+
+    is_offline: bool
+    has_ollama: bool
+    has_service: bool
+    is_cloud_off: bool | None
+    is_server_known: bool
+    is_by_hand: bool
+    servers: tuple[RunningServer, ...]
+    others: tuple[OtherStore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the checks go by. `stubs` are the models that run on another host; `now` is seconds since 1970."""
+
+    store: Examination
+    disk: DiskState
+    host: Host
+    stubs: tuple[str, ...]
+    now: float
+
+    @property
+    def root(self) -> Path:
+        return self.store.root
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    One thing to know. `code` is stable, `subject` is a path relative to the store, a model, a digest or what else is
+    meant, `detail` what was found there, `meaning` one sentence of what it does to a user, `remedy` what to type or do.
+
+    `is_fixable` says that `--fix` mends it; `models` suffer from it; `size` is bytes, where bytes matter.
+    """
+
+    code: str
+    severity: Severity
+    subject: str
+    detail: str
+    meaning: str
+    remedy: str
+    is_fixable: bool = False
+    models: tuple[str, ...] = ()
+    size: int | None = None
+
+
+# Findings of bytes, which end with another exit code than those of manifests, names and layout.
+BYTES = frozenset({"blob-missing", "blob-size"})
+
+_NO_PRUNE = "while it lies there, Ollama deletes no unused blobs when it starts"
+# ollama at fb30760: server/routes.go and manifest/manifest.go say what each does to a server.
+MEANINGS: Mapping[str, str] = {
+    "path-has-glob": "Ollama finds models by a pattern made of the store's path, so with * ? or [ in it it finds none",
+    "folder-lost": "a link to a folder that is not there: all models in it are missing; is a disk not mounted?",
+    "manifest-empty": f"an empty file where a manifest should be: the model is gone, and {_NO_PRUNE}",
+    "manifest-broken": f"not a manifest: the model is not listed, and {_NO_PRUNE}",
+    "manifest-link-dangling": "a link that leads nowhere among the models: `ollama list` and `rm` fail for all of them",
+    "manifest-stray": f"among the models, but with a name that no model can have: {_NO_PRUNE}",
+    "manifest-not-file": f"where a manifest should be, but no file: {_NO_PRUNE}",
+    "manifest-list": "a manifest list whose manifests cannot be read: nobody knows which blobs it needs",
+    "digest-spelling": "a digest spelled with '-' or capitals: the next start of Ollama deletes this model's blobs",
+    "manifest-ambiguous": "two programs may read this manifest in two ways, so ostore does not export the model",
+    "manifest-unfit": "Ollama lists the model, but its manifest is not in order and ostore does not export it",
+    "name-twins": "names that differ only in capitals are one name to Ollama: it takes one of them at random",
+    "blob-missing": "a model cannot run, because bytes of it are not there",
+    "blob-size": "a model cannot run or answers nonsense, because a blob is cut short or grown",
+    "blob-not-file": "it has the name of a blob but is no file, so Ollama can neither read nor replace it",
+    "blob-capitals": "a blob under a name with capitals: Ollama does not find it under the digest it has",
+    "parent-closed": "Ollama's user may not pass through this folder, so it cannot reach the store at all",
+    "server-cannot-read": "Ollama's user may not read this, so the models that need it do not work",
+    "server-cannot-write": "Ollama's user may not write here, so `ollama pull`, `cp` and `rm` fail on it",
+    "blob-owner": "not owned by Ollama's user: `ollama create` FROM a model that uses it fails",
+    "open-to-all": "every user of this machine may write here, and so exchange or delete models",
+    "odd-mode": "a blob that is marked as a program with the rights of its owner; no Ollama does that",
+    "part-twins": "parts of names that differ only in capitals: Ollama may swap them, and not find the model",
+    "selector-tag": "Ollama takes this tag for a choice of source, so the model cannot be shown, run or removed by it",
+    "name-unholdable": "this kind of disk cannot keep such a name, or keeps it as another one",
+    "cloud-stub": "this model has no weights here: it runs on a host in the internet, never offline",
+    "manifest-misplaced": "a file where only folders should be: Ollama ignores it, be it a manifest or not",
+    "blob-foreign": "not a blob: Ollama deletes such a file when it starts",
+    "blob-foreign-folder": "not a blob: Ollama ignores the folder and whatever is in it",
+    "blob-link-dangling": "a link that leads nowhere under the name of a blob that no model here needs",
+    "blob-linked": "a blob that lies elsewhere: while that disk is not mounted, its models do not work",
+    "blob-legacy-name": "a name that Ollama used before 0.1.30: the next start renames it, read-only tools miss it",
+    "workspace-unsafe": "ostore refuses to write to this store, because somebody else could meddle with this folder",
+    "low-space": "the disk is nearly full, so the next pull or import may fail",
+    "low-inodes": "the disk can hold hardly any more files, whatever space is left",
+    "disk-volatile": "what is on this kind of disk is gone after a restart, or with its container",
+    "disk-limited": "this kind of disk has no owners, no hard links, or no large files, so ostore can promise less",
+    "disk-network": "on this kind of disk, locks and syncs may not reach the other side: let only one host write",
+    "read-only": "the disk is mounted read-only: models can be used, but not added, changed or removed",
+    "folder-empty": "Ollama removes empty folders when it starts, cannot do so on a read-only disk, and gives up",
+    "cloud-not-disabled": "this host has no way out, but its Ollama still tries to reach ollama.com",
+    "other-store": "models in another store: an Ollama server sees the models of its own store only",
+    "server-elsewhere": "the Ollama server that runs now uses another store, so it does not see these models",
+    "times-ahead": "changed in the future: a clock was or is wrong; Ollama and gc keep such files as if they were new",
+    "not-checked": "you may not read this, so nothing is known of what is in it",
+    "orphans": "blobs that no model here needs",
+    "download-unfinished": "a download that has not ended: `ollama pull` goes on with it, a start of Ollama deletes it",
+    "temporary": "an unfinished file of Ollama's: its next start deletes it",
+    "working-folder": "a working folder that an interrupted `ollama create` left; Ollama never removes it",
+    "import-unfinished": "what an interrupted import had finished: the next import goes on with it",
+    "quarantine": "damaged or odd files that ostore has set aside; nobody needs them for a model",
+    "trash": "what gc or rm deleted and still keeps",
+    "coming-tree": "manifests in a tree that no released Ollama reads; ostore keeps the blobs they need",
+}  # fmt: skip
+
+
+def finding(
+    code: str,
+    severity: Severity,
+    subject: str,
+    *,
+    detail: str = "",
+    remedy: str = "",
+    is_fixable: bool = False,
+    models: tuple[str, ...] = (),
+    size: int | None = None,
+) -> Finding:
+    """A finding of a known code, with what that means."""
+    return Finding(code, severity, subject, detail, MEANINGS[code], remedy, is_fixable, models, size)
+
+
+def command(*words: object) -> str:
+    """Words as a shell takes them."""
+    return shlex.join(str(word) for word in words)

@@ -1,0 +1,157 @@
+"""Checks of manifests and names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from ostore.formats.manifest import Manifest
+from ostore.formats.name import ModelName
+from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
+from ostore.places.store.census import EntryKind
+from ostore.places.store.examination import OddEntry
+from ostore.places.store.manifest_tree import COMING_TREE
+from ostore.places.store.scan import StoredModel
+
+# A server writes manifests in place: what is this young may be a manifest in a moment.
+YOUNG_SECONDS = 60.0
+_FIX = "ostore doctor --fix"
+_Kind = TypeVar("_Kind", str, ModelName)
+# linux/magic.h and mount(8): what keeps names as Windows does.
+_FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "smbfs", "9p"})
+
+
+def check_entries(facts: Facts) -> Iterator[Finding]:
+    """What stands where models stand and is none, and links where folders should be."""
+    for lost in facts.store.lost:
+        if lost.name is None and not lost.path.startswith("blobs/"):
+            yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
+    for doubt in facts.store.references.doubts:
+        if doubt.name is not None and doubt.path.startswith("blobs/"):
+            remedy = command("ollama", "pull", doubt.name)
+            yield finding("manifest-list", "problem", doubt.path, detail=doubt.reason, remedy=remedy)
+    for odd in facts.store.odd:
+        yield _odd(odd, facts)
+    for stray in facts.store.references.scan.strays:
+        if stray not in {lost.path for lost in facts.store.lost}:
+            remedy = command("mv", facts.root / stray, "/elsewhere")
+            yield finding("manifest-misplaced", "warning", stray, remedy=remedy)
+
+
+def check_manifests(facts: Facts) -> Iterator[Finding]:
+    """Manifests that are read, but not by everybody alike."""
+    for model in facts.store.references.scan.models:
+        manifest, name = model.manifest, str(model.name)
+        told = partial(_of_manifest, "problem", name, manifest)
+        if manifest.ambiguity and _is_misspelled(manifest):
+            yield told("digest-spelling", f"before Ollama starts again: {_created_anew(name)}")
+        elif manifest.ambiguity:
+            yield told("manifest-ambiguous", command("ollama", "pull", name))
+        elif manifest.unfit:
+            yield told("manifest-unfit", command("ollama", "pull", name))
+    coming = [model for model in facts.store.references.scan.models if model.tree == COMING_TREE]
+    if coming:
+        yield finding("coming-tree", "note", COMING_TREE, detail=f"{len(coming)} of them")
+
+
+def check_names(facts: Facts) -> Iterator[Finding]:
+    """Names that Ollama, or the disk, takes for others."""
+    models = facts.store.references.scan.models
+    twins = list(_name_twins(models))
+    yield from twins
+    yield from _part_twins([model.name for model in models], {name for twin in twins for name in twin.models})
+    for model in models:
+        name = model.name
+        if name.is_selector and str(name) not in facts.stubs:
+            remedy = command("ostore", "cp", name, f"{name}-copy") + f" && {command('ostore', 'rm', name)}"
+            yield finding("selector-tag", "warning", str(name), remedy=remedy)
+        if facts.disk.filesystem in _FUSSY and (problem := name.windows_problem()):
+            yield finding("name-unholdable", "warning", str(name), detail=problem, remedy="ostore move to another disk")
+    severity: Severity = "warning" if facts.host.is_offline else "note"
+    for stub in facts.stubs:
+        yield finding("cloud-stub", severity, stub, remedy=command("ostore", "rm", stub))
+
+
+def _odd(odd: OddEntry, facts: Facts) -> Finding:
+    is_settled = not 0 <= facts.now - odd.mtime < YOUNG_SECONDS
+    detail = odd.reason if is_settled else f"{odd.reason}; changed this minute, so --fix leaves it alone"
+    name = str(odd.name) if odd.name else ""
+    again = f"then {command('ollama', 'pull', name)}, or import it" if name else ""
+    told = partial(finding, severity="problem", subject=odd.path, detail=detail, models=(name,) if name else ())
+    fixed = ", ".join(part for part in (_FIX, again) if part)
+    if odd.is_closed:
+        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=_as_owner(facts))
+    if odd.is_dangling:
+        return told("manifest-link-dangling", remedy=f"mount the disk it leads to, or {fixed}", is_fixable=True)
+    if odd.kind is not EntryKind.FILE and odd.kind is not EntryKind.LINK:
+        kind = "a folder" if odd.kind is EntryKind.FOLDER else "a device, pipe or socket"
+        remedy = command("mv", facts.root / odd.path, "/elsewhere")
+        return told("manifest-not-file", detail=kind, remedy=remedy)
+    if odd.name is None:
+        return told("manifest-stray", detail="" if is_settled else detail, remedy=_FIX, is_fixable=is_settled)
+    if odd.size == 0:
+        return told("manifest-empty", detail="" if is_settled else detail, remedy=fixed, is_fixable=is_settled)
+    remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', name)}, or {command('ostore', 'rm', name)}"
+    return told("manifest-broken", remedy=remedy)
+
+
+def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, remedy: str) -> Finding:
+    why = manifest.ambiguity or manifest.unfit or ""
+    return finding(code, severity, name, detail=why, remedy=remedy, models=(name,))
+
+
+def _created_anew(name: str) -> str:
+    """A manifest keeps its bytes, so only a new one has other digests in it."""
+    return (
+        f"{command('ostore', 'show', name)} --modelfile > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
+    )
+
+
+def _is_misspelled(manifest: Manifest) -> bool:
+    """Whether some digest nowhere stands in the form that Ollama's start looks for."""
+    return any(str(blob.digest).encode() not in manifest.raw for blob in manifest.blobs)
+
+
+def _name_twins(models: Iterable[StoredModel]) -> Iterator[Finding]:
+    for names in _groups((model.name for model in models), lambda name: name.folded):
+        first, *others = sorted(str(name) for name in names)
+        remedy = command("ostore", "cp", others[0], f"{others[0]}-2") + f" && {command('ostore', 'rm', others[0])}"
+        yield finding(
+            "name-twins", "problem", first, detail=f"and {', '.join(others)}", remedy=remedy, models=(first, *others)
+        )
+
+
+def _part_twins(names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
+    """
+    Spellings of one part anywhere in the store: Ollama exchanges each part by itself (server/routes.go at fb30760).
+
+    Those that only occur in `twins`, whole names that are one to Ollama, are found already.
+    """
+    for index, role in enumerate(("host", "namespace", "model", "tag")):
+        for parts in _groups((name.parts[index] for name in names), str.lower):
+            spellings = {part: [str(name) for name in names if name.parts[index] == part] for part in sorted(parts)}
+            if all(name in twins for models in spellings.values() for name in models):
+                continue
+            first, second, *_ = spellings
+            remedy = f"copy the models of one of the two to the other spelling: ostore cp {spellings[second][0]} NAME"
+            yield finding(
+                "part-twins",
+                "warning",
+                f"{role} {first}",
+                detail=f"also spelled {', '.join([*spellings][1:])}",
+                remedy=remedy,
+                models=tuple(name for models in spellings.values() for name in models),
+            )
+
+
+def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:
+    """Distinct things that have a key in common with others."""
+    found: dict[str, dict[_Kind, None]] = {}
+    for thing in things:
+        found.setdefault(key(thing), {})[thing] = None
+    return (list(group) for group in found.values() if len(group) > 1)
+
+
+def _as_owner(facts: Facts) -> str:
+    return f"sudo ostore doctor --models {command(facts.root)}"

@@ -1,0 +1,103 @@
+"""Checks of who may do what: Ollama runs as a user of its own, and a copy made as root is not that user's."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+
+from ostore.operations.doctor.finding import Facts, Finding, command, finding
+from ostore.places.store.access import Misfit
+from ostore.places.store.census import EntryKind
+
+# Kinds of file systems whose owners and modes come from how they are mounted, so that nobody can change them.
+NO_OWNERS = frozenset({"exfat", "vfat", "msdos", "ntfs", "fuseblk"})
+_CODES = {
+    "read": "server-cannot-read",
+    "write": "server-cannot-write",
+    "own": "blob-owner",
+    "everybody-writes": "open-to-all",
+    "privileged": "odd-mode",
+}
+
+
+def check_access(facts: Facts) -> Iterator[Finding]:
+    """Whether the user that Ollama runs as can do with the store what a server does."""
+    for parent in facts.store.closed_parents:
+        yield finding("parent-closed", "problem", str(parent), remedy=f"sudo {command('chmod', 'o+x', parent)}")
+    for misfit in facts.store.misfits:
+        if not _is_shared_on_purpose(misfit, facts):
+            yield _of_misfit(misfit, facts)
+
+
+def check_ours(facts: Facts) -> Iterator[Finding]:
+    """What we ourselves may not look at, and whether our own folder is safe."""
+    for closed in facts.store.closed:
+        remedy = f"sudo {command('ostore', 'doctor', '--models', facts.root)}"
+        yield finding("not-checked", "warning", closed.path, detail=closed.reason, remedy=remedy)
+    blobs, census = facts.store.blobs_folder, facts.store.census
+    workspace = census.workspace if census else None
+    if workspace is None or workspace.facts is None or blobs is None:
+        return
+    path, found = command(workspace.path), workspace.facts
+    if found.kind is not EntryKind.FOLDER:
+        remedy = f"mv {path} /elsewhere"
+        yield finding("workspace-unsafe", "warning", ".ostore", detail="not a folder", remedy=remedy)
+    elif found.mode & stat.S_IWOTH and not blobs.st_mode & stat.S_IWOTH:
+        remedy = f"sudo chmod o-w {path}"
+        yield finding("workspace-unsafe", "warning", ".ostore", detail="everybody may write there", remedy=remedy)
+    elif found.uid not in {0, blobs.st_uid} and found.gid != blobs.st_gid:
+        detail = f"belongs to user {found.uid}"
+        remedy = f"sudo chown -R {blobs.st_uid}:{blobs.st_gid} {path}"
+        yield finding("workspace-unsafe", "warning", ".ostore", detail=detail, remedy=remedy)
+
+
+def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
+    account = facts.store.account
+    path = facts.root / misfit.path if misfit.path else facts.root
+    owner = f"owner {misfit.uid}:{misfit.gid}, mode {stat.S_IMODE(misfit.mode):o}"
+    detail = owner if misfit.lack in {"everybody-writes", "privileged"} else f"{owner}; Ollama runs as {account.name}"
+    return finding(
+        _CODES[misfit.lack],
+        "problem" if misfit.lack == "read" else "warning",
+        misfit.path or str(facts.root),
+        detail=detail,
+        remedy="sudo ostore doctor --fix" if is_fixable(misfit, facts) else _remedy(misfit, facts, command(path)),
+        is_fixable=is_fixable(misfit, facts),
+    )
+
+
+def is_fixable(misfit: Misfit, facts: Facts) -> bool:
+    """
+    Whether giving it the owner and mode of the store's folder would mend it, and nothing else.
+
+    Not a file with a second name: that may be a file of somebody else, put there so that root gives it away.
+    """
+    blobs = facts.store.blobs_folder
+    if blobs is None or not misfit.path or facts.disk.filesystem in NO_OWNERS or facts.disk.is_read_only:
+        return False
+    if misfit.kind is EntryKind.FILE and misfit.links > 1:
+        return False
+    if misfit.lack in {"everybody-writes", "privileged"}:
+        return misfit.kind is EntryKind.FILE
+    account, is_top = facts.store.account, misfit.path in {"blobs", "manifests"}
+    # Otherwise the folder itself is the wrong one to go by.
+    return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
+
+
+def _remedy(misfit: Misfit, facts: Facts, path: str) -> str:
+    if facts.disk.filesystem in NO_OWNERS:
+        return f"mount the disk with uid={facts.store.account.uid}"
+    if misfit.lack == "everybody-writes":
+        return f"sudo chmod o-w {path}"
+    if misfit.lack == "privileged":
+        return f"sudo chmod 644 {path}"
+    if misfit.kind is EntryKind.FILE and misfit.links > 1:
+        return f"look for its other name first, then sudo chown {facts.store.account.uid} {path}"
+    return f"sudo chown -R {facts.store.account.uid} {command(facts.root)}"
+
+
+def _is_shared_on_purpose(misfit: Misfit, facts: Facts) -> bool:
+    """A store that a group shares, and no server known: then files belong to many, and whose is right is not said."""
+    blobs = facts.store.blobs_folder
+    is_shared = blobs is not None and bool(blobs.st_mode & stat.S_IWGRP)
+    return is_shared and not facts.host.is_server_known and misfit.lack in {"own", "write"}

@@ -1,0 +1,88 @@
+"""Checks of what a store stands on: its path, its disk, the machine, and the Ollama that is to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
+
+# ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
+_GLOB_CHARACTERS = frozenset("*?[")
+# A twentieth of a small disk; on a large one, what a large model needs.
+_ENOUGH_BYTES = 20_000_000_000
+_ENOUGH_INODES = 1_000
+_VOLATILE = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "a container's own layer", "aufs": "the same"}
+_LIMITED = {
+    "vfat": "FAT: no files of 4 GiB and more, no owners, no hard links",
+    "msdos": "FAT: no files of 4 GiB and more, no owners, no hard links",
+    "exfat": "exFAT: no owners, no hard links",
+    "fuseblk": "NTFS or exFAT by FUSE: owners are those of the mount",
+    "ntfs": "NTFS: owners are those of the mount",
+}
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.rclone", "virtiofs"}
+)
+_DAY_SECONDS = 86_400.0
+_SHOWN = 3
+
+
+def check_disk(facts: Facts) -> Iterator[Finding]:
+    """Where the store is, how full that is, and what it cannot do."""
+    disk, root = facts.disk, str(facts.root)
+    if not _GLOB_CHARACTERS.isdisjoint(root):
+        yield finding("path-has-glob", "problem", root, remedy="rename the folder, and set OLLAMA_MODELS to match")
+    if disk.is_read_only:
+        yield finding("read-only", "note", root)
+        for folder in facts.store.empty_folders:
+            remedy = "remove it on a host that may write, or set OLLAMA_NOPRUNE=1 for the server"
+            yield finding("folder-empty", "warning", folder, remedy=remedy)
+    elif disk.size and disk.free < min(disk.size // 20, _ENOUGH_BYTES):
+        detail = f"{disk.free:,} of {disk.size:,} bytes are free"
+        yield finding(
+            "low-space", "warning", root, detail=detail, remedy="ostore gc, ostore du, ostore move", size=disk.free
+        )
+    if disk.inodes and not disk.is_read_only and disk.inodes_free < min(disk.inodes // 20, _ENOUGH_INODES):
+        detail = f"{disk.inodes_free:,} more of {disk.inodes:,}"
+        yield finding("low-inodes", "warning", root, detail=detail, remedy="remove other files, or ostore move")
+    yield from _kind_of_disk(facts)
+
+
+def check_host(facts: Facts) -> Iterator[Finding]:
+    """The Ollama of this machine: does it use this store, and does it know that it is offline?"""
+    host = facts.host
+    for server in host.servers:
+        if server.store is not None and not host.is_by_hand:
+            detail = f"process {server.pid} uses {server.store}"
+            remedy = f"{command('ostore', 'doctor', '--models', server.store)}, or set OLLAMA_MODELS for the server"
+            yield finding("server-elsewhere", "warning", f"process {server.pid}", detail=detail, remedy=remedy)
+    severity: Severity = "note" if host.is_by_hand else "warning"
+    for other in host.others:
+        detail = f"{other.models:,} model{'s' if other.models > 1 else ''}; {other.why}"
+        remedy = f"{command('ostore', 'import', other.path)} takes them over, --models {command(other.path)} means them"
+        yield finding("other-store", severity, str(other.path), detail=detail, remedy=remedy)
+    if host.is_offline and host.has_ollama and host.is_cloud_off is False:
+        setting = 'sudo systemctl edit ollama, and add [Service] Environment="OLLAMA_NO_CLOUD=1"'
+        remedy = setting if host.has_service else "set OLLAMA_NO_CLOUD=1 for the server"
+        yield finding("cloud-not-disabled", "warning", "OLLAMA_NO_CLOUD", remedy=remedy)
+
+
+def check_times(facts: Facts) -> Iterator[Finding]:
+    """Files from the future."""
+    census = facts.store.census
+    latest = facts.now + _DAY_SECONDS
+    found = [f"blobs/{blob.filename}" for blob in (census.blobs if census else ()) if blob.facts.mtime > latest]
+    found += [str(model.name) for model in facts.store.references.scan.models if model.modified > latest]
+    remedy = "compare `date` with a clock you trust; then touch them"
+    for subject in found:
+        yield finding("times-ahead", "warning", subject, remedy=remedy)
+
+
+def _kind_of_disk(facts: Facts) -> Iterator[Finding]:
+    kind, root = facts.disk.filesystem, str(facts.root)
+    if kind in _VOLATILE:
+        remedy = "ostore move to a disk that stays, or mount a volume there"
+        yield finding("disk-volatile", "warning", root, detail=f"{kind}: {_VOLATILE[kind]}", remedy=remedy)
+    elif kind in _LIMITED:
+        yield finding("disk-limited", "note", root, detail=_LIMITED[kind])
+    elif kind in _NETWORK:
+        yield finding("disk-network", "note", root, detail=kind)

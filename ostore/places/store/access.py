@@ -1,0 +1,160 @@
+"""Who may do what in a store: whether the user that a server runs as can read, write and own what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from ostore.places.store.census import DiskFacts, EntryKind, StoredBlob
+from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry
+
+_READ, _WRITE, _ENTER = 4, 2, 1
+# acl(5): with such a list, the nine bits of the mode are not the whole truth.
+_ACCESS_LIST = "system.posix_acl_access"
+
+Lack = Literal["read", "write", "own", "everybody-writes", "privileged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user as the kernel sees one; `name` is for people."""
+
+    uid: int
+    groups: frozenset[int]
+    name: str
+
+    def may(self, uid: int, gid: int, mode: int, wanted: int) -> bool:
+        """Whether the bits of an entry allow all that is wanted (read 4, write 2, enter 1)."""
+        if self.uid == 0:
+            return True
+        shift = 6 if self.uid == uid else 3 if gid in self.groups else 0
+        return (mode >> shift) & wanted == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """
+    Something whose owner or mode is in the way. `path` is relative to the store, with '/'; '' is the store itself.
+
+    `lack` is what the server's user cannot do with it, or what others could. `links` is how many names a file has.
+    """
+
+    path: str
+    lack: Lack
+    kind: EntryKind
+    uid: int
+    gid: int
+    mode: int
+    links: int
+
+
+def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
+    """Folders on the way to a store, and to what its links lead to, that a user may not pass through."""
+    places = (root, *(root / name for name in ("blobs", LEGACY_TREE)))
+    found: dict[Path, None] = {}
+    for place in places:
+        for path in (place, Path(os.path.realpath(place))):
+            found |= dict.fromkeys(reversed(path.parents))
+    inside = {root, Path(os.path.realpath(root))}
+    return tuple(path for path in found if path not in inside and not _may_enter(path, account))
+
+
+def find_misfits(
+    root: Path, account: Account, blobs: Iterable[StoredBlob], entries: Iterable[ManifestEntry]
+) -> Iterator[Misfit]:
+    """Everything in a store that the user a server runs as cannot use as a server must, or that is open to all."""
+    entries = list(entries)
+    for relative in ("", "blobs", LEGACY_TREE, *_folders(entries)):
+        if status := _status(root / relative):
+            yield from _of_folder(root, relative, status, account)
+    for blob in blobs:
+        yield from _of_blob(root, blob, account)
+    for entry in entries:
+        if status := _status(entry.path):
+            yield from _of_manifest(root, entry, status, account)
+
+
+def _folders(entries: Iterable[ManifestEntry]) -> list[str]:
+    """Every folder between `manifests/` and a manifest."""
+    found: set[str] = set()
+    for below in {entry.relative.rpartition("/")[0] for entry in entries}:
+        found.update(str(path) for path in (PurePosixPath(below), *PurePosixPath(below).parents[:-2]))
+    return sorted(found)
+
+
+def _of_folder(root: Path, relative: str, status: os.stat_result, account: Account) -> Iterator[Misfit]:
+    # What a link leads to counts; a link has no mode of its own.
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    wanted = _READ | _ENTER
+    if not _may(root / relative, status, account, wanted):
+        yield _misfit(relative, "read", status)
+    elif relative and not _may(root / relative, status, account, wanted | _WRITE):
+        yield _misfit(relative, "write", status)
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        yield _misfit(relative, "everybody-writes", status)
+
+
+def _of_blob(root: Path, blob: StoredBlob, account: Account) -> Iterator[Misfit]:
+    facts, path = blob.facts, f"blobs/{blob.filename}"
+    if facts.kind is not EntryKind.FILE:
+        return
+    if not account.may(facts.uid, facts.gid, facts.mode, _READ) and not _has_access_list(root / path):
+        yield _blob_misfit(path, "read", facts)
+    elif account.uid not in {0, facts.uid}:
+        yield _blob_misfit(path, "own", facts)
+    if facts.mode & stat.S_IWOTH:
+        yield _blob_misfit(path, "everybody-writes", facts)
+    if facts.mode & (stat.S_ISUID | stat.S_ISGID):
+        yield _blob_misfit(path, "privileged", facts)
+
+
+def _of_manifest(root: Path, entry: ManifestEntry, status: os.stat_result, account: Account) -> Iterator[Misfit]:
+    if not stat.S_ISREG(status.st_mode):
+        return
+    path = root / entry.relative
+    if not _may(path, status, account, _READ):
+        yield _misfit(entry.relative, "read", status)
+    elif not _may(path, status, account, _READ | _WRITE):
+        yield _misfit(entry.relative, "write", status)
+    if status.st_mode & stat.S_IWOTH:
+        yield _misfit(entry.relative, "everybody-writes", status)
+
+
+def _misfit(path: str, lack: Lack, status: os.stat_result) -> Misfit:
+    kind = EntryKind.FOLDER if stat.S_ISDIR(status.st_mode) else EntryKind.FILE
+    return Misfit(path, lack, kind, status.st_uid, status.st_gid, status.st_mode, status.st_nlink)
+
+
+def _blob_misfit(path: str, lack: Lack, facts: DiskFacts) -> Misfit:
+    return Misfit(path, lack, facts.kind, facts.uid, facts.gid, facts.mode, facts.links)
+
+
+def _may(path: Path, status: os.stat_result, account: Account, wanted: int) -> bool:
+    return account.may(status.st_uid, status.st_gid, status.st_mode, wanted) or _has_access_list(path)
+
+
+def _may_enter(path: Path, account: Account) -> bool:
+    status = _status(path)
+    return status is None or _may(path, status, account, _ENTER)
+
+
+def _has_access_list(path: Path) -> bool:
+    if not hasattr(os, "getxattr"):
+        return False
+    try:
+        return bool(os.getxattr(path, _ACCESS_LIST))
+    except OSError:
+        return False
+
+
+def _status(path: Path | str) -> os.stat_result | None:
+    """Of what a path leads to; None for what is not there or cannot be asked about: others report that."""
+    with contextlib.suppress(OSError):
+        return os.stat(path)  # noqa: PTH116 - a plain string is faster, and there are ten thousand
+    return None

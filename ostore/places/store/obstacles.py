@@ -1,0 +1,56 @@
+"""What of a store's damage cannot be mended by putting a good copy in place, because something else is in the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError
+from ostore.places.store.store import blob_filenames
+from ostore.streams.durable import Directory
+
+_IN_THE_WAY = "is in its place; move it away, then repair again"
+
+
+def find_obstacles(root: Path, digests: Iterable[Digest]) -> dict[Digest, str]:
+    """
+    For which blobs a person has to do something first, and what; absent ones, files and links are none of them.
+
+    Raises OSError for a `blobs/` that may not be looked at.
+    """
+    try:
+        blobs = Directory.open(root / "blobs")
+    except FileNotFoundError:
+        return {}
+    with blobs:
+        obstacles = ((digest, _obstacle(blobs, digest)) for digest in digests)
+        return {digest: obstacle for digest, obstacle in obstacles if obstacle}
+
+
+def _obstacle(blobs: Directory, digest: Digest) -> str | None:
+    for filename in blob_filenames(digest):
+        status = blobs.lstat(filename)
+        if status is None:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            return _refusal(blobs, filename)
+        if stat.S_ISLNK(status.st_mode):
+            return None
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+        return f"blobs/{filename}: {what} {_IN_THE_WAY}"
+    return None
+
+
+def _refusal(blobs: Directory, filename: str) -> str | None:
+    """A file that we may not read is perhaps whole: no reason to replace it."""
+    try:
+        os.close(blobs.open_file(filename))
+    except PermissionError:
+        return f"blobs/{filename}: may not be read, so nobody knows what it is; repair as the owner of the store"
+    except (OSError, DamagedStoreError):
+        # A medium that fails, or a link by now.
+        return None
+    return None
