@@ -14,8 +14,8 @@ from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
-    from ostore.api.health import repair
     from ostore.api.checkup import doctor, mend
+    from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.api.usage import du
@@ -71,9 +71,9 @@ __all__ = [
     "DamagedStoreError",
     "DedupReport",
     "DigestMismatchError",
+    "DoctorReport",
     "DuplicateBlob",
     "DuplicateCopy",
-    "DoctorReport",
     "ExportReport",
     "Finding",
     "FormatError",
@@ -117,8 +117,8 @@ __all__ = [
     "WhereReport",
     "__version__",
     "dedup",
-    "du",
     "doctor",
+    "du",
     "export",
     "import_bundle",
     "inspect",

@@ -36,6 +36,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,
+    "doctor": ostore.DoctorReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ostore.operations.doctor.finding import Facts
     from ostore.places.store.mending import Mending
     from ostore.reports import DoctorReport
+    from ostore.streams.disk import DiskState
 
 
 def doctor(*, models: Path | None = None) -> DoctorReport:
@@ -55,22 +56,31 @@ def _facts(models: Path | None) -> Facts:
     from ostore.operations.listing import is_cloud_stub
     from ostore.places.store.discovery import find_store
     from ostore.places.store.examination import examine
-    from ostore.streams.disk import read_disk
 
     known = surroundings()
     # Not `choose_store`, which refuses what is a finding here.
     choice = find_store(known, models)
     store = LocalStore(choice.path).require()
-    disk = read_disk(store.root / "blobs" if (store.root / "blobs").is_dir() else store.root)
+    disk = _disk(store.root)
     host, account = read_host(known, choice)
     found = examine(store.root, account, with_empty_folders=disk.is_read_only)
     return Facts(
         store=found,
         disk=disk,
         host=host,
-        stubs=tuple(str(model.name) for model in found.references.scan.models if is_cloud_stub(store, model.manifest)),
+        stubs=tuple(str(model.name) for model in found.scan.models if is_cloud_stub(store, model.manifest)),
         now=time.time(),
     )
+
+
+def _disk(root: Path) -> DiskState:
+    """That of the blobs, which people keep elsewhere by a link; the store's own if there are none to be seen."""
+    from ostore.streams.disk import read_disk
+
+    try:
+        return read_disk(root / "blobs")
+    except OSError:
+        return read_disk(root)
 
 
 def _report(facts: Facts) -> DoctorReport:
@@ -83,7 +93,7 @@ def _report(facts: Facts) -> DoctorReport:
     return DoctorReport(
         store=str(facts.root),
         server=facts.store.account.name,
-        models=len(facts.store.references.scan.models),
+        models=len(facts.store.scan.models),
         blobs=len(blobs),
         size=apparent_bytes(blob.facts for blob in blobs),
         findings=diagnosis.findings,

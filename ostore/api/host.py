@@ -49,6 +49,22 @@ class _Server:
     uid: int
     environ: Mapping[str, str] | None
     cwd: Path
+    root: Path
+
+    @property
+    def is_contained(self) -> bool:
+        """Whether it has a file system of its own, as in a container: its paths are not ours."""
+        try:
+            return not self.root.samefile("/")
+        except OSError:
+            return False
+
+    def uses(self, store: Path) -> bool:
+        """Whether its store is this one, which in a container has another path."""
+        if self.store is None:
+            return False
+        seen = self.root / self.store.relative_to("/") if self.is_contained else self.store
+        return _is_same(seen, store)
 
     @property
     def store(self) -> Path | None:
@@ -74,7 +90,11 @@ def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
         is_cloud_off=_is_cloud_off(known, directives, servers),
         is_server_known=is_known,
         is_by_hand=choice.reason == "flag",
-        servers=tuple(RunningServer(server.pid, server.store) for server in _of_others(servers, choice.path)),
+        servers=tuple(
+            RunningServer(server.pid, server.store)
+            for server in servers
+            if not server.is_contained and not server.uses(choice.path)
+        ),
         others=tuple(_others(known, choice)),
     )
     return host, account
@@ -116,7 +136,7 @@ def _servers(proc: Path) -> Iterator[_Server]:
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
             if (folder / "comm").read_text("utf-8", "replace").strip() == _TASK_NAME and b"serve" in words:
-                yield _Server(int(folder.name), folder.stat().st_uid, _environ(folder), _cwd(folder))
+                yield _Server(int(folder.name), folder.stat().st_uid, _environ(folder), _cwd(folder), folder / "root")
 
 
 def _environ(process: Path) -> dict[str, str] | None:
@@ -140,7 +160,7 @@ def _account(
 ) -> tuple[Account, bool]:
     """The user of the server that uses this store, and whether that is known; else whoever owns the store."""
     for server in servers:
-        if server.store is not None and _is_same(server.store, choice.path):
+        if server.uses(choice.path):
             return _numbered(server.uid), True
     if directives and _is_same(_store_of_service(known), choice.path):
         user, groups = service_account(directives)
@@ -165,10 +185,6 @@ def _store_of_service(known: Surroundings) -> Path | None:
     return None
 
 
-def _of_others(servers: Iterable[_Server], path: Path) -> Iterator[_Server]:
-    return (server for server in servers if not _is_same(server.store, path))
-
-
 def _is_same(one: Path | None, other: Path) -> bool:
     try:
         return one is not None and one.samefile(other)
@@ -180,8 +196,9 @@ def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tup
     """Whether the server that runs, else the service, else one that we would start, has been told to stay at home."""
     environ: Mapping[str, str] | None = known.environ
     home = known.home
-    if servers:
-        environ = servers[0].environ
+    ours = [server for server in servers if not server.is_contained]
+    if ours:
+        environ = ours[0].environ
         home = Path(environ["HOME"]) if environ and environ.get("HOME") else None
     elif directives:
         said = service_environment(directives, known.root)

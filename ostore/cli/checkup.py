@@ -22,8 +22,9 @@ def doctor(
     quiet: Quiet = False,
 ) -> None:
     """
-    Find what would surprise you later: broken manifests, missing blobs, owners, odd names, leftovers, low space.
+    Find what would surprise you later, and mend what is safe.
 
+    That is: broken manifests, missing blobs, wrong owners, odd names, leftovers, a full disk, a second store, and more.
     Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
     missing or has the wrong size, 10 if manifests, names or the layout are wrong.
     """
@@ -32,9 +33,7 @@ def doctor(
     from ostore.cli.exit_codes import CODES
 
     report = api.doctor(models=models)
-    if fix and report.mendings and not dry_run:
-        if not yes:
-            _ask(render_checkup.plan_text(report))
+    if fix and report.mendings and not dry_run and (yes or _agrees(render_checkup.plan_text(report))):
         report = api.mend(report.mendings, models=models)
     if as_json:
         say(render.document("doctor", report))
@@ -47,14 +46,13 @@ def doctor(
         raise typer.Exit(CODES[report.verdict])
 
 
-def _ask(plan: str) -> None:
-    """Show what would be done and ask; raises UsageError without a terminal, typer.Abort for any answer but yes."""
+def _agrees(plan: str) -> bool:
+    """Show what would be done and ask. Raises UsageError without a terminal."""
     import sys
 
     from ostore.formats.errors import UsageError
 
-    if not sys.stdin or not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("--fix asks first, and there is no terminal to ask on", hint="--yes answers, -n only shows")
     say(plan, sys.stderr)
-    if not typer.confirm("mend this?", default=False, err=True):
-        raise typer.Exit(0)
+    return typer.confirm("mend this?", default=False, err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ostore.cli.text import clean, human_bytes, one_line, plural
@@ -26,7 +26,7 @@ def doctor_text(report: DoctorReport, *, is_fix: bool) -> str:
     for findings in _kinds(report.findings):
         lines += [*_paragraph(findings), ""]
     if is_fix:
-        lines += [*_mending_lines(report.mendings), ""] if report.mendings else ["nothing that --fix mends", ""]
+        lines += [*_mended(report.mendings), ""]
     elif report.mendings:
         lines += [f"ostore doctor --fix mends {len(report.mendings):,} of these; nothing is deleted", ""]
     return "\n".join([*lines, _summary(report)])
@@ -84,6 +84,13 @@ def _remedy_lines(findings: list[Finding]) -> list[str]:
 
 def _wrapped(text: str) -> list[str]:
     return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
+
+
+def _mended(mendings: Sequence[Mending]) -> list[str]:
+    if not mendings:
+        return ["nothing here is mended by --fix"]
+    title = "mended:" if any(step.outcome for step in mendings) else "--fix would mend; nothing is deleted:"
+    return [title, *_mending_lines(mendings)]
 
 
 def _mending_lines(mendings: Iterable[Mending]) -> Iterator[str]:

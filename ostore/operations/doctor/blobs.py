@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
@@ -24,16 +26,18 @@ def check_needed(facts: Facts) -> Iterator[Finding]:
         return
     sizes = _sizes(census, facts.store.linked)
     foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
-    wrong: dict[tuple[Digest, int], dict[str, None]] = {}
-    for model in facts.store.references.scan.models:
+    wrong: dict[tuple[Digest, int], tuple[Descriptor, dict[str, None]]] = {}
+    for model in facts.store.scan.models:
         for blob in model.manifest.descriptors:
             if sizes.get(blob.digest.hex) != blob.size:
-                wrong.setdefault((blob.digest, blob.size), {})[str(model.name)] = None
-    for (digest, size), names in wrong.items():
-        if digest not in foreign:
-            yield _missing(Descriptor(digest, size), sizes.get(digest.hex), tuple(names))
+                _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
+                names[str(model.name)] = None
+    hidden = {Digest.tolerate(link.filename) for link in facts.store.linked if link.is_closed}
+    for (digest, _), (blob, names) in wrong.items():
+        if digest not in foreign and digest not in hidden:
+            yield _missing(blob, sizes.get(digest.hex), tuple(names))
     for digest, entry in foreign.items():
-        yield _no_file(entry, facts, facts.store.references.users.get(digest, ()))
+        yield _no_file(entry, facts, facts.store.scan.users.get(digest, ()))
 
 
 def check_entries(facts: Facts) -> Iterator[Finding]:
@@ -41,16 +45,15 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
     census = facts.store.census
     if census is None:
         return
-    users = facts.store.references.users
     for entry in census.foreign:
         if Digest.of_filename(entry.path) is None:
             yield from _foreign(entry, facts)
     for link in facts.store.linked:
-        yield from _linked(link, users)
-    names = {blob.filename for blob in census.blobs}
-    for blob in census.blobs:
-        if not blob.is_canonical:
-            yield _oddly_named(blob, facts, names, users.get(blob.digest, ()))
+        yield from _linked(link, facts.root, facts.store.scan.users)
+    odd = [blob for blob in census.blobs if not blob.is_canonical]
+    names = {blob.filename for blob in census.blobs} if odd else set()
+    for blob in odd:
+        yield _oddly_named(blob, facts, names, facts.store.scan.users.get(blob.digest, ()))
 
 
 def check_leftovers(facts: Facts) -> Iterator[Finding]:
@@ -58,7 +61,7 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
     census = facts.store.census
     if census is None:
         return
-    yield from _orphans(facts, census)
+    yield from _orphans(facts)
     for download in census.downloads:
         size = allocated_bytes(file.facts for file in download.files)
         remedy = (
@@ -77,25 +80,35 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
 
 
 def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None]:
-    """By digest, the bytes of what Ollama would open; the name it writes itself comes first, if there are several."""
+    """By digest, the bytes of what Ollama would open; the name it writes itself counts, if there are several."""
     targets = {link.filename: link.size for link in linked}
-    sizes: dict[str, int | None] = {}
-    for blob in census.blobs:
-        size = blob.facts.size if blob.facts.kind is EntryKind.FILE else targets.get(blob.filename)
-        if blob.is_canonical or sizes.get(blob.digest.hex) is None:
-            sizes[blob.digest.hex] = size
+    sizes: dict[str, int | None] = {
+        blob.digest.hex: targets.get(blob.filename, blob.facts.size) for blob in census.blobs
+    }
+    if len(sizes) < len(census.blobs):
+        canonical = (blob for blob in census.blobs if blob.is_canonical)
+        sizes |= {blob.digest.hex: targets.get(blob.filename, blob.facts.size) for blob in canonical}
     return sizes
 
 
 def _missing(blob: Descriptor, size: int | None, models: tuple[str, ...]) -> Finding:
     remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', models[0])}"
     if size is None:
-        detail = f"{blob.size:,} bytes missing"
+        detail = f"{_role(blob)}, {blob.size:,} bytes"
         return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
     # Not pull: Ollama takes a blob that is there for whole, whatever its size (server/download.go at fb30760).
     detail = f"expected {blob.size:,} bytes, got {size:,}"
     remedy = f"ostore repair --from BUNDLE, or delete it and {command('ollama', 'pull', models[0])}"
     return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
+
+
+def _role(blob: Descriptor) -> str:
+    """What a blob is to its model. Without a config that can be read, Ollama does not even list it."""
+    if blob.media_type == media_types.CONFIG:
+        return "the config, so Ollama does not list the model"
+    if blob.media_type in {media_types.MODEL, media_types.TENSOR}:
+        return "weights"
+    return blob.media_type.rpartition(".")[2] or "a layer"
 
 
 def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> Finding:
@@ -113,17 +126,20 @@ def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> F
 def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
     remedy = command("mv", facts.root / "blobs" / entry.path, "/elsewhere")
     if entry.facts.kind is not EntryKind.FOLDER:
-        size = entry.facts.allocated
+        size = entry.facts.size
         yield finding("blob-foreign", "warning", f"blobs/{entry.path}", remedy=remedy, size=size)
     elif entry.path != _LOST_AND_FOUND:
         yield finding("blob-foreign-folder", "note", f"blobs/{entry.path}", remedy=remedy)
 
 
-def _linked(link: LinkedBlob, users: dict[Digest, tuple[ModelName, ...]]) -> Iterator[Finding]:
+def _linked(link: LinkedBlob, root: Path, users: dict[Digest, tuple[ModelName, ...]]) -> Iterator[Finding]:
     digest = Digest.tolerate(link.filename)
     models = _texts(users.get(digest, ()))
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
-    if link.size is not None:
+    if link.is_closed:
+        remedy = f"sudo {command('ostore', 'doctor', '--models', root)}"
+        yield finding("not-checked", "warning", subject, detail=detail, remedy=remedy, models=models)
+    elif link.size is not None:
         yield finding("blob-linked", "note", subject, detail=detail, models=models)
     elif not models:
         remedy = "mount the disk it leads to, or delete it"
@@ -146,13 +162,8 @@ def _oddly_named(blob: StoredBlob, facts: Facts, names: set[str], users: tuple[M
     )
 
 
-def _orphans(facts: Facts, census: Census) -> Iterator[Finding]:
-    references = facts.store.references
-    # What cannot be read may need them.
-    if references.doubts or facts.store.closed or facts.store.lost:
-        return
-    needed = {digest.hex for digest in references.users}
-    orphans = [blob for blob in census.blobs if blob.digest.hex not in needed]
+def _orphans(facts: Facts) -> Iterator[Finding]:
+    orphans = facts.store.orphans
     if orphans:
         size = allocated_bytes(blob.facts for blob in orphans)
         yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy="ostore gc", size=size)

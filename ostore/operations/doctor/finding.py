@@ -125,7 +125,7 @@ MEANINGS: Mapping[str, str] = {
     "blob-foreign-folder": "not a blob: Ollama ignores the folder and whatever is in it",
     "blob-link-dangling": "a link that leads nowhere under the name of a blob that no model here needs",
     "blob-linked": "a blob that lies elsewhere: while that disk is not mounted, its models do not work",
-    "blob-legacy-name": "a name that Ollama used before 0.1.30: the next start renames it, read-only tools miss it",
+    "blob-legacy-name": "a name from before Ollama 0.1.30: a running server does not find it, its next start renames it",
     "workspace-unsafe": "ostore refuses to write to this store, because somebody else could meddle with this folder",
     "low-space": "the disk is nearly full, so the next pull or import may fail",
     "low-inodes": "the disk can hold hardly any more files, whatever space is left",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
@@ -11,7 +12,7 @@ from ostore.formats.name import ModelName
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
 from ostore.places.store.census import EntryKind
 from ostore.places.store.examination import OddEntry
-from ostore.places.store.manifest_tree import COMING_TREE
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE
 from ostore.places.store.scan import StoredModel
 
 # A server writes manifests in place: what is this young may be a manifest in a moment.
@@ -27,13 +28,13 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
     for lost in facts.store.lost:
         if lost.name is None and not lost.path.startswith("blobs/"):
             yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
-    for doubt in facts.store.references.doubts:
+    for doubt in facts.store.doubts:
         if doubt.name is not None and doubt.path.startswith("blobs/"):
             remedy = command("ollama", "pull", doubt.name)
             yield finding("manifest-list", "problem", doubt.path, detail=doubt.reason, remedy=remedy)
     for odd in facts.store.odd:
         yield _odd(odd, facts)
-    for stray in facts.store.references.scan.strays:
+    for stray in facts.store.scan.strays:
         if stray not in {lost.path for lost in facts.store.lost}:
             remedy = command("mv", facts.root / stray, "/elsewhere")
             yield finding("manifest-misplaced", "warning", stray, remedy=remedy)
@@ -41,7 +42,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
     """Manifests that are read, but not by everybody alike."""
-    for model in facts.store.references.scan.models:
+    for model in facts.store.scan.models:
         manifest, name = model.manifest, str(model.name)
         told = partial(_of_manifest, "problem", name, manifest)
         if manifest.ambiguity and _is_misspelled(manifest):
@@ -50,17 +51,19 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
             yield told("manifest-ambiguous", command("ollama", "pull", name))
         elif manifest.unfit:
             yield told("manifest-unfit", command("ollama", "pull", name))
-    coming = [model for model in facts.store.references.scan.models if model.tree == COMING_TREE]
+    coming = [model for model in facts.store.scan.models if model.tree == COMING_TREE]
     if coming:
         yield finding("coming-tree", "note", COMING_TREE, detail=f"{len(coming)} of them")
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:
     """Names that Ollama, or the disk, takes for others."""
-    models = facts.store.references.scan.models
-    twins = list(_name_twins(models))
+    models = facts.store.scan.models
+    twins = list(_name_twins(facts.root, models))
     yield from twins
-    yield from _part_twins([model.name for model in models], {name for twin in twins for name in twin.models})
+    yield from _part_twins(
+        facts.root, [model.name for model in models], {name for twin in twins for name in twin.models}
+    )
     for model in models:
         name = model.name
         if name.is_selector and str(name) not in facts.stubs:
@@ -74,26 +77,27 @@ def check_names(facts: Facts) -> Iterator[Finding]:
 
 
 def _odd(odd: OddEntry, facts: Facts) -> Finding:
-    is_settled = not 0 <= facts.now - odd.mtime < YOUNG_SECONDS
-    detail = odd.reason if is_settled else f"{odd.reason}; changed this minute, so --fix leaves it alone"
     name = str(odd.name) if odd.name else ""
-    again = f"then {command('ollama', 'pull', name)}, or import it" if name else ""
-    told = partial(finding, severity="problem", subject=odd.path, detail=detail, models=(name,) if name else ())
-    fixed = ", ".join(part for part in (_FIX, again) if part)
+    told = partial(finding, severity="problem", subject=odd.path, models=(name,) if name else ())
+    again = f", then {command('ollama', 'pull', name)} or import it" if name else ""
     if odd.is_closed:
-        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=_as_owner(facts))
+        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=_as_root(facts))
     if odd.is_dangling:
-        return told("manifest-link-dangling", remedy=f"mount the disk it leads to, or {fixed}", is_fixable=True)
-    if odd.kind is not EntryKind.FILE and odd.kind is not EntryKind.LINK:
+        remedy = f"mount the disk it leads to; or {_FIX}{again}"
+        return told("manifest-link-dangling", detail=f"leads to {odd.target}", remedy=remedy, is_fixable=True)
+    if odd.kind not in {EntryKind.FILE, EntryKind.LINK}:
         kind = "a folder" if odd.kind is EntryKind.FOLDER else "a device, pipe or socket"
-        remedy = command("mv", facts.root / odd.path, "/elsewhere")
-        return told("manifest-not-file", detail=kind, remedy=remedy)
-    if odd.name is None:
-        return told("manifest-stray", detail="" if is_settled else detail, remedy=_FIX, is_fixable=is_settled)
-    if odd.size == 0:
-        return told("manifest-empty", detail="" if is_settled else detail, remedy=fixed, is_fixable=is_settled)
-    remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', name)}, or {command('ostore', 'rm', name)}"
-    return told("manifest-broken", remedy=remedy)
+        return told("manifest-not-file", detail=kind, remedy=command("mv", facts.root / odd.path, "/elsewhere"))
+    if odd.name is not None and odd.size:
+        remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', name)}"
+        return told("manifest-broken", detail=odd.reason.removeprefix("manifest: "), remedy=remedy)
+    is_settled = not 0 <= facts.now - odd.mtime < YOUNG_SECONDS
+    return told(
+        "manifest-stray" if odd.name is None else "manifest-empty",
+        detail="" if is_settled else "changed this minute: it may be being written",
+        remedy=f"{_FIX}{again}",
+        is_fixable=is_settled,
+    )
 
 
 def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, remedy: str) -> Finding:
@@ -113,16 +117,17 @@ def _is_misspelled(manifest: Manifest) -> bool:
     return any(str(blob.digest).encode() not in manifest.raw for blob in manifest.blobs)
 
 
-def _name_twins(models: Iterable[StoredModel]) -> Iterator[Finding]:
+def _name_twins(root: Path, models: Iterable[StoredModel]) -> Iterator[Finding]:
     for names in _groups((model.name for model in models), lambda name: name.folded):
-        first, *others = sorted(str(name) for name in names)
-        remedy = command("ostore", "cp", others[0], f"{others[0]}-2") + f" && {command('ostore', 'rm', others[0])}"
-        yield finding(
-            "name-twins", "problem", first, detail=f"and {', '.join(others)}", remedy=remedy, models=(first, *others)
-        )
+        first, *others = sorted(names, key=str)
+        # Not cp: it would take one of them at random as well.
+        remedy = command("mv", "-n", path := _path(root, others[0]), f"{path}-2")
+        texts = tuple(str(name) for name in (first, *others))
+        detail = f"and {', '.join(texts[1:])}"
+        yield finding("name-twins", "problem", texts[0], detail=detail, remedy=remedy, models=texts)
 
 
-def _part_twins(names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
+def _part_twins(root: Path, names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
     """
     Spellings of one part anywhere in the store: Ollama exchanges each part by itself (server/routes.go at fb30760).
 
@@ -130,19 +135,27 @@ def _part_twins(names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
     """
     for index, role in enumerate(("host", "namespace", "model", "tag")):
         for parts in _groups((name.parts[index] for name in names), str.lower):
-            spellings = {part: [str(name) for name in names if name.parts[index] == part] for part in sorted(parts)}
-            if all(name in twins for models in spellings.values() for name in models):
+            users = {part: [name for name in names if name.parts[index] == part] for part in sorted(parts)}
+            models = tuple(str(name) for group in users.values() for name in group)
+            if twins.issuperset(models):
                 continue
-            first, second, *_ = spellings
-            remedy = f"copy the models of one of the two to the other spelling: ostore cp {spellings[second][0]} NAME"
-            yield finding(
-                "part-twins",
-                "warning",
-                f"{role} {first}",
-                detail=f"also spelled {', '.join([*spellings][1:])}",
-                remedy=remedy,
-                models=tuple(name for models in spellings.values() for name in models),
-            )
+            # The rarer spelling becomes the other one.
+            common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
+            old = _path(root, users[others[0]][0])
+            new = _path(root, _with_part(users[others[0]][0], index, common))
+            remedy = f"{command('mkdir', '-p', new.parent)} && {command('mv', '-n', old, new)}"
+            detail = f"also spelled {', '.join(others)}"
+            yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)
+
+
+def _with_part(name: ModelName, index: int, part: str) -> ModelName:
+    parts = list(name.parts)
+    parts[index] = part
+    return ModelName(*parts)
+
+
+def _path(root: Path, name: ModelName) -> Path:
+    return root.joinpath(LEGACY_TREE, *name.parts)
 
 
 def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:
@@ -153,5 +166,5 @@ def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[li
     return (list(group) for group in found.values() if len(group) > 1)
 
 
-def _as_owner(facts: Facts) -> str:
+def _as_root(facts: Facts) -> str:
     return f"sudo ostore doctor --models {command(facts.root)}"

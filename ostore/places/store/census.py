@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
-from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, Unreadable
 from ostore.places.store.scan import blob_digest, find_blobs, is_temporary
 
 # ollama server/download.go and x/transfer/download.go at fb30760: the blob while it is loaded, the parts of it that are

@@ -15,9 +15,10 @@ from pathlib import Path
 from ostore.formats.name import ModelName
 from ostore.places.store import workspace
 from ostore.places.store.access import Account, Misfit, closed_parents, find_misfits
-from ostore.places.store.census import Census, EntryKind, FoundTree, read_tree, take_census
-from ostore.places.store.references import References, find_references
-from ostore.places.store.manifest_tree import LEGACY_TREE, Unreadable, find_manifests
+from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, read_tree, take_census
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, Unreadable, find_manifests
+from ostore.places.store.references import references_of
+from ostore.places.store.scan import ManifestScan, scan_manifests
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class OddEntry:
     """
     Something at manifest depth that is no manifest: what it is itself, why it is none, and of which model.
 
-    `is_dangling` is true of a link that leads nowhere, `is_closed` of a file that we may not read.
+    `target` is where a link leads. `is_dangling` is true of one that leads nowhere, `is_closed` of a file that we may
+    not read.
     """
 
     path: str
@@ -34,17 +36,23 @@ class OddEntry:
     kind: EntryKind
     size: int
     mtime: float
+    target: str
     is_dangling: bool
     is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedBlob:
-    """A link in `blobs/`: where it leads, and the size of the file there, None if there is none."""
+    """
+    A link in `blobs/`: where it leads, and the size of the file there, None if there is none.
+
+    `is_closed` is true if we may not look there.
+    """
 
     filename: str
     target: str
     size: int | None
+    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +60,17 @@ class Examination:
     """
     What a store is like. `census` is None if `blobs/` may not be read; `closed` is what could not be looked at.
 
+    `doubts` keep gc from its work; with one of them, or with something closed, nobody knows the `orphans`.
+
     `lost` are links where folders should be. `misfits` and `closed_parents` are about `account`. `empty_folders` are
     those below `manifests/`, looked for only if that was asked. `blobs_folder` is what is told of `blobs/` itself.
     """
 
     root: Path
     account: Account
-    references: References
+    scan: ManifestScan
+    doubts: tuple[Unreadable, ...]
+    orphans: tuple[StoredBlob, ...]
     odd: tuple[OddEntry, ...]
     census: Census | None
     linked: tuple[LinkedBlob, ...]
@@ -75,23 +87,37 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
     closed: list[Unreadable] = []
     census = _census(root, closed)
     entries, strays = find_manifests(root, closed)
-    references = find_references(root, (entries, strays))
+    scan = scan_manifests(entries, strays)
     blobs = census.blobs if census else ()
+    doubts, orphans = _unneeded(root, entries, scan, blobs)
     closed += _closed_trees(root, census)
     return Examination(
         root=root,
         account=account,
-        references=references,
-        odd=tuple(odd for entry in references.scan.unreadable if (odd := _odd(root, entry))),
+        scan=scan,
+        doubts=doubts,
+        orphans=orphans if not closed else (),
+        odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
         linked=tuple(_linked(root, blob.filename) for blob in blobs if blob.facts.kind is EntryKind.LINK),
         closed=tuple(closed),
-        lost=tuple(_lost(root, references)),
+        lost=tuple(_lost(root, scan, doubts)),
         misfits=tuple(find_misfits(root, account, blobs, entries)),
         closed_parents=closed_parents(root, account),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
         blobs_folder=_status_of_folder(root / "blobs"),
     )
+
+
+def leads_nowhere(path: Path) -> bool:
+    """Whether nothing is there, links followed; False if we may not look."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _census(root: Path, closed: list[Unreadable]) -> Census | None:
@@ -126,8 +152,9 @@ def _odd(root: Path, entry: Unreadable) -> OddEntry | None:
         kind=kind,
         size=status.st_size,
         mtime=status.st_mtime,
-        is_dangling=kind is EntryKind.LINK and not os.path.exists(path),  # noqa: PTH110 - never raises
-        is_closed=kind is EntryKind.FILE and not os.access(path, os.R_OK),
+        target=_target(path) if kind is EntryKind.LINK else "",
+        is_dangling=kind is EntryKind.LINK and leads_nowhere(path),
+        is_closed=not leads_nowhere(path) and not os.access(path, os.R_OK),
     )
 
 
@@ -142,11 +169,11 @@ def _kind(mode: int) -> EntryKind:
 def _linked(root: Path, filename: str) -> LinkedBlob:
     path = root / "blobs" / filename
     try:
-        target = str(path.readlink())
         status = path.stat()
-    except OSError:
-        return LinkedBlob(filename, _target(path), None)
-    return LinkedBlob(filename, target, status.st_size if stat.S_ISREG(status.st_mode) else None)
+    except OSError as error:
+        return LinkedBlob(filename, _target(path), None, isinstance(error, PermissionError))
+    size = status.st_size if stat.S_ISREG(status.st_mode) else None
+    return LinkedBlob(filename, _target(path), size, is_closed=False)
 
 
 def _target(path: Path) -> str:
@@ -156,13 +183,39 @@ def _target(path: Path) -> str:
         return ""
 
 
-def _lost(root: Path, references: References) -> Iterable[Unreadable]:
-    blobs = root / "blobs"
-    if blobs.is_symlink() and not blobs.is_dir():
+def _unneeded(
+    root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan, blobs: Iterable[StoredBlob]
+) -> tuple[tuple[Unreadable, ...], tuple[StoredBlob, ...]]:
+    """The doubts, and the blobs that nothing refers to or mentions: none while there is a doubt."""
+    named = {blob.digest.hex for model in scan.models for blob in model.manifest.descriptors}
+    others = [blob for blob in blobs if blob.digest.hex not in named]
+    is_plain = not any(model.manifest.is_list for model in scan.models)
+    is_here = not any(_is_link(root / tree) for tree in (LEGACY_TREE, COMING_TREE))
+    # In a store of nothing but models and their blobs, asking for more than what is named costs as much again.
+    if not others and is_plain and is_here and not scan.unreadable and not scan.strays:
+        return (), ()
+    references = references_of(root, entries, scan)
+    if references.doubts:
+        return references.doubts, ()
+    return (), tuple(blob for blob in others if blob.digest not in references.users)
+
+
+def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:
+    """Links where folders should be that lead to none; those that we may not follow are not among them."""
+    if _is_link(root / "blobs") and leads_nowhere(root / "blobs"):
         yield Unreadable("blobs", "a link that leads to no folder", None)
-    at_depth = {entry.path for entry in references.scan.unreadable}
-    # The other doubts are about manifests that lists name.
-    yield from (doubt for doubt in references.doubts if doubt.name is None and doubt.path not in at_depth)
+    at_depth = {entry.path for entry in scan.unreadable}
+    for doubt in doubts:
+        # Those of a model are about manifests that lists name.
+        if doubt.name is None and doubt.path not in at_depth and _is_link(root / doubt.path):
+            yield doubt
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except OSError:
+        return False
 
 
 def _empty_folders(root: Path) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import Literal
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.name import ModelName
+from ostore.places.store.examination import leads_nowhere
 from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
@@ -143,8 +144,8 @@ def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
     if status is None:
         raise DamagedStoreError("gone meanwhile")
     if stat.S_ISLNK(status.st_mode):
-        if os.path.exists(root / path):  # noqa: PTH110 - never raises
-            raise DamagedStoreError("the link leads somewhere by now")
+        if not leads_nowhere(root / path):
+            raise DamagedStoreError("the link leads somewhere, or where we may not look")
     elif not stat.S_ISREG(status.st_mode) or (status.st_size and _is_name(path)):
         raise DamagedStoreError("changed meanwhile")
 

@@ -19,8 +19,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, find_manifests
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, Unreadable, find_manifests
 from ostore.places.store.scan import ManifestScan, blob_digest, read_small_file, scan_manifests
 from ostore.places.store.store import blob_filenames
 
@@ -43,14 +42,14 @@ class References:
     scan: ManifestScan
 
 
-def find_references(root: Path, found: tuple[list[ManifestEntry], list[str]] | None = None) -> References:
-    """
-    Read every manifest of a store, or of those `find_manifests` has `found`, and those that manifest lists name.
+def find_references(root: Path) -> References:
+    """Read every manifest of a store, and those that manifest lists name. Raises OSError for an unreadable folder."""
+    entries, strays = find_manifests(root)
+    return references_of(root, entries, scan_manifests(entries, strays))
 
-    Raises OSError for an unreadable folder.
-    """
-    entries, strays = found or find_manifests(root)
-    scan = scan_manifests(entries, strays)
+
+def references_of(root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan) -> References:
+    """The same of entries that have been found and read."""
     lists = _Lists(root)
     users: dict[Digest, dict[ModelName, None]] = {}
     for name, digests in (*_of_models(scan, lists), *_of_links(entries), *_of_unreadable(root, scan.unreadable)):
@@ -58,7 +57,7 @@ def find_references(root: Path, found: tuple[list[ManifestEntry], list[str]] | N
             keepers = users.setdefault(digest, {})
             if name is not None:
                 keepers[name] = None
-    doubts = (*scan.unreadable, *_lost_folders(root, strays), *lists.doubts)
+    doubts = (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts)
     return References({digest: tuple(keepers) for digest, keepers in users.items()}, doubts, scan)
 
 

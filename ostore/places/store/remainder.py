@@ -15,8 +15,7 @@ from pathlib import Path
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
 from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING, Unreadable
 
 # host/namespace/model/tag, relative to the tree.
 _SLASHES_OF_A_MANIFEST = 3
