@@ -83,3 +83,10 @@ def test_a_name_that_the_disk_cannot_hold_is_refused_before_anything_is_written(
 def test_a_bundle_can_be_written_to_exfat(kinds: Store, exfat: Path) -> None:
     ostore.export(["*"], exfat / "b.tar.zst", models=kinds.root)
     assert ostore.verify([exfat / "b.tar.zst"])[0].verdict == "whole"
+
+
+def test_doctor_knows_what_the_disk_cannot_do_and_asks_for_none_of_it(kinds: Store, exfat: Path) -> None:
+    ostore.import_bundle(kinds.root, models=exfat / "models")
+    found = {finding.code for finding in ostore.doctor(models=exfat / "models").findings}
+    assert "disk-limited" in found
+    assert found <= {"disk-limited", "low-space", "other-store"}

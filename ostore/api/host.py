@@ -90,6 +90,7 @@ def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
         is_cloud_off=_is_cloud_off(known, directives, servers),
         is_server_known=is_known,
         is_by_hand=choice.reason == "flag",
+        is_found_by_root=choice.reason == "service",
         servers=tuple(
             RunningServer(server.pid, server.store)
             for server in servers

@@ -54,15 +54,18 @@ def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:
 
 def _paragraph(findings: list[Finding]) -> list[str]:
     first = findings[0]
-    count = f" ({len(findings):,})" if len(findings) > 1 else ""
+    count = f" ({len(findings):,}{_together(findings)})" if len(findings) > 1 else ""
     lines = [f"{first.severity.upper():<9}{first.code}{count}"]
     lines += _wrapped(first.meaning)
     lines += [f"{_INDENT}  {one_line(_subject(finding))}" for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
-        sizes = sum(finding.size or 0 for finding in findings)
-        together = f", {human_bytes(sizes)} together" if sizes else ""
-        lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more{together} (all with --json)")
+        lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more (all with --json)")
     return [*lines, *_remedy_lines(findings)]
+
+
+def _together(findings: list[Finding]) -> str:
+    size = sum(finding.size or 0 for finding in findings)
+    return f", {human_bytes(size)} together" if size else ""
 
 
 def _subject(finding: Finding) -> str:

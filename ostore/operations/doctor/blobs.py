@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
@@ -14,6 +13,8 @@ from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree,
 from ostore.places.store.examination import LinkedBlob
 
 _DAY_SECONDS = 86_400.0
+# From when on gc takes partial downloads, if it is asked to.
+_STALE_SECONDS = 7 * _DAY_SECONDS
 # docs/threats.md: an import that runs touches what it stages again and again.
 _RUNNING_SECONDS = 3_600.0
 _LOST_AND_FOUND = "lost+found"
@@ -32,10 +33,11 @@ def check_needed(facts: Facts) -> Iterator[Finding]:
             if sizes.get(blob.digest.hex) != blob.size:
                 _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
                 names[str(model.name)] = None
+    targets = {Digest.tolerate(link.filename): link.target for link in facts.store.linked}
     hidden = {Digest.tolerate(link.filename) for link in facts.store.linked if link.is_closed}
     for (digest, _), (blob, names) in wrong.items():
         if digest not in foreign and digest not in hidden:
-            yield _missing(blob, sizes.get(digest.hex), tuple(names))
+            yield _missing(facts, blob, sizes.get(digest.hex), targets.get(digest), tuple(names))
     for digest, entry in foreign.items():
         yield _no_file(entry, facts, facts.store.scan.users.get(digest, ()))
 
@@ -49,7 +51,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
         if Digest.of_filename(entry.path) is None:
             yield from _foreign(entry, facts)
     for link in facts.store.linked:
-        yield from _linked(link, facts.root, facts.store.scan.users)
+        yield from _linked(link, facts)
     odd = [blob for blob in census.blobs if not blob.is_canonical]
     names = {blob.filename for blob in census.blobs} if odd else set()
     for blob in odd:
@@ -64,12 +66,11 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
     yield from _orphans(facts)
     for download in census.downloads:
         size = allocated_bytes(file.facts for file in download.files)
-        remedy = (
-            "ostore gc --partials" if facts.now - download.newest > 7 * _DAY_SECONDS else "ollama pull goes on with it"
-        )
+        is_stale = facts.now - download.newest > _STALE_SECONDS
+        remedy = facts.ostore("gc", "--partials") if is_stale else "ollama pull goes on with it"
         yield finding("download-unfinished", "note", f"blobs/{download.digest.filename}", remedy=remedy, size=size)
     for entry in census.temporary:
-        remedy = "ostore gc --partials, or start Ollama anew"
+        remedy = f"{facts.ostore('gc', '--partials')}, or start Ollama anew"
         yield finding("temporary", "note", f"blobs/{entry.path}", remedy=remedy, size=entry.facts.allocated)
     for tree in census.working_folders:
         if facts.now - tree.newest > _DAY_SECONDS:
@@ -91,14 +92,17 @@ def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None
     return sizes
 
 
-def _missing(blob: Descriptor, size: int | None, models: tuple[str, ...]) -> Finding:
-    remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', models[0])}"
+def _missing(facts: Facts, blob: Descriptor, size: int | None, target: str | None, models: tuple[str, ...]) -> Finding:
+    repair = facts.ostore("repair", "--from", "BUNDLE")
+    remedy = f"{repair}, or {command('ollama', 'pull', models[0])}"
     if size is None:
         detail = f"{_role(blob)}, {blob.size:,} bytes"
+        if target is not None:
+            detail += f"; a link to {target}, where nothing is"
         return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
     # Not pull: Ollama takes a blob that is there for whole, whatever its size (server/download.go at fb30760).
     detail = f"expected {blob.size:,} bytes, got {size:,}"
-    remedy = f"ostore repair --from BUNDLE, or delete it and {command('ollama', 'pull', models[0])}"
+    remedy = f"{repair}, or delete it and {command('ollama', 'pull', models[0])}"
     return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
 
 
@@ -118,7 +122,8 @@ def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> F
         "problem",
         f"blobs/{entry.path}",
         detail=kind,
-        remedy=command("mv", facts.root / "blobs" / entry.path, "/elsewhere") + " && ostore repair --from BUNDLE",
+        remedy=command("mv", facts.root / "blobs" / entry.path, "/elsewhere")
+        + f" && {facts.ostore('repair', '--from', 'BUNDLE')}",
         models=_texts(users),
     )
 
@@ -132,12 +137,11 @@ def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
         yield finding("blob-foreign-folder", "note", f"blobs/{entry.path}", remedy=remedy)
 
 
-def _linked(link: LinkedBlob, root: Path, users: dict[Digest, tuple[ModelName, ...]]) -> Iterator[Finding]:
-    digest = Digest.tolerate(link.filename)
-    models = _texts(users.get(digest, ()))
+def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
+    models = _texts(facts.store.scan.users.get(Digest.tolerate(link.filename), ()))
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
     if link.is_closed:
-        remedy = f"sudo {command('ostore', 'doctor', '--models', root)}"
+        remedy = f"sudo {facts.ostore('doctor')}"
         yield finding("not-checked", "warning", subject, detail=detail, remedy=remedy, models=models)
     elif link.size is not None:
         yield finding("blob-linked", "note", subject, detail=detail, models=models)
@@ -150,7 +154,8 @@ def _oddly_named(blob: StoredBlob, facts: Facts, names: set[str], users: tuple[M
     subject = f"blobs/{blob.filename}"
     is_free = blob.digest.filename not in names
     if blob.filename == str(blob.digest):
-        remedy = "ostore doctor --fix" if is_free else "ostore verify, then delete it: the new name is there as well"
+        second = "ostore verify, then delete it: the blob of today's name is there as well"
+        remedy = facts.ostore("doctor", "--fix") if is_free else second
         return finding("blob-legacy-name", "warning", subject, remedy=remedy, is_fixable=is_free, models=_texts(users))
     paths = (facts.root / subject, facts.root / "blobs" / blob.digest.filename)
     return finding(
@@ -166,7 +171,7 @@ def _orphans(facts: Facts) -> Iterator[Finding]:
     orphans = facts.store.orphans
     if orphans:
         size = allocated_bytes(blob.facts for blob in orphans)
-        yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy="ostore gc", size=size)
+        yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy=facts.ostore("gc"), size=size)
 
 
 def _workspace(facts: Facts, tree: FoundTree) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from ostore.places.store.mending import Mending
 
 # Within a severity, findings are in this order.
 _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
+    manifests.check_folders,
     blobs.check_needed,
     manifests.check_entries,
     manifests.check_manifests,

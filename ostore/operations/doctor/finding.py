@@ -40,7 +40,8 @@ class Host:
     told so, and None if we may not see what it has been told.
 
     `is_server_known` is false if the store's owner has to do for the server's user. `is_by_hand` is true of a store
-    that the command was told. `has_service` says that Ollama is set up as a service here.
+    that the command was told, `is_found_by_root` of one that root's command finds by itself. `has_service` says that
+    Ollama is set up as a service here.
     """
 
     is_offline: bool
@@ -49,6 +50,7 @@ class Host:
     is_cloud_off: bool | None
     is_server_known: bool
     is_by_hand: bool
+    is_found_by_root: bool
     servers: tuple[RunningServer, ...]
     others: tuple[OtherStore, ...]
 
@@ -66,6 +68,11 @@ class Facts:
     @property
     def root(self) -> Path:
         return self.store.root
+
+    def ostore(self, *words: object) -> str:
+        """A command of ours about this store; it names the store, unless root's would find the same one."""
+        option = () if self.host.is_found_by_root else ("--models", self.root)
+        return command("ostore", *words, *option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +132,8 @@ MEANINGS: Mapping[str, str] = {
     "blob-foreign-folder": "not a blob: Ollama ignores the folder and whatever is in it",
     "blob-link-dangling": "a link that leads nowhere under the name of a blob that no model here needs",
     "blob-linked": "a blob that lies elsewhere: while that disk is not mounted, its models do not work",
-    "blob-legacy-name": "a name from before Ollama 0.1.30: a running server does not find it, its next start renames it",
-    "workspace-unsafe": "ostore refuses to write to this store, because somebody else could meddle with this folder",
+    "blob-legacy-name": "a name from before Ollama 0.1.30: a server finds it after its next start, which renames it",
+    "workspace-unsafe": "ostore refuses to write to this store: somebody else could meddle with this folder of its own",
     "low-space": "the disk is nearly full, so the next pull or import may fail",
     "low-inodes": "the disk can hold hardly any more files, whatever space is left",
     "disk-volatile": "what is on this kind of disk is gone after a restart, or with its container",

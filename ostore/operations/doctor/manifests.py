@@ -17,17 +17,19 @@ from ostore.places.store.scan import StoredModel
 
 # A server writes manifests in place: what is this young may be a manifest in a moment.
 YOUNG_SECONDS = 60.0
-_FIX = "ostore doctor --fix"
 _Kind = TypeVar("_Kind", str, ModelName)
 # linux/magic.h and mount(8): what keeps names as Windows does.
 _FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "smbfs", "9p"})
 
 
-def check_entries(facts: Facts) -> Iterator[Finding]:
-    """What stands where models stand and is none, and links where folders should be."""
+def check_folders(facts: Facts) -> Iterator[Finding]:
+    """Links where folders should be, first of all: much of the rest may follow from one of these."""
     for lost in facts.store.lost:
-        if lost.name is None and not lost.path.startswith("blobs/"):
-            yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
+        yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
+
+
+def check_entries(facts: Facts) -> Iterator[Finding]:
+    """What stands where models stand and is none."""
     for doubt in facts.store.doubts:
         if doubt.name is not None and doubt.path.startswith("blobs/"):
             remedy = command("ollama", "pull", doubt.name)
@@ -46,7 +48,7 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
         manifest, name = model.manifest, str(model.name)
         told = partial(_of_manifest, "problem", name, manifest)
         if manifest.ambiguity and _is_misspelled(manifest):
-            yield told("digest-spelling", f"before Ollama starts again: {_created_anew(name)}")
+            yield told("digest-spelling", f"before Ollama starts again: {_created_anew(facts, name)}")
         elif manifest.ambiguity:
             yield told("manifest-ambiguous", command("ollama", "pull", name))
         elif manifest.unfit:
@@ -67,35 +69,36 @@ def check_names(facts: Facts) -> Iterator[Finding]:
     for model in models:
         name = model.name
         if name.is_selector and str(name) not in facts.stubs:
-            remedy = command("ostore", "cp", name, f"{name}-copy") + f" && {command('ostore', 'rm', name)}"
+            remedy = f"{facts.ostore('cp', name, f'{name}-copy')} && {facts.ostore('rm', name)}"
             yield finding("selector-tag", "warning", str(name), remedy=remedy)
         if facts.disk.filesystem in _FUSSY and (problem := name.windows_problem()):
             yield finding("name-unholdable", "warning", str(name), detail=problem, remedy="ostore move to another disk")
     severity: Severity = "warning" if facts.host.is_offline else "note"
     for stub in facts.stubs:
-        yield finding("cloud-stub", severity, stub, remedy=command("ostore", "rm", stub))
+        yield finding("cloud-stub", severity, stub, remedy=facts.ostore("rm", stub))
 
 
 def _odd(odd: OddEntry, facts: Facts) -> Finding:
     name = str(odd.name) if odd.name else ""
     told = partial(finding, severity="problem", subject=odd.path, models=(name,) if name else ())
+    fix = facts.ostore("doctor", "--fix")
     again = f", then {command('ollama', 'pull', name)} or import it" if name else ""
     if odd.is_closed:
-        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=_as_root(facts))
+        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=f"sudo {facts.ostore('doctor')}")
     if odd.is_dangling:
-        remedy = f"mount the disk it leads to; or {_FIX}{again}"
+        remedy = f"mount the disk it leads to; or {fix}{again}"
         return told("manifest-link-dangling", detail=f"leads to {odd.target}", remedy=remedy, is_fixable=True)
     if odd.kind not in {EntryKind.FILE, EntryKind.LINK}:
         kind = "a folder" if odd.kind is EntryKind.FOLDER else "a device, pipe or socket"
         return told("manifest-not-file", detail=kind, remedy=command("mv", facts.root / odd.path, "/elsewhere"))
     if odd.name is not None and odd.size:
-        remedy = f"ostore repair --from BUNDLE, or {command('ollama', 'pull', name)}"
+        remedy = f"{facts.ostore('repair', '--from', 'BUNDLE')}, or {command('ollama', 'pull', name)}"
         return told("manifest-broken", detail=odd.reason.removeprefix("manifest: "), remedy=remedy)
     is_settled = not 0 <= facts.now - odd.mtime < YOUNG_SECONDS
     return told(
         "manifest-stray" if odd.name is None else "manifest-empty",
         detail="" if is_settled else "changed this minute: it may be being written",
-        remedy=f"{_FIX}{again}",
+        remedy=f"{fix}{again}",
         is_fixable=is_settled,
     )
 
@@ -105,10 +108,10 @@ def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, r
     return finding(code, severity, name, detail=why, remedy=remedy, models=(name,))
 
 
-def _created_anew(name: str) -> str:
+def _created_anew(facts: Facts, name: str) -> str:
     """A manifest keeps its bytes, so only a new one has other digests in it."""
     return (
-        f"{command('ostore', 'show', name)} --modelfile > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
+        f"{facts.ostore('show', '--modelfile', name)} > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
     )
 
 
@@ -164,7 +167,3 @@ def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[li
     for thing in things:
         found.setdefault(key(thing), {})[thing] = None
     return (list(group) for group in found.values() if len(group) > 1)
-
-
-def _as_root(facts: Facts) -> str:
-    return f"sudo ostore doctor --models {command(facts.root)}"

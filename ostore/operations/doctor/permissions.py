@@ -25,14 +25,16 @@ def check_access(facts: Facts) -> Iterator[Finding]:
     for parent in facts.store.closed_parents:
         yield finding("parent-closed", "problem", str(parent), remedy=f"sudo {command('chmod', 'o+x', parent)}")
     for misfit in facts.store.misfits:
-        if not _is_shared_on_purpose(misfit, facts):
+        # Where modes are those of the mount, they are also not what decides who else may come there.
+        is_of_mount = facts.disk.filesystem in NO_OWNERS and misfit.lack in {"everybody-writes", "privileged"}
+        if not is_of_mount and not _is_shared_on_purpose(misfit, facts):
             yield _of_misfit(misfit, facts)
 
 
 def check_ours(facts: Facts) -> Iterator[Finding]:
     """What we ourselves may not look at, and whether our own folder is safe."""
     for closed in facts.store.closed:
-        remedy = f"sudo {command('ostore', 'doctor', '--models', facts.root)}"
+        remedy = f"sudo {facts.ostore('doctor')}"
         yield finding("not-checked", "warning", closed.path, detail=closed.reason, remedy=remedy)
     blobs, census = facts.store.blobs_folder, facts.store.census
     workspace = census.workspace if census else None
@@ -61,7 +63,9 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
         "problem" if misfit.lack == "read" else "warning",
         misfit.path or str(facts.root),
         detail=detail,
-        remedy="sudo ostore doctor --fix" if is_fixable(misfit, facts) else _remedy(misfit, facts, command(path)),
+        remedy=f"sudo {facts.ostore('doctor', '--fix')}"
+        if is_fixable(misfit, facts)
+        else _remedy(misfit, facts, command(path)),
         is_fixable=is_fixable(misfit, facts),
     )
 
