@@ -95,7 +95,9 @@ def _report(facts: Facts) -> DoctorReport:
         server=facts.store.account.name,
         models=len(facts.store.scan.models),
         blobs=len(blobs),
-        size=apparent_bytes(blob.facts for blob in blobs),
+        size=sum(blob.facts.size for blob in blobs if blob.facts.links == 1)
+        # Only these can be there twice.
+        + apparent_bytes(blob.facts for blob in blobs if blob.facts.links > 1),
         findings=diagnosis.findings,
         mendings=(),
         verdict=diagnosis.verdict,

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from ostore.places.store.census import DiskFacts, EntryKind, StoredBlob
@@ -81,14 +81,16 @@ def find_misfits(
             yield from _of_blob(root, blob, account)
     for entry in entries:
         if status := _status(entry.path):
-            yield from _of_manifest(root, entry, status, account)
+            yield from _of_manifest(entry, status, account)
 
 
 def _folders(entries: Iterable[ManifestEntry]) -> list[str]:
     """Every folder between `manifests/` and a manifest."""
     found: set[str] = set()
-    for below in {entry.relative.rpartition("/")[0] for entry in entries}:
-        found.update(str(path) for path in (PurePosixPath(below), *PurePosixPath(below).parents[:-2]))
+    level = {entry.relative.rpartition("/")[0] for entry in entries}
+    while level := {path for path in level if "/" in path}:
+        found |= level
+        level = {path.rpartition("/")[0] for path in level}
     return sorted(found)
 
 
@@ -119,13 +121,12 @@ def _of_blob(root: Path, blob: StoredBlob, account: Account) -> Iterator[Misfit]
         yield _blob_misfit(path, "privileged", facts)
 
 
-def _of_manifest(root: Path, entry: ManifestEntry, status: os.stat_result, account: Account) -> Iterator[Misfit]:
+def _of_manifest(entry: ManifestEntry, status: os.stat_result, account: Account) -> Iterator[Misfit]:
     if not stat.S_ISREG(status.st_mode):
         return
-    path = root / entry.relative
-    if not _may(path, status, account, _READ):
+    if not _may(entry.path, status, account, _READ):
         yield _misfit(entry.relative, "read", status)
-    elif not _may(path, status, account, _READ | _WRITE):
+    elif not _may(entry.path, status, account, _READ | _WRITE):
         yield _misfit(entry.relative, "write", status)
     if status.st_mode & stat.S_IWOTH:
         yield _misfit(entry.relative, "everybody-writes", status)
@@ -140,7 +141,7 @@ def _blob_misfit(path: str, lack: Lack, facts: DiskFacts) -> Misfit:
     return Misfit(path, lack, facts.kind, facts.uid, facts.gid, facts.mode, facts.links)
 
 
-def _may(path: Path, status: os.stat_result, account: Account, wanted: int) -> bool:
+def _may(path: Path | str, status: os.stat_result, account: Account, wanted: int) -> bool:
     return account.may(status.st_uid, status.st_gid, status.st_mode, wanted) or _has_access_list(path)
 
 
@@ -149,7 +150,7 @@ def _may_enter(path: Path, account: Account) -> bool:
     return status is None or _may(path, status, account, _ENTER)
 
 
-def _has_access_list(path: Path) -> bool:
+def _has_access_list(path: Path | str) -> bool:
     if not hasattr(os, "getxattr"):
         return False
     try:
