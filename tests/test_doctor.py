@@ -68,6 +68,11 @@ def empty(store: Store) -> None:
     age(store.write_manifest(full("empty:latest"), b""))
 
 
+def stray_link(store: Store) -> None:
+    link(store, f"{LIBRARY}/tiny/.link", store.manifest_path(full("tiny:q4")))
+    age(store.root / f"{LIBRARY}/tiny/.link")
+
+
 def stub(store: Store) -> None:
     config = store.config(remote_host="https://ollama.com", remote_model="big:480b")
     store.add(full("big:480b-cloud"), config=config)
@@ -122,6 +127,7 @@ CASES: list[tuple[str, str, bool, str, Change]] = [
     ("manifest-empty", "problem", True, f"{LIBRARY}/empty/latest", empty),
     ("manifest-broken", "problem", False, "broken/latest", lambda s: s.write_manifest(full("broken:latest"), b"{")),
     ("manifest-stray", "problem", True, "tiny/.DS_Store", lambda s: put(s, f"{LIBRARY}/tiny/.DS_Store")),
+    ("manifest-stray", "problem", True, "tiny/.link", stray_link),
     ("manifest-link-dangling", "problem", True, "tiny/gone", lambda s: link(s, f"{LIBRARY}/tiny/gone", "/nowhere")),
     ("manifest-not-file", "problem", False, "tiny/deep", lambda s: put(s, f"{LIBRARY}/tiny/deep/x")),
     ("manifest-list", "problem", False, f"blobs/sha256-{'a' * 64}", manifest_list),
@@ -277,9 +283,21 @@ def test_a_store_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
 
 
-def test_an_empty_store_is_well(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    assert codes(ostore.doctor(models=tmp_path / "models")) == []
+def test_a_folder_without_a_store_is_told_of_and_where_one_is(store: Store, tmp_path: Path) -> None:
+    found = one(ostore.doctor(models=store.root.parent), "store-empty")
+    assert (found.severity, found.remedy) == ("warning", f"ostore doctor --models {store.root}")
+    (tmp_path / "empty/blobs").mkdir(parents=True)
+    assert codes(ostore.doctor(models=tmp_path / "empty")) == []
+
+
+@pytest.mark.parametrize("name", ["blobs", "manifests"])
+def test_a_file_where_a_folder_should_be_is_a_problem(store: Store, name: str) -> None:
+    shutil.rmtree(store.root / name)
+    (store.root / name).write_bytes(b"")
+    report = ostore.doctor(models=store.root)
+    assert one(report, "folder-lost").subject == name
+    assert report.verdict != "whole"
+    assert "not-checked" not in codes(report)
 
 
 def test_a_path_that_ollama_cannot_use_is_a_problem(tmp_path: Path) -> None:
@@ -354,6 +372,19 @@ def test_a_step_that_is_no_longer_due_is_not_taken(store: Store) -> None:
     forged = ostore.Mending("set-aside", f"{LIBRARY}/tiny/q4")
     assert [step.outcome for step in ostore.mend([forged], models=store.root).mendings] == ["no longer due"]
     assert not (store.root / ".ostore").exists()
+
+
+def test_nothing_is_moved_through_a_link_to_another_place(store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "a/b").mkdir(parents=True)
+    (outside / "a/b/latest").write_bytes(b"")
+    age(outside / "a/b/latest")
+    link(store, "manifests/hf.co", outside)
+    before = tree(outside)
+    report = ostore.mend(ostore.doctor(models=store.root).mendings, models=store.root)
+    assert [step.outcome for step in report.mendings] == ["Not a directory"]
+    assert tree(outside) == before
+    assert codes(report) == ["manifest-empty"]
 
 
 def test_without_a_terminal_fix_needs_yes(store: Store) -> None:

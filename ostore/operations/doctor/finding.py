@@ -102,7 +102,8 @@ _NO_PRUNE = "while it lies there, Ollama deletes no unused blobs when it starts"
 # ollama at fb30760: server/routes.go and manifest/manifest.go say what each does to a server.
 MEANINGS: Mapping[str, str] = {
     "path-has-glob": "Ollama finds models by a pattern made of the store's path, so with * ? or [ in it it finds none",
-    "folder-lost": "a link to a folder that is not there: all models in it are missing; is a disk not mounted?",
+    "store-empty": "neither blobs/ nor manifests/ is here: a server that is told to use this folder has no models",
+    "folder-lost": "the folder that should be here is not: all models in it are missing; is a disk not mounted?",
     "manifest-empty": f"an empty file where a manifest should be: the model is gone, and {_NO_PRUNE}",
     "manifest-broken": f"not a manifest: the model is not listed, and {_NO_PRUNE}",
     "manifest-link-dangling": "a link that leads nowhere among the models: `ollama list` and `rm` fail for all of them",
@@ -145,7 +146,7 @@ MEANINGS: Mapping[str, str] = {
     "other-store": "models in another store: an Ollama server sees the models of its own store only",
     "server-elsewhere": "the Ollama server that runs now uses another store, so it does not see these models",
     "times-ahead": "changed in the future: a clock was or is wrong; Ollama and gc keep such files as if they were new",
-    "not-checked": "you may not read this, so nothing is known of what is in it",
+    "not-checked": "this could not be read, so nothing is known of what is in it",
     "orphans": "blobs that no model here needs",
     "download-unfinished": "a download that has not ended: `ollama pull` goes on with it, a start of Ollama deletes it",
     "temporary": "an unfinished file of Ollama's: its next start deletes it",

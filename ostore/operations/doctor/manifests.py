@@ -23,7 +23,13 @@ _FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "
 
 
 def check_folders(facts: Facts) -> Iterator[Finding]:
-    """Links where folders should be, first of all: much of the rest may follow from one of these."""
+    """What is not there at all, first of all: much of the rest may follow from it."""
+    if facts.store.is_empty:
+        inner = facts.root / "models"
+        remedy = (
+            command("ostore", "doctor", "--models", inner) if facts.store.has_inner else "ostore where --models DIR"
+        )
+        yield finding("store-empty", "warning", str(facts.root), remedy=remedy)
     for lost in facts.store.lost:
         yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
 
@@ -126,7 +132,7 @@ def _name_twins(root: Path, models: Iterable[StoredModel]) -> Iterator[Finding]:
         # Not cp: it would take one of them at random as well.
         remedy = command("mv", "-n", path := _path(root, others[0]), f"{path}-2")
         texts = tuple(str(name) for name in (first, *others))
-        detail = f"and {', '.join(texts[1:])}"
+        detail = f"also {', '.join(texts[1:])}"
         yield finding("name-twins", "problem", texts[0], detail=detail, remedy=remedy, models=texts)
 
 
@@ -144,8 +150,8 @@ def _part_twins(root: Path, names: list[ModelName], twins: set[str]) -> Iterator
                 continue
             # The rarer spelling becomes the other one.
             common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
-            old = _path(root, users[others[0]][0])
-            new = _path(root, _with_part(users[others[0]][0], index, common))
+            rare = next((name for name in users[others[0]] if str(name) not in twins), users[others[0]][0])
+            old, new = _path(root, rare), _path(root, _with_part(rare, index, common))
             remedy = f"{command('mkdir', '-p', new.parent)} && {command('mv', '-n', old, new)}"
             detail = f"also spelled {', '.join(others)}"
             yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)

@@ -23,7 +23,6 @@ _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.rclone", "virtiofs"}
 )
 _DAY_SECONDS = 86_400.0
-_SHOWN = 3
 
 
 def check_disk(facts: Facts) -> Iterator[Finding]:
@@ -52,7 +51,7 @@ def check_host(facts: Facts) -> Iterator[Finding]:
     host = facts.host
     for server in host.servers:
         if server.store is not None and not host.is_by_hand:
-            detail = f"process {server.pid} uses {server.store}"
+            detail = f"uses {server.store}"
             remedy = f"{command('ostore', 'doctor', '--models', server.store)}, or set OLLAMA_MODELS for the server"
             yield finding("server-elsewhere", "warning", f"process {server.pid}", detail=detail, remedy=remedy)
     severity: Severity = "note" if host.is_by_hand else "warning"

@@ -62,7 +62,8 @@ class Examination:
 
     `doubts` keep gc from its work; with one of them, or with something closed, nobody knows the `orphans`.
 
-    `lost` are links where folders should be. `misfits` and `closed_parents` are about `account`. `empty_folders` are
+    `is_empty` is true if there is nothing of a store, and `has_inner` if a folder `models` in it looks like one. `lost`
+    are links and files where folders should be. `misfits` and `closed_parents` are about `account`. `empty_folders` are
     those below `manifests/`, looked for only if that was asked. `blobs_folder` is what is told of `blobs/` itself.
     """
 
@@ -75,6 +76,8 @@ class Examination:
     census: Census | None
     linked: tuple[LinkedBlob, ...]
     closed: tuple[Unreadable, ...]
+    is_empty: bool
+    has_inner: bool
     lost: tuple[Unreadable, ...]
     misfits: tuple[Misfit, ...]
     closed_parents: tuple[Path, ...]
@@ -91,6 +94,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
     blobs = census.blobs if census else ()
     doubts, orphans = _unneeded(root, entries, scan, blobs)
     closed += _closed_trees(root, census)
+    lost = tuple(_lost(root, scan, doubts))
     return Examination(
         root=root,
         account=account,
@@ -100,12 +104,14 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
         linked=tuple(_linked(root, blob.filename) for blob in blobs if blob.facts.kind is EntryKind.LINK),
-        closed=tuple(closed),
-        lost=tuple(_lost(root, scan, doubts)),
+        closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
+        is_empty=_is_empty(root),
+        has_inner=not _is_empty(root / "models"),
+        lost=lost,
         misfits=tuple(find_misfits(root, account, blobs, entries)),
         closed_parents=closed_parents(root, account),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
-        blobs_folder=_status_of_folder(root / "blobs"),
+        blobs_folder=_status(root / "blobs"),
     )
 
 
@@ -201,14 +207,24 @@ def _unneeded(
 
 
 def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:
-    """Links where folders should be that lead to none; those that we may not follow are not among them."""
+    """Links and files where folders should be; links that we may not follow are not among them."""
     if _is_link(root / "blobs") and leads_nowhere(root / "blobs"):
         yield Unreadable("blobs", "a link that leads to no folder", None)
+    for name in ("blobs", LEGACY_TREE):
+        if (status := _status(root / name)) and not stat.S_ISDIR(status.st_mode):
+            yield Unreadable(name, "no folder", None)
     at_depth = {entry.path for entry in scan.unreadable}
     for doubt in doubts:
         # Those of a model are about manifests that lists name.
-        if doubt.name is None and doubt.path not in at_depth and _is_link(root / doubt.path):
+        is_told = doubt.name is not None or doubt.path in at_depth or _status(root / doubt.path) is not None
+        if not is_told and _is_link(root / doubt.path) and leads_nowhere(root / doubt.path):
             yield doubt
+
+
+def _is_empty(root: Path) -> bool:
+    """Whether neither of the two folders is there; False if we may not look."""
+    places = (root / "blobs", root / LEGACY_TREE)
+    return all(leads_nowhere(place) and not _is_link(place) for place in places)
 
 
 def _is_link(path: Path) -> bool:
@@ -226,9 +242,9 @@ def _empty_folders(root: Path) -> tuple[str, ...]:
     return tuple(f"{LEGACY_TREE}/{path}" for path in empty if str(Path(path).parent) not in set(empty))
 
 
-def _status_of_folder(folder: Path) -> os.stat_result | None:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        return folder.stat()
+        return path.stat()
     except OSError:
         return None
 

@@ -144,7 +144,7 @@ def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
     if status is None:
         raise DamagedStoreError("gone meanwhile")
     if stat.S_ISLNK(status.st_mode):
-        if not leads_nowhere(root / path):
+        if _is_name(path) and not leads_nowhere(root / path):
             raise DamagedStoreError("the link leads somewhere, or where we may not look")
     elif not stat.S_ISREG(status.st_mode) or (status.st_size and _is_name(path)):
         raise DamagedStoreError("changed meanwhile")
