@@ -17,7 +17,7 @@ from ostore.places.store import workspace
 from ostore.places.store.access import Account, Misfit, closed_parents, find_misfits
 from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, read_tree, take_census
 from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, Unreadable, find_manifests
-from ostore.places.store.references import references_of
+from ostore.places.store.references import kept_among
 from ostore.places.store.scan import ManifestScan, scan_manifests
 
 
@@ -200,10 +200,8 @@ def _unneeded(
     # In a store of nothing but models and their blobs, asking for more than what is named costs as much again.
     if not others and is_plain and is_here and not scan.unreadable and not scan.strays:
         return (), ()
-    references = references_of(root, entries, scan)
-    if references.doubts:
-        return references.doubts, ()
-    return (), tuple(blob for blob in others if blob.digest not in references.users)
+    kept, doubts = kept_among(root, entries, scan, (blob.digest for blob in others))
+    return doubts, tuple(blob for blob in others if blob.digest not in kept) if not doubts else ()
 
 
 def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:
