@@ -52,7 +52,6 @@ Jobs = Annotated[
 ShowProgress = Annotated[ProgressMode, typer.Option("--progress", help="Progress on standard error.")]
 Color = Annotated[ColorMode, typer.Option("--color", help="Colours; NO_COLOR and FORCE_COLOR count as well.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there and different.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything.")]
 
 

@@ -16,7 +16,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import ManifestEntry
+from ostore.places.store.manifest_tree import ManifestEntry, Unreadable
 from ostore.streams.chunks import read_full
 
 # The server rewrites manifests in place, so one that does not parse may just be half written.
