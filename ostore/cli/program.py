@@ -22,6 +22,9 @@ COMMANDS = {
     "export": ("carrying", "Write models to a bundle, every blob once."),
     "import": ("carrying", "Put the models of bundles into the store."),
     "inspect": ("looking", "Say what a bundle holds, from its index alone."),
+    "gc": ("removal", "Remove the blobs that no model needs."),
+    "rm": ("removal", "Remove models, and the blobs that only they need."),
+    "cp": ("removal", "Give a model a second name."),
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
     "dedup": ("sharing", "Show which blobs other programs keep as well."),
     "repair": ("health", "Replace what is damaged or missing by good copies from elsewhere."),
@@ -29,7 +32,7 @@ COMMANDS = {
     "doctor": ("checkup", "Find what would surprise you later, and mend what is safe."),
     "completion": ("completion", "Print the script that lets a shell complete commands, options and models."),
 }
-ALIASES = {"ls": "list"}
+ALIASES = {"ls": "list", "prune": "gc"}
 
 
 class _Commands(MutableMapping[str, Any]):

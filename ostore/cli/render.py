@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Rows of a terminal; a licence is shown whole by --license.
 _EXCERPT_LINES = 4
+# Fields that are seconds since 1970, and times in JSON.
+_TIMES = frozenset({"modified", "kept_until", "download_since"})
 _REASONS = {
     "flag": "named by --models",
     "environment": "named by the environment",
@@ -180,6 +182,6 @@ def _plain(value: Any, key: str = "") -> Any:  # noqa: ANN401 - whatever a repor
         return [_plain(entry) for entry in value]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if key == "modified" and isinstance(value, float):
+    if key in _TIMES and isinstance(value, float):
         return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -213,6 +214,16 @@ def apparent_bytes(facts: Iterable[DiskFacts]) -> int:
 def allocated_bytes(facts: Iterable[DiskFacts]) -> int:
     """The bytes that files take up on the disk, each once, as `du` adds them up; shared extents count every time."""
     return sum({entry.identity: entry.allocated for entry in facts}.values())
+
+
+def freed_bytes(names: Iterable[DiskFacts]) -> int:
+    """The bytes that are free once these names are gone: those of files that have no name besides."""
+    gone: Counter[tuple[int, int]] = Counter()
+    files = {}
+    for facts in names:
+        gone[facts.identity] += 1
+        files[facts.identity] = facts
+    return sum(facts.allocated for identity, facts in files.items() if gone[identity] >= facts.links)
 
 
 @dataclass(slots=True)

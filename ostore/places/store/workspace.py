@@ -73,6 +73,20 @@ class Workspace:
         finally:
             os.close(fd)
 
+    def refuse_without_locks(self) -> None:
+        """
+        Make sure that the lock, held by us now, keeps others out. Raises OSError where everybody gets through.
+
+        Taking models in works without, because it only adds; removing does not.
+        """
+        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
+        try:
+            if try_lock(fd):
+                path = str(self.directory.path / "lock")
+                raise OSError(errno.ENOLCK, "locks do not keep others out on this disk, so nothing is removed", path)
+        finally:
+            os.close(fd)
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Directory]:
         """A fresh, locked folder for one command. What the caller leaves in it stays for the next one."""
@@ -120,6 +134,27 @@ def location(root: Path) -> Path:
     """Where it is or would be: beside the real `blobs/`, because people put a link there."""
     blobs = root / "blobs"
     return (blobs.resolve().parent if blobs.exists() else root) / NAME
+
+
+def dead_transactions(root: Path) -> frozenset[str]:
+    """
+    The folders of commands that are dead and that we may clear, by name; nothing is created, so on any disk.
+
+    Where locks exclude nobody every one of ours seems dead: whoever removes asks `refuse_without_locks` first.
+    """
+    dead = set()
+    try:
+        transactions = Directory.open(location(root) / TRANSACTIONS)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+    with transactions:
+        for name in transactions.names():
+            # One that we may not open is somebody else's.
+            with contextlib.suppress(OSError), transactions.child(name) as directory:
+                is_ours = current_user()[0] in {0, directory.status().st_uid}
+                if is_ours and directory.fd is not None and try_lock(directory.fd):
+                    dead.add(name)
+    return frozenset(dead)
 
 
 def clear(transaction: Directory, *, keep_finished: bool) -> None:

@@ -1,0 +1,259 @@
+"""
+What collecting garbage would remove, and for every blob why it goes or stays: nothing is done here, and no clock read.
+
+Ollama has no locks, so age is what protects a blob that it has written and not referred to yet. A pull loads one blob
+after the other and writes the manifest last; what it has finished is therefore *older* than what it is loading. So
+while a download seems to be under way, the grace counts back from where that download began, not from now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError
+from ostore.places.store.census import (
+    Census,
+    EntryKind,
+    FoundEntry,
+    StoredBlob,
+    UnfinishedDownload,
+    freed_bytes,
+)
+from ostore.places.store.references import References
+from ostore.places.store.trash import TRASH, FoundBatch
+from ostore.places.store.workspace import TRANSACTIONS
+
+DAY_SECONDS = 86_400.0
+# Ollama spares what is younger than an hour since 0.21 (server/images.go at fb30760); a long pull needs more.
+DEFAULT_GRACE_SECONDS = DAY_SECONDS
+# Nobody comes back to a download after that; until then `ollama pull` goes on with it.
+DOWNLOAD_SECONDS = 7 * DAY_SECONDS
+_MAX_DOUBTS = 3
+
+
+class BlobReason(StrEnum):
+    """Why a blob goes (the first) or stays."""
+
+    ORPHAN = "orphan"
+    NEEDED = "needed"
+    YOUNG = "young"
+    DOWNLOAD = "download"
+    HELD = "held"
+    MAYBE_HELD = "maybe-held"
+    LINK = "link"
+    MEANWHILE = "meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class GcTerms:
+    """
+    Under which conditions. Times are seconds, `now` since 1970.
+
+    `grace` is the age that an orphan must have, `partials` whether abandoned downloads go too, `keep` how long what
+    goes stays in the trash (None: not at all). `sees_ollama` says whether such a process was seen, `without_models`
+    that it is right for the store to have no model at all.
+    """
+
+    now: float
+    grace: float = DEFAULT_GRACE_SECONDS
+    partials: bool = False
+    keep: float | None = None
+    sees_ollama: bool = False
+    without_models: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why one file in `blobs/` goes or stays; `age` in seconds, negative for times in the future."""
+
+    blob: StoredBlob
+    reason: BlobReason
+    age: float
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GcPlan:
+    """
+    What goes. `verdicts` has every digest-named entry of `blobs/`; those that are orphans go, if they are still not
+    newer than `latest`; `downloads` likewise with `latest_download`.
+
+    `leftovers` are the files of dead commands, `expired` those of the trash that go for good. `began` is when the
+    oldest download that seems to be under way began, or None.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    downloads: tuple[UnfinishedDownload, ...]
+    leftovers: tuple[FoundEntry, ...]
+    expired: tuple[FoundEntry, ...]
+    has_leftovers: bool
+    keeps: bool
+    latest: float
+    latest_download: float
+    began: float | None
+
+    @property
+    def blobs(self) -> tuple[StoredBlob, ...]:
+        return tuple(verdict.blob for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.blobs or self.downloads or self.leftovers or self.expired or self.has_leftovers)
+
+    @property
+    def freed(self) -> int:
+        """Bytes that are free afterwards."""
+        blobs = () if self.keeps else self.blobs
+        files = (*self.leftovers, *self.expired, *(file for group in self.downloads for file in group.files))
+        return freed_bytes([*(blob.facts for blob in blobs), *(file.facts for file in files)])
+
+    @property
+    def trashed(self) -> int:
+        """Bytes that wait in the trash afterwards."""
+        return freed_bytes(blob.facts for blob in self.blobs) if self.keeps else 0
+
+    def without(self, stayed: Collection[str]) -> GcPlan:
+        """The plan as it came true: what did not go, by file name, left out."""
+        verdicts = tuple(
+            dataclasses.replace(verdict, reason=BlobReason.MEANWHILE)
+            if verdict.reason is BlobReason.ORPHAN and verdict.blob.filename in stayed
+            else verdict
+            for verdict in self.verdicts
+        )
+        downloads = tuple(group for group in self.downloads if not any(file.path in stayed for file in group.files))
+        return dataclasses.replace(self, verdicts=verdicts, downloads=downloads)
+
+    def within(self, approved: GcPlan) -> GcPlan:
+        """The plan cut down to what another one had as well: nobody approved of more."""
+        blobs = {blob.filename for blob in approved.blobs}
+        digests = {group.digest for group in approved.downloads}
+        more = {blob.filename for blob in self.blobs} - blobs
+        more |= {file.path for group in self.downloads if group.digest not in digests for file in group.files}
+        return self.without(more)
+
+
+def plan_gc(
+    census: Census, references: References, *, dead: Collection[str], batches: Sequence[FoundBatch], terms: GcTerms
+) -> GcPlan:
+    """
+    Decide about everything in a store. `dead` are the folders of commands that have ended, `batches` is the trash.
+
+    Raises DamagedStoreError while it is in doubt what is needed.
+    """
+    _refuse_doubts(census, references, terms)
+    began = _began(census, terms)
+    latest = min(terms.now, terms.now if began is None else began) - terms.grace
+    held = _Held.by_living(census, dead)
+    return GcPlan(
+        verdicts=tuple(_judge(blob, references, held, latest, terms) for blob in census.blobs),
+        downloads=tuple(_abandoned(census, terms)) if terms.partials else (),
+        leftovers=tuple(_leftovers(census, dead)),
+        expired=tuple(_expired(census, references, batches, terms.now)),
+        has_leftovers=bool(dead) or any(not batch.is_finished for batch in batches),
+        keeps=terms.keep is not None,
+        latest=latest,
+        latest_download=terms.now - DOWNLOAD_SECONDS,
+        began=began,
+    )
+
+
+def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> None:
+    if doubts := references.doubts:
+        told = "; ".join(f"{doubt.path}: {doubt.reason}" for doubt in doubts[:_MAX_DOUBTS])
+        more = f"; and {len(doubts) - _MAX_DOUBTS} more" if len(doubts) > _MAX_DOUBTS else ""
+        raise DamagedStoreError(
+            f"nothing was removed, because it is in doubt which blobs are needed: {told}{more}",
+            hint="ostore verify lists what is damaged; ostore rm removes a broken model",
+        )
+    if census.blobs and not references.scan.models and not terms.without_models:
+        raise DamagedStoreError(
+            f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
+            hint="if there is none on purpose: --without-models",
+        )
+
+
+def _began(census: Census, terms: GcTerms) -> float | None:
+    """
+    When the oldest download that seems to be under way began.
+
+    Its parts are written when it is planned and when they are done (ollama server/download.go at fb30760), so the
+    oldest mtime tells; ctime would be that of a later chown. With a server in sight even a download that has rested
+    for days may go on.
+    """
+    patience = DOWNLOAD_SECONDS if terms.sees_ollama else max(terms.grace, DAY_SECONDS)
+    groups = [group.files for group in census.downloads] + [(file,) for file in census.temporary]
+    alive = [files for files in groups if terms.now - max(file.facts.newest for file in files) < patience]
+    return min((file.facts.mtime for files in alive for file in files), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Files that running commands rely on, and whether there may be some that we cannot see."""
+
+    identities: frozenset[tuple[int, int]]
+    has_unseen: bool
+
+    @classmethod
+    def by_living(cls, census: Census, dead: Collection[str]) -> _Held:
+        place = census.workspace
+        living = [file for file in place.below(TRANSACTIONS) if _command(file.path) not in dead]
+        unseen = any(entry.path.split("/")[0] in {"", TRANSACTIONS} for entry in place.unreadable)
+        return cls(frozenset(file.facts.identity for file in living), unseen)
+
+
+def _command(path: str) -> str:
+    """The folder of a command in `tx/<command>/…`."""
+    return path.split("/")[1]
+
+
+def _judge(blob: StoredBlob, references: References, held: _Held, latest: float, terms: GcTerms) -> Verdict:
+    age = terms.now - blob.facts.newest
+    if blob.digest in references.users:
+        models = tuple(str(name) for name in references.users[blob.digest])
+        return Verdict(blob, BlobReason.NEEDED, age, models)
+    return Verdict(blob, _reason(blob, held, latest, terms), age)
+
+
+def _reason(blob: StoredBlob, held: _Held, latest: float, terms: GcTerms) -> BlobReason:
+    facts = blob.facts
+    if facts.kind is not EntryKind.FILE:
+        return BlobReason.LINK
+    if facts.identity in held.identities:
+        return BlobReason.HELD
+    if held.has_unseen and facts.links > 1:
+        return BlobReason.MAYBE_HELD
+    if facts.newest > terms.now - terms.grace:
+        return BlobReason.YOUNG
+    return BlobReason.DOWNLOAD if facts.newest > latest else BlobReason.ORPHAN
+
+
+def _abandoned(census: Census, terms: GcTerms) -> Iterator[UnfinishedDownload]:
+    for group in census.downloads:
+        are_files = all(file.facts.kind is EntryKind.FILE for file in group.files)
+        if are_files and group.newest <= terms.now - DOWNLOAD_SECONDS:
+            yield group
+
+
+def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
+    yield from (file for file in census.workspace.below(TRANSACTIONS) if _command(file.path) in dead)
+    running = {_command(folder.path) for folder in census.workspace.folders if folder.path.count("/") == 1}
+    yield from (file for file in census.staging.files if file.path.split("/")[0] not in running - set(dead))
+
+
+def _expired(census: Census, references: References, batches: Iterable[FoundBatch], now: float) -> Iterator[FoundEntry]:
+    """The files of removings whose time is over, and of interrupted ones what is not needed again."""
+    for batch in batches:
+        files = census.workspace.below(f"{TRASH}/{batch.name}")
+        if batch.is_expired(now):
+            yield from files
+        elif not batch.is_finished and batch.record is not None and batch.record.expires is None:
+            yield from (file for file in files if not _is_needed(file, references))
+
+
+def _is_needed(file: FoundEntry, references: References) -> bool:
+    digest = Digest.of_filename(file.path.rsplit("/", 1)[1])
+    return digest is not None and digest in references.users

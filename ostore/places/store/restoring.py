@@ -1,0 +1,106 @@
+"""Bringing back what a removing kept in the trash: each blob is hashed first, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, IntegrityError
+from ostore.formats.manifest import Descriptor
+from ostore.places.store import workspace
+from ostore.places.store.scan import blob_digest
+from ostore.places.store.trash import TRASH, Batch, find_batches, opened_trash
+from ostore.places.store.workspace import Workspace
+from ostore.streams.durable import Directory
+from ostore.streams.progress import Progress, watching
+from ostore.streams.verified import hash_file
+
+
+class RestoreOutcome(StrEnum):
+    """What became, or would become, of one blob of the trash."""
+
+    RESTORED = "restored"
+    ALREADY_THERE = "already there"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBlob:
+    """A blob in the trash: in which of its folders, under which name, and which file it is."""
+
+    batch: str
+    filename: str
+    digest: Digest
+    size: int
+    identity: tuple[int, int]
+
+
+def find_kept(root: Path) -> tuple[KeptBlob, ...]:
+    """Every blob in the trash of a store, those of interrupted removings too; nothing is opened."""
+    kept = []
+    for found in find_batches(root):
+        with Directory.open(workspace.location(root) / TRASH / found.name) as folder:
+            for name in folder.names():
+                digest, status = blob_digest(name), folder.lstat(name)
+                if digest and status:
+                    identity = (status.st_dev, status.st_ino)
+                    kept.append(KeptBlob(found.name, name, digest, status.st_size, identity))
+    return tuple(kept)
+
+
+def find_sound(root: Path, kept: Sequence[KeptBlob], progress: Progress) -> list[KeptBlob]:
+    """Those that are what their names say; hashed, so without the lock. Raises OSError for a disk that cannot read."""
+    progress.phase("verifying sha256 digest", sum(blob.size for blob in kept))
+    return [blob for blob in kept if _is_sound(root, blob, progress)]
+
+
+def bring_back(root: Directory, place: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
+    """
+    Give sound blobs their names in `blobs/`, unless something has them; gives those that came back, on the disk.
+
+    The caller holds the lock. The file must still be the one that was hashed.
+    """
+    back = []
+    with opened_trash(place) as trash, _blobs(root, place) as blobs:
+        for blob in sound:
+            with contextlib.suppress(FileNotFoundError), contextlib.closing(Batch.reopen(trash, blob.batch)) as batch:
+                status = batch.directory.lstat(blob.filename)
+                is_same = status is not None and (status.st_dev, status.st_ino) == blob.identity
+                if is_same and batch.put_back(blobs, blob.filename):
+                    back.append(blob)
+        blobs.sync()
+        for name in dict.fromkeys(blob.batch for blob in back):
+            with contextlib.closing(Batch.reopen(trash, name)) as batch:
+                if not batch.blobs():
+                    batch.remove()
+    return back
+
+
+def _blobs(root: Directory, place: Workspace) -> Directory:
+    """`blobs`, links followed; made if it is absent."""
+    if (root.path / "blobs").exists():
+        return Directory.open(root.path / "blobs")
+    return root.make_child("blobs", place.ownership)
+
+
+def _is_sound(root: Path, blob: KeptBlob, progress: Progress) -> bool:
+    with Directory.open(workspace.location(root) / TRASH / blob.batch) as folder:
+        try:
+            fd = folder.open_file(blob.filename)
+        except DamagedStoreError:
+            return False
+    try:
+        if (os.fstat(fd).st_dev, os.fstat(fd).st_ino) != blob.identity:
+            return False
+        with watching(blob.digest.short, blob.size, progress) as advance:
+            hash_file(fd, Descriptor(blob.digest, blob.size), advance)
+    except IntegrityError:
+        return False
+    finally:
+        os.close(fd)
+    return True

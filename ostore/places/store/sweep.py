@@ -1,0 +1,284 @@
+"""
+Removing from a store, under its lock, in the one order that a crash cannot harm.
+
+1. a folder in the trash is made, and in it the record of what is to go; both are put on the disk
+2. each manifest moves there, and the folder that it leaves is synced: nobody lists the model any more
+3. each blob that may go is looked at once more, by its handle, and moves there
+4. the manifests are read a second time: a server without locks may have referred to such a blob just now. What is
+   needed goes back, and never over anything else; if one manifest cannot be read, everything goes back
+5. what is left is deleted, or kept with the time until when; the record goes last
+
+A crash leaves every listed model complete, and a folder with a record, which the next removing finishes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES
+from ostore.places.store.census import StoredBlob, UnfinishedDownload
+from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, ManifestEntry
+from ostore.places.store.references import References, find_references
+from ostore.places.store.scan import read_small_file
+from ostore.places.store.trash import Batch, BatchRecord, FoundBatch, find_batches, manifest_filename, opened_trash
+from ostore.places.store.workspace import TRANSACTIONS, Workspace, clear
+from ostore.streams.chunks import read_full
+from ostore.streams.durable import Directory, remove_tree, write_file
+
+
+@dataclass(frozen=True, slots=True)
+class StandingManifest:
+    """A manifest that is to go: its path in the store, as the disk spells it, and its digest; None for a link."""
+
+    path: str
+    digest: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """
+    What became of the blobs and downloads that were to go, by file name: `removed`, or why each of the others stayed.
+
+    `doubt` says what could not be read at the second look, so that everything stayed.
+    """
+
+    removed: frozenset[str]
+    stayed: dict[str, str]
+    doubt: str | None = None
+
+
+class Sweep:
+    """One removing. The caller holds the lock of the store, and knows that it keeps others out."""
+
+    def __init__(self, root: Directory, place: Workspace, trash: Directory, blobs: Directory | None) -> None:
+        self._root = root
+        self._place = place
+        self._trash = trash
+        self._blobs = blobs
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, root: Directory, place: Workspace) -> Iterator[Sweep]:
+        """The store's folders, open; links to `blobs` are followed."""
+        with contextlib.ExitStack() as opened:
+            blobs = None
+            with contextlib.suppress(FileNotFoundError):
+                blobs = opened.enter_context(Directory.open(root.path / "blobs"))
+            yield cls(root, place, opened.enter_context(opened_trash(place)), blobs)
+
+    def mend(self, references: References) -> None:
+        """
+        Put back what an interrupted removing has taken and a model needs again.
+
+        While there are doubts, and where nobody knows any more what was to go, everything goes back.
+        """
+        for found in _interrupted(self._root.path):
+            with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
+                if references.doubts or found.record is None:
+                    self._put_back(batch, lambda _: True)
+                else:
+                    self._put_back(batch, lambda digest: digest in references.users)
+
+    def finish_interrupted(self, names: Collection[str] | None = None) -> None:
+        """End interrupted removings as they were to end, or those of these folders; call `mend` first."""
+        for found in _interrupted(self._root.path):
+            if names is not None and found.name not in names:
+                continue
+            with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
+                # Of one without a record only what has another file of its name in `blobs/` is left.
+                batch.finish(keep=found.record is not None and found.record.expires is not None)
+
+    def remove(
+        self,
+        record: BatchRecord,
+        *,
+        now: float,
+        manifests: Sequence[StandingManifest] = (),
+        blobs: Sequence[StoredBlob] = (),
+        downloads: Sequence[UnfinishedDownload] = (),
+        latest: float | None = None,
+        latest_download: float | None = None,
+    ) -> Swept:
+        """
+        Remove manifests, then blobs and unfinished downloads.
+
+        `latest` is the newest time that a blob may have to go, `latest_download` the same for whole downloads. Raises
+        UsageError for a manifest that is another one by now, UnsafeError for a link on the way to it, OSError. What
+        has moved by then is finished by the next removing.
+        """
+        with contextlib.closing(Batch.begin(self._trash, self._place, record, now)) as batch:
+            try:
+                for number, manifest in enumerate(manifests):
+                    self._take_manifest(batch, manifest_filename(number), manifest)
+                stayed = self._take_blobs(batch, blobs, latest) | self._take_downloads(
+                    batch, downloads, latest_download
+                )
+            except BaseException:
+                with contextlib.suppress(OSError, OstoreError):
+                    self._second_mark(batch)
+                raise
+            doubt, back = self._second_mark(batch)
+            stayed |= dict.fromkeys(back, doubt or "a model has just come that needs it")
+            batch.finish(keep=record.expires is not None)
+            if self._blobs:
+                self._blobs.sync()
+        names = {blob.filename for blob in blobs} | {file.path for group in downloads for file in group.files}
+        return Swept(frozenset(names - stayed.keys()), stayed, doubt)
+
+    def expire(self, now: float) -> None:
+        """Delete what the trash need not keep any longer."""
+        for found in find_batches(self._root.path):
+            if found.is_expired(now):
+                with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
+                    batch.remove()
+
+    def clear_leftovers(self) -> None:
+        """Remove what interrupted commands had staged, finished or not, here and beside the manifests."""
+        for abandoned in self._place.abandoned():
+            clear(abandoned, keep_finished=False)
+        with self._place.directory.make_child(TRANSACTIONS, self._place.ownership) as transactions:
+            running = transactions.names()
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            Directory.open(self._root.path / LEGACY_TREE) as manifests,
+            manifests.child(STAGING) as staging,
+        ):
+            for name in staging.names():
+                if name not in running:
+                    remove_tree(staging, name)
+            manifests.rmdir(STAGING)
+
+    def _take_manifest(self, batch: Batch, filename: str, manifest: StandingManifest) -> None:
+        tree, *parts, tag = manifest.path.split("/")
+        with self._folders(tree, parts) as folders:
+            folder = folders[-1]
+            if folder.lstat(tag) is None:
+                return
+            if manifest.digest and Digest.of(_read(folder, tag)) != manifest.digest:
+                raise _changed(manifest)
+            try:
+                folder.rename(tag, batch.directory, filename)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # `manifests` is on a disk of its own.
+                write_file(batch.directory, filename, (_read(folder, tag),), self._place.ownership)
+                folder.unlink(tag)
+            batch.directory.sync()
+            folder.sync()
+            for parent, part in reversed(list(zip(folders, parts, strict=False))):
+                if not parent.rmdir(part):
+                    break
+
+    @contextlib.contextmanager
+    def _folders(self, tree: str, parts: Sequence[str]) -> Iterator[list[Directory]]:
+        """The folder of a tree, and each below it on the way to a tag; no link is followed below the tree."""
+        with contextlib.ExitStack() as opened:
+            folders = [opened.enter_context(Directory.open(self._root.path / tree))]
+            for part in parts:
+                try:
+                    folders.append(opened.enter_context(folders[-1].child(part)))
+                except NotADirectoryError:
+                    raise UnsafeError(f"{folders[-1].path / part}: a file or link is in the way") from None
+            yield folders
+
+    def _take_blobs(self, batch: Batch, blobs: Iterable[StoredBlob], latest: float | None) -> dict[str, str]:
+        stayed: dict[str, str] = {}
+        for blob in blobs:
+            reason = batch.take(self._folder, blob.filename, _unchanged(blob.facts.identity, latest))
+            if reason:
+                stayed[blob.filename] = reason
+        return stayed
+
+    def _take_downloads(
+        self, batch: Batch, downloads: Iterable[UnfinishedDownload], latest: float | None
+    ) -> dict[str, str]:
+        stayed: dict[str, str] = {}
+        for download in downloads:
+            checks = {file.path: _unchanged(file.facts.identity, latest) for file in download.files}
+            present = {name: self._folder.lstat(name) for name in checks}
+            # One unit: if one part has just grown, all of it is being loaded.
+            if any(checks[name](status) for name, status in present.items() if status):
+                stayed |= dict.fromkeys(checks, "is being loaded again")
+                continue
+            taken = {name: batch.take(self._folder, name, check) for name, check in checks.items()}
+            stayed |= {name: reason for name, reason in taken.items() if reason}
+        return stayed
+
+    @property
+    def _folder(self) -> Directory:
+        if self._blobs is None:
+            raise RuntimeError("what is planned to go cannot be in a folder that is not there")
+        return self._blobs
+
+    def _second_mark(self, batch: Batch) -> tuple[str | None, list[str]]:
+        """Read the manifests again and put back what is needed; a doubt, if there is one, and what went back."""
+        if not batch.blobs():
+            return None, []
+        try:
+            references = find_references(self._root.path)
+        except BaseException:
+            self._put_back(batch, lambda _: True)
+            raise
+        if references.doubts:
+            first = references.doubts[0]
+            return f"{first.path}: {first.reason}", self._put_back(batch, lambda _: True)
+        return None, self._put_back(batch, lambda digest: digest in references.users)
+
+    def _put_back(self, batch: Batch, is_needed: Callable[[Digest], object]) -> list[str]:
+        return batch.put_back_all(self._blobs, lambda digest: bool(is_needed(digest))) if self._blobs else []
+
+
+def stand(entry: ManifestEntry) -> StandingManifest:
+    """What is known now about a manifest that is to go; it is not one any more if its bytes change."""
+    path = Path(entry.path)
+    digest = None
+    if not path.is_symlink():
+        with contextlib.suppress(OSError):
+            digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
+    return StandingManifest(entry.relative, digest)
+
+
+def has_interrupted(root: Path) -> bool:
+    """Whether a removing was interrupted in this store."""
+    return bool(_interrupted(root))
+
+
+def _interrupted(root: Path) -> list[FoundBatch]:
+    return [found for found in find_batches(root) if not found.is_finished]
+
+
+def _unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
+    """A last look at a file before it goes: still the one that was planned, and not used meanwhile."""
+
+    def still(status: os.stat_result) -> str | None:
+        if (status.st_dev, status.st_ino) != identity:
+            return "replaced meanwhile"
+        if latest is not None and max(status.st_mtime, status.st_ctime) > latest:
+            return "used meanwhile"
+        return None
+
+    return still
+
+
+def _changed(manifest: StandingManifest) -> UsageError:
+    return UsageError(f"{manifest.path}: another model has just come under that name")
+
+
+def _read(folder: Directory, name: str) -> bytes:
+    """A manifest's bytes; for a link, no matter where it leads, none."""
+    try:
+        fd = folder.open_file(name)
+    except DamagedStoreError:
+        return b""
+    try:
+        return read_full(fd, MAX_MANIFEST_BYTES + 1)
+    finally:
+        os.close(fd)
