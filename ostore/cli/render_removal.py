@@ -35,7 +35,7 @@ _RM_REASONS = {
 
 def gc_text(report: GcReport, *, verbose: bool) -> str:
     verb = "would remove" if report.dry_run else "removed"
-    lines = [f"  {verb} {_blob(blob)}: no model needs it; {human_age(blob.age)}" for blob in report.removed]
+    lines = [f"  {verb} {_blob(blob)}: no model needs it; {_age(blob)}" for blob in report.removed]
     lines += [
         f"  {verb} {download.digest[7:19]}  {human_bytes(download.allocated)}: a partial download that was given up"
         for download in report.downloads
@@ -82,7 +82,9 @@ def restore_text(report: RestoreReport) -> str:
 
 def _gc_summary(report: GcReport) -> str:
     counts = [
-        plural(len(report.removed), "orphan blob") if report.removed else "",
+        f"{plural(len(report.removed), 'orphan blob')}{' to the trash' if report.trashed else ''}"
+        if report.removed
+        else "",
         plural(len(report.downloads), "partial download") if report.downloads else "",
         f"{plural(report.leftovers, 'file')} of interrupted commands" if report.leftovers else "",
         f"{plural(report.expired, 'file')} of the trash" if report.expired else "",
@@ -102,9 +104,9 @@ def _gc_summary(report: GcReport) -> str:
 def _notes(report: GcReport) -> list[str]:
     notes = []
     if report.download_since is not None:
-        began = human_age(max(0.0, time.time() - report.download_since))
+        began = human_age(max(0.0, time.time() - report.download_since)).lower()
         notes.append(
-            f"  note: a download seems to be under way since about {began}; what was finished less than"
+            f"  note: a download seems to be under way (it began {began}); what was finished less than"
             f" {_duration(report.grace)} before it stays"
         )
     if report.sees_ollama:
@@ -126,8 +128,11 @@ def _blob(blob: JudgedBlob | RemovedBlob) -> str:
 def _why(blob: JudgedBlob) -> str:
     if blob.reason == "needed":
         return f"needed by {_names(blob.models)}" if blob.models else "a manifest mentions it"
-    age = human_age(blob.age) if blob.age >= 0 else "its times are in the future"
-    return f"{_GC_REASONS[blob.reason]}; {age}"
+    return f"{_GC_REASONS[blob.reason]}; {_age(blob)}"
+
+
+def _age(blob: JudgedBlob) -> str:
+    return f"last used {human_age(blob.age).lower()}" if blob.age >= 0 else "its times are in the future"
 
 
 def _names(models: Sequence[str]) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.places.store.census import (
     Census,
@@ -24,6 +23,7 @@ from ostore.places.store.census import (
     freed_bytes,
 )
 from ostore.places.store.references import References
+from ostore.places.store.scan import blob_digest
 from ostore.places.store.trash import TRASH, FoundBatch
 from ostore.places.store.workspace import TRANSACTIONS
 
@@ -255,5 +255,5 @@ def _expired(census: Census, references: References, batches: Iterable[FoundBatc
 
 
 def _is_needed(file: FoundEntry, references: References) -> bool:
-    digest = Digest.of_filename(file.path.rsplit("/", 1)[1])
+    digest = blob_digest(file.path.rsplit("/", 1)[1])
     return digest is not None and digest in references.users

@@ -8,7 +8,7 @@ one may need it. Then `ostore gc` takes them, once the store is in order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
 from ostore.places.store.census import Census, EntryKind, FoundEntry, StoredBlob, freed_bytes
 from ostore.places.store.references import References
+from ostore.places.store.scan import blob_digest
 from ostore.places.store.sweep import StandingManifest
 from ostore.places.store.trash import TRASH, BatchRecord, FoundBatch
 from ostore.places.store.workspace import TRANSACTIONS
@@ -133,11 +134,20 @@ def plan_removal(
     return RemovalPlan(
         manifests=tuple(doomed),
         resumed=tuple(ModelName.parse_full(name) for record in records for name in record.models),
-        taken=tuple(file for batch in resumed for file in census.workspace.below(f"{TRASH}/{batch.name}")),
+        taken=tuple(_taken(resumed, census, references)),
         blobs=tuple(blobs),
         stays=tuple(stays),
         doubt=f"{doubts[0].path}: {doubts[0].reason}" if doubts else None,
     )
+
+
+def _taken(resumed: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
+    """The blobs that interrupted removings had taken, and that nobody needs again."""
+    for batch in resumed:
+        for file in census.workspace.below(f"{TRASH}/{batch.name}"):
+            digest = blob_digest(file.path.rsplit("/", 1)[1])
+            if digest and digest not in references.users:
+                yield file
 
 
 def named(words: Sequence[str], names: Collection[ModelName]) -> tuple[set[ModelName], list[str]]:

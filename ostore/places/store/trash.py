@@ -195,8 +195,8 @@ class Batch:
     def remove(self) -> None:
         """Delete all that is in it, and itself."""
         # The record goes last: without it nobody knows that the rest was to go.
-        remove_tree(self._trash, self.name, when=lambda name: name != _UNFINISHED)
-        remove_tree(self._trash, self.name)
+        if not remove_tree(self._trash, self.name, when=lambda name: name not in {_UNFINISHED, _KEPT}):
+            remove_tree(self._trash, self.name)
         self._trash.sync()
 
 
