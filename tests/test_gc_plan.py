@@ -16,8 +16,9 @@ from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.operations.gc import DAY_SECONDS, DOWNLOAD_SECONDS, BlobReason, GcPlan, GcTerms, plan_gc
 from ostore.places.store.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
+from ostore.places.store.manifest_tree import Unreadable
 from ostore.places.store.references import References
-from ostore.places.store.scan import ManifestScan, StoredModel, Unreadable
+from ostore.places.store.scan import ManifestScan, StoredModel
 from ostore.places.store.trash import BatchRecord, FoundBatch
 
 NOW = 2_000_000_000.0
@@ -82,12 +83,15 @@ def plan(
 
 
 def reason(found: Census, needed: References | None = None, **terms: Any) -> BlobReason:
-    (verdict,) = plan(found, needed, **terms).verdicts
+    (verdict,) = plan(found, needed, every_blob=True, **terms).verdicts
     return verdict.reason
 
 
 def test_what_no_model_needs_goes_and_what_one_needs_stays() -> None:
-    made = plan(census(blob(A, 11), blob(B, 12), blob(C, 13)), references(B, mentioned=(C,)))
+    found, needed = census(blob(A, 11), blob(B, 12), blob(C, 13)), references(B, mentioned=(C,))
+    assert [verdict.blob.digest for verdict in plan(found, needed).verdicts] == [A]
+    made = plan(found, needed, every_blob=True)
+    assert made.needed == 2
     assert [(verdict.reason, verdict.models) for verdict in made.verdicts] == [
         (BlobReason.ORPHAN, ()),
         (BlobReason.NEEDED, ("tiny:latest",)),

@@ -17,10 +17,13 @@ import pytest
 
 import ostore
 from ostore.cli.exit_codes import CODES
+from ostore.operations.gc import BlobReason
+from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.discovery import Reason
 from ostore.places.store.inbox import Outcome
+from ostore.places.store.restoring import RestoreOutcome
 from tests.support import MODEL, OSTORE, Store, full, noise
 from tests.support import ostore as run
 
@@ -37,6 +40,10 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,
     "doctor": ostore.DoctorReport,
+    "gc": ostore.GcReport,
+    "restore": ostore.RestoreReport,
+    "rm": ostore.RmReport,
+    "cp": ostore.CpReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -244,9 +251,34 @@ def test_du_with_one_of_everything(store: Store) -> None:
     assert document["shared_blobs"][0]["models"] == ["tiny:latest", "tiny:q4"]
 
 
+def test_gc_and_what_brings_back_what_it_kept(store: Store) -> None:
+    lost = store.blob(b"an orphan")
+    document = report("gc", "gc", "--yes", "--grace", "0s", "--keep", "1h", "--verbose", models=store.root)
+    assert [(blob["digest"], blob["reason"]) for blob in document["removed"]] == [(lost, "orphan")]
+    assert [blob["reason"] for blob in document["kept"]] == ["needed"] * document["needed"]
+    assert (document["freed"], document["kept_until"][-1], document["download_since"]) == (0, "Z", None)
+    restored = report("restore", "gc", "--restore", models=store.root)
+    assert [(blob["digest"], blob["outcome"]) for blob in restored["blobs"]] == [(lost, "restored")]
+    assert report("gc", "gc", "-n", models=store.root)["kept_until"] is None
+
+
+def test_rm(store: Store) -> None:
+    document = report("rm", "rm", "tiny:q4", "--yes", models=store.root)
+    assert (document["models"], len(document["removed"]), document["doubt"]) == (["tiny:q4"], 1, None)
+    assert {blob["reason"] for blob in document["stayed"]} == {"shared"}
+    assert document["stayed"][0]["models"] == ["tiny:latest"]
+
+
+def test_cp(store: Store) -> None:
+    assert report("cp", "cp", "tiny:q4", "copy", models=store.root)["outcome"] == "added"
+    assert report("cp", "cp", "tiny:q4", "copy", models=store.root)["outcome"] == "already there"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (("rm", "absent", "--yes"), "not-found"),
+        (("gc", "--grace", "soon"), "usage"),
         (("show", "absent"), "not-found"),
         (("du", "absent"), "not-found"),
         (("inspect", "absent.tar.zst"), "not-found"),
@@ -290,6 +322,14 @@ def test_choices_in_the_schemas_are_those_in_the_code() -> None:
     problem = schema("verify")["properties"]["reports"]["items"]["properties"]["problems"]["items"]["properties"]
     left = schema("repair")["properties"]["left"]["items"]["properties"]
     assert left["kind"]["enum"] == problem["kind"]["enum"]
+    collected, removed = schema("gc")["properties"], schema("rm")["properties"]
+    restored = schema("restore")["properties"]["blobs"]["items"]["properties"]
+    for part in ("removed", "kept"):
+        assert collected[part]["items"]["properties"]["reason"]["enum"] == list(BlobReason)
+    for part in ("removed", "stayed"):
+        assert removed[part]["items"]["properties"]["reason"]["enum"] == ["", *StayReason]
+    assert restored["outcome"]["enum"] == list(RestoreOutcome)
+    assert schema("cp")["properties"]["outcome"]["enum"] == list(Outcome)
     assert imported["outcome"]["enum"] == [outcome.value for outcome in Outcome]
     assert set(problem["kind"]["enum"]) == set(typing.get_args(ProblemKind))
     assert schema("du")["properties"]["parts"]["items"]["properties"]["kind"]["enum"] == list(

@@ -9,8 +9,9 @@ from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, named, plan_removal
 from ostore.places.store.census import Census, StoredBlob
+from ostore.places.store.manifest_tree import Unreadable
 from ostore.places.store.references import References
-from ostore.places.store.scan import ManifestScan, Unreadable
+from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sweep import StandingManifest
 from ostore.places.store.trash import BatchRecord, FoundBatch
 from tests.test_gc_plan import blob, census, entry, tree
@@ -32,10 +33,11 @@ def plan(
     found: Census,
     needed: References,
     *names: ModelName,
-    resumed: tuple[FoundBatch, ...] = (),
+    resumed: tuple[ModelName, ...] = (),
+    interrupted: tuple[FoundBatch, ...] = (),
     dead: tuple[str, ...] = (),
 ) -> RemovalPlan:
-    return plan_removal([doomed(name) for name in names], resumed, found, needed, dead=dead)
+    return plan_removal([doomed(name) for name in names], resumed, interrupted, found, needed, dead=dead)
 
 
 def test_a_blob_goes_with_the_last_model_that_needs_it() -> None:
@@ -95,7 +97,7 @@ def test_an_interrupted_removing_is_gone_on_with() -> None:
         ".ostore", *(entry(f"trash/cut/{name}", n) for n, name in enumerate([A.filename, C.filename, "plan.json"], 20))
     )
     found = census(blob(B, 12), blob(C, 13), workspace=place)
-    made = plan(found, references({C: (OTHER,)}), resumed=(batch,))
+    made = plan(found, references({C: (OTHER,)}), resumed=(TINY,), interrupted=(batch,))
     assert (made.models, [gone.digest for gone in made.blobs], made.freed) == (("tiny:latest",), [B], 2 * 4096)
     assert made.record == BatchRecord((TINY.full,), (B,)), "so that it can be gone on with once more"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ from ostore.formats.selection import Selection
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict, plan_gc
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, named, plan_removal
 from ostore.places.store.census import StoredBlob, allocated_bytes, take_census
-from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
 from ostore.places.store.sweep import Sweep, has_interrupted, stand
-from ostore.places.store.trash import BatchRecord, find_batches
-from ostore.places.store.workspace import Workspace, dead_transactions
+from ostore.places.store.trash import BatchRecord, FoundBatch, find_batches
+from ostore.places.store.workspace import Workspace, dead_transactions, location
 from ostore.reports import (
     CpReport,
     GcReport,
@@ -63,20 +64,18 @@ def gc(
     `without_models`; NotFoundError, BusyError, OSError, also where locks do not keep others out.
     """
     store = chosen_store(models).require()
-    terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models)
-
-    def report(plan: GcPlan, *, is_dry: bool) -> GcReport:
-        return _gc_report(store, plan, terms, every_blob=every_blob, dry_run=is_dry)
+    terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
 
     approved = None
     _mend_interrupted(store.root, dry_run=dry_run)
-    if dry_run or approve:
+    # A workspace is not made only to find out that there is nothing to do, or that it is refused.
+    if dry_run or approve or not location(store.root).exists():
         approved = _plan_gc(store.root, terms)
-        planned = report(approved, is_dry=True)
+        planned = _gc_report(store, approved, terms, dry_run=True)
         if dry_run:
             return planned
         if approved.is_empty:
-            return report(approved, is_dry=False)
+            return _gc_report(store, approved, terms, dry_run=False)
         if approve and not approve(planned):
             return None
     with _sweeping(store.root) as sweep:
@@ -99,7 +98,7 @@ def gc(
             plan = plan.without(swept.stayed)
         sweep.expire(terms.now)
         sweep.clear_leftovers()
-    return report(plan, is_dry=False)
+    return _gc_report(store, plan, terms, dry_run=False)
 
 
 def rm(
@@ -120,6 +119,7 @@ def rm(
     """
     store = chosen_store(models).require()
     approved = None
+    _choose(store.root, names)
     _mend_interrupted(store.root, dry_run=dry_run)
     if dry_run or approve:
         approved, _ = _plan_rm(store.root, names)
@@ -132,6 +132,7 @@ def rm(
         plan, resumed = _plan_rm(store.root, names)
         plan = plan.within(approved) if approved else plan
         sweep.finish_interrupted(resumed)
+        sweep.prune(plan.resumed)
         swept = sweep.remove(
             plan.record,
             now=time.time(),
@@ -248,35 +249,49 @@ def _plan_gc(root: Path, terms: GcTerms) -> GcPlan:
     return plan_gc(census, references, dead=dead_transactions(root), batches=find_batches(root), terms=terms)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What words stand for: manifests, models that an interrupted removing has removed already, and such removings."""
+
+    entries: list[ManifestEntry]
+    resumed: set[ModelName]
+    interrupted: list[FoundBatch]
+
+
 def _plan_rm(root: Path, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
     """The plan, and the folders of the interrupted removings that it finishes."""
     census = take_census(root)
+    chosen = _choose(root, words)
+    doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
+    references, dead = find_references(root), dead_transactions(root)
+    plan = plan_removal(doomed, chosen.resumed, chosen.interrupted, census, references, dead=dead)
+    return plan, tuple(batch.name for batch in chosen.interrupted)
+
+
+def _choose(root: Path, words: Sequence[str]) -> _Chosen:
+    """Raises NotFoundError for a word that stands for nothing."""
     entries, _ = find_manifests(root)
     chosen, absent = named(words, {entry.name for entry in entries if entry.name})
-    interrupted = {
-        batch: {ModelName.parse_full(name) for name in batch.record.models}
+    interrupted = [
+        (batch, {ModelName.parse_full(name) for name in batch.record.models})
         for batch in find_batches(root)
         if batch.record and not batch.is_finished
-    }
-    resumed, unknown = named(absent, {name for names in interrupted.values() for name in names})
+    ]
+    resumed, unknown = named(absent, {name for _, names in interrupted for name in names})
     if unknown:
         raise NotFoundError(f"no model {unknown[0]!r} in {root}", hint="ostore list shows what is there")
-    doomed = [DoomedManifest(entry.name, stand(entry)) for entry in entries if entry.name in chosen]
-    batches = [batch for batch, names in interrupted.items() if not resumed.isdisjoint(names)]
-    plan = plan_removal(doomed, batches, census, find_references(root), dead=dead_transactions(root))
-    return plan, tuple(batch.name for batch in batches)
+    batches = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
+    return _Chosen([entry for entry in entries if entry.name in chosen], resumed, batches)
 
 
-def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, every_blob: bool, dry_run: bool) -> GcReport:
-    needed = sum(1 for verdict in plan.verdicts if verdict.reason is BlobReason.NEEDED)
-    hidden = {BlobReason.ORPHAN} if every_blob else {BlobReason.ORPHAN, BlobReason.NEEDED}
+def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool) -> GcReport:
     return GcReport(
         store=str(store.root),
         dry_run=dry_run,
         grace=terms.grace,
         removed=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is BlobReason.ORPHAN),
-        kept=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason not in hidden),
-        needed=needed,
+        kept=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is not BlobReason.ORPHAN),
+        needed=plan.needed,
         downloads=tuple(
             RemovedDownload(str(group.digest), len(group.files), allocated_bytes(file.facts for file in group.files))
             for group in plan.downloads

@@ -55,7 +55,7 @@ class GcTerms:
 
     `grace` is the age that an orphan must have, `partials` whether abandoned downloads go too, `keep` how long what
     goes stays in the trash (None: not at all). `sees_ollama` says whether such a process was seen, `without_models`
-    that it is right for the store to have no model at all.
+    that it is right for the store to have no model at all. `every_blob` asks about those that are needed as well.
     """
 
     now: float
@@ -64,6 +64,7 @@ class GcTerms:
     keep: float | None = None
     sees_ollama: bool = False
     without_models: bool = False
+    every_blob: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,16 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class GcPlan:
     """
-    What goes. `verdicts` has every digest-named entry of `blobs/`; those that are orphans go, if they are still not
-    newer than `latest`; `downloads` likewise with `latest_download`.
+    What goes. `verdicts` has the digest-named entries of `blobs/` that no model needs; those that are orphans go, if
+    they are still not newer than `latest`; `downloads` likewise with `latest_download`. `needed` is how many others
+    there are.
 
     `leftovers` are the files of dead commands, `expired` those of the trash that go for good. `began` is when the
     oldest download that seems to be under way began, or None.
     """
 
     verdicts: tuple[Verdict, ...]
+    needed: int
     downloads: tuple[UnfinishedDownload, ...]
     leftovers: tuple[FoundEntry, ...]
     expired: tuple[FoundEntry, ...]
@@ -148,8 +151,12 @@ def plan_gc(
     began = _began(census, terms)
     latest = min(terms.now, terms.now if began is None else began) - terms.grace
     held = _Held.by_living(census, dead)
+    judged = (
+        census.blobs if terms.every_blob else [blob for blob in census.blobs if blob.digest not in references.users]
+    )
     return GcPlan(
-        verdicts=tuple(_judge(blob, references, held, latest, terms) for blob in census.blobs),
+        verdicts=tuple(_judge(blob, references, held, latest, terms) for blob in judged),
+        needed=sum(1 for blob in census.blobs if blob.digest in references.users),
         downloads=tuple(_abandoned(census, terms)) if terms.partials else (),
         leftovers=tuple(_leftovers(census, dead)),
         expired=tuple(_expired(census, references, batches, terms.now)),

@@ -107,19 +107,24 @@ class RemovalPlan:
 
 def plan_removal(
     doomed: Sequence[DoomedManifest],
-    resumed: Sequence[FoundBatch],
+    resumed: Collection[ModelName],
+    interrupted: Sequence[FoundBatch],
     census: Census,
     references: References,
     *,
     dead: Collection[str],
 ) -> RemovalPlan:
-    """Decide what goes with these manifests, and with what is left of interrupted removings of such models."""
+    """
+    Decide what goes with these manifests, and with what is left of interrupted removings of such models.
+
+    `resumed` are models whose manifests they have removed already.
+    """
     names = {manifest.name for manifest in doomed}
     paths = {manifest.standing.path for manifest in doomed}
     doubts = [doubt for doubt in references.doubts if doubt.path not in paths]
     users = references.users
     concerned = {digest for digest, keepers in users.items() if not names.isdisjoint(keepers)}
-    records = [batch.record for batch in resumed if batch.record]
+    records = [batch.record for batch in interrupted if batch.record]
     concerned |= {digest for record in records for digest in record.blobs}
     held = {file.facts.identity for file in census.workspace.below(TRANSACTIONS) if file.path.split("/")[1] not in dead}
     blobs, stays = [], []
@@ -133,17 +138,17 @@ def plan_removal(
             blobs.append(blob)
     return RemovalPlan(
         manifests=tuple(doomed),
-        resumed=tuple(ModelName.parse_full(name) for record in records for name in record.models),
-        taken=tuple(_taken(resumed, census, references)),
+        resumed=tuple(sorted(resumed)),
+        taken=tuple(_taken(interrupted, census, references)),
         blobs=tuple(blobs),
         stays=tuple(stays),
         doubt=f"{doubts[0].path}: {doubts[0].reason}" if doubts else None,
     )
 
 
-def _taken(resumed: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
+def _taken(interrupted: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
     """The blobs that interrupted removings had taken, and that nobody needs again."""
-    for batch in resumed:
+    for batch in interrupted:
         for file in census.workspace.below(f"{TRASH}/{batch.name}"):
             digest = blob_digest(file.path.rsplit("/", 1)[1])
             if digest and digest not in references.users:

@@ -23,6 +23,7 @@ from pathlib import Path
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
+from ostore.formats.name import ModelName
 from ostore.places.store.census import StoredBlob, UnfinishedDownload
 from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, ManifestEntry
 from ostore.places.store.references import References, find_references
@@ -131,6 +132,16 @@ class Sweep:
                 self._blobs.sync()
         names = {blob.filename for blob in blobs} | {file.path for group in downloads for file in group.files}
         return Swept(frozenset(names - stayed.keys()), stayed, doubt)
+
+    def prune(self, names: Iterable[ModelName]) -> None:
+        """Remove the folders that an interrupted removing of these models left empty."""
+        for name in names:
+            for depth in reversed(range(3)):
+                with (
+                    contextlib.suppress(FileNotFoundError),
+                    self._folders(LEGACY_TREE, name.parts[:depth]) as folders,
+                ):
+                    folders[-1].rmdir(name.parts[depth])
 
     def expire(self, now: float) -> None:
         """Delete what the trash need not keep any longer."""
