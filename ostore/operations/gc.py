@@ -8,9 +8,8 @@ while a download seems to be under way, the grace counts back from where that do
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ostore.formats.errors import DamagedStoreError
@@ -122,13 +121,13 @@ class GcPlan:
     def without(self, stayed: Collection[str]) -> GcPlan:
         """The plan as it came true: what did not go, by file name, left out."""
         verdicts = tuple(
-            dataclasses.replace(verdict, reason=BlobReason.MEANWHILE)
+            replace(verdict, reason=BlobReason.MEANWHILE)
             if verdict.reason is BlobReason.ORPHAN and verdict.blob.filename in stayed
             else verdict
             for verdict in self.verdicts
         )
         downloads = tuple(group for group in self.downloads if not any(file.path in stayed for file in group.files))
-        return dataclasses.replace(self, verdicts=verdicts, downloads=downloads)
+        return replace(self, verdicts=verdicts, downloads=downloads)
 
     def within(self, approved: GcPlan) -> GcPlan:
         """The plan cut down to what another one had as well: nobody approved of more."""

@@ -7,9 +7,8 @@ one may need it. Then `ostore gc` takes them, once the store is in order.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ostore.formats.errors import UnsafeError, UsageError
@@ -92,7 +91,7 @@ class RemovalPlan:
         """The plan as it came true: blobs that did not go, by file name, stay."""
         gone = tuple(blob for blob in self.blobs if blob.filename not in stayed)
         stays = tuple(StayingBlob(blob, StayReason.MEANWHILE) for blob in self.blobs if blob.filename in stayed)
-        return dataclasses.replace(self, blobs=gone, stays=(*self.stays, *stays))
+        return replace(self, blobs=gone, stays=(*self.stays, *stays))
 
     def within(self, approved: RemovalPlan) -> RemovalPlan:
         """
