@@ -162,7 +162,7 @@ def test_it_says_of_every_blob_why_it_stays(store: Store) -> None:
     done = run("gc", "-n", "-v", "--models", store.root)
     assert done.stdout.count("needed by") == 4
     assert "needed by tiny:latest, tiny:q4" in done.stdout
-    assert "no model needs it, but it is too young; last used less than a second ago" in done.stdout
+    assert "no model needs it, but it is too young; last used " in done.stdout
     assert "nothing to reclaim: 4 blobs in use, 1 orphan kept" in done.stdout
 
 
@@ -294,7 +294,7 @@ def test_on_a_terminal_it_shows_the_plan_and_asks(store: Store, answer: str, goe
     done = on_terminal(lambda _: answer, "gc", "--grace", "0s", "--models", store.root)
     assert done.returncode == 0
     assert "would remove" in done.stderr
-    assert done.stdout.startswith("  removed" if goes else "nothing was removed")
+    assert done.stdout.startswith("  removed") if goes else done.stderr.endswith("nothing was removed\n")
     assert path.exists() is not goes
 
 
@@ -411,6 +411,31 @@ def test_a_blob_that_is_used_right_before_it_goes_stays(store: Store, tmp_path: 
     thread.join()
     assert done.returncode == 0, done.stderr
     assert path.exists()
+
+
+def test_what_the_trash_keeps_and_a_model_needs_again_is_back_before_anything_else(store: Store) -> None:
+    """A pull had found it, and referred to it only after gc had ended."""
+    orphan(store)
+    orphan(store, b"another orphan")
+    assert gc(store, "--keep", "1h").returncode == 0
+    store.add(full("late:latest"), {"mediaType": MODEL, "digest": f"sha256:{sha256(ORPHAN)}", "size": len(ORPHAN)})
+    assert ostore.verify(models=store.root)[0].verdict == "integrity"
+    assert run("gc", "--yes", "--models", store.root).returncode == 0
+    assert ostore.verify(models=store.root)[0].verdict == "whole"
+    (batch,) = batches(store)
+    assert not store.blob_path(b"another orphan").exists()
+    (batch / "kept.json").write_bytes(b"not ours any more")
+    assert run("gc", "--yes", "--models", store.root).returncode == 0
+    assert store.blob_path(b"another orphan").exists(), "nobody knows what was to become of it"
+
+
+def test_what_somebody_else_put_into_the_trash_is_left_alone(store: Store) -> None:
+    foreign = store.root / ".ostore/trash/mine"
+    foreign.mkdir(parents=True)
+    (foreign / store.blob_path(ORPHAN).name).write_bytes(b"mine")
+    assert gc(store).returncode == 0
+    assert run("gc", "--restore", "--models", store.root).stdout == "the trash is empty\n"
+    assert [path.read_bytes() for path in foreign.iterdir()] == [b"mine"]
 
 
 @needs_strace

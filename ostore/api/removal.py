@@ -19,7 +19,7 @@ from ostore.places.store.census import StoredBlob, allocated_bytes, take_census
 from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
-from ostore.places.store.sweep import Sweep, has_interrupted, stand
+from ostore.places.store.sweep import Sweep, stand
 from ostore.places.store.trash import BatchRecord, FoundBatch, find_batches
 from ostore.places.store.workspace import Workspace, dead_transactions, location
 from ostore.reports import (
@@ -67,7 +67,7 @@ def gc(
     terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
 
     approved = None
-    _mend_interrupted(store.root, dry_run=dry_run)
+    _mend(store.root, dry_run=dry_run)
     # A workspace is not made only to find out that there is nothing to do, or that it is refused.
     if dry_run or approve or not location(store.root).exists():
         approved = _plan_gc(store.root, terms)
@@ -76,7 +76,7 @@ def gc(
             return planned
         if approved.is_empty:
             return _gc_report(store, approved, terms, dry_run=False)
-        if approve and not approve(planned):
+        if approve and approved.takes_something and not approve(planned):
             return None
     with _sweeping(store.root) as sweep:
         plan = _plan_gc(store.root, terms)
@@ -120,7 +120,7 @@ def rm(
     store = chosen_store(models).require()
     approved = None
     _choose(store.root, names)
-    _mend_interrupted(store.root, dry_run=dry_run)
+    _mend(store.root, dry_run=dry_run)
     if dry_run or approve:
         approved, _ = _plan_rm(store.root, names)
         planned = _rm_report(store, approved, dry_run=True)
@@ -235,11 +235,11 @@ def _sweeping(root: Path) -> Iterator[Sweep]:
             yield sweep
 
 
-def _mend_interrupted(root: Path, *, dry_run: bool) -> None:
-    """Before anything else is looked at, and before anybody is asked: no model may wait for its blobs."""
-    if not dry_run and has_interrupted(root):
+def _mend(root: Path, *, dry_run: bool) -> None:
+    """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
+    if not dry_run and find_batches(root):
         with _sweeping(root) as sweep:
-            sweep.mend(find_references(root))
+            sweep.mend()
 
 
 def _plan_gc(root: Path, terms: GcTerms) -> GcPlan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -92,7 +93,7 @@ def gc(
         models=models,
     )
     if report is None:
-        say("nothing was removed")
+        say("nothing was removed", sys.stderr)
     elif as_json:
         say(render.document("gc", report))
     elif not quiet:
@@ -124,7 +125,7 @@ def rm(
 
     report = api.rm(names, dry_run=dry_run, approve=None if yes else approve, models=models)
     if report is None:
-        say("nothing was removed")
+        say("nothing was removed", sys.stderr)
     elif as_json:
         say(render.document("rm", report))
     elif not quiet:

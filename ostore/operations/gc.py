@@ -103,8 +103,14 @@ class GcPlan:
         return tuple(verdict.blob for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
 
     @property
+    def takes_something(self) -> bool:
+        """Whether there is anything that somebody could want to be asked about."""
+        return bool(self.blobs or self.downloads or self.leftovers or self.expired)
+
+    @property
     def is_empty(self) -> bool:
-        return not (self.blobs or self.downloads or self.leftovers or self.expired or self.has_leftovers)
+        """Whether nothing is to be done, not even to remove empty folders."""
+        return not (self.takes_something or self.has_leftovers)
 
     @property
     def freed(self) -> int:

@@ -26,9 +26,9 @@ from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
 from ostore.places.store.census import StoredBlob, UnfinishedDownload
 from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, ManifestEntry
-from ostore.places.store.references import References, find_references
+from ostore.places.store.references import find_references
 from ostore.places.store.scan import read_small_file
-from ostore.places.store.trash import Batch, BatchRecord, FoundBatch, find_batches, manifest_filename, opened_trash
+from ostore.places.store.trash import Batch, BatchRecord, find_batches, manifest_filename, opened_trash
 from ostore.places.store.workspace import TRANSACTIONS, Workspace, clear
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, remove_tree, write_file
@@ -74,24 +74,30 @@ class Sweep:
                 blobs = opened.enter_context(Directory.open(root.path / "blobs"))
             yield cls(root, place, opened.enter_context(opened_trash(place)), blobs)
 
-    def mend(self, references: References) -> None:
+    def mend(self) -> bool:
         """
-        Put back what an interrupted removing has taken and a model needs again.
+        Put back what lies in the trash and a model needs again; False if there are doubts about that.
 
-        While there are doubts, and where nobody knows any more what was to go, everything goes back.
+        While there are, everything that an interrupted removing has taken goes back, and so it does where nobody
+        knows any more what was to go.
         """
-        for found in _interrupted(self._root.path):
+        found_batches = find_batches(self._root.path)
+        if not found_batches:
+            return True
+        references = find_references(self._root.path)
+        for found in found_batches:
+            is_unclear = not found.is_finished and bool(references.doubts or found.record is None)
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
-                if references.doubts or found.record is None:
-                    self._put_back(batch, lambda _: True)
-                else:
-                    self._put_back(batch, lambda digest: digest in references.users)
+                self._put_back(batch, _always if is_unclear else references.users.__contains__)
+        return not references.doubts
 
     def finish_interrupted(self, names: Collection[str] | None = None) -> None:
-        """End interrupted removings as they were to end, or those of these folders; call `mend` first."""
-        for found in _interrupted(self._root.path):
-            if names is not None and found.name not in names:
-                continue
+        """End interrupted removings as they were to end, or those of these folders, once what is needed is back."""
+        interrupted = [found for found in find_batches(self._root.path) if not found.is_finished]
+        chosen = [found for found in interrupted if names is None or found.name in names]
+        if not chosen or not self.mend():
+            return
+        for found in chosen:
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
                 # Of one without a record only what has another file of its name in `blobs/` is left.
                 batch.finish(keep=found.record is not None and found.record.expires is not None)
@@ -182,6 +188,13 @@ class Sweep:
                 # `manifests` is on a disk of its own.
                 write_file(batch.directory, filename, (_read(folder, tag),), self._place.ownership)
                 folder.unlink(tag)
+            else:
+                if manifest.digest and Digest.of(_read(batch.directory, filename)) != manifest.digest:
+                    # It was rewritten between the two calls.
+                    with contextlib.suppress(FileExistsError):
+                        if not batch.directory.link(filename, folder, tag) and folder.lstat(tag) is None:
+                            batch.directory.rename(filename, folder, tag)
+                    raise _changed(manifest)
             batch.directory.sync()
             folder.sync()
             for parent, part in reversed(list(zip(folders, parts, strict=False))):
@@ -236,15 +249,15 @@ class Sweep:
         try:
             references = find_references(self._root.path)
         except BaseException:
-            self._put_back(batch, lambda _: True)
+            self._put_back(batch, _always)
             raise
         if references.doubts:
             first = references.doubts[0]
-            return f"{first.path}: {first.reason}", self._put_back(batch, lambda _: True)
-        return None, self._put_back(batch, lambda digest: digest in references.users)
+            return f"{first.path}: {first.reason}", self._put_back(batch, _always)
+        return None, self._put_back(batch, references.users.__contains__)
 
-    def _put_back(self, batch: Batch, is_needed: Callable[[Digest], object]) -> list[str]:
-        return batch.put_back_all(self._blobs, lambda digest: bool(is_needed(digest))) if self._blobs else []
+    def _put_back(self, batch: Batch, is_needed: Callable[[Digest], bool]) -> list[str]:
+        return batch.put_back_all(self._blobs, is_needed) if self._blobs else []
 
 
 def stand(entry: ManifestEntry) -> StandingManifest:
@@ -257,13 +270,8 @@ def stand(entry: ManifestEntry) -> StandingManifest:
     return StandingManifest(entry.relative, digest)
 
 
-def has_interrupted(root: Path) -> bool:
-    """Whether a removing was interrupted in this store."""
-    return bool(_interrupted(root))
-
-
-def _interrupted(root: Path) -> list[FoundBatch]:
-    return [found for found in find_batches(root) if not found.is_finished]
+def _always(_: Digest) -> bool:
+    return True
 
 
 def _unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ TRASH = "trash"
 _UNFINISHED = "plan.json"
 _KEPT = "kept.json"
 _MANIFEST = "manifest-"
+# Whatever else somebody puts there is left alone.
+_NAME = re.compile(r"[0-9]{8,}T[0-9]{6}Z-[0-9a-f]{8}")
 # Two hundred thousand blobs; only the record of a removed model lists them.
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 
@@ -86,7 +89,8 @@ def find_batches(root: Path) -> tuple[FoundBatch, ...]:
             names = directory.names()
     except (FileNotFoundError, NotADirectoryError):
         return ()
-    return tuple(_found(trash / name) for name in names if not (trash / name).is_symlink() and (trash / name).is_dir())
+    ours = (trash / name for name in names if _NAME.fullmatch(name))
+    return tuple(_found(folder) for folder in ours if folder.is_dir() and not folder.is_symlink())
 
 
 @contextlib.contextmanager
