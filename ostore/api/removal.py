@@ -281,6 +281,8 @@ def _choose(root: Path, words: Sequence[str]) -> _Chosen:
     if unknown:
         raise NotFoundError(f"no model {unknown[0]!r} in {root}", hint="ostore list shows what is there")
     batches = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
+    # Killed before it had written what was to go: it has taken nothing.
+    batches += [batch for batch in find_batches(root) if batch.record is None]
     return _Chosen([entry for entry in entries if entry.name in chosen], resumed, batches)
 
 

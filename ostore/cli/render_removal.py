@@ -105,10 +105,8 @@ def _notes(report: GcReport) -> list[str]:
     notes = []
     if report.download_since is not None:
         began = human_age(max(0.0, time.time() - report.download_since)).lower()
-        notes.append(
-            f"  note: a download seems to be under way (it began {began}); what was finished less than"
-            f" {_duration(report.grace)} before it stays"
-        )
+        since = f"less than {_duration(report.grace)} before it" if report.grace else "since then"
+        notes.append(f"  note: a download seems to be under way (it began {began}); what was finished {since} stays")
     if report.sees_ollama:
         notes.append("  note: an ollama process is running; what it works on has no lock, only its age protects it")
     if report.grace < _RISKY_GRACE_SECONDS:

@@ -148,7 +148,7 @@ def plan_removal(
 def _taken(interrupted: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
     """The blobs that interrupted removings had taken, and that nobody needs again."""
     for batch in interrupted:
-        for file in census.workspace.below(f"{TRASH}/{batch.name}"):
+        for file in () if batch.record is None else census.workspace.below(f"{TRASH}/{batch.name}"):
             digest = blob_digest(file.path.rsplit("/", 1)[1])
             if digest and digest not in references.users:
                 yield file
