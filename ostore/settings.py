@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.formats.errors import UsageError
-from ostore.places.store.access import Account
 from ostore.places.store.discovery import StoreChoice, Surroundings, find_store
 
 if TYPE_CHECKING:
     from ostore.places.foreign_caches.candidates import ForeignPlace
+    from ostore.places.store.access import Account
 
 # ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -42,6 +42,8 @@ def owner_of(path: Path) -> str:
 
 def account_of(user: str, groups: Sequence[str] = ()) -> Account | None:
     """A user by name or number, in the groups that it has and in further ones; None if there is no such user."""
+    from ostore.places.store.access import Account
+
     try:
         import grp
         import pwd

@@ -29,7 +29,7 @@ TINY = ModelName.parse("tiny")
 
 def facts(inode: int, age: float = 2 * DAY_SECONDS, **other: Any) -> DiskFacts:
     plain = DiskFacts(1000, 4096, 1, inode, 1, NOW - age, NOW - age, stat.S_IFREG | 0o644, 0, 0)
-    return replace(plain, **other)
+    return plain._replace(**other)
 
 
 def blob(digest: Digest, inode: int, age: float = 2 * DAY_SECONDS, **other: Any) -> StoredBlob:
