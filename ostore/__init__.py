@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ostore.api.checkup import doctor, mend
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
+    from ostore.api.moving import move
     from ostore.api.removal import cp, gc, restore, rm
+    from ostore.api.resettling import check_move
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.api.usage import du
     from ostore.formats.errors import (
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     )
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
+    from ostore.operations.moving import LeftEntry, MoveCheckReport, MovedModel, MoveReport, StoreSetting
     from ostore.operations.repair import Repaired, RepairReport
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
@@ -98,12 +101,16 @@ __all__ = [
     "InvalidManifestError",
     "InvalidNameError",
     "JudgedBlob",
+    "LeftEntry",
     "LimitError",
     "ListReport",
     "ListedModel",
     "Mending",
     "Message",
     "ModelUsage",
+    "MoveCheckReport",
+    "MoveReport",
+    "MovedModel",
     "NoSpaceError",
     "NotFoundError",
     "OstoreError",
@@ -123,6 +130,7 @@ __all__ = [
     "ShownModel",
     "SizeMismatchError",
     "Space",
+    "StoreSetting",
     "TruncatedError",
     "UnreadableEntry",
     "UnsafeError",
@@ -133,6 +141,7 @@ __all__ = [
     "VerifyReport",
     "WhereReport",
     "__version__",
+    "check_move",
     "cp",
     "dedup",
     "doctor",
@@ -144,6 +153,7 @@ __all__ = [
     "list_models",
     "mend",
     "modelfile",
+    "move",
     "repair",
     "restore",
     "rm",
@@ -167,12 +177,15 @@ def __getattr__(name: str) -> object:
         "ostore.api.sharing",
         "ostore.api.usage",
         "ostore.api.checkup",
+        "ostore.api.moving",
+        "ostore.api.resettling",
         "ostore.api.removal",
         "ostore.reports",
         "ostore.formats.errors",
         "ostore.operations.listing",
         "ostore.operations.repair",
         "ostore.operations.usage",
+        "ostore.operations.moving",
         "ostore.operations.verify",
     ):
         if name in __all__ and hasattr(home := importlib.import_module(module), name):

@@ -72,9 +72,14 @@ def login_homes() -> Iterator[tuple[Path, str]]:
 def choose_store(models: Path | None) -> StoreChoice:
     """The store that a command uses. Raises NotFoundError, UsageError for a path that Ollama could not use."""
     choice = find_store(surroundings(), models)
-    if not _GLOB_CHARACTERS.isdisjoint(str(choice.path)):
-        raise UsageError(f"{choice.path}: Ollama cannot use a store whose path has one of * ? [")
+    refuse_globs(choice.path)
     return choice
+
+
+def refuse_globs(path: Path) -> None:
+    """Raises UsageError for the path of a store that Ollama could not use."""
+    if not _GLOB_CHARACTERS.isdisjoint(str(path)):
+        raise UsageError(f"{path}: Ollama cannot use a store whose path has one of * ? [")
 
 
 def sees_ollama() -> bool:

@@ -40,6 +40,8 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,
     "doctor": ostore.DoctorReport,
+    "move": ostore.MoveReport,
+    "move-check": ostore.MoveCheckReport,
     "gc": ostore.GcReport,
     "restore": ostore.RestoreReport,
     "rm": ostore.RmReport,
@@ -174,6 +176,21 @@ def test_import_of_two_sources_is_one_document(store: Store, bundle: Path, tmp_p
     document = report("import", "import", bundle, store.root, models=tmp_path / "other")
     assert [entry["source"] for entry in document["imports"]] == [str(bundle), str(store.root)]
     assert [entry["blobs_written"] > 0 for entry in document["imports"]] == [True, False]
+
+
+@pytest.mark.parametrize(("options", "removed"), [((), True), (("--dry-run",), False)])
+def test_move(store: Store, tmp_path: Path, options: tuple[str, ...], removed: bool) -> None:
+    (store.root / "blobs/notes.txt").write_bytes(b"stray")
+    document = report("move", "move", tmp_path / "to", "--yes", *options, models=store.root)
+    assert (document["removed"], document["dry_run"]) == (removed, not removed)
+    assert [model["removed"] for model in document["models"]] == [removed, removed]
+    assert [entry["path"] for entry in document["left"]] == ["blobs/notes.txt"]
+
+
+def test_move_check(store: Store, tmp_path: Path) -> None:
+    done = run("move", "--check", tmp_path, "--json", environment={"OLLAMA_MODELS": str(store.root)})
+    document = checked("move-check", done.stdout)
+    assert (done.returncode, document["agrees"], document["settings"][0]["who"]) == (3, False, "environment")
 
 
 def test_inspect(bundle: Path, tmp_path: Path) -> None:

@@ -90,3 +90,13 @@ def test_doctor_knows_what_the_disk_cannot_do_and_asks_for_none_of_it(kinds: Sto
     found = {finding.code for finding in ostore.doctor(models=exfat / "models").findings}
     assert "disk-limited" in found
     assert found <= {"disk-limited", "low-space", "other-store"}
+
+
+def test_a_store_moves_to_exfat_and_back(kinds: Store, exfat: Path, tmp_path: Path) -> None:
+    before = tree(kinds.root)
+    shutil.copytree(kinds.root, tmp_path / "models")
+    ostore.move(exfat / "models", models=tmp_path / "models")
+    assert (tree(tmp_path / "models"), tree(exfat / "models")) == ({}, before)
+    ostore.move(tmp_path / "models", ["tiny*"], models=exfat / "models")
+    ostore.move(tmp_path / "models", models=exfat / "models")
+    assert (tree(tmp_path / "models"), tree(exfat / "models")) == (before, {})

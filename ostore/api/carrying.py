@@ -58,7 +58,7 @@ def export(
         try:
             copy(store, sink, selection, phase="exporting", progress=progress)
         except BlobError as error:
-            raise _with_users(error, store) from None
+            raise with_users(error, store) from None
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -193,7 +193,7 @@ def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: in
     )
 
 
-def _with_users(error: BlobError, store: LocalStore) -> BlobError:
+def with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Add to the message every model in the store that a damaged blob concerns."""
     users = ", ".join(str(name) for name in store.users_of(Digest.parse(error.digest)))
     error.args = (f"{error}; used by {users}" if users else str(error),)

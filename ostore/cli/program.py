@@ -22,6 +22,7 @@ COMMANDS = {
     "export": ("carrying", "Write models to a bundle, every blob once."),
     "import": ("carrying", "Put the models of bundles into the store."),
     "inspect": ("looking", "Say what a bundle holds, from its index alone."),
+    "move": ("moving", "Move the whole store to another folder or disk, or some of its models."),
     "gc": ("removal", "Remove the blobs that no model needs."),
     "rm": ("removal", "Remove models, and the blobs that only they need."),
     "cp": ("removal", "Give a model a second name."),

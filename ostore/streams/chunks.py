@@ -40,6 +40,12 @@ def read_full(fd: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
+def forget_cached(fd: int) -> None:
+    """Let the next read of an open file come from its disk, as far as the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 if hasattr(os, "pread"):
     read_at = os.pread
 else:

@@ -73,6 +73,10 @@ class Ownership:
     def of(cls, status: os.stat_result) -> Ownership:
         return cls(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
+    def has(self, status: os.stat_result) -> bool:
+        """Whether an entry belongs to the same user and group; everything does where nothing is owned that way."""
+        return (status.st_uid, status.st_gid) == (self.uid, self.gid)
+
     def give_directory(self, fd: int) -> None:
         self._give(fd, self.directory_mode)
 
@@ -338,9 +342,20 @@ class GrowingFile:
             self._waiting_bytes = 0
 
 
-def write_file(directory: Directory, name: str, chunks: Iterable[Chunk], ownership: Ownership) -> None:
-    """A new file with these bytes, that owner and mode 0644, on the disk when this returns."""
-    finish_file(write_unfinished(directory, name, chunks), directory.path / name, ownership)
+def write_file(
+    directory: Directory,
+    name: str,
+    chunks: Iterable[Chunk],
+    ownership: Ownership,
+    *,
+    modified_ns: int | None = None,
+) -> None:
+    """
+    A new file with these bytes, that owner and mode 0644, on the disk when this returns.
+
+    `modified_ns` is its time in nanoseconds since 1970; now, unless it is given.
+    """
+    finish_file(write_unfinished(directory, name, chunks), directory.path / name, ownership, modified_ns=modified_ns)
 
 
 def write_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk]) -> int:
@@ -358,11 +373,13 @@ def write_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk]) -
     return fd
 
 
-def finish_file(fd: int, path: Path, ownership: Ownership) -> None:
+def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int | None = None) -> None:
     """Give the file its owner and mode 0644, put it on the disk and close it; `path` is for messages."""
     try:
         with naming(path):
             ownership.give_file(fd)
+            if modified_ns is not None:
+                _date(fd, path, modified_ns)
             sync_file(fd)
     finally:
         os.close(fd)
@@ -388,6 +405,11 @@ def share_extents(source: int, target: int, offset: int, length: int) -> int | N
     if status < 0:
         raise OSError(-status, os.strerror(-status))
     return None if status == _BYTES_DIFFER else int(shared)
+
+
+def _date(fd: int, path: Path, modified_ns: int) -> None:
+    with _unless_unsupported():
+        os.utime(fd if os.utime in os.supports_fd else path, ns=(modified_ns, modified_ns))
 
 
 @contextlib.contextmanager

@@ -122,6 +122,30 @@ def other_stores(surroundings: Surroundings, chosen: StoreChoice) -> tuple[Found
     return tuple(found.values())
 
 
+def settings_of(surroundings: Surroundings) -> tuple[StoreChoice, ...]:
+    """What each who has a say names as the store, first of them who wins here; the home folder only if nobody else."""
+    said: dict[Reason, StoreChoice] = {}
+    for rule in _RULES:
+        choice = rule(surroundings)
+        if choice and not (choice.reason == "default" and said):
+            said.setdefault(choice.reason, choice)
+    return tuple(said.values())
+
+
+def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """Where an Ollama with that environment keeps its models; None without a home folder."""
+    said = _as_ollama_reads(environ.get(MODELS_VARIABLE, ""))
+    home = environ.get("HOME")
+    if said:
+        return _absolute(said, cwd)
+    return _absolute(f"{home}/.ollama/models", cwd) if home else None
+
+
+def has_service(surroundings: Surroundings) -> bool:
+    """Whether systemd has an Ollama service here."""
+    return bool(_service(surroundings))
+
+
 def _candidates(surroundings: Surroundings) -> Iterator[FoundStore]:
     choices = (rule(surroundings) for rule in _RULES)
     yield from (FoundStore(choice.path, choice.detail) for choice in choices if choice)

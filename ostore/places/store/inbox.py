@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, IntegrityError, NotFoundError
+from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
@@ -24,7 +24,7 @@ from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
 from ostore.places.store.publication import Publication, StagedManifest
 from ostore.places.store.store import is_regular
 from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
-from ostore.streams.chunks import Chunk
+from ostore.streams.chunks import Chunk, forget_cached
 from ostore.streams.durable import Directory, finish_file, remove_tree, write_file, write_unfinished
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file, verified
@@ -49,8 +49,9 @@ class Outcome(StrEnum):
 class Received:
     """
     What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
-    there already (`present`); `healed` ones are those that stood in the store damaged. `set_aside` are the names in
-    quarantine of what was replaced and kept.
+    there already (`present`); `healed` ones are those that stood in the store damaged. `linked` ones are files of
+    another store on this disk, which have one more name now. `set_aside` are the names in quarantine of what was
+    replaced and kept.
     """
 
     outcomes: tuple[tuple[ModelName, Outcome], ...]
@@ -58,6 +59,7 @@ class Received:
     resumed: tuple[Descriptor, ...]
     present: tuple[Descriptor, ...]
     healed: tuple[Descriptor, ...]
+    linked: tuple[Descriptor, ...]
     set_aside: tuple[str, ...]
 
 
@@ -96,6 +98,8 @@ class StoreInbox:
         self._resumed: dict[Digest, Descriptor] = {}
         self._written: dict[Digest, Descriptor] = {}
         self._healed: dict[Digest, Descriptor] = {}
+        self._linked: dict[Digest, Descriptor] = {}
+        self._modified: Mapping[ModelName, int] = {}
         self._set_aside: tuple[str, ...] = ()
 
     @property
@@ -116,10 +120,12 @@ class StoreInbox:
 
     def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
         """What was taken in, once it is published."""
-        written, resumed, present, healed = (
-            tuple(found.values()) for found in (self._written, self._resumed, self._present, self._healed)
-        )
-        return Received(tuple(outcomes.items()), written, resumed, present, healed, self._set_aside)
+        blobs = (self._written, self._resumed, self._present, self._healed, self._linked)
+        return Received(tuple(outcomes.items()), *(tuple(found.values()) for found in blobs), self._set_aside)
+
+    def date_manifests(self, modified: Mapping[ModelName, int]) -> None:
+        """Let these manifests have these times (nanoseconds since 1970) instead of now."""
+        self._modified = modified
 
     def find_present(self, *, trust: bool, jobs: int, progress: Progress) -> None:
         """
@@ -156,6 +162,21 @@ class StoreInbox:
                     elif blob or is_published(abandoned, name):
                         abandoned.unlink(name)
 
+    def link(self, neighbour: Directory, *, trust: bool, jobs: int, progress: Progress) -> None:
+        """
+        Stage the missing blobs that a folder on this disk has, by giving its files one more name each.
+
+        What cannot be had that way stays missing: another disk, another owner, other bytes.
+        """
+        if neighbour.status().st_dev != self._transaction.status().st_dev:
+            return
+        wanted = self.missing
+        if wanted and not trust:
+            progress.phase("verifying sha256 digest", sum(blob.size for blob in wanted))
+        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+            linked = pool.map(lambda blob: self._linked_if_sound(neighbour, blob, told, trust=trust), wanted)
+            self._linked |= {blob.digest: blob for blob, is_ours in zip(wanted, linked, strict=True) if is_ours}
+
     def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
         """Stage one blob. Raises BlobError if the bytes are not the blob, OSError; another copy may be tried then."""
         part = descriptor.digest.filename + PART
@@ -174,9 +195,18 @@ class StoreInbox:
         while self._unfinished:
             self._finish_oldest()
 
+    def read_back(self, *, jobs: int, progress: Progress) -> None:
+        """Hash from the disk what was written; raises BlobError if the disk does not give back what it was given."""
+        written = tuple(self._written.values())
+        if written:
+            progress.phase("reading back", sum(blob.size for blob in written))
+        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+            for _ in pool.map(lambda blob: self._read_back(blob, told), written):
+                pass
+
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """
-        Stage one manifest.
+        Stage one manifest, with the time that `date_manifests` gave it.
 
         Raises IntegrityError unless it is what the selection promised and every blob that it names is verified, with
         the size it names; AmbiguousManifestError or FormatError for one that must not enter a store.
@@ -190,7 +220,7 @@ class StoreInbox:
             if not self._holds(blob):
                 raise IntegrityError(f"manifest of {name}: {blob.digest}, {blob.size} bytes: not among the blobs")
         filename = f"{len(self._staged):06}.json"
-        write_file(self._staging, filename, (raw,), self._place.ownership)
+        write_file(self._staging, filename, (raw,), self._place.ownership, modified_ns=self._modified.get(name))
         self._staged[name] = filename
 
     def forgo(self) -> None:
@@ -222,7 +252,7 @@ class StoreInbox:
             self._root, self._place, self._transaction, self._staging, keeps_replaced=self._is_mending
         )
         publication.publish(
-            staged=(*self._written, *self._resumed),
+            staged=(*self._written, *self._resumed, *self._linked),
             relied_upon=tuple(self._present),
             manifests=[
                 StagedManifest(
@@ -250,7 +280,7 @@ class StoreInbox:
         self._written[blob.digest] = blob
 
     def _holds(self, blob: Descriptor) -> bool:
-        for held in (self._present, self._resumed, self._written):
+        for held in (self._present, self._resumed, self._written, self._linked):
             if blob.digest in held:
                 return held[blob.digest].size == blob.size
         return blob.digest in self._unfinished and self._unfinished[blob.digest][0].size == blob.size
@@ -290,6 +320,33 @@ class StoreInbox:
                 raise
             self._transaction.unlink(pin)
             return False
+        return True
+
+    def _read_back(self, blob: Descriptor, progress: Progress) -> None:
+        fd = self._transaction.open_file(blob.digest.filename)
+        try:
+            forget_cached(fd)
+            with watching(blob.digest.short, blob.size, progress) as advance:
+                hash_file(fd, blob, advance)
+        except BlobError as error:
+            raise type(error)(f"{error}, read back from {self._root.path}", digest=error.digest) from None
+        finally:
+            os.close(fd)
+
+    def _linked_if_sound(self, neighbour: Directory, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
+        filename, part = blob.digest.filename, blob.digest.filename + PART
+        status = neighbour.lstat(filename)
+        if status is None or not is_regular(status) or status.st_size != blob.size:
+            return False
+        # To give it away would be to take it from whoever has it.
+        if not self._place.ownership.has(status) or not _linked(neighbour, filename, self._transaction, part):
+            return False
+        if not trust and not _is_sound(self._transaction, part, blob, progress):
+            self._transaction.unlink(part)
+            return False
+        # Ollama syncs nothing that it writes.
+        self._transaction.sync_entry(part)
+        self._transaction.rename(part, self._transaction, filename)
         return True
 
     def _open_staging(self) -> Directory:
@@ -335,6 +392,18 @@ def _opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack
         if root.lstat(name) is not None:
             raise DamagedStoreError(f"{root.path / name}: a link that leads nowhere; is a disk not mounted?") from None
         return None
+
+
+def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
+    try:
+        return source.link(name, target, target_name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        # One disk, and yet not: two mounts of it, or parts of it that the file system keeps apart.
+        if error.errno != errno.EXDEV:
+            raise
+        return False
 
 
 def _is_sound(directory: Directory, filename: str, blob: Descriptor, progress: Progress) -> bool:

@@ -15,6 +15,8 @@ from ostore.places.store.discovery import UNIT, HomeOf, status_of
 MAX_CONFIG_BYTES = 1024 * 1024
 # systemd.unit(5), table 1: an earlier folder hides a later one.
 _UNIT_FOLDERS = tuple(f"{folder}/systemd/system" for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
+# A drop-in that no package brings along, so it is ours to suggest.
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/models.conf"
 
 # systemd.unit(5), "Specifiers", as the system manager resolves them. Others stay as written, so that they show.
 _SPECIFIERS = {
@@ -32,6 +34,7 @@ _ESCAPE = (
     r"""\\(?:[abfnrtv\\"'s]|x(?!00)[0-9a-fA-F]{2}|(?!000)[0-3][0-7]{2}"""
     r"""|u(?!0000)[0-9a-fA-F]{4}|U(?!0{8})00(?:10|0[0-9a-fA-F])[0-9a-fA-F]{4})"""
 )
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "%": "%%"}
 _ESCAPED_LETTERS = dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True))
 # The manual wants quotes around whole items; systemd 252 takes them anywhere in a word, and people rely on it.
 _QUOTED = rf""""((?:[^"\\]|{_ESCAPE})*+)"|'((?:[^'\\]|{_ESCAPE})*+)'"""
@@ -117,6 +120,16 @@ def service_folder(directives: Sequence[Directive], root: Path, home_of: HomeOf)
     if said[-1:] == ["~"] and (home := service_home(directives, root, home_of)):
         return Path(home.text)
     return Path("/", *said[-1:])
+
+
+def environment_line(name: str, text: str) -> str:
+    """Return the line of a unit that gives the service this variable, as systemd will read it."""
+    escaped = "".join(_ESCAPES.get(character) or _as_escape(character) for character in text)
+    return f'Environment="{name}={escaped}"'
+
+
+def _as_escape(character: str) -> str:
+    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _since_reset(directives: Sequence[Directive], key: str) -> list[Directive]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.digest import Digest
@@ -26,13 +27,26 @@ from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.scan import read_small_file
 from ostore.places.store.store import LocalStore
 from ostore.places.store.workspace import Workspace
-from ostore.streams.durable import Directory, Ownership
+from ostore.streams.durable import Directory, Ownership, current_user
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_short_space, refuse_unholdable
 
 # A folder, or a file where a folder has to be; EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
+# mke2fs makes the one in every file system.
+_OF_NOBODY = frozenset({"lost+found", "blobs", workspace.NAME})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """
+    The store whose place this one takes: what is created looks as there, its files are linked where that can be, and
+    its manifests keep their times (`modified`, nanoseconds since 1970).
+    """
+
+    root: Path
+    modified: Mapping[ModelName, int]
 
 
 class StoreSink:
@@ -52,8 +66,10 @@ class StoreSink:
         make_parents: bool,
         jobs: int,
         progress: Progress = SILENT,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._store = store
+        self._predecessor = predecessor
         self._replace = replace
         self._trust_existing = trust_existing
         self._make_parents = make_parents
@@ -94,10 +110,14 @@ class StoreSink:
             try:
                 inbox.find_present(trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
                 inbox.adopt(self._progress)
+                self._succeed(inbox)
                 refuse_unholdable(transaction, outcomes)
                 refuse_short_space(transaction, [blob.size for blob in inbox.missing])
                 yield inbox
                 inbox.finish_blobs()
+                if self._predecessor:
+                    # What is written here is about to be the only one.
+                    inbox.read_back(jobs=self._jobs, progress=self._progress)
                 self._progress.phase("publishing", 0)
                 with place.locked():
                     outcomes = self.compare(inbox.selection)
@@ -141,6 +161,7 @@ class StoreSink:
         root = self._store.root
         created = self._create_root(root) if not self._store.exists else []
         try:
+            created += self._furnish(root)
             with Directory.open(root) as directory:
                 yield directory
         except BaseException:
@@ -149,6 +170,33 @@ class StoreSink:
                     with contextlib.suppress(OSError), Directory.open(path.parent) as parent:
                         parent.rmdir(path.name)
             raise
+
+    def _succeed(self, inbox: StoreInbox) -> None:
+        """Take from the predecessor what need not be copied."""
+        if self._predecessor is None:
+            return
+        inbox.date_manifests(self._predecessor.modified)
+        with contextlib.suppress(FileNotFoundError), Directory.open(self._predecessor.root / "blobs") as neighbour:
+            inbox.link(neighbour, trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
+
+    def _furnish(self, root: Path) -> list[Path]:
+        """Give a folder that is no store yet the owners and modes of the predecessor; the folders that were made."""
+        if self._predecessor is None:
+            return []
+        former = self._predecessor.root
+        with Directory.open(former) as above, Directory.open(root) as here:
+            # One that a killed command has made, but not given away, is empty.
+            is_new = here.lstat("blobs") is None
+            if here.lstat(LEGACY_TREE) or not (is_new or _is_empty_folder(here, "blobs")):
+                return []
+            blobs = former / "blobs"
+            with Directory.open(blobs if blobs.exists() else former) as model:
+                ownership = model.ownership
+            # Nobody else's files are in it: whoever runs as root means the service that the old store belongs to.
+            if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _OF_NOBODY:
+                above.ownership.give_directory(here.fd)
+            here.make_child("blobs", ownership).close()
+        return [root / "blobs"] if is_new else []
 
     def _create_root(self, root: Path) -> list[Path]:
         if root.exists() or root.is_symlink():
@@ -163,6 +211,14 @@ class StoreSink:
                 owner = parent.ownership
                 parent.make_child(path.name, Ownership(owner.uid, owner.gid, 0o755)).close()
         return absent
+
+
+def _is_empty_folder(parent: Directory, name: str) -> bool:
+    try:
+        with parent.child(name) as folder:
+            return not folder.names()
+    except NotADirectoryError:
+        return False
 
 
 def _leaves_nothing(error: BaseException) -> bool:

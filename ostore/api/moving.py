@@ -1,0 +1,294 @@
+"""Moving a store, or some models of it: everything is in the other store, proved, before anything is removed here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ostore.api.cargo import Cargo, load_cargo
+from ostore.api.carrying import with_users
+from ostore.api.opening import chosen_store
+from ostore.api.resettling import absolute, is_same, servers_of, settings_for, warnings_of
+from ostore.formats.digest import Digest
+from ostore.formats.errors import BlobError, NotFoundError, UsageError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
+from ostore.formats.name import ModelName
+from ostore.operations.moving import (
+    LeftEntry,
+    MovedModel,
+    MoveReport,
+    needed_without,
+    perhaps_in_use,
+    refuse_doubts,
+    removable,
+    what_stays,
+)
+from ostore.operations.transfer import copy
+from ostore.places.store.census import Census, take_census
+from ostore.places.store.emptying import remove_empty_folders
+from ostore.places.store.inbox import Outcome, Received
+from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry, find_manifests
+from ostore.places.store.references import find_references
+from ostore.places.store.scan import read_small_file
+from ostore.places.store.sink import Predecessor, StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.places.store.sweep import Sweep, stand
+from ostore.places.store.trash import BatchRecord
+from ostore.places.store.workspace import Workspace
+from ostore.settings import refuse_globs, threads
+from ostore.streams.durable import Directory
+from ostore.streams.progress import SILENT, Progress
+
+
+def move(
+    destination: str | Path,
+    names: Sequence[str] = (),
+    *,
+    approve: Callable[[MoveReport], bool] | None = None,
+    trust_existing: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> MoveReport:
+    """
+    Move the whole store, or the models that `names` and globs stand for, to the store at `destination`.
+
+    First everything is taken in there, as by an import, linked where the disk is the same, and read back; only then it
+    is removed here. `approve` is asked in between, None says yes; after a no everything is in both. Interrupted at any
+    moment, every model is whole in one of the two, and the same call goes on. What is at `destination` is not harmed:
+    another model of a name is a UsageError. What cannot go along stays, and the report says so.
+
+    Raises NotFoundError, UsageError, IntegrityError (a damaged blob), BusyError, NoSpaceError, UnsafeError,
+    DamagedStoreError (something nobody can read; nothing is moved then), FormatError, OSError.
+    """
+    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
+    refuse_globs(target.root)
+    _refuse_one_store(source.root, target.root)
+    if not target.root.parent.exists():
+        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+    if dry_run:
+        cargo = load_cargo(source, target, names, progress, hashed=False)
+        return _plan(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
+    # First whether anything could be removed here: nobody should copy for hours to learn that.
+    with _sweeping(source) as sweep:
+        sweep.mend()
+    cargo = load_cargo(source, target, names, progress, hashed=True)
+    report = _bring(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
+    if not target.exists:
+        # There was nothing to move.
+        return report
+    if cargo.selection.blobs + cargo.selection.models and approve is not None and not approve(report):
+        return report
+    return _clear(cargo, report, progress)
+
+
+def _refuse_one_store(source: Path, target: Path) -> None:
+    parts = ("", "blobs", LEGACY_TREE)
+    if any(is_same(source / part, target / other) for part in parts for other in parts):
+        raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
+    ours, theirs = (
+        [path.resolve() for path in (root, root / "blobs", root / LEGACY_TREE)] for root in (source, target)
+    )
+    if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
+        raise UsageError(f"{source} and {target}: one is inside the other")
+
+
+def _sink(
+    cargo: Cargo,
+    *,
+    trust_existing: bool = False,
+    jobs: int | None,
+    progress: Progress = SILENT,
+) -> StoreSink:
+    return StoreSink(
+        cargo.target,
+        replace=False,
+        trust_existing=trust_existing,
+        make_parents=False,
+        jobs=threads(jobs),
+        progress=progress,
+        predecessor=Predecessor(cargo.source.root, cargo.modified),
+    )
+
+
+def _bring(
+    cargo: Cargo,
+    *,
+    trust_existing: bool,
+    jobs: int | None,
+    progress: Progress,
+) -> MoveReport:
+    """Take everything into the other store; nothing is removed."""
+    sink = _sink(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
+    received = Received((), (), (), (), (), ())
+    if cargo.selection.models or cargo.selection.blobs:
+        try:
+            copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
+        except BlobError as error:
+            raise with_users(error, cargo.source) from None
+        except UsageError as error:
+            if error.hint and "--replace" in error.hint:
+                error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
+            raise
+        received = sink.received or received
+    return replace(
+        _report(cargo, dict(received.outcomes)),
+        blobs_written=len(received.written),
+        size_written=_sum(received.written),
+        blobs_linked=len(received.linked),
+        size_linked=_sum(received.linked),
+        blobs_resumed=len(received.resumed),
+        blobs_present=len(received.present),
+    )
+
+
+def _plan(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
+    """What a move would do, going by the sizes of what is there: nothing is hashed, nothing is written."""
+    missing = [blob for blob in cargo.selection.blobs if cargo.target.size_of(blob.digest) != blob.size]
+    linked = missing if _disk_of(cargo.source.root / "blobs") == _disk_of(cargo.target.root / "blobs") else []
+    written = missing if not linked else []
+    return replace(
+        _report(cargo, outcomes),
+        dry_run=True,
+        blobs_written=len(written),
+        size_written=_sum(written),
+        blobs_linked=len(linked),
+        size_linked=_sum(linked),
+        blobs_present=len(cargo.selection.blobs) - len(missing),
+    )
+
+
+def _disk_of(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev
+
+
+def _report(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
+    return MoveReport(
+        source=str(cargo.source.root),
+        destination=str(cargo.target.root),
+        dry_run=False,
+        removed=False,
+        models=tuple(MovedModel(str(name), outcome.value, removed=False) for name, outcome in outcomes.items()),
+        blobs_written=0,
+        size_written=0,
+        blobs_linked=0,
+        size_linked=0,
+        blobs_resumed=0,
+        blobs_present=0,
+        blobs_removed=0,
+        size_removed=0,
+        left=_left(cargo, is_done=False),
+        settings=settings_for(cargo.target.root) if cargo.is_whole else (),
+        warnings=tuple(warnings_of(cargo.source.root, cargo.target.root)) if cargo.is_whole else (),
+    )
+
+
+def _left(cargo: Cargo, *, is_done: bool) -> tuple[LeftEntry, ...]:
+    """What stays in the old store when all is done, or stays now that it is."""
+    if not cargo.is_whole:
+        return ()
+    root = cargo.source.root
+    census, (_, strays) = take_census(root) if is_done else cargo.census, find_manifests(root)
+    spared = _spared(cargo, census)
+    gone = [] if is_done else removable(census, proved=cargo.selection.sizes, needed=(), spared=spared)
+    return what_stays(
+        census,
+        strays,
+        gone={blob.filename for blob in gone},
+        needed=find_references(root).users if is_done else (),
+        damaged=cargo.damaged,
+        spared=spared,
+    )
+
+
+def _spared(cargo: Cargo, census: Census) -> frozenset[Digest]:
+    moved = {digest for model in cargo.selection.models for digest in model.blobs}
+    return perhaps_in_use(
+        census,
+        used_there=moved | find_references(cargo.target.root).users.keys(),
+        is_ollama_running=bool(servers_of(cargo.source.root)),
+        now=time.time(),
+    )
+
+
+def _clear(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveReport:
+    """Remove here what is there: manifests first, then the blobs that nothing here refers to any more."""
+    progress.phase("removing", 0)
+    root = cargo.source.root
+    with _sweeping(cargo.source, cargo.target) as sweep:
+        sweep.finish_interrupted()
+        census, references = take_census(root), find_references(root)
+        refuse_doubts(references)
+        held = {digest for digest, size in cargo.selection.sizes.items() if _holds(cargo, digest, size)}
+        whole = {model.name for model in cargo.selection.models if held.issuperset(model.blobs)}
+        leaving = [entry for entry in find_manifests(root)[0] if entry.name in whole and _may_go(cargo, entry)]
+        names = {entry.name for entry in leaving if entry.name}
+        blobs = removable(census, proved=held, needed=needed_without(references, names), spared=_spared(cargo, census))
+        swept = sweep.remove(
+            BatchRecord(tuple(sorted(name.full for name in names)), tuple(blob.digest for blob in blobs)),
+            now=time.time(),
+            manifests=[stand(entry) for entry in leaving],
+            blobs=blobs,
+        )
+        if cargo.is_whole:
+            remove_empty_folders(root)
+    gone = {str(name) for name in names}
+    removed = [blob for blob in blobs if blob.filename in swept.removed]
+    return replace(
+        report,
+        removed=True,
+        models=tuple(replace(model, removed=model.name in gone) for model in report.models),
+        blobs_removed=len(removed),
+        size_removed=sum(blob.facts.size for blob in removed),
+        left=_left(cargo, is_done=True),
+        settings=settings_for(cargo.target.root) if cargo.is_whole else (),
+    )
+
+
+def _holds(cargo: Cargo, digest: Digest, size: int) -> bool:
+    """Whether the other store has a blob that this one may lose: a file of its own, or at least a name of its own."""
+    if cargo.target.size_of(digest) != size:
+        return False
+    ours, theirs = (root / "blobs" / digest.filename for root in (cargo.source.root, cargo.target.root))
+    return not is_same(ours, theirs) or theirs.lstat().st_nlink > 1
+
+
+def _may_go(cargo: Cargo, entry: ManifestEntry) -> bool:
+    """Whether a manifest here is still the one that was read, and the other store has a file of its own like it."""
+    if entry.name is None or entry.tree != LEGACY_TREE:
+        return False
+    theirs = cargo.target.root.joinpath(LEGACY_TREE, *entry.name.parts)
+    with contextlib.suppress(OSError):
+        here, _ = read_small_file(entry.path, MAX_MANIFEST_BYTES)
+        there, status = read_small_file(theirs, MAX_MANIFEST_BYTES)
+        is_apart = not is_same(Path(entry.path), theirs) or status.st_nlink > 1
+        return is_apart and here == there == cargo.manifests[entry.name]
+    return False
+
+
+@contextlib.contextmanager
+def _sweeping(source: LocalStore, *others: LocalStore) -> Iterator[Sweep]:
+    """The lock of the store that models leave, known to keep others out, and those of others."""
+    with contextlib.ExitStack() as held:
+        swept = None
+        # In one order whoever asks: two moves in opposite directions must not wait for each other.
+        for root in sorted({source.root, *(other.root for other in others)}):
+            directory = held.enter_context(Directory.open(root))
+            place = held.enter_context(contextlib.closing(Workspace.open(directory)))
+            held.enter_context(place.locked())
+            if root == source.root:
+                place.refuse_without_locks()
+                swept = directory, place
+        if swept is None:
+            raise RuntimeError("a store is among those that are locked")
+        yield held.enter_context(Sweep.opened(*swept))
+
+
+def _sum(blobs: Iterable[Descriptor]) -> int:
+    return sum(blob.size for blob in blobs)

@@ -1,0 +1,82 @@
+"""Whether Ollama finds a store where it is now: who has a say in that, who is running, and what is in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from ostore.formats.errors import UsageError
+from ostore.operations.moving import MoveCheckReport, StoreSetting
+from ostore.places.store.discovery import settings_of
+from ostore.places.store.servers import RunningServer, running_servers
+from ostore.settings import surroundings
+
+
+def check_move(destination: str | Path) -> MoveCheckReport:
+    """Whether the service, the environment, the app and the servers that run use the store at `destination`."""
+    target = absolute(destination)
+    settings = settings_for(target)
+    return MoveCheckReport(str(target), all(setting.agrees for setting in settings), settings)
+
+
+def absolute(destination: str | Path) -> Path:
+    if not str(destination):
+        raise UsageError("DEST: expected a folder, got nothing", hint="ostore move /data/models")
+    return Path(os.path.normpath(Path.cwd() / destination))
+
+
+def is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def servers_of(root: Path) -> tuple[RunningServer, ...]:
+    """Those that use this store, or one that we may not know."""
+    return tuple(
+        server
+        for server in running_servers()
+        if server.store is None or server.store == root or is_same(server.store, root)
+    )
+
+
+def settings_for(target: Path) -> tuple[StoreSetting, ...]:
+    said: list[tuple[str, Path | None, str]] = [
+        (choice.reason, choice.path, choice.detail) for choice in settings_of(surroundings())
+    ]
+    said += (("process", server.store, f"{server.pid}") for server in running_servers())
+    return tuple(
+        StoreSetting(who, str(store), detail, agrees=store == target or is_same(store, target))
+        for who, store, detail in said
+        if store
+    )
+
+
+def warnings_of(source: Path, target: Path) -> Iterator[str]:
+    for server in servers_of(source):
+        yield (
+            f"an ollama is running (process {server.pid}): what it writes now, it writes to the old store; "
+            "stop it first, and start it with the new one"
+        )
+    if problem := _closed_to_owner(source, target):
+        yield problem
+
+
+def _closed_to_owner(source: Path, target: Path) -> str | None:
+    """A folder above the new store that whoever owns the store may not pass: the reason why a server finds nothing."""
+    with contextlib.suppress(OSError):
+        owner = (source / "blobs").stat()
+        for folder in target.parents if hasattr(os, "geteuid") and owner.st_uid else ():
+            status = folder.stat()
+            bit = stat.S_IXOTH
+            if status.st_uid == owner.st_uid:
+                bit = stat.S_IXUSR
+            elif status.st_gid == owner.st_gid:
+                bit = stat.S_IXGRP
+            if not status.st_mode & bit:
+                return f"{folder}: the owner of the store (user {owner.st_uid}) may not pass through this folder"
+    return None

@@ -1,0 +1,154 @@
+"""The command that moves a store, or some of its models, to another folder or disk."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    Color,
+    ColorMode,
+    DryRun,
+    Jobs,
+    Models,
+    ProgressMode,
+    Quiet,
+    ShowProgress,
+    Yes,
+    examples,
+    group,
+)
+from ostore.cli.text import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ostore.operations.moving import MoveReport
+
+app = group()
+
+
+@app.command(
+    epilog=examples(
+        "ostore move /data/models",
+        "sudo ostore move /data/models --yes",
+        "ostore move --offload 'llama3*' mistral:7b /media/usb/models",
+        "ostore move --models /media/usb/models --offload mistral:7b ~/.ollama/models",
+        "ostore move --check /data/models",
+    )
+)
+def move(
+    arguments: Annotated[list[str], typer.Argument(metavar="[MODEL...] DEST", show_default=False)],
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Move only these models: --offload MODEL... DEST.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Move nothing: say whether Ollama uses the store at DEST.")
+    ] = False,
+    trust_existing: Annotated[
+        bool, typer.Option("--trust-existing", help="Do not hash blobs that are linked, or at DEST already.")
+    ] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ShowProgress = ProgressMode.AUTO,
+    color: Color = ColorMode.AUTO,
+) -> None:
+    """
+    Move the whole store to another folder or disk, or some of its models.
+
+    With --offload it is the models named. All is copied (on one disk: linked), verified and on the disk at DEST; then
+    you are asked, and only then it is removed from the old store. Interrupted, the same command goes on.
+    """
+    from ostore.api.moving import move as move_models
+    from ostore.cli import render_moving as render
+    from ostore.cli.exit_codes import CODES
+    from ostore.cli.progress import shown
+    from ostore.settings import keep_freed_memory
+
+    names, destination = _names_and_destination(arguments, offload=offload)
+    if check:
+        _check(destination, as_json=as_json, quiet=quiet)
+        return
+    if not (yes or dry_run):
+        _refuse_without_terminal()
+    keep_freed_memory()
+    started = time.monotonic()
+    with contextlib.ExitStack() as showing:
+        told = showing.enter_context(shown(progress.value, quiet=quiet or as_json, color=color.value))
+        report = move_models(
+            destination,
+            names,
+            approve=_asking(showing, yes=yes),
+            trust_existing=trust_existing,
+            dry_run=dry_run,
+            jobs=jobs,
+            progress=told,
+            models=models,
+        )
+    if dry_run:
+        render.say_warnings(report)
+    if as_json:
+        say(render.move_document(report))
+    elif not quiet:
+        say(render.move_text(report, time.monotonic() - started))
+    if report.removed and not all(model.removed for model in report.models):
+        raise typer.Exit(CODES["busy"])
+
+
+def _names_and_destination(arguments: list[str], *, offload: bool) -> tuple[list[str], str]:
+    from ostore.formats.errors import UsageError
+
+    *names, destination = arguments
+    if offload and not names:
+        raise UsageError("expected --offload MODEL... DEST, got one word", hint="ostore move --offload llama3 DIR")
+    if names and not offload:
+        raise UsageError(f"expected one DEST, got {len(arguments)} words", hint="--offload moves single models")
+    return names, destination
+
+
+def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
+    from ostore.api import resettling as api
+    from ostore.cli import render_moving as render
+    from ostore.cli.exit_codes import CODES
+
+    report = api.check_move(Path(destination))
+    if as_json:
+        say(render.check_document(report))
+    elif not quiet:
+        say(render.check_text(report))
+    if not report.agrees:
+        raise typer.Exit(CODES["not-found"])
+
+
+def _refuse_without_terminal() -> None:
+    from ostore.formats.errors import UsageError
+
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            "this asks before it clears the old store, and there is no terminal; --yes answers",
+            hint="ostore export --all DIR/ copies a store and removes nothing",
+        )
+
+
+def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport], bool]:
+    """Warn and ask once everything is there; what shows progress must be off the screen before anybody answers."""
+    from ostore.cli import render_moving as render
+    from ostore.cli.asking import agreed
+
+    def ask(report: MoveReport) -> bool:
+        if not yes:
+            showing.close()
+        render.say_warnings(report)
+        return yes or agreed(render.question_text(report), "Remove them from the old store?")
+
+    return ask

@@ -1,0 +1,156 @@
+"""What is said of a move: what was moved, what stays behind, and what to type so that Ollama finds the new store."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ostore.cli import render
+from ostore.cli.text import human_bytes, human_seconds, one_line, plural
+from ostore.places.store.service_unit import DROP_IN, UNIT, environment_line
+
+if TYPE_CHECKING:
+    from ostore.operations.moving import LeftEntry, MoveCheckReport, MoveReport, StoreSetting
+
+# Rows of a terminal; --json has them all.
+_MAX_LEFT = 12
+_WHO = {
+    "environment": "this environment",
+    "service": "the service",
+    "desktop-app": "the app",
+    "default": "the default place",
+    "process": "an ollama that runs",
+}
+
+
+def move_document(report: MoveReport) -> str:
+    return render.document("move", report)
+
+
+def check_document(report: MoveCheckReport) -> str:
+    return render.document("move-check", report)
+
+
+def say_warnings(report: MoveReport) -> None:
+    render.say_warnings(report.warnings)
+
+
+def move_text(report: MoveReport, seconds: float) -> str:
+    return "\n".join([*_model_lines(report), _summary(report, seconds), *_left_lines(report), *_next_lines(report)])
+
+
+def question_text(report: MoveReport) -> str:
+    """What the person who is asked has to know."""
+    names = [model.name for model in report.models]
+    shown = ", ".join(names[:_MAX_LEFT]) + (f" and {len(names) - _MAX_LEFT} more" if len(names) > _MAX_LEFT else "")
+    return one_line(
+        f"{plural(len(names), 'model')} ({shown}), {_brought(report)}: whole, verified and on the disk in "
+        f"{report.destination}; also still in {report.source}"
+    )
+
+
+def check_text(report: MoveCheckReport) -> str:
+    lines = [
+        one_line(f"  {_WHO[entry.who]} ({entry.detail}): {entry.store}{'' if entry.agrees else ', another store'}")
+        for entry in report.settings
+    ]
+    verdict = "is the store that Ollama uses" if report.agrees else "is not the store that Ollama uses"
+    return "\n".join(
+        [*lines, one_line(f"{report.destination} {verdict}"), *_instructions(report.destination, report.settings)]
+    )
+
+
+def _model_lines(report: MoveReport) -> Iterator[str]:
+    for model in report.models:
+        if report.dry_run:
+            yield f"  {model.name}: {model.outcome}"
+        elif report.removed and not model.removed:
+            yield f"  {model.name}: still in the old store: changed meanwhile; the same command tries again"
+
+
+def _summary(report: MoveReport, seconds: float) -> str:
+    if not report.models and not report.blobs_removed and not report.blobs_present:
+        return one_line(f"nothing to move from {report.source}")
+    what = f"{plural(len(report.models), 'model')}: {_brought(report)}"
+    if report.dry_run:
+        return one_line(f"would move {what} -> {report.destination}")
+    if not report.removed:
+        return one_line(f"copied {what} in {human_seconds(seconds)} -> {report.destination}")
+    removed = (
+        f"removed {plural(report.blobs_removed, 'blob')} ({human_bytes(report.size_removed)}) from {report.source}"
+    )
+    return one_line(f"moved {what} in {human_seconds(seconds)} -> {report.destination}; {removed}")
+
+
+def _brought(report: MoveReport) -> str:
+    counts = [f"{plural(report.blobs_written, 'blob')} written ({human_bytes(report.size_written)})"]
+    if report.blobs_linked:
+        counts = [f"{plural(report.blobs_linked, 'blob')} linked ({human_bytes(report.size_linked)})"]
+        counts += [f"{plural(report.blobs_written, 'blob')} written"] if report.blobs_written else []
+    counts += [f"{report.blobs_resumed:,} resumed"] if report.blobs_resumed else []
+    counts += [f"{report.blobs_present:,} already there"] if report.blobs_present else []
+    return ", ".join(counts)
+
+
+def _left_lines(report: MoveReport) -> Iterator[str]:
+    left: Sequence[LeftEntry] = report.left
+    if not left:
+        return
+    verb = "would stay" if report.dry_run else "stays" if report.removed else "would stay"
+    yield one_line(f"{verb} in {report.source}: {plural(len(left), 'file')}, {human_bytes(sum(e.size for e in left))}")
+    for entry in left[:_MAX_LEFT]:
+        yield one_line(f"  {entry.path}: {human_bytes(entry.size)}, {entry.reason}")
+    if len(left) > _MAX_LEFT:
+        yield f"  and {len(left) - _MAX_LEFT:,} more (--json has them all)"
+
+
+def _next_lines(report: MoveReport) -> Iterator[str]:
+    if report.dry_run:
+        return
+    yield from _instructions(report.destination, report.settings)
+    if not report.removed:
+        yield one_line(f"everything is still in {report.source} as well; the same command removes it there")
+
+
+def _instructions(destination: str, settings: Sequence[StoreSetting]) -> Iterator[str]:
+    """What to type for each that names another store; nothing if all name this one."""
+    others = [setting for setting in settings if not setting.agrees]
+    if not others:
+        return
+    yield "so that Ollama finds it:"
+    for setting in others:
+        yield from (f"  {one_line(line)}" for line in _steps(setting, destination))
+    yield f"  {one_line(shlex.join(['ostore', 'move', '--check', destination]))}"
+
+
+def _steps(setting: StoreSetting, destination: str) -> Iterator[str]:
+    assignment = f"OLLAMA_MODELS={shlex.quote(destination)}"
+    if setting.who == "service":
+        yield from _service_steps(setting, destination)
+    elif setting.who == "environment":
+        yield f"export {assignment}   (here, and wherever it is set at login)"
+    elif setting.who == "desktop-app":
+        yield f"in the settings of the Ollama app, as the model location: {destination}"
+    elif setting.who == "process":
+        yield f"stop the ollama that runs (process {setting.detail}) and start it again"
+    elif sys.platform == "darwin":
+        yield f"launchctl setenv OLLAMA_MODELS {shlex.quote(destination)}   (then start the Ollama app again)"
+    elif sys.platform == "win32":
+        yield f'setx OLLAMA_MODELS "{destination}"   (then start the Ollama app again)'
+    else:
+        yield f"{assignment} ollama serve   (or `export {assignment}` in ~/.profile)"
+
+
+def _service_steps(setting: StoreSetting, destination: str) -> Iterator[str]:
+    line = environment_line("OLLAMA_MODELS", destination)
+    if setting.detail.endswith(f"/{UNIT}"):
+        yield f"write into {DROP_IN}:"
+        yield "    [Service]"
+        yield f"    {line}"
+    elif setting.detail.endswith(".conf"):
+        yield f"in {setting.detail}, below [Service]: {line}"
+    else:
+        yield f"in {setting.detail}: OLLAMA_MODELS={shlex.quote(destination)}"
+    yield f"sudo systemctl daemon-reload && sudo systemctl restart {UNIT}"

@@ -1,0 +1,205 @@
+"""What moving a store means: what goes along, what may be removed once the other store has it, what stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob
+from ostore.places.store.manifest_tree import COMING_TREE
+from ostore.places.store.references import References
+from ostore.places.store.scan import ManifestScan
+from ostore.places.store.store import blob_filenames
+
+# As long as `ostore gc` spares an orphan: it may be half of a model that is being pulled.
+GRACE_SECONDS = 24 * 3600.0
+_HINT = "ostore doctor says how to mend it; until then nothing is moved"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftEntry:
+    """Something that stays in the old store: its path there, its bytes, and why."""
+
+    path: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MovedModel:
+    """`outcome` there: added, mended (a broken manifest was there) or already there; `removed`: no longer here."""
+
+    name: str
+    outcome: str
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSetting:
+    """Who has a say in which store Ollama uses, what that is, where it is said, and whether it is the one meant."""
+
+    who: str
+    store: str
+    detail: str
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """
+    Blobs were written now, linked (same disk), resumed (left finished by an interrupted move) or present already; with
+    `dry_run` that is what would be. `removed` tells whether the old store was cleared; `left` is what is still in it.
+    """
+
+    source: str
+    destination: str
+    dry_run: bool
+    removed: bool
+    models: tuple[MovedModel, ...]
+    blobs_written: int
+    size_written: int
+    blobs_linked: int
+    size_linked: int
+    blobs_resumed: int
+    blobs_present: int
+    blobs_removed: int
+    size_removed: int
+    left: tuple[LeftEntry, ...]
+    settings: tuple[StoreSetting, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCheckReport:
+    """Whether everything that has a say in which store Ollama uses names this one."""
+
+    destination: str
+    agrees: bool
+    settings: tuple[StoreSetting, ...]
+
+
+def refuse_doubts(references: References) -> None:
+    """Raises DamagedStoreError for a store of which nobody can say what its models need."""
+    for doubt in references.doubts:
+        raise DamagedStoreError(f"{doubt.path}: {doubt.reason}", hint=_HINT)
+
+
+def refuse_what_cannot_move(scan: ManifestScan) -> None:
+    """Raises DamagedStoreError for a model that may not enter a store: a whole store cannot move without it."""
+    for model in scan.models:
+        if model.tree == COMING_TREE:
+            raise DamagedStoreError(
+                f"{model.name}: stored under {COMING_TREE}/, which no released Ollama writes", hint=_HINT
+            )
+        try:
+            model.manifest.refuse_unclear()
+        except (UnsafeError, FormatError, LimitError) as error:
+            raise DamagedStoreError(f"{model.name}: {error}", hint=_HINT) from None
+
+
+def stray_blobs(census: Census, selected: Collection[Digest]) -> list[Descriptor]:
+    """The blobs that none of the models selected needs, as far as they are files with the name of their digest."""
+    return [
+        Descriptor(blob.digest, blob.facts.size)
+        for blob in census.blobs
+        if blob.is_canonical and blob.facts.kind is EntryKind.FILE and blob.digest not in selected
+    ]
+
+
+def needed_without(references: References, leaving: Collection[ModelName]) -> frozenset[Digest]:
+    """What a store needs when some of its models have left: also what something without a model's name mentions."""
+    return frozenset(
+        digest
+        for digest, keepers in references.users.items()
+        if not keepers or any(name not in leaving for name in keepers)
+    )
+
+
+def removable(
+    census: Census, *, proved: Collection[Digest], needed: Collection[Digest], spared: Collection[Digest]
+) -> list[StoredBlob]:
+    """
+    What may go: files whose bytes the other store is `proved` to have, and that nothing here needs any more.
+
+    Of two files with one digest it is the one that was read; the other nobody has looked into.
+    """
+    found: dict[Digest, StoredBlob] = {}
+    for blob in census.blobs:
+        if blob.digest in proved and blob.digest not in needed and blob.digest not in spared:
+            found[blob.digest] = min(found.get(blob.digest, blob), blob, key=_reading_order)
+    return [blob for blob in found.values() if blob.facts.kind is EntryKind.FILE]
+
+
+def perhaps_in_use(
+    census: Census, *, used_there: Collection[Digest], is_ollama_running: bool, now: float
+) -> frozenset[Digest]:
+    """
+    Young blobs that may belong to a model which Ollama is about to finish.
+
+    What a model of the other store uses (`used_there`) was moved with that model, and is none of them.
+    """
+    if not is_ollama_running and not census.downloads:
+        return frozenset()
+    return frozenset(
+        blob.digest
+        for blob in census.blobs
+        if blob.digest not in used_there and blob.facts.newest > now - GRACE_SECONDS
+    )
+
+
+def what_stays(
+    census: Census,
+    strays: Iterable[str],
+    *,
+    gone: Collection[str],
+    needed: Collection[Digest],
+    damaged: Collection[Digest],
+    spared: Collection[Digest],
+) -> tuple[LeftEntry, ...]:
+    """
+    Everything in a store that is no model of it, what is called `gone` apart, sorted by path.
+
+    `strays` are files where folders of manifests are; `gone` are names in `blobs/`; `needed` are the blobs of models,
+    `damaged` those whose bytes are known not to be what their name says, and `spared` those of `perhaps_in_use`.
+    """
+    left = [
+        LeftEntry(f"blobs/{blob.filename}", blob.facts.size, _why_blob_stays(blob, damaged, spared))
+        for blob in census.blobs
+        if blob.filename not in gone and blob.digest not in needed
+    ]
+    for download in census.downloads:
+        left += _left("blobs/", download.files, "part of an unfinished download")
+    left += _left("blobs/", census.temporary, "an unfinished file of Ollama's")
+    left += _left("blobs/", census.foreign, "not a file of Ollama's")
+    left += (LeftEntry(path, 0, "not a place where a manifest can be") for path in strays)
+    for tree in census.working_folders:
+        left.append(LeftEntry(tree.path.name, _size_of(tree), "a working folder of Ollama's"))
+    for part, why in (("quarantine", "damaged files that were set aside"), ("trash", "what gc keeps for a while")):
+        left += _left(".ostore/", census.workspace.below(part), why)
+    return tuple(sorted(left, key=lambda entry: entry.path))
+
+
+def _reading_order(blob: StoredBlob) -> int:
+    return blob_filenames(blob.digest).index(blob.filename) if blob.filename in blob_filenames(blob.digest) else 3
+
+
+def _why_blob_stays(blob: StoredBlob, damaged: Collection[Digest], spared: Collection[Digest]) -> str:
+    if blob.digest in damaged:
+        return "damaged: not the bytes that its name promises, and no model needs it"
+    if blob.facts.kind is not EntryKind.FILE:
+        return "a link"
+    if blob.digest in spared:
+        return "young: Ollama may be about to need it"
+    return "a blob that no model needs" if blob.is_canonical else "a second file of a blob, by an old name"
+
+
+def _left(above: str, entries: Iterable[FoundEntry], reason: str) -> Iterator[LeftEntry]:
+    return (LeftEntry(f"{above}{entry.path}", entry.facts.size, reason) for entry in entries)
+
+
+def _size_of(tree: FoundTree) -> int:
+    return sum(entry.facts.size for entry in tree.files)
