@@ -124,7 +124,7 @@ def _bring(
 ) -> MoveReport:
     """Take everything into the other store; nothing is removed."""
     sink = _sink(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
-    received = Received((), (), (), (), (), ())
+    received = Received((), (), (), (), (), (), ())
     if cargo.selection.models or cargo.selection.blobs:
         try:
             copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)

@@ -120,8 +120,15 @@ class StoreInbox:
 
     def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
         """What was taken in, once it is published."""
-        blobs = (self._written, self._resumed, self._present, self._healed, self._linked)
-        return Received(tuple(outcomes.items()), *(tuple(found.values()) for found in blobs), self._set_aside)
+        return Received(
+            outcomes=tuple(outcomes.items()),
+            written=tuple(self._written.values()),
+            resumed=tuple(self._resumed.values()),
+            present=tuple(self._present.values()),
+            healed=tuple(self._healed.values()),
+            linked=tuple(self._linked.values()),
+            set_aside=self._set_aside,
+        )
 
     def date_manifests(self, modified: Mapping[ModelName, int]) -> None:
         """Let these manifests have these times (nanoseconds since 1970) instead of now."""
