@@ -26,18 +26,22 @@ class Digest(NamedTuple):
     hex: str
 
     @classmethod
+    def of_text(cls, text: object) -> Digest | None:
+        """The digest that a text in the canonical form says, or None for every other text or type."""
+        match = _CANONICAL.fullmatch(text) if isinstance(text, str) else None
+        return cls(match[1]) if match else None
+
+    @classmethod
     def parse(cls, text: object) -> Digest:
         """Read the canonical form. Raises InvalidDigestError for every other text or type."""
-        match = _CANONICAL.fullmatch(text) if isinstance(text, str) else None
-        if match is None:
+        digest = cls.of_text(text)
+        if digest is None:
             raise InvalidDigestError(f"digest: expected 'sha256:' and 64 lower-case hex digits, got {text!r:.90}")
-        return cls(match[1])
+        return digest
 
     @classmethod
     def tolerate(cls, text: object) -> Digest:
         """Read any form that Ollama itself resolves (dash, upper case). Raises InvalidDigestError."""
-        if isinstance(text, str) and (canonical := _CANONICAL.fullmatch(text)):
-            return cls(canonical[1])
         match = _TOLERATED.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidDigestError(f"digest: expected 'sha256:' and 64 hex digits, got {text!r:.90}")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
@@ -40,9 +40,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGEST_SHAPED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """A manifest's promise about one blob. `size` in bytes; `origin` is the layer's `from`, never a path to open."""
+class Descriptor(NamedTuple):
+    """
+    A manifest's promise about one blob. `size` in bytes; `origin` is the layer's `from`, never a path to open.
+
+    A tuple, because a store has one for every blob of every model, and a dataclass takes three times as long to make.
+    """
 
     digest: Digest
     size: int
@@ -231,14 +234,14 @@ class _ManifestReader:
         )
 
     def _digest(self, value: Any, where: str) -> Digest:  # noqa: ANN401
+        if digest := Digest.of_text(value):
+            return digest
+        # Ollama's start-up prune compares text, and deletes the blobs of a manifest that spells them otherwise.
+        self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
         try:
-            digest = Digest.tolerate(value)
+            return Digest.tolerate(value)
         except InvalidDigestError as error:
             raise InvalidDigestError(f"{where}.{error}") from None
-        if str(digest) != value:
-            # Ollama's start-up prune compares text, and deletes the blobs of a manifest that spells them otherwise.
-            self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
-        return digest
 
     def _media_type(self, value: Any, where: str) -> str:  # noqa: ANN401
         if isinstance(value, str) and value in media_types.KNOWN:

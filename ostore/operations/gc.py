@@ -156,12 +156,11 @@ def plan_gc(
     began = _began(census, terms)
     latest = min(terms.now, terms.now if began is None else began) - terms.grace
     held = _Held.by_living(census, dead)
-    judged = (
-        census.blobs if terms.every_blob else [blob for blob in census.blobs if blob.digest not in references.users]
-    )
+    orphans = [blob for blob in census.blobs if blob.digest not in references.users]
+    judged = census.blobs if terms.every_blob else orphans
     return GcPlan(
         verdicts=tuple(_judge(blob, references, held, latest, terms) for blob in judged),
-        needed=sum(1 for blob in census.blobs if blob.digest in references.users),
+        needed=len(census.blobs) - len(orphans),
         downloads=tuple(_abandoned(census, terms)) if terms.partials else (),
         leftovers=tuple(_leftovers(census, dead)),
         expired=tuple(_expired(census, references, batches, terms.now)),

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,8 +93,7 @@ class FoundEntry:
     facts: DiskFacts
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
+class StoredBlob(NamedTuple):
     """A file in `blobs/` that is named by a digest, or a link of such a name: then the facts are those of the link."""
 
     digest: Digest
@@ -175,7 +175,7 @@ def take_census(root: Path) -> Census:
             continue
         found.add(entry, facts)
     return Census(
-        blobs=tuple(sorted(found.blobs, key=lambda blob: blob.filename)),
+        blobs=tuple(sorted(found.blobs, key=attrgetter("filename"))),
         downloads=tuple(
             UnfinishedDownload(digest, _by_path(files)) for digest, files in sorted(found.downloads.items())
         ),
@@ -235,12 +235,17 @@ class _Found:
     splittings: list[Path] = field(default_factory=list)
 
     def add(self, entry: os.DirEntry[str], facts: DiskFacts) -> None:
-        name, kind = entry.name, facts.kind
+        name = entry.name
+        # Nearly all are, so they are asked for first.
+        if stat.S_ISREG(facts.mode) and (digest := Digest.of_filename(name)):
+            self.blobs.append(StoredBlob(digest, name, facts))
+            return
+        kind = facts.kind
         if kind is EntryKind.FOLDER and name.startswith(_SPLITTING):
             self.splittings.append(Path(entry.path))
         elif kind is not EntryKind.FILE and kind is not EntryKind.LINK:
             self.foreign.append(FoundEntry(name, facts))
-        elif digest := Digest.of_filename(name) or blob_digest(name):
+        elif digest := blob_digest(name):
             self.blobs.append(StoredBlob(digest, name, facts))
         elif download := _DOWNLOAD.fullmatch(name):
             self.downloads.setdefault(Digest(download[1]), []).append(FoundEntry(name, facts))

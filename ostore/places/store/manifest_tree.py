@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
@@ -19,14 +20,14 @@ _COMING_DEFAULT_HOST = "ollama.com"
 STAGING = ".ostore-tmp"
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestEntry:
+class ManifestEntry(NamedTuple):
     """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
 
     path: str
     relative: str
     tree: str
     name: ModelName | None
+    is_link: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
     for entry in entries:
         path = (*parts, entry.name)
         if len(path) > _DEPTH:
-            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path)))
+            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path), entry.is_symlink()))
         elif _is_directory(entry):
             if path != (LEGACY_TREE, STAGING):
                 _walk(entry.path, path, found)

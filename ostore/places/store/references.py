@@ -12,6 +12,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def _doubts(root: Path, scan: ManifestScan, lists: _Lists) -> tuple[Unreadable, 
     return (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts)
 
 
-def mentioned_by(raw: bytes) -> frozenset[Digest]:
+def mentioned_by(raw: bytes) -> AbstractSet[Digest]:
     """
     Every digest that the bytes of a manifest might refer to, its own among them; they need not be a manifest.
 
@@ -100,11 +101,20 @@ def mentioned_by(raw: bytes) -> frozenset[Digest]:
         return digest_shaped(raw) | {Digest.of(raw)}
 
 
-def _kept_by(manifest: Manifest) -> frozenset[Digest]:
+def _kept_by(manifest: Manifest) -> AbstractSet[Digest]:
     # The parsed ones too: in JSON every character may be written as an escape, so that no digest shows in the bytes.
     parsed = {descriptor.digest for descriptor in manifest.descriptors}
     parsed.update(manifest.children)
-    return digest_shaped(manifest.raw, parsed).union(parsed, (manifest.digest,))
+    parsed.add(manifest.digest)
+    if _says_no_more(manifest):
+        return parsed
+    return parsed | digest_shaped(manifest.raw, parsed)
+
+
+def _says_no_more(manifest: Manifest) -> bool:
+    """Whether every digest in the bytes is one of those parsed: as many as these, each spelled as it should be."""
+    mentions = len(manifest.descriptors) + len(manifest.children)
+    return not manifest.ambiguity and b"\\" not in manifest.raw and manifest.raw.count(b"sha256") == mentions
 
 
 def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
@@ -117,10 +127,12 @@ def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | 
 def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     """A manifest may be a link to a blob (branch pdevine/addressable-manifest): that blob, whatever its bytes are."""
     for entry in entries:
+        if not entry.is_link:
+            continue
         try:
-            target = os.readlink(entry.path)  # noqa: PTH115 - a Path for each of 10,000 entries takes as long as the rest
+            target = os.readlink(entry.path)  # noqa: PTH115 - as text
         except OSError:
-            # No link, as nearly all, or gone meanwhile.
+            # Gone meanwhile, or no link any more.
             continue
         targets = (os.path.basename(target), os.path.basename(os.path.realpath(entry.path)))  # noqa: PTH119
         yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
@@ -198,7 +210,7 @@ class _Lists:
         except OstoreError as error:
             return _Child(problem=str(error))
         problem = None if manifest.digest == digest else "not what its digest promises"
-        return _Child(_kept_by(manifest), manifest.children, problem)
+        return _Child(frozenset(_kept_by(manifest)), manifest.children, problem)
 
     def _bytes_of(self, digest: Digest) -> bytes:
         *others, last = blob_filenames(digest)
