@@ -141,11 +141,6 @@ def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
     return _absolute(f"{home}/.ollama/models", cwd) if home else None
 
 
-def has_service(surroundings: Surroundings) -> bool:
-    """Whether systemd has an Ollama service here."""
-    return bool(_service(surroundings))
-
-
 def _candidates(surroundings: Surroundings) -> Iterator[FoundStore]:
     choices = (rule(surroundings) for rule in _RULES)
     yield from (FoundStore(choice.path, choice.detail) for choice in choices if choice)
