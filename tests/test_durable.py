@@ -221,6 +221,34 @@ def test_what_is_no_directory_is_not_opened_as_one(directory: Directory) -> None
         Directory.open(directory.path / "file")
 
 
+@pytest.mark.parametrize(
+    "fails",
+    [
+        lambda directory: directory.child("absent"),
+        lambda directory: directory.create("there"),
+        lambda directory: directory.make_child("there", mine()),
+        lambda directory: directory.child("there"),
+    ],
+)
+def test_an_error_names_the_whole_path(directory: Directory, fails: Callable[[Directory], object]) -> None:
+    (directory.path / "there").write_bytes(b"")
+    with pytest.raises(OSError, match=r"absent|there") as raised:
+        fails(directory)
+    assert Path(raised.value.filename).parent == directory.path
+
+
+@posix_only
+def test_a_folder_that_cannot_be_made_is_named_whole(directory: Directory) -> None:
+    directory.path.rmdir()
+    for make in (
+        lambda: directory.make_child("trash", mine()),
+        lambda: directory.open_or_create("trash", 0o644, writable=True),
+    ):
+        with pytest.raises(FileNotFoundError) as raised:
+            make()
+        assert raised.value.filename == str(directory.path / "trash")
+
+
 def test_a_child_is_made_once_and_opened_after(directory: Directory) -> None:
     for _ in range(2):
         with directory.make_child("child", mine()) as child:

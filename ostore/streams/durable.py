@@ -156,7 +156,8 @@ class Directory:
             if path.is_symlink():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), at)
             return Directory.open(path)
-        return Directory(path, os.open(at, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=self._fd))
+        with self._naming(name):
+            return Directory(path, os.open(at, os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC, dir_fd=self._fd))
 
     def make_child(self, name: str, ownership: Ownership) -> Directory:
         """
@@ -166,7 +167,8 @@ class Directory:
         """
         is_new = True
         try:
-            os.mkdir(self._at(name), _UNFINISHED, dir_fd=self._fd)
+            with self._naming(name):
+                os.mkdir(self._at(name), _UNFINISHED, dir_fd=self._fd)
         except FileExistsError:
             is_new = False
         child = self.child(name)
@@ -180,14 +182,16 @@ class Directory:
     def create(self, name: str, mode: int = 0o600) -> int:
         """A new file, open for writing. Raises FileExistsError rather than touch anything that is there."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC | _BINARY
-        return os.open(self._at(name), flags, mode, dir_fd=self._fd)
+        with self._naming(name):
+            return os.open(self._at(name), flags, mode, dir_fd=self._fd)
 
     def open_or_create(self, name: str, mode: int, *, writable: bool) -> tuple[int, bool]:
         """Open a regular file, creating it empty if absent; also says whether it was created. Never through a link."""
         access = os.O_RDWR if writable else os.O_RDONLY
         flags = access | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY
         try:
-            return os.open(self._at(name), flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._fd), True
+            with self._naming(name):
+                return os.open(self._at(name), flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._fd), True
         except FileExistsError:
             return self._regular(self._open_no_link(name, flags), name), False
 
@@ -288,6 +292,15 @@ class Directory:
                     sync_file(fd)
             finally:
                 os.close(fd)
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Give an OSError the whole path: the kernel was told the last part only, which says nothing to a person."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.path / name)
+            raise
 
     def _at(self, name: str) -> str:
         if os.sep in name or name in {"", ".", ".."}:
