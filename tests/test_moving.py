@@ -492,6 +492,13 @@ def test_without_a_terminal_and_a_yes_nothing_is_done(store: Store, tmp_path: Pa
     assert (tree(store.root, without=()), (tmp_path / "to").exists()) == (before, False)
 
 
+def test_where_there_is_nothing_to_move_nothing_is_said_to_be_in_both(tmp_path: Path) -> None:
+    (tmp_path / "from/blobs").mkdir(parents=True)
+    done = run("move", tmp_path / "to", "--yes", "--models", tmp_path / "from")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"nothing to move from {tmp_path}/from"), done.stderr
+    assert "is still in" not in done.stdout
+
+
 def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, tmp_path: Path) -> None:
     before = tree(store.root)
     report = ostore.move(tmp_path / "to", models=store.root, dry_run=True)

@@ -71,8 +71,12 @@ def _model_lines(report: MoveReport) -> Iterator[str]:
             yield f"  {model.name}: still in the old store: changed meanwhile; the same command tries again"
 
 
+def _is_nothing(report: MoveReport) -> bool:
+    return not report.models and not report.blobs_removed and not report.blobs_present
+
+
 def _summary(report: MoveReport, seconds: float) -> str:
-    if not report.models and not report.blobs_removed and not report.blobs_present:
+    if _is_nothing(report):
         return one_line(f"nothing to move from {report.source}")
     what = f"{plural(len(report.models), 'model')}: {_brought(report)}"
     if report.dry_run:
@@ -111,7 +115,7 @@ def _next_lines(report: MoveReport) -> Iterator[str]:
     if report.dry_run:
         return
     yield from _instructions(report.destination, report.settings)
-    if not report.removed:
+    if not report.removed and not _is_nothing(report):
         yield one_line(f"everything is still in {report.source} as well; the same command removes it there")
 
 
