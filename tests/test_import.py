@@ -419,3 +419,15 @@ def test_of_several_sources_those_before_a_bad_one_are_imported_and_told(bundle:
     assert done.returncode == 12
     assert [entry["source"] for entry in json.loads(done.stdout)["imports"]] == [str(bundle)]
     assert json.loads(done.stderr)["class"] == "format"
+
+
+def test_hashing_again_what_was_finished_before_is_told_as_such(tmp_path: Path) -> None:
+    store = Store(tmp_path / "from")
+    store.model("tiny:q4", noise(300_000))
+    ostore.export(["tiny:q4"], tmp_path / "b.tar", models=store.root)
+    staged = tmp_path / "to/.ostore/tx/1-0000"
+    staged.mkdir(parents=True)
+    (tmp_path / "to/blobs").mkdir()
+    shutil.copy(store.blob_path(noise(300_000)), staged)
+    done = run("import", tmp_path / "b.tar", "--progress", "plain", "--models", tmp_path / "to")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, "verifying sha256 digest: 300 KB"), done.stderr

@@ -159,7 +159,10 @@ class StoreInbox:
         """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
         wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
         for abandoned in self._place.abandoned():
-            for name in abandoned.names():
+            names = abandoned.names()
+            if finished := [blob for name in names if (blob := wanted.get(name)) and not self._holds(blob)]:
+                progress.phase("verifying sha256 digest", sum(blob.size for blob in finished))
+            for name in names:
                 blob = wanted.get(name)
                 # What cannot be read or removed there is no loss: the source has it.
                 with contextlib.suppress(OSError, DamagedStoreError):
