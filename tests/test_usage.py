@@ -354,7 +354,22 @@ def test_the_text_has_a_row_for_all_that_is_there(messy: Store) -> None:
     # There is a folder where a manifest should be.
     assert lines[-1].endswith("not before what cannot be read is mended")
     shutil.rmtree(messy.root / "manifests/registry.ollama.ai/library/tiny/deep")
-    assert run("du", "--models", messy.root).stdout.splitlines()[-1].endswith("ostore gc --partials")
+    assert (
+        run("du", "--models", messy.root)
+        .stdout.splitlines()[-1]
+        .split("; in .ostore ")[0]
+        .endswith("ostore gc --partials")
+    )
+
+
+def test_gc_is_not_said_to_delete_what_it_leaves_in_the_quarantine(messy: Store) -> None:
+    shutil.rmtree(messy.root / "manifests/registry.ollama.ai/library/tiny/deep")
+    quarantine = messy.root / ".ostore/quarantine"
+    quarantine.mkdir(exist_ok=True, parents=True)
+    (quarantine / "odd").write_bytes(noise(50_000, 8))
+    assert "ostore gc --partials; in .ostore not the quarantine" in run("du", "--models", messy.root).stdout
+    assert run("gc", "-y", "--models", messy.root).returncode == 0
+    assert (quarantine / "odd").exists()
 
 
 def test_an_empty_store_and_none_at_all(tmp_path: Path) -> None:

@@ -61,8 +61,14 @@ def _part(part: UsagePart) -> tuple[str, str, str]:
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
         return "not before what cannot be read is mended"
-    has_downloads = any(part.files for part in report.parts if part.kind == "downloads")
-    return f"ostore gc{' --partials' if has_downloads else ''}" if report.reclaimable.allocated else ""
+    if not report.reclaimable.allocated:
+        return ""
+    kinds = {part.kind for part in report.parts if part.reclaimable.allocated}
+    command = f"ostore gc{' --partials' if 'downloads' in kinds else ''}"
+    # It may be what gc leaves: then nobody should wonder why gc finds nothing.
+    return (
+        f"{command}; in .ostore not the quarantine, nor the trash before its time" if "workspace" in kinds else command
+    )
 
 
 def _removal(report: UsageReport) -> str:
