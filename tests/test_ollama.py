@@ -211,3 +211,53 @@ def test_a_modelfile_of_ours_builds_the_same_model(server: Server, imported: Pat
     first = ostore.show("tiny:q4", models=imported)
     assert (again.template, again.parameters, again.licenses) == (first.template, first.parameters, first.licenses)
     assert any(layer.media_type == PARAMS for layer in again.layers)
+
+
+def listed(server: Server) -> dict[str, str]:
+    return {model["name"]: model["digest"] for model in server.get("/api/tags")["models"]}
+
+
+def test_the_server_sees_what_cp_and_rm_of_ours_do_and_goes_on_from_there(server: Server, imported: Path) -> None:
+    before = listed(server)
+    ostore.cp("tiny:q4", "mine:v1", models=imported)
+    assert listed(server) == {**before, "mine:v1": before["tiny:q4"]}
+    ostore.rm(["tiny:q4"], models=imported)
+    assert listed(server).keys() == (before.keys() | {"mine:v1"}) - {"tiny:q4"}
+    assert server.get("/api/show", {"model": "mine:v1"})["license"] == "MIT"
+    server.cli("cp", "mine:v1", "again")
+    server.cli("rm", "mine:v1")
+    assert server.get("/api/show", {"model": "again"})["license"] == "MIT"
+    assert ostore.verify(models=imported)[0].verdict == "whole"
+
+
+def test_gc_takes_nothing_that_the_server_shows_and_leaves_its_next_start_nothing(
+    imported: Path, tmp_path: Path
+) -> None:
+    before = tree(imported)
+    orphan = Store(imported).blob(noise(50_000, 7))
+    report = ostore.gc(grace=0, models=imported)
+    assert report is not None
+    assert [blob.digest for blob in report.removed] == [orphan]
+    for path in (imported / "blobs").iterdir():
+        os.utime(path, (0, 0))
+    started = Server(imported, tmp_path / "server-home")
+    try:
+        started.wait()
+        for name in listed(started).keys() - {"stub:latest"}:
+            assert started.get("/api/show", {"model": name})["details"]["family"]
+    finally:
+        started.stop()
+    assert tree(imported) == before
+
+
+def test_a_moved_store_is_the_same_to_the_server(imported: Path, tmp_path: Path) -> None:
+    ours = {row.name: row.digest.removeprefix("sha256:") for row in ostore.list_models(models=imported).models}
+    ostore.move(tmp_path / "moved", models=imported)
+    started = Server(tmp_path / "moved", tmp_path / "server-home")
+    try:
+        started.wait()
+        assert listed(started) == ours
+        started.cli("rm", "odd")
+    finally:
+        started.stop()
+    assert ostore.verify(models=tmp_path / "moved")[0].verdict == "whole"
