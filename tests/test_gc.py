@@ -606,3 +606,14 @@ def test_an_interrupt_is_one_line(store: Store, tmp_path: Path) -> None:
             _, err = process.communicate(timeout=60)
     assert (process.returncode, err.count("\n")) == (130, 1)
     assert store.blob_path(ORPHAN).exists()
+
+
+@needs_strace
+def test_on_a_disk_that_is_full_to_the_last_it_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    orphan(store)
+    before = tree(store.root)
+    full_disk = injected(tmp_path / "log", "mkdirat:error=ENOSPC", "mkdir:error=ENOSPC")
+    done = under(full_disk, "gc", "--grace", "0s", "--yes", "--models", store.root)
+    assert done.returncode == 7, done.stderr
+    assert "free some 100 KB" in done.stderr
+    assert tree(store.root) == before

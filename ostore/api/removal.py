@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.opening import chosen_store, import_warnings
-from ostore.formats.errors import DamagedStoreError, NotFoundError, UsageError
+from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict, plan_gc
@@ -39,6 +40,8 @@ from ostore.streams.progress import SILENT, Progress
 if TYPE_CHECKING:
     from ostore.formats.manifest import Descriptor, Manifest
     from ostore.streams.chunks import Chunk
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def gc(
@@ -228,11 +231,19 @@ def _opened_workspace(root: Path) -> Iterator[tuple[Directory, Workspace]]:
 
 @contextlib.contextmanager
 def _sweeping(root: Path) -> Iterator[Sweep]:
-    """The store's lock, held and known to keep others out."""
-    with _opened_workspace(root) as (directory, place), place.locked():
-        place.refuse_without_locks()
-        with Sweep.opened(directory, place) as sweep:
-            yield sweep
+    """The store's lock, held and known to keep others out. Raises NoSpaceError on a disk that is full to the last."""
+    try:
+        with _opened_workspace(root) as (directory, place), place.locked():
+            place.refuse_without_locks()
+            with Sweep.opened(directory, place) as sweep:
+                yield sweep
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoSpaceError(
+            f"{error.filename}: no room left for the record of what is removed",
+            hint="free some 100 KB on that disk by hand first",
+        ) from error
 
 
 def _mend(root: Path, *, dry_run: bool) -> None:
