@@ -15,6 +15,7 @@ from ostore.formats.version import VERSION as __version__
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.checkup import doctor, mend
+    from ostore.api.findings import DoctorReport, UsageReport
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.moving import move
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from ostore.reports import (
         BundledModel,
         CpReport,
-        DoctorReport,
         ExportReport,
         GcReport,
         ImportedModel,
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
         RestoreReport,
         RmReport,
         UnreadableEntry,
-        UsageReport,
         WhereReport,
     )
     from ostore.streams.progress import Progress
@@ -180,13 +179,12 @@ def __getattr__(name: str) -> object:
         "ostore.api.moving",
         "ostore.api.resettling",
         "ostore.api.removal",
-        "ostore.reports",
-        "ostore.formats.errors",
         "ostore.operations.listing",
         "ostore.operations.repair",
         "ostore.operations.usage",
         "ostore.operations.moving",
         "ostore.operations.verify",
+        "ostore.api.findings",
     ):
         if name in __all__ and hasattr(home := importlib.import_module(module), name):
             return getattr(home, name)

@@ -11,9 +11,9 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
 
 if TYPE_CHECKING:
+    from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Facts
     from ostore.places.store.mending import Mending
-    from ostore.reports import DoctorReport
     from ostore.streams.disk import DiskState
 
 
@@ -84,9 +84,9 @@ def _disk(root: Path) -> DiskState:
 
 
 def _report(facts: Facts) -> DoctorReport:
+    from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.diagnosis import diagnose
     from ostore.places.store.census import apparent_bytes
-    from ostore.reports import DoctorReport
 
     diagnosis = diagnose(facts)
     blobs = facts.store.census.blobs if facts.store.census else ()

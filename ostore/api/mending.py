@@ -32,10 +32,10 @@ from ostore.places.store.copies import StoreCopies
 from ostore.places.store.inbox import Received
 from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.obstacles import find_obstacles
-from ostore.places.store.publication import QUARANTINE
 from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
+from ostore.places.store.workspace import QUARANTINE
 from ostore.streams.progress import SILENT, Progress
 
 # Where a blob came from that a command before this one had fetched and could not publish.

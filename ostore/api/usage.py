@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ostore.api.findings import UsageReport
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
@@ -13,7 +14,7 @@ from ostore.operations.usage import measure_usage
 from ostore.places.store.census import Census, take_census
 from ostore.places.store.references import find_references
 from ostore.places.store.remainder import Remainder, find_remainder
-from ostore.reports import UnreadableEntry, UsageReport
+from ostore.reports import UnreadableEntry
 
 if TYPE_CHECKING:
     from ostore.places.store.scan import StoredModel

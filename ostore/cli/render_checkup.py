@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import clean, human_bytes, one_line, plural
 
 if TYPE_CHECKING:
+    from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Finding
     from ostore.places.store.mending import Mending
-    from ostore.reports import DoctorReport
 
 _SHOWN = 3
 _WIDTH = 100
 _INDENT = " " * 9
-_TODO = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
+_DUE = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
 _DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode put right"}
 
 
@@ -101,7 +101,7 @@ def _mending_lines(mendings: Iterable[Mending]) -> Iterator[str]:
     for step in mendings:
         kinds.setdefault((step.action, step.outcome), []).append(step)
     for (action, outcome), steps in kinds.items():
-        what = _TODO[action] if not outcome else _DONE[action] if outcome == "mended" else f"not mended ({outcome})"
+        what = _DUE[action] if not outcome else _DONE[action] if outcome == "mended" else f"not mended ({outcome})"
         for step in steps[:_SHOWN]:
             yield f"  {what}: {one_line(step.path)}{f' -> {one_line(step.target)}' if step.target else ''}"
         if len(steps) > _SHOWN:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import human_bytes, plural, table
 
 if TYPE_CHECKING:
+    from ostore.api.findings import UsageReport
     from ostore.operations.usage import ModelUsage, UsageKind, UsagePart
-    from ostore.reports import UsageReport
 
 _HEADER = ("NAME", "SIZE", "SHARED", "UNIQUE", "FREES")
 # A word for the row, what its files are called, and what to know of them.

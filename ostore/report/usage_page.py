@@ -17,11 +17,11 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from ostore.api.findings import UsageReport
 from ostore.formats.version import VERSION
 from ostore.formats.wording import clean, human_bytes, one_line, plural
 from ostore.operations.usage import ModelUsage, SharedBlobs, UsageKind, UsagePart
 from ostore.report.treemap import Item, Region, lay_out
-from ostore.reports import UsageReport
 
 # Wide screens and paper; telephones. The page shows the one that fits.
 _WIDE, _NARROW = (1120, 560), (360, 560)

@@ -21,10 +21,9 @@ from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.name import ModelName
 from ostore.places.store.examination import leads_nowhere
 from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE
-from ostore.places.store.workspace import Workspace
+from ostore.places.store.workspace import QUARANTINE, Workspace
 from ostore.streams.durable import Directory
 
-QUARANTINE = "quarantine"
 _TREES = frozenset({"blobs", LEGACY_TREE, COMING_TREE})
 Action = Literal["set-aside", "rename", "give"]
 

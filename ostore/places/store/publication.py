@@ -28,7 +28,7 @@ from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
 from ostore.places.store.references import mentioned_by
 from ostore.places.store.scan import read_small_file
 from ostore.places.store.store import blob_filenames
-from ostore.places.store.workspace import PIN, Workspace
+from ostore.places.store.workspace import PIN, QUARANTINE, Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, write_file
 
@@ -36,7 +36,6 @@ from ostore.streams.durable import Directory, write_file
 _SETTLE_SECONDS = (0.0, 0.1, 0.2)
 # A server removes empty manifest folders, also those just made for a rename.
 _FOLDER_RETRIES = 20
-QUARANTINE = "quarantine"
 _FORMER = ".former"
 _AGAIN = ".again"
 

@@ -27,6 +27,7 @@ from ostore.streams.lock import try_lock, wait_lock
 
 NAME = ".ostore"
 TRANSACTIONS = "tx"
+QUARANTINE = "quarantine"
 MANIFESTS = "m"
 PART = ".part"
 PIN = ".pin"
