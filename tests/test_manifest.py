@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from ostore.formats.digest import Digest
@@ -28,6 +29,7 @@ from ostore.formats.manifest import (
     Manifest,
     digest_shaped,
 )
+from ostore.formats.plain_manifest import is_plain
 from tests.support import CONFIG, MODEL, TEMPLATE, sha256
 
 QUICK = settings(max_examples=80, deadline=None, database=None)
@@ -440,3 +442,54 @@ def test_a_manifest_with_one_byte_changed_is_read_or_refused_and_never_anything_
         return
     assert manifest.raw == raw
     assert len(manifest.model_id) == 64
+
+
+MEDIA_TYPES = st.sampled_from(
+    ["", MODEL, TEMPLATE, CONFIG, MODEL, TEMPLATE, "a b", "ü", 'a"b', "a\\b", "x" * 255, "x" * 256, "tab\t"]
+)
+SIZES = st.sampled_from(
+    [0, 1, 2, 3, 44, 512, 4096, 10**9, 10**18 - 1, 10**18, 2**63 - 1, 2**63, -1, 1.5, "1", None, True]
+)
+DIGESTS = st.sampled_from([A, B, C, A, B, C, A, B, C, A.replace(":", "-"), A.upper(), A[:-1], "", None])
+
+
+@st.composite
+def nearly_plain(draw: st.DrawFn) -> bytes:
+    """Bytes that are what Ollama writes, or miss it in one thing or several."""
+
+    def descriptor() -> dict[str, Any]:
+        members = {"mediaType": draw(MEDIA_TYPES), "digest": draw(DIGESTS), "size": draw(SIZES)}
+        members |= {key: draw(MEDIA_TYPES) for key in draw(st.sets(st.sampled_from(["from", "name"])))}
+        return members
+
+    whole: dict[str, Any] = {"schemaVersion": draw(st.sampled_from([2, 2, 2, 1])), "mediaType": draw(MEDIA_TYPES)}
+    whole |= {"config": descriptor(), "layers": [descriptor() for _ in range(draw(st.integers(0, 3)))]}
+    raw = json.dumps(whole, separators=(",", ":"), ensure_ascii=draw(st.booleans())).encode()
+    place = draw(st.integers(0, len(raw)))
+    return raw[:place] + draw(st.sampled_from([b"", b"", b" ", b",", b"\xff", b"}"])) + raw[place:] + b"\n"
+
+
+def test_what_ollama_writes_is_recognised_by_its_bytes() -> None:
+    assert all(Manifest.parse(raw).is_plain for raw in (encode(document()), encode(document()) + b"\n \r\t"))
+    assert not Manifest.parse(b" " + encode(document())).is_plain
+
+
+@given(nearly_plain())
+@settings(max_examples=1000, deadline=None, database=None)
+def test_what_is_recognised_by_its_bytes_says_what_it_says_as_json(raw: bytes) -> None:
+    with patch("ostore.formats.manifest.is_plain", return_value=False):
+        read, error = outcome(raw)
+    event("plain" if is_plain(raw) else "not plain")
+    plain, plain_error = outcome(raw)
+    assert plain_error == error
+    assert plain == read
+
+
+def outcome(raw: bytes) -> tuple[tuple[Any, ...] | None, str | None]:
+    """All that a manifest says, or why it is none."""
+    try:
+        manifest = Manifest.parse(raw)
+    except OstoreError as error:
+        return None, f"{type(error)}: {error}"
+    said = (manifest.config, manifest.layers, manifest.children, manifest.descriptors, manifest.digests)
+    return (*said, manifest.ambiguity, manifest.unfit, manifest.end_offset, manifest.model_id), None

@@ -13,9 +13,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.references import MAX_LIST_DEPTH, References, find_references, kept_among, mentioned_by
-from ostore.places.store.scan import scan_manifests
+from ostore.places.store.references import MAX_LIST_DEPTH, References, find_references, mentioned_by
 from tests.support import MODEL, Store, full, sha256
 
 A, B, C, D = (Digest(letter * 64) for letter in "abcd")
@@ -295,12 +293,3 @@ def test_a_manifest_that_is_too_much_is_an_error_and_not_a_manifest_that_needs_n
         mentioned_by(b"[" * 10_000)
     with pytest.raises(LimitError):
         mentioned_by(b" " * (MAX_MANIFEST_BYTES + 1))
-
-
-def test_what_is_kept_among_some_is_what_is_kept_at_all(kinds: Store) -> None:
-    entries, strays = find_manifests(kinds.root)
-    whole = find_references(kinds.root)
-    orphan = Digest("0" * 64)
-    asked = [orphan, *sorted(whole.users)[::2]]
-    kept, doubts = kept_among(kinds.root, entries, scan_manifests(entries, strays), asked)
-    assert (kept, doubts) == (frozenset(asked) - {orphan}, whole.doubts)

@@ -16,7 +16,7 @@ from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict, plan_gc
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, named, plan_removal
-from ostore.places.store.census import StoredBlob, allocated_bytes, take_census
+from ostore.places.store.census import StoredBlob, allocated_bytes, list_blobs, take_census
 from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
@@ -255,8 +255,9 @@ def _mend(root: Path, *, dry_run: bool) -> None:
 
 def _plan_gc(root: Path, terms: GcTerms) -> GcPlan:
     # In this order: what a pull finishes meanwhile can then only add to what is needed.
-    census = take_census(root)
+    names = list_blobs(root)
     references = find_references(root)
+    census = take_census(root, names, needed=() if terms.every_blob else references.named)
     return plan_gc(census, references, dead=dead_transactions(root), batches=find_batches(root), terms=terms)
 
 

@@ -8,7 +8,6 @@ which a manifest leaves or enters a store.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.json_reading import GoObject, read_go_json
+from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests
 
 # A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -54,24 +54,36 @@ class Descriptor(NamedTuple):
     layer_name: str = ""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """
-    One manifest: its bytes, and what they say.
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a manifest says, read as JSON."""
 
-    `config` is None for an empty config digest, which Ollama allows. `layers` are in manifest order, repeats kept.
-    `children` are the digests that a manifest list names; a list has no layers of its own.
-    `ambiguity` says why two readers may disagree about it, or is None.
-    `unfit` says why it may not leave or enter a store although Ollama lists it, or is None.
-    """
-
-    raw: bytes
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
     children: tuple[Digest, ...]
     ambiguity: str | None
     unfit: str | None
     end_offset: int
+
+
+class Manifest:
+    """
+    One manifest: its bytes, and what they say; `parse` makes it. Equal to another of the same bytes.
+
+    `config` is None for an empty config digest, which Ollama allows. `layers` are in manifest order, repeats kept.
+    `children` are the digests that a manifest list names; a list has no layers of its own.
+    `ambiguity` says why two readers may disagree about it, or is None.
+    `unfit` says why it may not leave or enter a store although Ollama lists it, or is None.
+    `is_plain` says that it is written as Ollama writes it; then descriptors are made only when somebody asks for them.
+    """
+
+    def __init__(self, raw: bytes, reading: _Reading | None) -> None:
+        self.raw = raw
+        self.is_plain = reading is None
+        self.children = reading.children if reading else ()
+        self.ambiguity = reading.ambiguity if reading else None
+        self.unfit = reading.unfit if reading else None
+        self._reading = reading
 
     @classmethod
     def parse(cls, raw: bytes) -> Manifest:
@@ -85,13 +97,34 @@ class Manifest:
         """
         if len(raw) > MAX_MANIFEST_BYTES:
             raise LimitError(f"manifest: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(raw)}")
+        if is_plain(raw):
+            return cls(raw, None)
         if not raw.strip():
             raise InvalidManifestError("manifest: empty")
         try:
             document, end_offset, trailing = read_go_json(raw)
         except FormatError as error:
             raise InvalidManifestError(f"manifest: {error}") from None
-        return _ManifestReader(raw, end_offset, trailing).read(document)
+        return cls(raw, _ManifestReader(end_offset, trailing).read(document))
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, Manifest) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    @property
+    def config(self) -> Descriptor | None:
+        return self._reading.config if self._reading else self.descriptors[0]
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        return self._reading.layers if self._reading else self.descriptors[1:]
+
+    @property
+    def end_offset(self) -> int:
+        """Where the JSON document ends."""
+        return self._reading.end_offset if self._reading else len(self.raw.rstrip())
 
     @cached_property
     def digest(self) -> Digest:
@@ -106,7 +139,19 @@ class Manifest:
     @cached_property
     def descriptors(self) -> tuple[Descriptor, ...]:
         """Config, then layers: every reference, repeats kept."""
-        return ((self.config,) if self.config else ()) + self.layers
+        if self._reading is None:
+            return tuple(
+                Descriptor(Digest(digest), int(size), media_type, origin, name)
+                for media_type, digest, size, origin, name in plain_descriptors(self.raw)
+            )
+        return ((self._reading.config,) if self._reading.config else ()) + self._reading.layers
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """Every digest that config, layers and children name."""
+        if self._reading is None:
+            return frozenset(map(Digest, plain_digests(self.raw)))
+        return frozenset((*(descriptor.digest for descriptor in self.descriptors), *self.children))
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -150,26 +195,20 @@ class Manifest:
             raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self.config.size}")
 
 
-def digest_shaped(raw: bytes, known: Collection[Digest] = ()) -> frozenset[Digest]:
-    """
-    Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to.
-
-    Those that are `known` already are left out, which saves making them once more.
-    """
-    found = {match.decode().lower() for match in _DIGEST_SHAPED.findall(raw)}
-    return frozenset(map(Digest, found.difference([digest.hex for digest in known])))
+def digest_shaped(raw: bytes) -> set[Digest]:
+    """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
+    return {Digest(match.decode().lower()) for match in _DIGEST_SHAPED.findall(raw)}
 
 
 class _ManifestReader:
     """Collects what makes one document ambiguous or unfit while it is read."""
 
-    def __init__(self, raw: bytes, end_offset: int, trailing: int) -> None:
-        self._raw = raw
+    def __init__(self, end_offset: int, trailing: int) -> None:
         self._end_offset = end_offset
         self._ambiguities: list[str] = []
         self._unfit: list[str] = [f"{trailing} bytes after the JSON document"] if trailing else []
 
-    def read(self, document: Any) -> Manifest:  # noqa: ANN401 - fresh from the JSON decoder
+    def read(self, document: Any) -> _Reading:  # noqa: ANN401 - fresh from the JSON decoder
         manifest = self._object(document, "manifest")
         config = self._config(manifest.get("config"))
         layers = self._layers(manifest.get("layers"))
@@ -178,8 +217,7 @@ class _ManifestReader:
             raise UnsafeError("manifest: both layers and manifests in one document")
         self._check_version(manifest.get("schemaversion"))
         self._media_type(manifest.get("mediatype"), "manifest")
-        return Manifest(
-            raw=self._raw,
+        return _Reading(
             config=config,
             layers=layers,
             children=children,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from ostore.formats.errors import InvalidNameError
 
@@ -18,6 +18,7 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _TAG = _MODEL
+_FULL = re.compile("/".join(part.pattern for part in (_HOST, _NAMESPACE, _MODEL, _TAG)))
 
 # No part of a name may have these, so they mark a pattern.
 _GLOB_CHARACTERS = frozenset("*?")
@@ -28,28 +29,28 @@ _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I
 _MAX_COMPONENT_BYTES = 255
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ModelName:
-    """
-    One name, all four parts present and valid, spelled as written.
-
-    Ollama compares names without regard to case (`folded`) and stores them as given (`parts`).
-    """
-
+class _Parts(NamedTuple):
     host: str
     namespace: str
     model: str
     tag: str
 
-    def __post_init__(self) -> None:
-        for pattern, part, role in (
-            (_HOST, self.host, "host"),
-            (_NAMESPACE, self.namespace, "namespace"),
-            (_MODEL, self.model, "model"),
-            (_TAG, self.tag, "tag"),
-        ):
-            if pattern.fullmatch(part) is None or len(part) > _MAX_COMPONENT_BYTES:
-                raise InvalidNameError(f"name: invalid {role} {part!r:.90}")
+
+class ModelName(_Parts):
+    """
+    One name, all four parts present and valid, spelled as written.
+
+    Ollama compares names without regard to case (`folded`) and stores them as given (`parts`). A tuple, because a
+    store has many and they are looked up all the time. Making one raises InvalidNameError.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, host: str, namespace: str, model: str, tag: str) -> Self:
+        # All at once first: nearly every name is valid, and no part can hold the separator.
+        if not _FULL.fullmatch(f"{host}/{namespace}/{model}/{tag}") or len(host) > _MAX_COMPONENT_BYTES:
+            _refuse(host, namespace, model, tag)
+        return super().__new__(cls, host, namespace, model, tag)
 
     @classmethod
     def parse(cls, text: str) -> ModelName:
@@ -119,6 +120,14 @@ class ModelName:
         if self.namespace.lower() != DEFAULT_NAMESPACE:
             return f"{self.namespace}/{self.model}:{self.tag}"
         return f"{self.model}:{self.tag}"
+
+
+def _refuse(*parts: str) -> None:
+    """Say which part is not valid, if one is."""
+    roles = ("host", "namespace", "model", "tag")
+    for pattern, part, role in zip((_HOST, _NAMESPACE, _MODEL, _TAG), parts, roles, strict=True):
+        if pattern.fullmatch(part) is None or len(part) > _MAX_COMPONENT_BYTES:
+            raise InvalidNameError(f"name: invalid {role} {part!r:.90}")
 
 
 def choose(names: Iterable[ModelName], patterns: Sequence[str]) -> tuple[list[ModelName], list[str]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ostore.formats.errors import DamagedStoreError
+from ostore.formats.name import ModelName
 from ostore.places.store.census import (
     Census,
     EntryKind,
@@ -156,11 +157,15 @@ def plan_gc(
     began = _began(census, terms)
     latest = min(terms.now, terms.now if began is None else began) - terms.grace
     held = _Held.by_living(census, dead)
-    orphans = [blob for blob in census.blobs if blob.digest not in references.users]
-    judged = census.blobs if terms.every_blob else orphans
+    orphans = references.orphans(census.blobs)
+    # Asking for every keeper takes time, and of an orphan it is known that there is none.
+    keepers = references.users if terms.every_blob else {}
     return GcPlan(
-        verdicts=tuple(_judge(blob, references, held, latest, terms) for blob in judged),
-        needed=len(census.blobs) - len(orphans),
+        verdicts=tuple(
+            _judge(blob, keepers.get(blob.digest), held, latest, terms)
+            for blob in (census.blobs if terms.every_blob else orphans)
+        ),
+        needed=census.skipped + len(census.blobs) - len(orphans),
         downloads=tuple(_abandoned(census, terms)) if terms.partials else (),
         leftovers=tuple(_leftovers(census, dead)),
         expired=tuple(_expired(census, references, batches, terms.now)),
@@ -221,11 +226,12 @@ def _command(path: str) -> str:
     return path.split("/")[1]
 
 
-def _judge(blob: StoredBlob, references: References, held: _Held, latest: float, terms: GcTerms) -> Verdict:
+def _judge(
+    blob: StoredBlob, keepers: tuple[ModelName, ...] | None, held: _Held, latest: float, terms: GcTerms
+) -> Verdict:
     age = terms.now - blob.facts.newest
-    if blob.digest in references.users:
-        models = tuple(str(name) for name in references.users[blob.digest])
-        return Verdict(blob, BlobReason.NEEDED, age, models)
+    if keepers is not None:
+        return Verdict(blob, BlobReason.NEEDED, age, tuple(str(name) for name in keepers))
     return Verdict(blob, _reason(blob, held, latest, terms), age)
 
 

@@ -7,15 +7,17 @@ removing frees is exact: a file is gone only when its last name is, and a name m
 
 from __future__ import annotations
 
+import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
 from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
-from ostore.places.store.census import Census, DiskFacts, EntryKind, FoundTree, StoredBlob
+from ostore.places.store.census import Census, DiskFacts, FoundTree, StoredBlob
 from ostore.places.store.references import References
 from ostore.places.store.remainder import Remainder
 from ostore.places.store.scan import StoredModel
@@ -44,6 +46,9 @@ class Space:
 
     allocated: int
     apparent: int
+
+
+_NOTHING = Space(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +110,15 @@ def measure_usage(
 ) -> StoreUsage:
     """Add up a store. `models` are those that are asked for, some or all of `references.scan`."""
     once = _Once()
-    groups = _groups(census, references, remainder, once)
-    leftovers = dict(_leftovers(census, references))
+    groups, orphans, absent = _sort_out(census, references, remainder, once)
+    leftovers = dict(_leftovers(census, orphans))
     reclaimed = _Names.of(chain.from_iterable(leftovers.values()))
     parts = [_needed_part(kind, groups.values()) for kind in _NEEDED]
     parts += (_part(kind, facts, once) for kind, facts in _bystanders(census, remainder))
     parts += (_part(kind, facts, once, reclaimed) for kind, facts in leftovers.items())
     spaces = {part.kind: part.size for part in parts}
     return StoreUsage(
-        models=_model_rows(groups, models, _present(census, remainder)),
+        models=_model_rows(groups, models, absent),
         frees=_freed_together(groups, {model.name for model in models}),
         total=_sum(part.size for part in parts),
         shared=spaces["shared"],
@@ -135,7 +140,7 @@ class _Sum:
     def add(self, facts: DiskFacts) -> None:
         self.allocated += facts.allocated
         # A folder's own size means nothing, as coreutils has it since 9.2.
-        self.apparent += facts.size if facts.kind in {EntryKind.FILE, EntryKind.LINK} else 0
+        self.apparent += facts.size if stat.S_ISREG(facts.mode) or stat.S_ISLNK(facts.mode) else 0
 
     @property
     def space(self) -> Space:
@@ -152,21 +157,23 @@ def _sum(spaces: Iterable[Space]) -> Space:
 
 @dataclass(slots=True)
 class _Group:
-    """The files of all blobs that the same models need, and what of them is gone when none does any more."""
+    """The files of all blobs that the same models need, and what of them stays when none does any more."""
 
     owners: _Owners
     files: int = 0
     allocated: int = 0
     apparent: int = 0
-    freed: _Sum = field(default_factory=_Sum)
+    stays_allocated: int = 0
+    stays_apparent: int = 0
 
-    def add(self, facts: DiskFacts, *, goes: bool) -> None:
-        self.files += 1
-        self.allocated += facts.allocated
-        self.apparent += facts.size
-        if goes:
-            self.freed.allocated += facts.allocated
-            self.freed.apparent += facts.size
+    def add(self, files: Sequence[DiskFacts], *, goes: bool = True) -> None:
+        allocated, apparent = sum([facts.allocated for facts in files]), sum([facts.size for facts in files])
+        self.files += len(files)
+        self.allocated += allocated
+        self.apparent += apparent
+        if not goes:
+            self.stays_allocated += allocated
+            self.stays_apparent += apparent
 
     @property
     def kind(self) -> UsageKind:
@@ -176,41 +183,57 @@ class _Group:
     def space(self) -> Space:
         return Space(self.allocated, self.apparent)
 
+    @property
+    def freed(self) -> Space:
+        return Space(self.allocated - self.stays_allocated, self.apparent - self.stays_apparent)
 
-def _groups(census: Census, references: References, remainder: Remainder, once: _Once) -> dict[_Owners, _Group]:
-    """All files of blobs that are needed, by who needs them: far fewer than files, so that the rest is quick."""
-    groups: dict[_Owners, _Group] = {}
+
+def _sort_out(
+    census: Census, references: References, remainder: Remainder, once: _Once
+) -> tuple[dict[_Owners, _Group], list[DiskFacts], AbstractSet[Digest]]:
+    """
+    All files of blobs that are needed, by who needs them: far fewer groups than files, so that the rest is quick. Then
+    the files that nobody needs, and what somebody names that is not there.
+    """
+    users = references.users
+    # By identity first: the blobs of a model share one tuple, and looking into it costs more than all the rest.
+    files: dict[int, list[DiskFacts]] = defaultdict(list)
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
+    orphans: list[DiskFacts] = []
+    present: set[Digest] = set()
     for blob in census.blobs:
-        owners = references.users.get(blob.digest)
+        digest, _, facts = blob
+        owners = users.get(digest)
         if owners is None:
+            orphans.append(facts)
             continue
-        facts = blob.facts
+        present.add(digest)
         if facts.links > 1:
             linked[facts.identity].append(blob)
-            continue
-        group = groups.get(owners)
-        if group is None:
-            group = groups[owners] = _Group(owners)
-        group.add(facts, goes=True)
+        else:
+            files[id(owners)].append(facts)
+    groups: dict[_Owners, _Group] = {}
+    for owners in {id(owners): owners for owners in users.values()}.values():
+        if found := files.get(id(owners)):
+            groups.setdefault(owners, _Group(owners)).add(found)
     # A manifest that is a second name of a blob (branch pdevine/addressable-manifest) goes with its model.
     manifests = _Names.of(entry.facts for entry in remainder.manifests) if linked else _Names()
     for identity, blobs in linked.items():
         facts = blobs[0].facts
         once.is_new(facts)
-        owners = tuple(sorted(set(chain.from_iterable(references.users[blob.digest] for blob in blobs))))
+        owners = tuple(sorted(set(chain.from_iterable(users[blob.digest] for blob in blobs))))
         goes = len(blobs) + manifests.count(identity) >= facts.links
-        groups.setdefault(owners, _Group(owners)).add(facts, goes=goes)
-    return groups
+        groups.setdefault(owners, _Group(owners)).add([facts], goes=goes)
+    return groups, orphans, references.named.keys() - (present - remainder.dangling)
 
 
 def _needed_part(kind: UsageKind, groups: Iterable[_Group]) -> UsagePart:
     chosen = [group for group in groups if group.kind == kind]
-    return UsagePart(kind, sum(group.files for group in chosen), _sum(group.space for group in chosen), Space(0, 0))
+    return UsagePart(kind, sum(group.files for group in chosen), _sum(group.space for group in chosen), _NOTHING)
 
 
 def _may_have_other_names(facts: DiskFacts) -> bool:
-    return facts.links > 1 and facts.kind is not EntryKind.FOLDER
+    return facts.links > 1 and not stat.S_ISDIR(facts.mode)
 
 
 @dataclass(slots=True)
@@ -252,7 +275,7 @@ def _part(kind: UsageKind, found: Collection[DiskFacts], once: _Once, reclaimed:
     size, freed = _Sum(), _Sum()
     files = 0
     for facts in found:
-        files += facts.kind is not EntryKind.FOLDER
+        files += not stat.S_ISDIR(facts.mode)
         if once.is_new(facts):
             size.add(facts)
             if reclaimed is not None and reclaimed.are_all_of(facts):
@@ -269,9 +292,9 @@ def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKin
     yield "foreign", [entry.facts for entry in (*census.foreign, *remainder.foreign)]
 
 
-def _leftovers(census: Census, references: References) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
+def _leftovers(census: Census, orphans: list[DiskFacts]) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
     """What can be deleted without harm to any model."""
-    yield "orphans", [blob.facts for blob in census.blobs if blob.digest not in references.users]
+    yield "orphans", orphans
     yield "downloads", [file.facts for download in census.downloads for file in download.files]
     yield "temporary", [entry.facts for entry in census.temporary]
     yield "working-folders", [facts for tree in census.working_folders for facts in _whole(tree)]
@@ -286,20 +309,16 @@ def _whole(tree: FoundTree) -> list[DiskFacts]:
     return own + [entry.facts for entry in (*tree.files, *tree.folders)]
 
 
-def _present(census: Census, remainder: Remainder) -> set[Digest]:
-    return {blob.digest for blob in census.blobs}.difference(remainder.dangling)
-
-
 @dataclass(slots=True)
 class _Row:
     files: int = 0
-    unique: Space = Space(0, 0)
-    frees: Space = Space(0, 0)
+    unique: Space = _NOTHING
+    frees: Space = _NOTHING
     shared: list[Space] = field(default_factory=list)
 
 
 def _model_rows(
-    groups: Mapping[_Owners, _Group], models: Sequence[StoredModel], present: Collection[Digest]
+    groups: Mapping[_Owners, _Group], models: Sequence[StoredModel], absent: AbstractSet[Digest]
 ) -> tuple[ModelUsage, ...]:
     # A name that is in both trees of manifests is one model.
     asked = {model.name: model for model in models}
@@ -308,16 +327,18 @@ def _model_rows(
         for row in filter(None, map(rows.get, owners)):
             row.files += group.files
             if len(owners) == 1:
-                row.unique, row.frees = group.space, group.freed.space
+                row.unique, row.frees = group.space, group.freed
             else:
                 row.shared.append(group.space)
-    usages = [_usage(model, rows[name], present) for name, model in asked.items()]
+    usages = [_usage(model, rows[name], absent) for name, model in asked.items()]
     return tuple(sorted(usages, key=lambda usage: (-usage.size.allocated, usage.name)))
 
 
-def _usage(model: StoredModel, row: _Row, present: Collection[Digest]) -> ModelUsage:
+def _usage(model: StoredModel, row: _Row, absent: AbstractSet[Digest]) -> ModelUsage:
     shared = _sum(row.shared)
-    missing = [blob.digest for blob in model.manifest.descriptors if blob.digest not in present]
+    # Nearly always there is nothing absent, and then no descriptor need be made.
+    named = model.manifest.descriptors if absent and not absent.isdisjoint(model.manifest.digests) else ()
+    missing = [blob.digest for blob in named if blob.digest in absent]
     return ModelUsage(
         name=str(model.name),
         blobs=row.files,
@@ -331,7 +352,7 @@ def _usage(model: StoredModel, row: _Row, present: Collection[Digest]) -> ModelU
 
 def _freed_together(groups: Mapping[_Owners, _Group], removed: Collection[ModelName]) -> Space:
     gone = (group for owners, group in groups.items() if owners and all(owner in removed for owner in owners))
-    return _sum(group.freed.space for group in gone)
+    return _sum(group.freed for group in gone)
 
 
 def _shared_blobs(groups: Mapping[_Owners, _Group]) -> tuple[SharedBlobs, ...]:

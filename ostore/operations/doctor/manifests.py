@@ -36,7 +36,7 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
 
 def check_entries(facts: Facts) -> Iterator[Finding]:
     """What stands where models stand and is none."""
-    for doubt in facts.store.doubts:
+    for doubt in facts.store.references.doubts:
         if doubt.name is not None and doubt.path.startswith("blobs/"):
             remedy = command("ollama", "pull", doubt.name)
             yield finding("manifest-list", "problem", doubt.path, detail=doubt.reason, remedy=remedy)

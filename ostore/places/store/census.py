@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -85,8 +85,7 @@ class DiskFacts(NamedTuple):
         return max(self.mtime, self.ctime)
 
 
-@dataclass(frozen=True, slots=True)
-class FoundEntry:
+class FoundEntry(NamedTuple):
     """Something in a folder: its path relative to that folder, with '/', as the disk spells it."""
 
     path: str
@@ -151,8 +150,9 @@ class Census:
     What lies in a store beside its manifests, each group sorted by name.
 
     `blobs`, `downloads`, `temporary` (other unfinished files of Ollama's) and `foreign` (everything else) are directly
-    in `blobs/`, so their paths are bare names. `working_folders` are Ollama's. `workspace` is our `.ostore`, where its
-    folders are `tx`, `trash` and `quarantine`; `staging` is its counterpart for manifests on a disk of their own.
+    in `blobs/`, so their paths are bare names; `skipped` counts the blobs that were not to be looked at.
+    `working_folders` are Ollama's. `workspace` is our `.ostore`, where its folders are `tx`, `trash` and `quarantine`;
+    `staging` is its counterpart for manifests on a disk of their own.
     """
 
     blobs: tuple[StoredBlob, ...]
@@ -162,18 +162,31 @@ class Census:
     working_folders: tuple[FoundTree, ...]
     workspace: FoundTree
     staging: FoundTree
+    skipped: int = 0
 
 
-def take_census(root: Path) -> Census:
-    """Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable."""
+def list_blobs(root: Path) -> list[str]:
+    """The names of everything in `blobs/`, in no order. Raises OSError for a folder that is unreadable."""
+    return [entry.name for entry in find_blobs(root)]
+
+
+def take_census(root: Path, names: Sequence[str] | None = None, *, needed: Container[Digest] = frozenset()) -> Census:
+    """
+    Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
+
+    With `names`, what `list_blobs` gave before, nothing else in `blobs/` is looked at, nor those of them that are the
+    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest.
+    """
     found = _Found()
-    for entry in find_blobs(root):
-        try:
-            facts = facts_of(entry.path)
-        except FileNotFoundError:
-            # What Ollama removes meanwhile was not there.
-            continue
-        found.add(entry, facts)
+    blobs = root / "blobs"
+    chosen = None if names is None else [name for name in names if Digest.of_filename(name) not in needed]
+    with contextlib.suppress(FileNotFoundError):
+        for name, facts in _facts_in(str(blobs), chosen):
+            # Nearly all are blobs, so they are asked for first.
+            if stat.S_ISREG(facts.mode) and (digest := Digest.of_filename(name)):
+                found.blobs.append(StoredBlob(digest, name, facts))
+            else:
+                found.add(blobs, name, facts)
     return Census(
         blobs=tuple(sorted(found.blobs, key=attrgetter("filename"))),
         downloads=tuple(
@@ -184,6 +197,7 @@ def take_census(root: Path) -> Census:
         working_folders=tuple(read_tree(folder) for folder in (*_conversions(root), *sorted(found.splittings))),
         workspace=read_tree(workspace.location(root)),
         staging=read_tree(root / LEGACY_TREE / STAGING),
+        skipped=len(names or ()) - len(chosen or ()),
     )
 
 
@@ -198,10 +212,12 @@ def read_tree(folder: Path) -> FoundTree:
     unreadable: list[Unreadable] = []
     pending = [""] if facts.kind is EntryKind.FOLDER else []
     while pending:
-        for entry in _entries(folder, pending.pop(), unreadable):
-            is_folder = entry.facts.kind is EntryKind.FOLDER
-            (folders if is_folder else files).append(entry)
-            pending += [entry.path] if is_folder else []
+        for entry in _read_folder(folder, pending.pop(), unreadable):
+            if stat.S_ISDIR(entry.facts.mode):
+                folders.append(entry)
+                pending.append(entry.path)
+            else:
+                files.append(entry)
     unreadable.sort(key=lambda found: found.path)
     return FoundTree(folder, facts, _by_path(files), _by_path(folders), tuple(unreadable))
 
@@ -234,15 +250,10 @@ class _Found:
     foreign: list[FoundEntry] = field(default_factory=list)
     splittings: list[Path] = field(default_factory=list)
 
-    def add(self, entry: os.DirEntry[str], facts: DiskFacts) -> None:
-        name = entry.name
-        # Nearly all are, so they are asked for first.
-        if stat.S_ISREG(facts.mode) and (digest := Digest.of_filename(name)):
-            self.blobs.append(StoredBlob(digest, name, facts))
-            return
+    def add(self, blobs: Path, name: str, facts: DiskFacts) -> None:
         kind = facts.kind
         if kind is EntryKind.FOLDER and name.startswith(_SPLITTING):
-            self.splittings.append(Path(entry.path))
+            self.splittings.append(blobs / name)
         elif kind is not EntryKind.FILE and kind is not EntryKind.LINK:
             self.foreign.append(FoundEntry(name, facts))
         elif digest := blob_digest(name):
@@ -255,8 +266,10 @@ class _Found:
 
 def facts_of(path: Path | str) -> DiskFacts:
     """What the disk says of one entry, links not followed. Raises OSError."""
-    # Not the status that scandir has at hand: on Windows that lacks device, inode and links.
-    status = os.lstat(path)
+    return _facts(os.lstat(path))
+
+
+def _facts(status: os.stat_result) -> DiskFacts:
     return DiskFacts(
         status.st_size,
         status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
@@ -271,21 +284,40 @@ def facts_of(path: Path | str) -> DiskFacts:
     )
 
 
-def _entries(folder: Path, below: str, unreadable: list[Unreadable]) -> list[FoundEntry]:
-    """What lies directly in one folder of a tree."""
-    entries = []
-    path = below
+def _facts_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, DiskFacts]]:
+    """What lies directly in a folder, or those names of it; without what is removed meanwhile. Raises OSError."""
+    if names is not None or os.scandir not in os.supports_fd:
+        # On Windows the status that scandir has at hand lacks device, inode and links.
+        for name in os.listdir(folder) if names is None else names:  # noqa: PTH208 - names
+            with contextlib.suppress(FileNotFoundError):
+                yield name, facts_of(f"{folder}/{name}")
+        return
+    # Relative to an open folder, the system need not walk the whole path for every entry.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with os.scandir(folder / below) as listing:
+        with os.scandir(descriptor) as listing:
             for entry in listing:
-                path = f"{below}/{entry.name}" if below else entry.name
-                with contextlib.suppress(FileNotFoundError):
-                    entries.append(FoundEntry(path, facts_of(entry.path)))
+                try:
+                    facts = _facts(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+                yield entry.name, facts
+    finally:
+        os.close(descriptor)
+
+
+def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[FoundEntry]:
+    """What lies directly in one folder of a tree."""
+    prefix = f"{below}/" if below else ""
+    entries = []
+    try:
+        for name, facts in _facts_in(f"{tree}/{below}"):
+            entries.append(FoundEntry(prefix + name, facts))
     except FileNotFoundError:
         # Gone meanwhile.
         return []
     except OSError as error:
-        unreadable.append(Unreadable(path, error.strerror or str(error), None))
+        unreadable.append(Unreadable(below, error.strerror or str(error), None))
     return entries
 
 
@@ -299,4 +331,4 @@ def _conversions(root: Path) -> list[Path]:
 
 
 def _by_path(entries: list[FoundEntry]) -> tuple[FoundEntry, ...]:
-    return tuple(sorted(entries, key=lambda entry: entry.path))
+    return tuple(sorted(entries, key=attrgetter("path")))

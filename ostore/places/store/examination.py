@@ -16,8 +16,8 @@ from ostore.formats.name import ModelName
 from ostore.places.store import workspace
 from ostore.places.store.access import Account, Misfit, closed_parents, find_misfits
 from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, read_tree, take_census
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, Unreadable, find_manifests
-from ostore.places.store.references import kept_among
+from ostore.places.store.manifest_tree import LEGACY_TREE, Unreadable, find_manifests
+from ostore.places.store.references import References, references_of
 from ostore.places.store.scan import ManifestScan, scan_manifests
 
 
@@ -60,7 +60,7 @@ class Examination:
     """
     What a store is like. `census` is None if `blobs/` may not be read; `closed` is what could not be looked at.
 
-    `doubts` keep gc from its work; with one of them, or with something closed, nobody knows the `orphans`.
+    While there are doubts about the `references`, or something is closed, nobody knows the `orphans`.
 
     `is_empty` is true if there is nothing of a store, and `has_inner` if a folder `models` in it looks like one. `lost`
     are links and files where folders should be. `misfits` and `closed_parents` are about `account`. `empty_folders` are
@@ -70,7 +70,7 @@ class Examination:
     root: Path
     account: Account
     scan: ManifestScan
-    doubts: tuple[Unreadable, ...]
+    references: References
     orphans: tuple[StoredBlob, ...]
     odd: tuple[OddEntry, ...]
     census: Census | None
@@ -92,15 +92,15 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
     entries, strays = find_manifests(root, closed)
     scan = scan_manifests(entries, strays)
     blobs = census.blobs if census else ()
-    doubts, orphans = _unneeded(root, entries, scan, blobs)
+    references = references_of(root, entries, scan)
     closed += _closed_trees(root, census)
-    lost = tuple(_lost(root, scan, doubts))
+    lost = tuple(_lost(root, scan, references.doubts))
     return Examination(
         root=root,
         account=account,
         scan=scan,
-        doubts=doubts,
-        orphans=orphans if not closed else (),
+        references=references,
+        orphans=() if closed or references.doubts else tuple(references.orphans(blobs)),
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
         linked=tuple(_linked(root, blob.filename) for blob in blobs if blob.facts.kind is EntryKind.LINK),
@@ -187,21 +187,6 @@ def _target(path: Path) -> str:
         return str(path.readlink())
     except OSError:
         return ""
-
-
-def _unneeded(
-    root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan, blobs: Iterable[StoredBlob]
-) -> tuple[tuple[Unreadable, ...], tuple[StoredBlob, ...]]:
-    """The doubts, and the blobs that nothing refers to or mentions: none while there is a doubt."""
-    named = {blob.digest.hex for model in scan.models for blob in model.manifest.descriptors}
-    others = [blob for blob in blobs if blob.digest.hex not in named]
-    is_plain = not any(model.manifest.is_list for model in scan.models)
-    is_here = not any(_is_link(root / tree) for tree in (LEGACY_TREE, COMING_TREE))
-    # In a store of nothing but models and their blobs, asking for more than what is named costs as much again.
-    if not others and is_plain and is_here and not scan.unreadable and not scan.strays:
-        return (), ()
-    kept, doubts = kept_among(root, entries, scan, (blob.digest for blob in others))
-    return doubts, tuple(blob for blob in others if blob.digest not in kept) if not doubts else ()
 
 
 def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:

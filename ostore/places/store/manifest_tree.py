@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> tuple[
 def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
     try:
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            entries = sorted(listing, key=attrgetter("name"))
     except FileNotFoundError:
         return
     except OSError as error:
@@ -69,15 +70,19 @@ def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
             raise
         found.closed.append(Unreadable("/".join(parts), error.strerror or str(error), None))
         return
+    prefix = "/".join(parts)
+    if len(parts) == _DEPTH:
+        found.entries += [
+            ManifestEntry(entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), entry.is_symlink())
+            for entry in entries
+        ]
+        return
     for entry in entries:
-        path = (*parts, entry.name)
-        if len(path) > _DEPTH:
-            found.entries.append(ManifestEntry(entry.path, "/".join(path), parts[0], _name(path), entry.is_symlink()))
-        elif _is_directory(entry):
-            if path != (LEGACY_TREE, STAGING):
-                _walk(entry.path, path, found)
-        else:
-            found.strays.append("/".join(path))
+        relative = f"{prefix}/{entry.name}"
+        if not _is_directory(entry):
+            found.strays.append(relative)
+        elif relative != f"{LEGACY_TREE}/{STAGING}":
+            _walk(entry.path, (*parts, entry.name), found)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -87,11 +92,11 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _name(path: tuple[str, ...]) -> ModelName | None:
-    tree, host, *rest = path
+def _name(folders: tuple[str, ...], tag: str) -> ModelName | None:
+    tree, host, namespace, model = folders
     if tree == COMING_TREE and host == _COMING_DEFAULT_HOST:
         host = DEFAULT_HOST
     try:
-        return ModelName(host, *rest)
+        return ModelName(host, namespace, model, tag)
     except OstoreError:
         return None

@@ -14,7 +14,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, OstoreError
@@ -24,23 +27,45 @@ from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, Manifest
 from ostore.places.store.scan import ManifestScan, blob_digest, read_small_file, scan_manifests
 from ostore.places.store.store import blob_filenames
 
+if TYPE_CHECKING:
+    from ostore.places.store.census import StoredBlob
+
 # A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).
 MAX_LIST_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class References:
     """
     What the manifests of a store keep.
 
-    `users` has every digest that is kept, whether or not there is such a blob, and the models that keep it; none for
-    one that only something without a model's name mentions. `doubts` is every entry that cannot be read, parsed or
-    named, by its path relative to the store: while there is one, nothing may be deleted. `scan` is what was read.
+    `named` has every digest that one of them names or mentions, whether or not there is such a blob, and the models
+    that do; none for one that only something without a model's name mentions. `doubts` is every entry that cannot be
+    read, parsed or named, by its path relative to the store: while there is one, nothing may be deleted. `scan` is
+    what was read.
     """
 
-    users: dict[Digest, tuple[ModelName, ...]]
+    named: dict[Digest, tuple[ModelName, ...]]
     doubts: tuple[Unreadable, ...]
     scan: ManifestScan
+
+    @cached_property
+    def documents(self) -> dict[Digest, tuple[ModelName, ...]]:
+        """The manifests' own digests: a coming Ollama stores manifests as blobs. Hashed when somebody asks."""
+        return _users((model.name, (model.manifest.digest,)) for model in self.scan.models)
+
+    @cached_property
+    def users(self) -> dict[Digest, tuple[ModelName, ...]]:
+        """Every digest that is kept, named or as a manifest, and the models that keep it."""
+        users = dict(self.named)
+        for digest, names in self.documents.items():
+            users[digest] = tuple(dict.fromkeys((*users.get(digest, ()), *names)))
+        return users
+
+    def orphans(self, blobs: Iterable[StoredBlob]) -> list[StoredBlob]:
+        """Those that nothing keeps."""
+        unnamed = [blob for blob in blobs if blob.digest not in self.named]
+        return [blob for blob in unnamed if blob.digest not in self.documents]
 
 
 def find_references(root: Path) -> References:
@@ -52,39 +77,24 @@ def find_references(root: Path) -> References:
 def references_of(root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan) -> References:
     """The same of entries that have been found and read."""
     lists = _Lists(root)
-    users: dict[Digest, dict[ModelName, None]] = {}
-    for name, digests in _mentions(root, entries, scan, lists):
+    mentions = (*_of_links(entries), *_of_unreadable(root, scan.unreadable))
+    named = _users(chain(_of_models(scan, lists), mentions))
+    return References(named, (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts), scan)
+
+
+def _users(mentions: Iterable[tuple[ModelName | None, Iterable[Digest]]]) -> dict[Digest, tuple[ModelName, ...]]:
+    """Who mentions each digest."""
+    users: dict[Digest, tuple[ModelName, ...]] = {}
+    # Most digests have one user, or several that are the same one: all that is made for those is a tuple they share.
+    several: dict[Digest, dict[ModelName, None]] = {}
+    for name, digests in mentions:
+        own = () if name is None else (name,)
         for digest in digests:
-            keepers = users.setdefault(digest, {})
-            if name is not None:
-                keepers[name] = None
-    doubts = _doubts(root, scan, lists)
-    return References({digest: tuple(keepers) for digest, keepers in users.items()}, doubts, scan)
-
-
-def kept_among(
-    root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan, digests: Iterable[Digest]
-) -> tuple[frozenset[Digest], tuple[Unreadable, ...]]:
-    """Which of these digests are kept, and the doubts; in much less memory than all `References` take."""
-    lists = _Lists(root)
-    asked = frozenset(digests)
-    kept: set[Digest] = set()
-    for _, found in _mentions(root, entries, scan, lists):
-        kept |= asked.intersection(found)
-    return frozenset(kept), _doubts(root, scan, lists)
-
-
-def _mentions(
-    root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan, lists: _Lists
-) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
-    yield from _of_models(scan, lists)
-    yield from _of_links(entries)
-    yield from _of_unreadable(root, scan.unreadable)
-
-
-def _doubts(root: Path, scan: ManifestScan, lists: _Lists) -> tuple[Unreadable, ...]:
-    """Known once everything that is mentioned has been asked for."""
-    return (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts)
+            first = users.setdefault(digest, own)
+            if first is not own and first != own:
+                several.setdefault(digest, dict.fromkeys(first)).update(dict.fromkeys(own))
+    users.update((digest, tuple(names)) for digest, names in several.items())
+    return users
 
 
 def mentioned_by(raw: bytes) -> AbstractSet[Digest]:
@@ -93,33 +103,24 @@ def mentioned_by(raw: bytes) -> AbstractSet[Digest]:
 
     Raises LimitError for one that is too much for us: then nobody knows what it needs.
     """
+    own = {Digest.of(raw)}
     try:
-        return _kept_by(Manifest.parse(raw))
+        return _named_by(Manifest.parse(raw)) | own
     except LimitError:
         raise
     except OstoreError:
-        return digest_shaped(raw) | {Digest.of(raw)}
+        return digest_shaped(raw) | own
 
 
-def _kept_by(manifest: Manifest) -> AbstractSet[Digest]:
-    # The parsed ones too: in JSON every character may be written as an escape, so that no digest shows in the bytes.
-    parsed = {descriptor.digest for descriptor in manifest.descriptors}
-    parsed.update(manifest.children)
-    parsed.add(manifest.digest)
-    if _says_no_more(manifest):
-        return parsed
-    return parsed | digest_shaped(manifest.raw, parsed)
-
-
-def _says_no_more(manifest: Manifest) -> bool:
-    """Whether every digest in the bytes is one of those parsed: as many as these, each spelled as it should be."""
-    mentions = len(manifest.descriptors) + len(manifest.children)
-    return not manifest.ambiguity and b"\\" not in manifest.raw and manifest.raw.count(b"sha256") == mentions
+def _named_by(manifest: Manifest) -> AbstractSet[Digest]:
+    mentioned = digest_shaped(manifest.raw)
+    # In JSON every character may be written as an escape, so that no digest shows in the bytes.
+    return mentioned if manifest.is_plain else mentioned | manifest.digests
 
 
 def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     for model in scan.models:
-        yield model.name, _kept_by(model.manifest)
+        yield model.name, _named_by(model.manifest)
         if model.manifest.children:
             yield model.name, lists.kept_below(model.name, model.manifest)
 
@@ -210,7 +211,7 @@ class _Lists:
         except OstoreError as error:
             return _Child(problem=str(error))
         problem = None if manifest.digest == digest else "not what its digest promises"
-        return _Child(frozenset(_kept_by(manifest)), manifest.children, problem)
+        return _Child(frozenset(_named_by(manifest) | {manifest.digest}), manifest.children, problem)
 
     def _bytes_of(self, digest: Digest) -> bytes:
         *others, last = blob_filenames(digest)

@@ -8,6 +8,7 @@ uses, and those may be large.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,7 @@ def _others(root: Path, census: Census) -> tuple[str, ...]:
 
 def _dangling(root: Path, census: Census) -> Iterator[Digest]:
     for blob in census.blobs:
-        if blob.facts.kind is EntryKind.LINK and not (root / "blobs" / blob.filename).exists():
+        if stat.S_ISLNK(blob.facts.mode) and not (root / "blobs" / blob.filename).exists():
             yield blob.digest
 
 

@@ -1,0 +1,56 @@
+"""
+The shape in which Ollama itself writes manifests, recognised in their bytes: reading JSON as Go does takes ten times as
+long, and a store has thousands.
+
+Go's encoding/json writes manifest.Manifest and manifest.Layer (ollama at fb30760) without spaces, keys in this order.
+What has exactly that shape leaves nothing to argue about: no key of another case or twice, no escape, one spelling of
+every digest. Everything else, right or wrong, is for the reader of JSON; tests hold that both read the same.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# So many descriptors do not fit that the cap on layers would matter.
+_MAX_BYTES = 1024 * 1024
+_TEXT = rb"[ !#-\[\]-~]"
+_MEDIA_TYPE = rb"%b{0,255}" % _TEXT
+# Sizes of up to 18 digits are below 2^63.
+_DESCRIPTOR = (
+    rb'{"mediaType":"(%b)","digest":"sha256:([0-9a-f]{64})","size":(0|[1-9][0-9]{0,17})'
+    rb'(?:,"from":"(%b*)")?(?:,"name":"(%b*)")?}'
+) % (_MEDIA_TYPE, _TEXT, _TEXT)
+_WITHOUT_GROUPS = re.sub(rb"\((?!\?)", rb"(?:", _DESCRIPTOR)
+_MANIFEST = re.compile(
+    rb'{"schemaVersion":2,"mediaType":"%b","config":%b,"layers":\[(?:%b(?:,%b)*)?\]}[ \t\r\n]*'
+    % (_MEDIA_TYPE, _WITHOUT_GROUPS, _WITHOUT_GROUPS, _WITHOUT_GROUPS)
+)
+_DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
+# No text can hold this: it has quotation marks.
+_DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
+
+
+class PlainDescriptor(NamedTuple):
+    """One descriptor's members as text; absent ones are empty."""
+
+    media_type: str
+    digest: str
+    size: str
+    origin: str
+    name: str
+
+
+def is_plain(raw: bytes) -> bool:
+    """Whether bytes are a manifest in this shape; the functions below are for those that are."""
+    return len(raw) <= _MAX_BYTES and _MANIFEST.fullmatch(raw) is not None
+
+
+def plain_descriptors(raw: bytes) -> list[PlainDescriptor]:
+    """The config, then the layers."""
+    return [PlainDescriptor(*found) for found in _DESCRIPTORS.findall(raw.decode("ascii"))]
+
+
+def plain_digests(raw: bytes) -> list[str]:
+    """The digits of all their digests, in the same order."""
+    return _DIGESTS.findall(raw.decode("ascii"))
