@@ -11,6 +11,7 @@ median and spread printed. Rows of bytes and memory compare figures of the same 
 from __future__ import annotations
 
 import argparse
+import compileall
 import functools
 import json
 import os
@@ -387,6 +388,8 @@ def main() -> None:
     options = parser.parse_args()
     if not data.REAL_MODEL.exists():
         sys.exit("the real model is not there yet: run `make demo` once")
+    # As pip leaves it; otherwise every start would translate the sources anew where writing bytecode is switched off.
+    compileall.compile_dir(ROOT / "ostore", quiet=1)
     results = {}
     print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}")
     for where in options.where or places(options.size):

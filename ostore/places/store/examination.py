@@ -103,7 +103,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
         orphans=() if closed or references.doubts else tuple(references.orphans(blobs)),
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
-        linked=tuple(_linked(root, blob.filename) for blob in blobs if blob.facts.kind is EntryKind.LINK),
+        linked=tuple(_linked(root, blob.filename) for blob in blobs if stat.S_ISLNK(blob.facts.mode)),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
         is_empty=_is_empty(root),
         has_inner=not _is_empty(root / "models"),

@@ -1,0 +1,140 @@
+"""
+The commands that write, one line each: a new one is tortured by adding its line to COMMANDS, and nothing else.
+
+Each has a scene, built in an empty folder of the test, and runs there as the installed program; nothing here imports
+ostore. What a line need not say, because it holds for all of them: docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import OSTORE, Store, full, noise
+
+# Enough for several frames, little enough to be hashed a thousand times.
+WEIGHTS, OTHER, SHARED = noise(150_000, 11), noise(90_000, 12), b"{{ .Prompt }}"
+ORPHAN = noise(40_000, 13)
+# Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
+NO_GRACE = ("--grace", "0s")
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    A command, and the scene that it begins with: what is in `folder`, its working directory, when it is called.
+
+    `once` is true of one that has nothing to do when it is called
+    again after it ended well, so that it may say so with another exit code.
+    """
+
+    name: str
+    prepare: Callable[[Path], object]
+    words: tuple[str, ...]
+    once: bool = False
+
+    @property
+    def argv(self) -> list[str]:
+        return [*OSTORE, *self.words]
+
+
+def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run ostore in a folder, as somebody would whose home is empty."""
+    return subprocess.run(
+        [*tracer, *OSTORE, *words],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": "models"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def undisturbed(folder: Path, *words: str) -> None:
+    done = run(folder, *words)
+    if done.returncode:
+        raise RuntimeError(f"{words}: {done.stderr}")
+
+
+def a_store(folder: Path) -> Store:
+    """Two models that share a blob, one of somebody else's, an orphan."""
+    store = Store(folder / "models")
+    store.model("tiny:latest", WEIGHTS, template=SHARED)
+    store.model("tiny:q4", OTHER, template=SHARED)
+    store.model("registry.ollama.ai/someone/mine:latest", b"my own weights", system=b"keep me")
+    return store
+
+
+def with_orphans(folder: Path) -> Store:
+    store = a_store(folder)
+    store.blob(ORPHAN)
+    store.blob(b"a small orphan")
+    return store
+
+
+def with_a_bundle(folder: Path) -> Store:
+    """A store, a bundle of all of it, and then the store as it was before some of that came."""
+    store = a_store(folder)
+    undisturbed(folder, "export", "--all", "b.tar.zst")
+    return store
+
+
+def to_import(folder: Path) -> None:
+    """A bundle; a store with one model of it broken, one different, one blob there and one damaged."""
+    with_a_bundle(folder)
+    shutil.rmtree(folder / "models")
+    mine = Store(folder / "models")
+    mine.model("registry.ollama.ai/someone/mine:latest", b"my own weights", system=b"keep me")
+    mine.model("tiny:q4", b"another model of that name")
+    mine.write_manifest(full("tiny:latest"), b"")
+    mine.blob(SHARED)
+    mine.blob_path(OTHER).write_bytes(b"x" * len(OTHER))
+
+
+def to_import_anew(folder: Path) -> None:
+    """A bundle, and no store yet."""
+    with_a_bundle(folder)
+    shutil.rmtree(folder / "models")
+
+
+def to_repair(folder: Path) -> None:
+    """A bundle, and a store in which one blob is missing, one damaged, one manifest broken."""
+    store = with_a_bundle(folder)
+    store.blob_path(OTHER).unlink()
+    store.blob_path(WEIGHTS).write_bytes(bytes(len(WEIGHTS)))
+    store.write_manifest("registry.ollama.ai/someone/mine:latest", b"{")
+
+
+def with_trash(folder: Path) -> None:
+    with_orphans(folder)
+    undisturbed(folder, "gc", "--keep", "24h", "--yes", *NO_GRACE)
+
+
+def to_diagnose(folder: Path) -> None:
+    """What doctor mends: an empty manifest and a stray, older than it would leave alone; a name of old Ollamas."""
+    store = a_store(folder)
+    os.utime(store.write_manifest(full("broken:latest"), b""), (0, 0))
+    old = store.blob_path(SHARED)
+    old.rename(old.with_name(old.name.replace("-", ":", 1)))
+
+
+COMMANDS = (
+    Command("import", to_import, ("import", "b.tar.zst", "--replace")),
+    Command("import-new", to_import_anew, ("import", "b.tar.zst")),
+    Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace")),
+    Command("export-folder", a_store, ("export", "--all", "out/", "--replace")),
+    Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),
+    Command("gc-keep", with_orphans, ("gc", "--yes", "--keep", "24h", *NO_GRACE)),
+    Command("gc-restore", with_trash, ("gc", "--restore"), once=True),
+    Command("rm", a_store, ("rm", "--yes", "tiny:latest"), once=True),
+    Command("cp", a_store, ("cp", "tiny:latest", "copy:new")),
+    Command("repair", to_repair, ("repair", "--from", "b.tar.zst")),
+    Command("move", with_orphans, ("move", "--yes", "elsewhere")),
+    Command("offload", with_orphans, ("move", "--yes", "--offload", "tiny:q4", "elsewhere"), once=True),
+    Command("doctor-fix", to_diagnose, ("doctor", "--fix", "--yes")),
+)

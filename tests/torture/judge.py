@@ -1,0 +1,107 @@
+"""
+What must hold at every instant, whoever stops whatever where: judged from the files alone, in plain Python.
+
+The rule is the same for every command: each file is as it was before or as it is to be, nothing is gone that was to
+stay, and what is listed is whole. A command's own folder `.ostore` and unfinished files `NAME.part` are its own affair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
+_OWN = frozenset({".ostore", ".ostore-tmp"})
+_UNFINISHED = ".part"
+# An error, a warning, being stopped; or how far a command has got.
+_LINE = re.compile(r"ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;].*|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?")
+# host/namespace/model/tag below `manifests/`.
+_SLASHES = 3
+
+
+@dataclass(frozen=True)
+class State:
+    """
+    All files and links below a folder, by path: what they are. Folders count only by what is in them.
+
+    `broken` are the models that Ollama would list, each with a blob that it needs and that is not there and whole.
+    """
+
+    files: Mapping[str, str]
+    broken: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, folder: Path) -> State:
+        files = dict(_files(folder))
+        needs = [need for path in files for need in _needs(folder, path)]
+        broken = {(model, blob) for root, model, blob in needs if not _is_whole(files, root, blob)}
+        return cls(files, frozenset(broken))
+
+
+def problems(folder: Path, before: State, after: State) -> list[str]:
+    """
+    Everything that is wrong with what a stopped command left in a folder; `after` is where it would have ended.
+
+    No step of recovery comes first: this is what Ollama would find.
+    """
+    now = State.of(folder)
+    wrong = [
+        f"{path}: neither what it was nor what it is to be"
+        for path, content in now.files.items()
+        if content not in {before.files.get(path), after.files.get(path)}
+    ]
+    wrong += [f"{path}: gone, and was to stay" for path in before.files.keys() - now.files if path in after.files]
+    wrong += [f"{path}: its bytes are not what it is named" for path, _ in _false_blobs(now) - _false_blobs(before)]
+    wrong += [f"{model}: blob {blob[:12]} is missing or damaged" for model, blob in now.broken - before.broken]
+    return wrong
+
+
+def output_problems(code: int, out: str, err: str) -> list[str]:
+    """What is wrong with what a command printed and how it ended: every failure is one line, and nothing is raw."""
+    wrong = [f"unprintable: {line!r}" for line in (*out.split("\n"), *err.split("\n")) if not line.isprintable()]
+    wrong += ["a traceback"] if "Traceback" in out + err else []
+    wrong += ["a bug was met"] if "OSTORE_DEBUG" in err else []
+    wrong += [f"not one of ours: {line}" for line in err.splitlines() if code and not _LINE.fullmatch(line)]
+    errors = [line for line in err.splitlines() if line.startswith("ostore: error")]
+    wrong += [f"{len(errors)} lines of errors, exit code {code}"] if len(errors) != (code not in {0, 130, 143}) else []
+    return wrong
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _OWN]
+        for name in (*files, *folders):
+            path = Path(base) / name
+            if path.is_symlink():
+                yield str(path.relative_to(folder)), f"link to {path.readlink()}"
+            elif path.is_file() and not name.endswith(_UNFINISHED):
+                yield str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _needs(folder: Path, path: str) -> Iterator[tuple[str, str, str]]:
+    """If a path is that of a model which Ollama would list: its store, itself, and the digest of each of its blobs."""
+    root, slash, name = f"/{path}".partition("/manifests/")
+    if not slash or name.count("/") != _SLASHES:
+        return
+    try:
+        document = json.loads((folder / path).read_bytes())
+    except (ValueError, OSError):
+        # Nobody lists what does not parse.
+        return
+    for layer in (document["config"], *document["layers"]):
+        yield root.removeprefix("/"), path, layer["digest"].removeprefix("sha256:")
+
+
+def _is_whole(files: Mapping[str, str], root: str, blob: str) -> bool:
+    prefix = f"{root}/blobs/sha256" if root else "blobs/sha256"
+    return blob in {files.get(f"{prefix}-{blob}"), files.get(f"{prefix}:{blob}")}
+
+
+def _false_blobs(state: State) -> set[tuple[str, str]]:
+    found = ((path, content, _BLOB.fullmatch(path)) for path, content in state.files.items())
+    return {(path, content) for path, content, name in found if name and name[1] != content}

@@ -1,0 +1,132 @@
+"""Every command that writes, killed or failing at every call that touches its files: nothing is lost, and it goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.torture.commands import COMMANDS, Command, run
+from tests.torture.judge import State, output_problems, problems
+from tests.torture.tracing import MUTATING, READING, injecting, needs_strace, points, recording
+
+# `make torture` takes every point, `make test` some of each.
+EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
+SAMPLE = 2
+KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
+# Where a command may end that met an error of the system: integrity, busy, no space, input and output, a store in doubt.
+FAILED = {0, 4, 6, 7, 9, 10}
+FAULTS = {
+    "killed": "signal=KILL",
+    "EIO": "error=EIO",
+    "full": "error=ENOSPC",
+    "full from then on": "error=ENOSPC",
+    "over quota": "error=EDQUOT",
+    "read-only from then on": "error=EROFS",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A command's beginning and its end, and the points between at which it can be stopped."""
+
+    command: Command
+    origin: Path
+    folder: Path
+    before: State
+    after: State
+    mutating: Sequence[tuple[str, int]]
+    reading: Sequence[tuple[str, int]]
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(self.origin, self.folder, symlinks=True)
+
+    def attempt(self, *injections: str) -> None:
+        """Let the command run into something, look at what it leaves, and let it go on."""
+        self.reset()
+        stopped = run(self.folder, *self.command.words, tracer=injecting(*injections))
+        self.judge(stopped, str(injections))
+
+    def judge(self, stopped: subprocess.CompletedProcess[str], what: str) -> None:
+        code = stopped.returncode
+        told = f"{self.command.name} {what}: exit {code}: {stopped.stderr}"
+        assert problems(self.folder, self.before, self.after) == [], told
+        if code not in KILLED:
+            assert code in FAILED, told
+            assert output_problems(code, stopped.stdout, stopped.stderr) == [], told
+        if code == 0:
+            assert State.of(self.folder) == self.after, told
+        again = run(self.folder, *self.command.words)
+        assert again.returncode == 0 or self.command.once, f"{told}\nand then {again.returncode}: {again.stderr}"
+        assert State.of(self.folder) == self.after, f"{told}\nand then {again.returncode}: {again.stderr}"
+        assert not list(self.folder.rglob("*.part")) or self.command.once, told
+
+
+@pytest.fixture(scope="module", params=COMMANDS, ids=lambda command: command.name)
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    command: Command = request.param
+    place = tmp_path_factory.mktemp(command.name)
+    origin, folder, log = place / "origin", place / "work", place / "log"
+    origin.mkdir()
+    command.prepare(origin)
+    shutil.copytree(origin, folder, symlinks=True)
+    done = run(folder, *command.words, tracer=recording(log, (*MUTATING, *READING)))
+    assert done.returncode == 0, done.stderr
+    everything = points(log, folder, reading=True)
+    mutating = [point for point in points(log, folder) if point[0] in MUTATING]
+    reading = [point for point in everything if point[0] not in MUTATING or point not in mutating]
+    return Scene(command, origin, folder, State.of(origin), State.of(folder), mutating, reading)
+
+
+def some(cases: Sequence[tuple[str, int]], seed: str, count: int = SAMPLE) -> Sequence[tuple[str, int]]:
+    return cases if EVERYTHING else random.Random(seed).sample(list(cases), min(count, len(cases)))
+
+
+@needs_strace
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_command_stopped_where_it_writes_loses_nothing_and_goes_on(scene: Scene, fault: str) -> None:
+    assert scene.mutating
+    onwards = "+" if fault.endswith("from then on") else ""
+    for call, number in some(scene.mutating, f"{scene.command.name} {fault}"):
+        scene.attempt(f"{call}:{FAULTS[fault]}:when={number}{onwards}")
+
+
+@needs_strace
+def test_a_command_that_cannot_read_loses_nothing_and_goes_on(scene: Scene) -> None:
+    for call, number in some(scene.reading, f"{scene.command.name} reading", 3):
+        scene.attempt(f"{call}:error=EIO:when={number}")
+
+
+@needs_strace
+def test_a_command_that_fails_and_is_killed_while_it_takes_back_what_it_did_loses_nothing(scene: Scene) -> None:
+    choices = random.Random(f"{scene.command.name} double")
+    for _ in range(200 if EVERYTHING else SAMPLE):
+        (first, number), (second, later) = choices.choice(scene.mutating), choices.choice(scene.mutating)
+        if first != second:
+            scene.attempt(f"{first}:error=EIO:when={number}", f"{second}:signal=KILL:when={later}+")
+
+
+def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: Scene) -> None:
+    sizes = [200, 4096, 40_000, 100_000, 140_000]
+    for size in sizes if EVERYTHING else random.Random(scene.command.name).sample(sizes, 1):
+        scene.reset()
+        command = subprocess.run(
+            scene.command.argv,
+            cwd=scene.folder,
+            env={**os.environ, "HOME": str(scene.folder), "OLLAMA_MODELS": "models"},
+            # A file can grow no further than that: the call that would writes a part, the next one fails.
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023, PLW1509
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        scene.judge(command, f"files of at most {size} bytes")
