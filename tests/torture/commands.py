@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import OSTORE, Store, full, noise
+from tests.support import Store, full, noise
 
+# The installed program, not `python -m`: that would look for modules in the folder it runs in.
+OSTORE = str(Path(sys.executable).with_name("ostore"))
 # Enough for several frames, little enough to be hashed a thousand times.
 WEIGHTS, OTHER, SHARED = noise(150_000, 11), noise(90_000, 12), b"{{ .Prompt }}"
 ORPHAN = noise(40_000, 13)
@@ -39,13 +42,13 @@ class Command:
 
     @property
     def argv(self) -> list[str]:
-        return [*OSTORE, *self.words]
+        return [OSTORE, *self.words]
 
 
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
     return subprocess.run(
-        [*tracer, *OSTORE, *words],
+        [*tracer, OSTORE, *words],
         cwd=folder,
         env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": "models"},
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Every command that writes, killed or failing at every call that touches its files: nothing is lost, and it goes on."""
+"""Every command that writes, killed or failing at every call that touches its files: nothing is lost, it goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.torture.tracing import MUTATING, READING, injecting, needs_strace, po
 EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
 SAMPLE = 2
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
-# Where a command may end that met an error of the system: integrity, busy, no space, input and output, a store in doubt.
+# Where a command may end that met an error of the system: integrity, busy, no space, input or output, doubt.
 FAILED = {0, 4, 6, 7, 9, 10}
 FAULTS = {
     "killed": "signal=KILL",
@@ -124,7 +124,7 @@ def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: S
             cwd=scene.folder,
             env={**os.environ, "HOME": str(scene.folder), "OLLAMA_MODELS": "models"},
             # A file can grow no further than that: the call that would writes a part, the next one fails.
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023, PLW1509
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023
             capture_output=True,
             text=True,
             check=False,

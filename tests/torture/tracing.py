@@ -19,6 +19,7 @@ MUTATING = (
 )  # fmt: skip
 READING = ("read", "pread64", "preadv", "getdents64", "newfstatat", "fstat", "statx", "readlink", "readlinkat")
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
+_RELATIVE = re.compile(r'AT_FDCWD, "[^/]')
 _WRITING_OPEN = re.compile(r"O_(WRONLY|RDWR|CREAT)")
 
 
@@ -51,11 +52,13 @@ def points(log: Path, folder: Path, *, reading: bool = False) -> list[tuple[str,
         thread, call, rest = match.groups()
         counts[thread, call] += 1
         is_open_to_read = call == "openat" and not _WRITING_OPEN.search(rest)
-        if (f"{folder}/" in rest or f"{folder}>" in rest or _is_relative(rest)) and (reading or not is_open_to_read):
+        if _is_below(folder, rest) and (reading or not is_open_to_read):
             found[call, counts[thread, call]] = None
     return list(found)
 
 
-def _is_relative(rest: str) -> bool:
-    """Whether the call names a path below the working directory, which is the folder."""
-    return rest.startswith("AT_FDCWD") and ', "/' not in rest[:80] and '"/' not in rest[:80]
+def _is_below(folder: Path, arguments: str) -> bool:
+    """Whether a call is about something below its working directory, which is the folder."""
+    # `-y` writes that one behind every AT_FDCWD, also before an absolute path.
+    told = arguments.replace(f"AT_FDCWD<{folder}>", "AT_FDCWD")
+    return f"{folder}/" in told or f"{folder}>" in told or _RELATIVE.match(told) is not None
