@@ -20,7 +20,7 @@ from tests.torture.tracing import MUTATING, READING, injecting, needs_strace, po
 
 # `make torture` takes every point, `make test` some of each.
 EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-SAMPLE = 2
+SAMPLE = 1
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 # Where a command may end that met an error of the system: integrity, busy, no space, input or output, doubt.
 FAILED = {0, 4, 6, 7, 9, 10}
@@ -102,7 +102,7 @@ def test_a_command_stopped_where_it_writes_loses_nothing_and_goes_on(scene: Scen
 
 @needs_strace
 def test_a_command_that_cannot_read_loses_nothing_and_goes_on(scene: Scene) -> None:
-    for call, number in some(scene.reading, f"{scene.command.name} reading", 3):
+    for call, number in some(scene.reading, f"{scene.command.name} reading"):
         scene.attempt(f"{call}:error=EIO:when={number}")
 
 
