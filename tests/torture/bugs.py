@@ -1,0 +1,212 @@
+"""
+Mistakes that somebody could make in the protocol, each as a patch of one place: a proof that finds none proves nothing.
+
+`caught_by` is what pytest is to run against the patched source, and must not pass. A patch names text that occurs once,
+so that a change of the code there asks for a change here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FAULTS, STATES = "tests/torture/test_faults.py", "tests/torture/test_crash_states.py"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One mistake: the file below `ostore/`, the text there and what stands there instead; `words` select tests."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    caught_by: tuple[str, ...]
+
+
+DURABLE, SWEEP, TRASH = "streams/durable.py", "places/store/sweep.py", "places/store/trash.py"
+PUBLICATION, INBOX, VERIFIED = "places/store/publication.py", "places/store/inbox.py", "streams/verified.py"
+
+BUGS = (
+    # What a power cut would show.
+    Bug(
+        "a blob or manifest gets its name before its bytes are on the disk",
+        DURABLE,
+        "                _date(fd, path, modified_ns)\n            sync_file(fd)\n",
+        "                _date(fd, path, modified_ns)\n",
+        (STATES, "-k", "import"),
+    ),
+    Bug(
+        "blobs/ is not synced before manifests come",
+        PUBLICATION,
+        "may not have synced the folder.\n        blobs.sync()\n",
+        "may not have synced the folder.\n",
+        (STATES, "-k", "import"),
+    ),
+    Bug(
+        "the folder of a new tag is not synced",
+        PUBLICATION,
+        "                    self._staging.rename(filename, folder, name.tag)\n                    folder.sync()\n",
+        "                    self._staging.rename(filename, folder, name.tag)\n",
+        (STATES, "-k", "import"),
+    ),
+    Bug(
+        "an export gets its name before it is on the disk",
+        "places/bundle/writer.py",
+        "                sync_file(fd)\n                if os.name",
+        "                if os.name",
+        (STATES, "-k", "export"),
+    ),
+    # What a kill would show.
+    Bug(
+        "manifests come before blobs",
+        PUBLICATION,
+        "            self._place_blobs(blobs, staged, relied_upon)\n            for manifest in manifests:\n"
+        "                self._place_manifest(tree, manifest)\n",
+        "            for manifest in manifests:\n                self._place_manifest(tree, manifest)\n"
+        "            self._place_blobs(blobs, staged, relied_upon)\n",
+        (FAULTS, "-k", "import and killed"),
+    ),
+    Bug(
+        "an export is written under its own name",
+        "places/bundle/writer.py",
+        'return f"{self.path.name}.part"',
+        "return self.path.name",
+        (FAULTS, "-k", "export and killed"),
+    ),
+    Bug(
+        "rm takes the blobs before the manifest",
+        SWEEP,
+        "                for number, manifest in enumerate(manifests):\n"
+        "                    self._take_manifest(batch, manifest_filename(number), manifest)\n"
+        "                stayed = self._take_blobs(batch, blobs, latest) | self._take_downloads(\n"
+        "                    batch, downloads, latest_download\n                )\n",
+        "                stayed = self._take_blobs(batch, blobs, latest) | self._take_downloads(\n"
+        "                    batch, downloads, latest_download\n                )\n"
+        "                for number, manifest in enumerate(manifests):\n"
+        "                    self._take_manifest(batch, manifest_filename(number), manifest)\n",
+        (FAULTS, "-k", "rm and killed"),
+    ),
+    # What an error would show.
+    Bug(
+        "an error takes back no blob that was placed",
+        PUBLICATION,
+        "            self._on_failure(lambda: self._take_back_blobs(blobs))\n",
+        "",
+        ("tests/test_publication.py", "-k", "takes_everything_back"),
+    ),
+    Bug(
+        "an error while taking back hides the first one",
+        PUBLICATION,
+        "            with contextlib.suppress(OSError, OstoreError):\n                take_back()\n",
+        "            take_back()\n",
+        ("tests/test_publication.py", "-k", "outcome or takes_everything_back"),
+    ),
+    Bug(
+        "a short write counts as a whole one",
+        DURABLE,
+        "    while views:\n        written =",
+        "    if views:\n        written =",
+        (FAULTS, "-k", "cut_short"),
+    ),
+    # What hostile or damaged bytes would show.
+    Bug(
+        "the hash of a blob is not compared",
+        VERIFIED,
+        "    if hasher.hexdigest() != descriptor.digest.hex:\n",
+        "    if not hasher.hexdigest():\n",
+        ("tests/test_verified.py", "tests/test_verify.py"),
+    ),
+    Bug(
+        "a blob may be longer than it promises",
+        VERIFIED,
+        "        if seen > descriptor.size:\n            break\n",
+        "",
+        ("tests/test_verified.py",),
+    ),
+    Bug(
+        "a name may lead out of the store",
+        "formats/name.py",
+        '_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")',
+        '_MODEL = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,79}")',
+        ("tests/test_name.py",),
+    ),
+    Bug(
+        "a digest may be any text of that length",
+        "formats/digest.py",
+        '_CANONICAL = re.compile(r"sha256:([0-9a-f]{64})")',
+        '_CANONICAL = re.compile(r"sha256:(.{64})")',
+        ("tests/test_digest.py",),
+    ),
+    Bug(
+        "what is shown of a name is not escaped",
+        "cli/text.py",
+        "printable = clean(text).encode(",
+        "printable = text.encode(",
+        ("tests/test_text.py", "tests/test_cli.py", "tests/hostile/test_environment.py"),
+    ),
+    # What somebody beside us would show.
+    Bug(
+        "the lock keeps nobody out",
+        "places/store/workspace.py",
+        '            wait_lock(fd, str(self.directory.path / "lock"))\n',
+        "",
+        ("tests/test_gc.py", "tests/test_lock.py", "tests/test_import.py", "-k", "two_at_once or lock or busy"),
+    ),
+    Bug(
+        "gc does not look again once the blobs are in the trash",
+        SWEEP,
+        "        return None, self._put_back(batch, references.users.__contains__)\n",
+        "        return None, []\n",
+        ("tests/test_gc.py", "-k", "between_the_two_looks"),
+    ),
+    Bug(
+        "gc takes a manifest that it cannot read for one that needs nothing",
+        "operations/gc.py",
+        "    _refuse_doubts(census, references, terms)\n",
+        "",
+        ("tests/test_gc.py", "-k", "in_doubt"),
+    ),
+    Bug(
+        "gc goes by mtime alone",
+        "places/store/census.py",
+        "        return max(self.mtime, self.ctime)\n",
+        "        return self.mtime\n",
+        ("tests/test_census.py", "tests/test_gc.py", "-k", "true_orphan or newest or ctime"),
+    ),
+    Bug(
+        "what a download under way has finished is no younger than it is",
+        "operations/gc.py",
+        "    latest = min(terms.now, terms.now if began is None else began) - terms.grace\n",
+        "    latest = terms.now - terms.grace\n",
+        ("tests/test_gc_plan.py",),
+    ),
+    Bug(
+        "what is put back overwrites what has come meanwhile",
+        TRASH,
+        "        except FileExistsError:\n            return False\n        if is_linked:",
+        "        except FileExistsError:\n            self.directory.rename(filename, blobs, filename)\n"
+        "            return True\n        if is_linked:",
+        ("tests/test_gc.py", "-k", "overwritten or overwrites"),
+    ),
+    Bug(
+        "rm takes blobs that others share",
+        "operations/removal.py",
+        "    if is_shared:\n        return StayReason.SHARED\n",
+        "",
+        ("tests/test_rm.py", "-k", "share"),
+    ),
+    Bug(
+        "a blob that is there is relied upon without being hashed",
+        INBOX,
+        "            if not trust and not _is_sound(where, name, blob, progress):\n",
+        "            if not where:\n",
+        (FAULTS, "-k", "import"),
+    ),
+    Bug(
+        "a blob that a server removed meanwhile is not put back",
+        PUBLICATION,
+        "            vanished = self._vanished(blobs, digests)\n",
+        "            vanished: list[Digest] = []\n",
+        ("tests/test_import.py", "tests/torture/test_races.py", "-k", "prune"),
+    ),
+)

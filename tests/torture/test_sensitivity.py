@@ -1,0 +1,73 @@
+"""The proofs prove something: mistakes that are put into a copy of the source on purpose are caught."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ostore
+from tests.torture.bugs import BUGS, Bug
+from tests.torture.tracing import needs_strace
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
+# Quick ones, of three kinds.
+SOME = {
+    "a blob may be longer than it promises",
+    "rm takes blobs that others share",
+    "gc does not look again once the blobs are in the trash",
+}
+NO_TEST_FAILED, A_TEST_FAILED, TOO_LATE = 0, 1, 124
+PATIENCE = 300
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    "bug", [bug for bug in BUGS if EVERYTHING or bug.name in SOME], ids=lambda bug: bug.name.replace(" ", "-")
+)
+def test_a_mistake_in_the_protocol_is_caught(bug: Bug, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(Path(ostore.__file__).parent, source / "ostore", ignore=shutil.ignore_patterns("__pycache__"))
+    patched = source / "ostore" / bug.path
+    text = patched.read_text()
+    assert text.count(bug.old) == 1, f"{bug.path}: the text that this patch is about has changed"
+    patched.write_text(text.replace(bug.old, bug.new))
+    # Somebody who waits for ever for what never comes has noticed as well.
+    assert run_tests(source, tmp_path, bug) in {A_TEST_FAILED, TOO_LATE}
+
+
+def run_tests(source: Path, place: Path, bug: Bug) -> int:
+    """Run the tests that are to find it, with the copy in place of the installed one; pytest's exit code."""
+    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "OSTORE_TORTURE": "1"}
+    # Neither the working directory nor the project's own setting may come first: there lies the source as it is.
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["-o", f"pythonpath={source} {ROOT}"]
+    done = subprocess.run(
+        ["timeout", str(PATIENCE), *command, f"--basetemp={place / 'tests'}", *bug.caught_by],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {NO_TEST_FAILED, A_TEST_FAILED, TOO_LATE}, done.stdout + done.stderr
+    return done.returncode
+
+
+def test_there_are_enough_mistakes_and_the_copy_is_what_is_tested(tmp_path: Path) -> None:
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 20
+    shutil.copytree(Path(ostore.__file__).parent, tmp_path / "ostore")
+    (tmp_path / "ostore" / "formats" / "version.py").write_text('VERSION = "the copy"\n')
+    told = subprocess.run(
+        [Path(sys.executable).with_name("ostore"), "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "the copy" in told.stdout
