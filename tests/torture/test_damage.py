@@ -99,7 +99,7 @@ def found(problems: tuple[ostore.Problem, ...]) -> dict[str, set[str]]:
 def cases() -> list[tuple[int, tuple[Damage, ...]]]:
     """First each damage alone, then groups."""
     choice = random.Random("groups")
-    groups = [(damage,) for damage in DAMAGES]
+    groups: list[tuple[Damage, ...]] = [(damage,) for damage in DAMAGES]
     while len(groups) < COUNT:
         groups.append(tuple(choice.choices(DAMAGES, k=choice.choice((1, 2, 2, 3)))))
     return list(enumerate(groups))
@@ -127,6 +127,7 @@ def test_every_damage_is_found_and_what_can_be_is_mended_and_nothing_else_touche
     done = ostore.repair(sources=[origin.bundle], models=store.root)
     assert tree(store.root) == expected(origin, store, before, hits, foretold)
     assert quarantined(store) == {before[path] for path in replaced(hits, foretold) if is_kept(before[path])}
+    assert set(done.quarantine) == {str(path) for path in store.root.glob(".ostore/quarantine/*")}
     assert tree(tmp_path, without=("models",)) == elsewhere
     assert {item.subject for item in foreseen.repaired} == {item.subject for item in done.repaired}
     check_untouched(origin, store, before, stats, foretold)
