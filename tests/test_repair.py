@@ -339,6 +339,17 @@ def test_a_damaged_orphan_is_mended_with_the_size_that_the_source_knows(store: S
     assert tree(store.root) == before
 
 
+def test_a_manifest_that_promises_another_size_does_not_keep_another_from_being_restored(
+    store: Store, bundle: Path
+) -> None:
+    liar, before = store.manifest_path(full("tiny:latest")), tree(store.root)
+    raw = liar.read_bytes().replace(b'"size":12000', b'"size":12001')
+    liar.write_bytes(raw)
+    store.write_manifest(full("tiny:q4"), b"")
+    assert "repaired: manifest tiny:q4" in repair(store, "--from", bundle, code=4)
+    assert tree(store.root) == before | {str(liar.relative_to(store.root)): sha256(raw)}
+
+
 def test_what_is_whole_is_not_replaced_because_a_manifest_promises_another_size(store: Store, bundle: Path) -> None:
     layer = store.layer(MODEL, WEIGHTS)
     store.add(full("liar:latest"), {**layer, "size": 5})

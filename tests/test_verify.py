@@ -99,6 +99,21 @@ def test_every_problem_is_reported_not_the_first(store: Store) -> None:
     }
 
 
+@pytest.mark.parametrize("data", [WEIGHTS, b"an orphan"], ids=["needed", "orphan"])
+def test_a_blob_named_in_capitals_is_no_blob_to_ollama(store: Store, data: bytes) -> None:
+    store.blob(data)
+    path = store.blob_path(data)
+    capitals = path.rename(path.with_name(f"sha256-{sha256(data).upper()}"))
+    assert problems(store.root) == {("stray-name", f"blobs/{capitals.name}")}
+    assert run("verify", "--models", store.root).returncode == 10
+
+
+def test_a_blob_named_as_before_ollama_0_1_30_is_whole(store: Store) -> None:
+    path = store.blob_path(WEIGHTS)
+    path.rename(path.with_name(f"sha256:{sha256(WEIGHTS)}"))
+    assert problems(store.root) == set()
+
+
 def test_damage_to_names_and_manifests_alone_is_exit_10(store: Store) -> None:
     store.write_manifest(full("empty:latest"), b"")
     done = run("verify", "--models", store.root)

@@ -109,8 +109,9 @@ def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
     folded = {name.folded for name in names}
     models = [place.find_models(folded) for place in places]
     needed = {blob.digest: blob for group in models for selection in group for blob in _all_blobs(selection)}
-    lacking: dict[Digest, int | None] = {**found.wanted.blobs, **{blob.digest: blob.size for blob in needed.values()}}
-    lacking |= {digest: size for digest, size in found.wanted.blobs.items() if size is not None}
+    wanted = _without_false_promises(found, needed)
+    lacking: dict[Digest, int | None] = {**wanted, **{blob.digest: blob.size for blob in needed.values()}}
+    lacking |= {digest: size for digest, size in wanted.items() if size is not None}
     notes: list[str] = []
     offers = [
         Offer(place, _placeable(found.store, place.label, group, notes), place.find_blobs(lacking))
@@ -118,9 +119,9 @@ def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
     ]
     standing = {digest for digest, blob in needed.items() if found.store.size_of(digest) == blob.size}
     planned = plan_repair(
-        Wanted(found.wanted.blobs, names, found.wanted.left),
+        Wanted(wanted, names, found.wanted.left),
         offers,
-        standing=standing - found.wanted.blobs.keys(),
+        standing=standing - wanted.keys(),
         obstacles={*found.obstacles, *find_obstacles(found.store.root, needed)},
     )
     return replace(planned, notes=(*notes, *planned.notes))
@@ -196,6 +197,20 @@ def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[Mo
     # A glob that stands for nothing is left among the others, for the scan to refuse.
     present = [name for name in names if name not in absent]
     return present, tuple(ModelName.parse(name) for name in dict.fromkeys(absent))
+
+
+def _without_false_promises(found: Found, needed: Mapping[Digest, Descriptor]) -> dict[Digest, int | None]:
+    """
+    The blobs wanted, but for those that have the size which a source says: it is the store's own model that is wrong.
+
+    Such a one counts as standing, and is hashed before a model that is put back relies on it.
+    """
+    misfits = {problem.subject for problem in found.verified.problems if problem.kind == "blob-size"}
+    return {
+        digest: size
+        for digest, size in found.wanted.blobs.items()
+        if str(digest) not in misfits or digest not in needed or found.store.size_of(digest) != needed[digest].size
+    }
 
 
 def _placeable(store: LocalStore, label: str, models: tuple[Selection, ...], notes: list[str]) -> tuple[Selection, ...]:

@@ -66,6 +66,22 @@ class DiskFacts(NamedTuple):
     uid: int
     gid: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> DiskFacts:
+        """The one place where the times and sizes that planning goes by are read."""
+        return cls(
+            status.st_size,
+            status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
+            status.st_dev,
+            status.st_ino,
+            status.st_nlink,
+            status.st_mtime,
+            status.st_ctime,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+        )
+
     @property
     def kind(self) -> EntryKind:
         if stat.S_ISREG(self.mode):
@@ -266,22 +282,7 @@ class _Found:
 
 def facts_of(path: Path | str) -> DiskFacts:
     """What the disk says of one entry, links not followed. Raises OSError."""
-    return _facts(os.lstat(path))
-
-
-def _facts(status: os.stat_result) -> DiskFacts:
-    return DiskFacts(
-        status.st_size,
-        status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
-        status.st_dev,
-        status.st_ino,
-        status.st_nlink,
-        status.st_mtime,
-        status.st_ctime,
-        status.st_mode,
-        status.st_uid,
-        status.st_gid,
-    )
+    return DiskFacts.of(os.lstat(path))
 
 
 def _facts_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, DiskFacts]]:
@@ -298,7 +299,7 @@ def _facts_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple
         with os.scandir(descriptor) as listing:
             for entry in listing:
                 try:
-                    facts = _facts(entry.stat(follow_symlinks=False))
+                    facts = DiskFacts.of(entry.stat(follow_symlinks=False))
                 except FileNotFoundError:
                     continue
                 yield entry.name, facts

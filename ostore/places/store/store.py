@@ -140,14 +140,19 @@ class LocalStore:
         """
         What lies in `blobs/` beside the blobs of the models scanned: orphans, and paths of strays.
 
-        Unfinished files of Ollama are neither.
+        Unfinished files of Ollama are neither. A blob named in capitals is a stray, whether or not it is an orphan:
+        nobody looks for it there but us.
         """
         orphans, strays = [], []
         for entry in find_blobs(self.root):
             digest = blob_digest(entry.name)
             if digest is None:
                 strays += [] if is_temporary(entry.name) else [f"blobs/{entry.name}"]
-            elif digest not in scan.users:
+                continue
+            # ollama manifest/paths.go at fb30760 opens what the manifest spells, and none that may travel has capitals.
+            if entry.name not in {digest.filename, str(digest)}:
+                strays.append(f"blobs/{entry.name}")
+            if digest not in scan.users:
                 # A server may prune it just now.
                 with contextlib.suppress(FileNotFoundError):
                     orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))

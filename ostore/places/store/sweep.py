@@ -24,7 +24,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
-from ostore.places.store.census import StoredBlob, UnfinishedDownload
+from ostore.places.store.census import DiskFacts, StoredBlob, UnfinishedDownload
 from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, ManifestEntry
 from ostore.places.store.references import find_references
 from ostore.places.store.scan import read_small_file
@@ -278,9 +278,10 @@ def _unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.
     """A last look at a file before it goes: still the one that was planned, and not used meanwhile."""
 
     def still(status: os.stat_result) -> str | None:
-        if (status.st_dev, status.st_ino) != identity:
+        facts = DiskFacts.of(status)
+        if facts.identity != identity:
             return "replaced meanwhile"
-        if latest is not None and max(status.st_mtime, status.st_ctime) > latest:
+        if latest is not None and facts.newest > latest:
             return "used meanwhile"
         return None
 
