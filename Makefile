@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check torture format coverage demo bench lock release-check clean
+.PHONY: help .venv test check torture fuzz format coverage demo bench lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -19,6 +19,10 @@ help: ## list the targets
 .venv/.demo .venv/.bench: .venv/.%: requirements/%.txt .venv/.dev
 	$(PIP) --require-hashes -r $<
 	@touch $@
+.venv/.fuzz: requirements/fuzz.txt .venv/.dev
+	@.venv/bin/python -c 'import sys; sys.platform == "linux" and sys.implementation.name == "cpython" and sys.version_info < (3, 14) or sys.exit("make fuzz needs CPython 3.11 to 3.13 on Linux: atheris is built for no other")'
+	$(PIP) --only-binary atheris --require-hashes -r $<
+	@touch $@
 
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some)
 	@.venv/bin/python -m pytest -n 2 $(ARGS)
@@ -30,9 +34,11 @@ format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 torture: .venv/.dev ## the long form of what `make test` takes a slice of, about half an hour
-	OSTORE_KILLS=200 OSTORE_BIG_GB=8 OSTORE_FLIPS=1000000 .venv/bin/python -m pytest -n 2 \
+	OSTORE_KILLS=200 OSTORE_BIG_GB=8 OSTORE_TORTURE=1 .venv/bin/python -m pytest -n 2 \
 		tests/test_kill.py tests/test_memory.py tests/test_publication.py tests/test_repair_faults.py \
-		tests/hostile/test_bit_flips.py $(ARGS)
+		tests/torture tests/hostile/test_bit_flips.py tests/hostile/test_damaged_media.py $(ARGS)
+fuzz: .venv/.fuzz ## every parser under a guided fuzzer, SECONDS=60 each (ARGS='tar frames' for some)
+	.venv/bin/python -m tests.torture.fuzz.run --seconds $(or $(SECONDS),60) $(ARGS)
 coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -n 2 $(ARGS)
@@ -48,5 +54,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .demo .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .demo .fuzz .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

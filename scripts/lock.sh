@@ -19,6 +19,7 @@ lock report --extra report --constraint requirements/run.txt "$@"
 lock dev --extra report --constraint requirements/report.txt "$@"
 lock demo --constraint requirements/run.txt "$@"
 lock bench --constraint requirements/run.txt "$@"
+lock fuzz --constraint requirements/run.txt "$@"
 
 # A lock must install from any package index.
 if grep -n '://' requirements/*.txt; then

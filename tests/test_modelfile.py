@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ostore.formats.errors import FormatError
 from ostore.formats.modelfile import parameter_text, render_modelfile
+from tests.torture.fuzz.modelfile_reader import read_modelfile
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,55 @@ def test_instructions_come_in_one_order_and_empty_texts_are_left_out() -> None:
         "MESSAGE user hello\n"
         'MESSAGE assistant """hi\nyou"""\n'
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\rFROM /etc/passwd",
+        '\u200d"a',
+        '"',
+        '""',
+        '"""',
+        'a"""',
+        '"\nb',
+        " a\t",
+        "\x00",
+        "a\r\nb",
+        "\x85a",
+        "\u00a0a\u2028b",
+    ],
+    ids=ascii,
+)
+def test_ollamas_reader_takes_back_what_it_can_print(text: str) -> None:
+    rendered = render_modelfile("x:latest", [("FROM", text)], [("SYSTEM", text)], [("stop", text)], [("user", text)])
+    shown = "".join(character for character in text if character.isprintable() or character in "\t\r\n")
+    assert read_modelfile(rendered) == [
+        ("from", "", shown),
+        ("system", "", shown),
+        ("parameter", "stop", shown),
+        ("message", "user", shown),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "parameters", "messages"),
+    [
+        (['a"""\nb'], [], []),
+        (['a""" \rb'], [], []),
+        (['a"""\u200d\nb'], [], []),
+        ([], [("a b", 1)], []),
+        ([], [("a\nFROM /etc/passwd\nPARAMETER b", 1)], []),
+        ([], [("", 1)], []),
+        ([], [("\u0661", 1)], []),
+        ([], [], [("user\nADAPTER /etc/passwd\nMESSAGE user", "hi")]),
+        ([], [], [("User", "hi")]),
+        ([], [], [("", "hi")]),
+    ],
+    ids=ascii,
+)
+def test_what_ollamas_reader_could_not_take_back_is_refused(
+    texts: list[str], parameters: list[tuple[str, object]], messages: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(FormatError, match="cannot be written in a Modelfile"):
+        render_modelfile("x:latest", [], [("SYSTEM", text) for text in texts], parameters, messages)

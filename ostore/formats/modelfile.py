@@ -9,7 +9,11 @@ from decimal import Decimal
 from ostore.formats.errors import FormatError
 from ostore.formats.json_reading import write_canonical_json
 
-_CLOSES_EARLY = re.compile(r'"""\s*\n')
+# All of these: parser/parser.go at fb30760. A carriage return ends a line there as well.
+_CLOSES_EARLY = re.compile(r'"""\s*[\r\n]')
+_NEWLINE = re.compile("[\r\n]")
+_KEY = re.compile("[A-Za-z0-9_]+")
+_ROLES = ("system", "user", "assistant")
 
 
 def render_modelfile(
@@ -22,18 +26,18 @@ def render_modelfile(
     """
     The text that `ollama create -f` would take.
 
-    `sources` are (instruction, path or name), `texts` are (instruction, text); empty texts are left out. Raises
-    FormatError for a text that the lexer cannot carry.
+    `sources` are (instruction, path or name), `texts` are (instruction, text); empty texts are left out. What Ollama
+    drops from every value (all that is unprintable) stays in. Raises FormatError for what the lexer cannot carry.
     """
     lines = [
         "# Made by ostore. To build on this model, put this in place of the FROM line below:",
         f"# FROM {name}",
         "",
     ]
-    lines += (f"{instruction} {source}" for instruction, source in sources)
+    lines += (f"{instruction} {_quoted(source)}" for instruction, source in sources)
     lines += (f"{instruction} {_quoted(text)}" for instruction, text in texts if text)
-    lines += (f"PARAMETER {key} {_quoted(parameter_text(value))}" for key, value in parameters)
-    lines += (f"MESSAGE {role} {_quoted(content)}" for role, content in messages)
+    lines += (f"PARAMETER {_key(key)} {_quoted(parameter_text(value))}" for key, value in parameters)
+    lines += (f"MESSAGE {_role(role)} {_quoted(content)}" for role, content in messages)
     return "\n".join(lines) + "\n"
 
 
@@ -44,10 +48,25 @@ def parameter_text(value: object) -> str:
     return value if isinstance(value, str) else write_canonical_json(value).decode().strip()
 
 
+def _key(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise FormatError(f"a parameter called {key!r:.40} cannot be written in a Modelfile")
+    return key
+
+
+def _role(role: str) -> str:
+    # Not only would the lexer stop: a role of several lines would bring instructions of its own.
+    if role not in _ROLES:
+        raise FormatError(f"a message by {role!r:.40} cannot be written in a Modelfile")
+    return role
+
+
 def _quoted(text: str) -> str:
-    """Ollama's lexer (parser/parser.go at fb30760) needs quotes around what spans lines, begins or ends oddly."""
-    if _CLOSES_EARLY.search(text):
+    """Ollama's lexer needs quotes around what spans lines, begins or ends oddly."""
+    # What is left of it when quotes are looked for.
+    seen = "".join(character for character in text if character.isprintable() or character in "\t\r\n")
+    if _CLOSES_EARLY.search(seen):
         raise FormatError("a text with three quotes at the end of a line cannot be written in a Modelfile")
-    if "\n" in text or text != text.strip() or text.startswith('"'):
+    if _NEWLINE.search(seen) or seen != seen.strip() or seen.startswith('"'):
         return f'"""{text}"""'
     return text

@@ -393,6 +393,8 @@ def order_rows() -> Iterator[Row]:
         INTEGRITY,
     )
     yield from parts_rows("A33 bytes in the padding", replace(3, weights[:-1] + b"x"), FORMAT)
+    signature = member("ostore/bundle.json.sig", b"x")
+    yield from parts_rows("A33 bytes in the padding of signatures", insert(1, signature[:-1] + b"x"), FORMAT)
 
 
 def _repeated(block: bytes, times: int) -> list[tuple[bytes, int]]:

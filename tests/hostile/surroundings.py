@@ -560,18 +560,24 @@ def text_rows() -> Iterator[Row]:
         yield Row(
             f"C72 escapes in texts, show {part}",
             _command("show", "evil", part, change=lambda world: _put_evil(world, evil)),
-            (DONE,),
+            # Its parameters have a key that would bring a line of its own.
+            (FORMAT,) if part == "--modelfile" else (DONE,),
         )
+    yield Row(
+        "C72 escapes in texts, show --modelfile without that key",
+        _command("show", "evil", "--modelfile", change=lambda world: _put_evil(world, evil, key="stop")),
+        (DONE,),
+    )
     yield Row(
         "C72 escapes in texts, show", _command("show", "evil", change=lambda world: _put_evil(world, evil)), (DONE,)
     )
     yield Row("C72 escapes in texts, list", _command("list", change=lambda world: _put_evil(world, evil)), (DONE,))
 
 
-def _put_evil(world: World, text: bytes) -> None:
+def _put_evil(world: World, text: bytes, key: str = "a\x1b\nb") -> None:
     store = world.store
     shown = text.decode("utf-8", "replace")
     layers = [store.layer(kind, text) for kind in (TEMPLATE, SYSTEM, LICENSE)]
-    layers.append(store.layer("application/vnd.ollama.image.params", dumped({"stop": [shown], "a\x1b\nb": 1})))
+    layers.append(store.layer("application/vnd.ollama.image.params", dumped({key: [shown]})))
     config = store.config(model_family=shown, capabilities=[shown], requires=shown)
     store.add(full("evil:latest"), *layers, config=config)

@@ -189,7 +189,8 @@ class BundleReader:
         if header is not None and header.name == SIGNATURE_PATH:
             if header.size > _MAX_SIGNATURE_BYTES:
                 raise LimitError(f"signatures: expected at most {_MAX_SIGNATURE_BYTES} bytes, got {header.size}")
-            self._tar.skip(header.size)
+            # Read, not skipped: nothing may hide behind them either.
+            self._tar.read(header.size)
             header = self._tar.next_member()
         for number, file in enumerate(files):
             self._expect(file.path, file.size, self._tar.next_member() if number else header)

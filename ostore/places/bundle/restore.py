@@ -62,7 +62,9 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_MEMBERS = 100_000
 MAX_JSON_MARKS = 1_000_000  # commas and brackets: the largest index has about 600,000, and each costs some 60 bytes
 MAX_LONG_NAME_BYTES = 1024
+MAX_DIGITS = 20  # of an integer of 64 bits, with its sign; a million digits take minutes
 MAX_SIZE = 2**63 - 1
+MAX_OCTAL_SIZE = 8**11 - 1
 LOCK_SECONDS = 60.0
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -107,8 +109,8 @@ class Model(NamedTuple):
 
 
 class Index(NamedTuple):
-    models: list[Model]  # sorted by name, as their manifests are in the bundle
-    blobs: list[Blob]  # in the order of the bundle
+    models: list[Model]  # in the order of the bundle, as the blobs
+    blobs: list[Blob]
     requires: list[Blob]  # not in the bundle: the store must have them
     files: list[tuple[str, Blob]]
 
@@ -422,10 +424,10 @@ class Archive:
             kind, name, size = self._header()
             if name != long_name[:NAME_BYTES] or len(long_name) <= NAME_BYTES + 1 or long_name[-1:] != b"\0":
                 raise RestoreError(UNSAFE, f"member {name!r}: another name than its long name")
-            name = long_name[:-1]
+            name = plain_name(long_name[:-1])
         if kind not in (b"0", b""):
             raise RestoreError(UNSAFE, f"member {name!r}: not a regular file, but of type {kind!r}")
-        return name.decode("latin-1"), size
+        return name.decode("ascii"), size
 
     def _header(self) -> tuple[bytes, bytes, int]:
         """Type, name field and size; no type for a block of zeros."""
@@ -436,13 +438,17 @@ class Archive:
         if block[148:156] != b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * ord(" ")):
             what = "not a bundle: no tar header" if is_first else "tar: damaged header"
             raise RestoreError(FORMAT if is_first else INTEGRITY, f"{what} before byte {self._offset}")
-        kind, name, number = block[156:157], block[:NAME_BYTES].split(b"\0")[0], block[124:136]
+        kind, name, number = block[156:157], plain_name(block[:NAME_BYTES].rstrip(b"\0")), block[124:136]
         if kind == b"0" and block[257:265] != b"ustar  \0":
             raise RestoreError(FORMAT, f"member {name!r}: expected a GNU tar header")
+        if kind == b"0" and (any(block[157:257]) or any(block[345:])):
+            raise RestoreError(
+                UNSAFE, f"member {name!r}: a link target or an extension in the header of a regular file"
+            )
         if re.fullmatch(rb"[0-7]{11}\0", number):
             return kind, name, int(number[:11], 8)
         size = int.from_bytes(number[1:], "big")  # base-256, for 8 GiB and more
-        if number[:1] != b"\x80" or size > MAX_SIZE:
+        if number[:1] != b"\x80" or not MAX_OCTAL_SIZE < size <= MAX_SIZE:
             raise RestoreError(FORMAT, f"member {name!r}: invalid size {number!r}")
         return kind, name, size
 
@@ -463,6 +469,12 @@ class Archive:
             raise zstd_error(str(error)) from error
         self._offset += len(data)
         return data
+
+
+def plain_name(name: bytes) -> bytes:
+    if b"\0" in name or not name.isascii():
+        raise RestoreError(UNSAFE, f"member {name!r:.120}: expected a name in ASCII")
+    return name
 
 
 def read_index(archive: Archive) -> Index:
@@ -507,7 +519,7 @@ def drain(pieces: Iterator[bytes]) -> None:
 
 
 def parse_index(raw: bytes) -> Index:
-    value, rest = parse_json(raw, "index", errors="strict")
+    value, rest = parse_json(raw, "index", is_strict=True)
     top = fields(value, "index")
     version = top.get("version")
     if rest or top.get("format") != "ostore-bundle" or type(version) is not int or version < 1:
@@ -518,11 +530,11 @@ def parse_index(raw: bytes) -> Index:
         raise RestoreError(LIMIT, f"index: expected at most {MAX_MEMBERS} members")
     blobs = [parse_blob(entry, "index: blobs") for entry in elements(top, "blobs")]
     requires = [parse_blob(entry, "index: requires") for entry in elements(top, "requires")]
-    models = sorted(parse_model(entry) for entry in elements(top, "models"))
+    models = [parse_model(entry) for entry in elements(top, "models")]
     files = [parse_file(entry) for entry in elements(top, "files")]
-    refuse_twins([blob.hex for blob in (*blobs, *requires)])
-    refuse_twins([model.name for model in models])
-    refuse_twins([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
+    refuse_repeats([blob.hex for blob in (*blobs, *requires)])
+    refuse_repeats([model.name.lower() for model in models])  # one to ollama, and one file on many disks
+    refuse_repeats([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
     if sum(blob.size for blob in (*blobs, *requires)) > MAX_SIZE:
         raise RestoreError(LIMIT, "index: sizes that no disk holds")
     if {blob.hex for blob in (*blobs, *requires)} != {digest for model in models for digest in model.blobs}:
@@ -538,6 +550,7 @@ def parse_model(entry: object) -> Model:
         raise RestoreError(UNSAFE, f"index: expected host/namespace/model:tag, got {name!r:.90}")
     manifest = parse_blob(model.get("manifest"), f"index: manifest of {name}", MAX_MANIFEST_BYTES)
     blobs = [parse_digest(text, f"index: blobs of {name}") for text in elements(model, "blobs")]
+    refuse_repeats(blobs)
     return Model(match[0], match.groups(), manifest, blobs)
 
 
@@ -565,13 +578,12 @@ def parse_digest(text: object, what: str) -> str:
     return match[1]
 
 
-def refuse_twins(names: list[str]) -> None:
-    """Names that differ only by case are one to ollama, and one file on many disks."""
+def refuse_repeats(keys: list[str]) -> None:
     seen: set[str] = set()
-    for name in map(str.casefold, names):
-        if name in seen:
-            raise RestoreError(UNSAFE, f"index: {name!r} twice, perhaps in another case")
-        seen.add(name)
+    for key in keys:
+        if key in seen:
+            raise RestoreError(UNSAFE, f"index: {key!r} twice, perhaps in another case")
+        seen.add(key)
 
 
 def check_manifest(raw: bytes, model: Model, sizes: dict[str, int]) -> None:
@@ -594,36 +606,59 @@ def references(value: object, what: str) -> list[Blob]:
         raise RestoreError(UNSAFE, f"{what}: a list of manifests")
     config = manifest.get("config")
     has_config = config is not None and fields(config, what).get("digest") not in (None, "")
-    return [parse_blob(entry, what) for entry in (*([config] if has_config else []), *elements(manifest, "layers"))]
+    layers = [] if manifest.get("layers") is None else elements(manifest, "layers")
+    return [parse_blob(entry, what) for entry in (*([config] if has_config else []), *layers)]
 
 
 TWINS = object()  # stands for a JSON object with a key twice
 
 
-def parse_json(raw: bytes, what: str, errors: str = "replace") -> tuple[object, str]:
-    """The first JSON value with its keys folded, as Go compares them, and what follows it but white space."""
+def fold(key: str) -> str:
+    """A key as Go compares it: one character to one, so that the long s is an s, but a ligature is itself."""
+    characters = [(character.casefold(), character) for character in key]
+    return "".join(small if len(small) == 1 else character for small, character in characters)
+
+
+def folded(pairs: list[tuple[str, Any]]) -> object:
+    members = {fold(key): value for key, value in pairs}
+    return members if len(members) == len(pairs) else TWINS
+
+
+def exact(pairs: list[tuple[str, Any]]) -> object:
+    if folded(pairs) is TWINS:
+        raise RestoreError(UNSAFE, "index: a key twice, perhaps in another case")
+    return dict(pairs)
+
+
+def integer(digits: str) -> object:
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def short_integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("an integer of more than 64 bits")
+    return int(digits)
+
+
+# As Go reads, and as we write; parse_constant raises, because NaN is not JSON.
+DECODER = json.JSONDecoder(object_pairs_hook=folded, parse_int=integer, parse_constant=int)
+STRICT_DECODER = json.JSONDecoder(object_pairs_hook=exact, parse_int=short_integer, parse_constant=int)
+
+
+def parse_json(raw: bytes, what: str, *, is_strict: bool = False) -> tuple[object, str]:
+    """The first JSON value, and what follows it but white space. Strict is for what we write, the rest for Ollama's."""
     try:
-        text = raw.decode("utf-8", errors).strip(" \t\r\n")
+        text = raw.decode("utf-8", "strict" if is_strict else "replace").strip(" \t\r\n")
         if sum(map(text.count, ",[{")) > MAX_JSON_MARKS:
             raise RestoreError(LIMIT, f"{what}: expected at most {MAX_JSON_MARKS} JSON values")
-        value, end = DECODER.raw_decode(text)
+        value, end = (STRICT_DECODER if is_strict else DECODER).raw_decode(text)
+        if is_strict:  # a lone surrogate and 1e999 can be read, but not written
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise RestoreError(LIMIT, f"{what}: JSON nested too deep") from None
     except ValueError as error:
         raise RestoreError(FORMAT, f"{what}: not JSON: {error}") from error
     return value, text[end:]
-
-
-def fold(pairs: list[tuple[str, Any]]) -> object:
-    folded = {key.casefold(): value for key, value in pairs}
-    return folded if len(folded) == len(pairs) else TWINS
-
-
-DECODER = json.JSONDecoder(
-    object_pairs_hook=fold,
-    parse_int=lambda digits: int(digits) if len(digits) <= 20 else digits,  # noqa: PLR2004 - a million take minutes
-    parse_constant=int,  # raises, because NaN is not JSON
-)
 
 
 def fields(value: object, what: str) -> dict[str, Any]:
@@ -635,10 +670,10 @@ def fields(value: object, what: str) -> dict[str, Any]:
 
 
 def elements(top: dict[str, Any], key: str) -> list[Any]:
-    value = top.get(key)
-    if value is not None and not isinstance(value, list):
+    value = top.get(key, [])
+    if not isinstance(value, list):
         raise RestoreError(FORMAT, f"{key}: expected a JSON array, got {value!r:.90}")
-    return value or []
+    return value
 
 
 # ---- the store -------------------------------------------------------------------------------------------------------

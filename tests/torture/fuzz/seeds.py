@@ -1,0 +1,157 @@
+"""Inputs from which mutations start: what Ollama and ostore write, and a little of what they must refuse."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import ostore
+from ostore.formats.digest import Digest
+from ostore.formats.tar_header import member_header
+from ostore.formats.zstd_frame import measure_frame
+from ostore.places.store.trash import BatchRecord
+from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
+from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
+
+_PARAMS = b'{"stop":["\\u003c|end|\\u003e","USER:"],"temperature":0.6,"top_k":10}\n'
+_MESSAGES = b'[{"role":"user","content":"hi"},{"role":"assistant","content":"Oh,\\nmy."}]\n'
+
+
+@cache
+def _store() -> dict[str, bytes]:
+    """Every file of a store with one model of each kind, and of a bundle of them, by its path."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "models")
+        store.model("tiny:latest", b"the weights " * 40, template=b"{{ .Prompt }}", license=b"MIT", params=_PARAMS)
+        store.model("hf.co/someone/Long-Name-GGUF:Q4_K_M", b"the weights " * 40, system=b"Say hi!")
+        tensors = [store.layer(TENSOR, noise(70, 100 + n), name=f"model.layers.{n}.weight") for n in range(12)]
+        store.add(full("mlx:latest"), *tensors, config=store.config(model_format="safetensors"))
+        stub = store.config(remote_host="https://ollama.com", remote_model="x", capabilities=["completion"])
+        store.add(full("far:cloud"), config=stub)
+        store.write_manifest(full("odd:latest"), odd_manifest(store))
+        ostore.export(["*"], Path(folder) / "b.tar.zst", models=store.root)
+        ostore.export(["tiny", "mlx"], Path(folder) / "b.tar", models=store.root)
+        files = (path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def names() -> list[bytes]:
+    texts = ("llama3", "a/b:c", "hf.co/user/repo-GGUF:Q4_K_M", "localhost:5000/library/x", "_a/_b/_c:_d", "[::1]:5/a/b")
+    hosts = ("registry.ollama.ai/library/tiny:latest", "Registry.Ollama.ai/Library/T:Cloud", "a" * 254 + "/b/c:d")
+    odd = (
+        "",
+        "..",
+        "a/../b",
+        "a:b:c",
+        "CON",
+        "x@sha256:0",
+        "http://h/a/b",
+        "m:",
+        "n/m:",
+        "a/b/c/d",
+        "e\u0301\x1b[2J\u202e",
+    )
+    return [text.encode() for text in (*texts, *hosts, *odd)]
+
+
+def patterns() -> list[bytes]:
+    words = (b"*", b"llama3*", b"*:q?", b"tiny", b"*a*a*a*a*a*a*b", b"[!a-z]*", b"hf.co/*", b"**?[]]*")
+    known = b"\xff".join((b"llama3:8b", b"tiny:q4", b"hf.co/a/b:c", b"a" * 60 + b":latest"))
+    return [word + b"\xff" + known for word in words]
+
+
+def digests() -> list[bytes]:
+    digest = str(Digest.of(b"")).encode()
+    return [digest, digest.replace(b":", b"-"), digest.upper(), b"SHA256" + digest[6:], digest[:-1], digest + b"\n"]
+
+
+def indexes() -> list[bytes]:
+    made = Bundle().index()
+    unsorted = Bundle(manifests=[(full(name), b"{}", ()) for name in ("b:x", "a:x")], blobs=[]).index()
+    exported = _store()["b.tar"]
+    size = int(exported[124:135], 8)
+    odd = dumped({**made, "needs": [], "x": {"y": [1.5, None, True, "\u20ac"]}})
+    return [dumped(made), json.dumps(made, indent=1).encode(), dumped(unsorted), exported[512 : 512 + size], odd]
+
+
+def manifests() -> list[bytes]:
+    stored = [data for path, data in _store().items() if path.startswith("models/manifests/")]
+    listed = {"schemaVersion": 2, "manifests": [{"digest": str(Digest.of(b"")), "runner": "mlx"}]}
+    return [*stored, dumped(listed), stored[0].replace(b"sha256:", b"sha256-"), b'{"layers":null}', stored[0] + b"x"]
+
+
+def documents() -> list[bytes]:
+    odd = b' {"a":1,"A":2,"b":[1.5e3,-0,"\\ud83d\\ude00",null,true,{"\\u017f":{}}],"c":12345678901234567890}\n'
+    return [*manifests(), *indexes()[:2], _PARAMS, _MESSAGES, odd, b"[[[[]]]]", b'"\\ud800"', b"\xef\xbb\xbf{}"]
+
+
+def configs() -> list[bytes]:
+    blobs = [data for path, data in _store().items() if path.startswith("models/blobs/") and data.startswith(b"{")]
+    return [*blobs, b'{"model_type":5,"capabilities":[1,{}],"context_length":1e3}', b"[]"]
+
+
+def texts() -> list[bytes]:
+    plain = (b"{{ .Prompt }}", b"Say hi!", b"MIT", _PARAMS, _MESSAGES)
+    odd = (b'"quoted"', b"two\nlines\r\n", b'say """\nno', b'{"a b":1,"c":-1.5e-7,"d":{"e":[]}}', b'[{"role":"tool"}]')
+    edge = (b'""', b'\xe2\x80\x8d"', b" \t", b'{"num_ctx":1e21,"f":"\\r"}', b'[{"role":"system","content":"\\""}]')
+    return [b"\xff".join(parts) for parts in (plain, odd, edge)]
+
+
+def selections() -> list[bytes]:
+    stored = {path: data for path, data in _store().items() if path.startswith("models/manifests/")}
+    pairs = [(b"n%d:x" % number, data) for number, data in enumerate(stored.values())]
+    return [b"\xff".join(part for pair in chosen for part in pair) for chosen in (pairs[:1], pairs[:3], pairs)]
+
+
+def records() -> list[bytes]:
+    record = BatchRecord((full("a:b"),), (Digest.of(b""),), 1.5e9)
+    return [record.write(), BatchRecord().write(), b'{"blobs":{},"models":"ab","expires":true}']
+
+
+def units() -> list[bytes]:
+    return [
+        b'[Unit]\nA=b\n[Service]\nUser=ollama\nEnvironment="PATH=/usr/bin" OLLAMA_MODELS=/srv/x\\\n  y\n# no\n',
+        b'[Service]\nEnvironment=\'OLLAMA_MODELS=/a b\\x20c\\u00e9%h\' "B=\\"" C\n; no\nEnvironmentFile=-/etc/x*\n',
+        b"OLLAMA_MODELS=\"/srv/models\" # no\nexport A='b c'\\\nd\n;x\nB=c\\ d   e\n",
+        "/srv/mod\u00e8les".encode() + b'\xe9\x01\\"%',
+    ]
+
+
+def headers() -> list[bytes]:
+    long = member_header("manifests/hf.co/" + "n" * 80 + "/m/t", 480)
+    kinds = (member("x", b"", flag=flag, link=b"../y")[:512] for flag in (b"1", b"2", b"x", b"L"))
+    return [member_header("ostore/bundle.json", 740), member_header("x", 2**33), long[:512], long[1024:], *kinds]
+
+
+def archives() -> list[bytes]:
+    name = f"hf.co/{'n' * 80}/{'m' * 80}:q4"
+    long = Bundle(manifests=[(name, dumped({"schemaVersion": 2}), ())], blobs=[]).parts()
+    empty = Bundle(manifests=[], blobs=[], files=[]).parts()
+    two = Bundle(blobs=[b"w"], manifests=[(full(f"{n}:x"), _manifest(), (b"w",)) for n in "ab"]).parts()
+    signed = Bundle().parts()
+    signed.insert(1, member("ostore/bundle.json.sig", b"signature"))
+    return [tar(parts) for parts in (Bundle().parts(), long, empty, two, signed)]
+
+
+def _manifest() -> bytes:
+    digest = str(Digest.of(b"w"))
+    return dumped({"schemaVersion": 2, "layers": [{"mediaType": MODEL, "digest": digest, "size": 1}]})
+
+
+def frames() -> list[bytes]:
+    text = frame(TEMPLATE.encode() * 30 + PARAMS.encode())
+    span = measure_frame(_store()["b.tar.zst"])
+    assert span
+    return [text, run_length_frame(300_000), frame(noise(3000)), frame(b"x"), _store()["b.tar.zst"][: span.size]]
+
+
+def tables() -> list[bytes]:
+    return [data[data.index(b"\x5e\x2a\x4d\x18") :] for data in framed()]
+
+
+def framed() -> list[bytes]:
+    small = compressed(tar(Bundle().parts()))
+    several = sealed((frame(content), len(content)) for content in (b"a" * 200, noise(300), b"\0" * 5000))
+    return [small, several, sealed([(run_length_frame(100_000), 100_000)])]

@@ -1,0 +1,281 @@
+"""
+What is fuzzed, one line a target in TARGETS: a new reader joins by its line, its function and some seeds.
+
+A function takes any bytes. It returns, or raises OstoreError; everything else is a fault, found by `make fuzz` (guided
+by what the code does with its input) and, with a few mutations of the same seeds, by every `make test`. Where two of
+our readers read the same thing, each is the other's judge: a function asserts that they agree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from unittest.mock import patch
+
+from ostore.formats import seek_table
+from ostore.formats.bundle_index import BundleIndex
+from ostore.formats.config import ModelConfig
+from ostore.formats.digest import Digest
+from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
+from ostore.formats.manifest import Manifest
+from ostore.formats.modelfile import render_modelfile
+from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.selection import Selection
+from ostore.formats.tar_header import member_header, parse_header
+from ostore.formats.wording import clean, one_line
+from ostore.formats.zstd_frame import measure_frame
+from ostore.operations.listing import Message, Parameter, _messages, _parameters
+from ostore.places.bundle import restore
+from ostore.places.store.references import mentioned_by
+from ostore.places.store.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
+from ostore.places.store.trash import BatchRecord
+from ostore.streams.frames import decode_frame
+from tests.torture.fuzz import seeds
+from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
+from tests.torture.fuzz.modelfile_reader import read_modelfile
+
+# What no text has stands between the parts of an input that has several.
+SEPARATOR = b"\xff"
+
+
+class Target(NamedTuple):
+    """A reader of bytes, and inputs from which mutations start."""
+
+    run: Callable[[bytes], object]
+    seeds: Callable[[], list[bytes]]
+
+
+def read_name(data: bytes) -> None:
+    text = os.fsdecode(data)
+    is_full = restore.NAME.fullmatch(text)
+    try:
+        name = ModelName.parse(text)
+    except OstoreError:
+        assert not is_full
+        raise
+    assert (name.full == text) == bool(is_full)
+    assert ModelName.parse_full(name.full) == name
+    assert ModelName.parse(str(name)).folded == name.folded
+    assert all(part.isascii() and part.isprintable() and part not in {"", ".", ".."} for part in name.parts)
+    assert not re.search(r"[/\\\0 ]", "".join(name.parts))
+    name.windows_problem()
+
+
+def read_pattern(data: bytes) -> None:
+    """A word of a person's, and names that it may stand for."""
+    pattern, *texts = data.split(SEPARATOR)
+    names = [ModelName.parse(os.fsdecode(text)) for text in texts]
+    word = os.fsdecode(pattern)
+    listed = [name for name in names if matches_listing(word, name)]
+    chosen, unmatched = choose(names, [word])
+    assert bool(chosen) != bool(unmatched)
+    assert set(listed) >= set(chosen) or word.count("/") or ":" not in word
+
+
+def read_digest(data: bytes) -> None:
+    text = os.fsdecode(data)
+    assert (Digest.of_filename(text) is None) == (re.fullmatch(r"sha256-[0-9a-f]{64}", text) is None)
+    digest = Digest.tolerate(text)
+    assert Digest.of_filename(digest.filename) == digest == Digest.parse(str(digest))
+    if Digest.of_text(text) is None:
+        assert text != str(digest)
+        raise InvalidDigestError(text)
+    assert restore.parse_digest(text, "") == digest.hex
+
+
+def read_index(data: bytes) -> None:
+    theirs = _restored(data)
+    # The creator decides nothing, so the script does not look at it.
+    index = refused_alike(lambda: BundleIndex.parse(data), theirs, but_for="creator")
+    said = index.selection
+    assert theirs
+    assert [tuple(blob) for blob in theirs.blobs] == [(blob.digest.hex, blob.size) for blob in said.blobs]
+    assert [tuple(blob) for blob in theirs.requires] == [(blob.digest.hex, blob.size) for blob in said.requires]
+    assert [model.name for model in theirs.models] == [model.name.full for model in said.models]
+    assert [path for path, _ in theirs.files] == [file.path for file in index.files]
+    assert BundleIndex.parse(index.write()) == index
+
+
+def read_manifest(data: bytes) -> None:
+    plain = _said(data)
+    with patch("ostore.formats.manifest.is_plain", return_value=False):
+        assert _said(data) == plain
+    mentioned = mentioned_by(data)
+    theirs = _passed_by_restore(data)
+    manifest = Manifest.parse(data)
+    assert mentioned >= manifest.digests | {manifest.digest}
+    ours = [(blob.digest.hex, blob.size) for blob in manifest.descriptors]
+    # The script does not look at texts that decide nothing; for what it lets pass there is one reading.
+    assert theirs in (None, ours)
+    assert theirs is None or "mediaType" in (manifest.ambiguity or "mediaType")
+    manifest.refuse_unclear()
+    assert theirs == ours
+    assert manifest.declared_size >= sum(blob.size for blob in manifest.blobs)
+    assert len(manifest.model_id) == len(manifest.digest.hex)
+
+
+def read_json(data: bytes) -> None:
+    try:
+        value, end, trailing = read_go_json(data)
+    except OstoreError:
+        value, end, trailing = None, 0, -1
+    else:
+        assert 0 <= end <= len(data)
+        assert trailing <= len(data) - end
+    strict = read_strict_json(data)
+    assert trailing == 0
+    assert (value == strict) or isinstance(strict, (dict, list, float))
+    assert read_strict_json(write_canonical_json(strict)) == strict
+    assert read_strict_json(data, is_folded=True) == strict
+
+
+def read_config(data: bytes) -> None:
+    config = ModelConfig.parse(data)
+    assert config.is_cloud_stub in {True, False}
+
+
+def read_texts(data: bytes) -> None:
+    """The texts of a model as a Modelfile, which Ollama's reader must take back."""
+    template, system, licence, params, messages, *_ = (*data.split(SEPARATOR), *[b""] * 5)
+    texts = [part.decode("utf-8", "replace") for part in (template, system, licence)]
+    parameters: tuple[Parameter, ...] = _parameters([params.decode("utf-8", "replace")] if params else [])
+    said: tuple[Message, ...] = _messages([messages.decode("utf-8", "replace")] if messages else [])
+    kinds = ("template", "system", "license")
+    rendered = render_modelfile(
+        "x:latest",
+        [("FROM", "/models/blobs/sha256-0")],
+        zip((kind.upper() for kind in kinds), texts, strict=True),
+        ((parameter.key, parameter.value) for parameter in parameters),
+        ((message.role, message.content) for message in said),
+    )
+    found = read_modelfile(rendered)
+    assert found[0] == ("from", "", "/models/blobs/sha256-0")
+    expected = [(kind, "", _kept(text)) for kind, text in zip(kinds, texts, strict=True) if text]
+    assert found[1 : 1 + len(expected)] == expected
+    rest = found[1 + len(expected) :]
+    assert [key for kind, key, _ in rest if kind == "parameter"] == [parameter.key for parameter in parameters]
+    assert rest[len(parameters) :] == [("message", message.role, _kept(message.content)) for message in said]
+
+
+def read_selection(data: bytes) -> None:
+    """Names and manifests in turn."""
+    parts = data.split(SEPARATOR)
+    pairs = zip(parts[::2], parts[1::2], strict=False)
+    found = Selection.of((ModelName.parse(os.fsdecode(name)), Manifest.parse(raw)) for name, raw in pairs)
+    assert found.restricted(model.name for model in found.models) == found
+    assert found.shared_size >= 0
+    if found.size < 2**63:
+        assert BundleIndex.parse(BundleIndex("", found, ()).write()).selection == found
+
+
+def read_record(data: bytes) -> None:
+    record = BatchRecord.parse(data)
+    assert BatchRecord.parse(record.write()) == record
+
+
+def read_unit(data: bytes) -> None:
+    """A unit of systemd and an environment file; and what we write for one comes back."""
+    text = data.decode("utf-8-sig", "surrogateescape").replace("\0", "")
+    for _, value in _service_assignments(text):
+        list(_inline_variables(value))
+    list(_file_variables(text))
+    line = environment_line("OLLAMA_MODELS", text)
+    assert line.isprintable()
+    if text.isprintable():
+        assert list(_inline_variables(line.removeprefix("Environment=").replace("%%", "%"))) == [
+            ("OLLAMA_MODELS", text)
+        ]
+
+
+def read_text(data: bytes) -> None:
+    shown = clean(os.fsdecode(data))
+    assert all(character.isprintable() or character == "\n" for character in shown)
+    assert one_line(shown).isprintable()
+    shown.encode()
+
+
+def read_header(data: bytes) -> None:
+    """One tar header; all but the first bytes of a second half get the checksum that they need."""
+    block = bytearray(data[:512].ljust(512, b"\0"))
+    if len(data) % 2:
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+    header = parse_header(bytes(block))
+    assert header.name.isascii()
+    assert 0 <= header.size < 2**63
+    if header.type_flag == b"0" and 0 < len(header.name) <= 100:
+        again = parse_header(member_header(header.name, header.size))
+        assert again == header
+
+
+def read_frame(data: bytes) -> None:
+    span = measure_frame(data)
+    if span is None or span.size > len(data):
+        return
+    assert len(decode_frame(data[: span.size])) == span.content_size
+
+
+def read_table(data: bytes) -> None:
+    assert seek_table.table_size(data) is None or len(data) == seek_table.FOOTER_BYTES
+    spans = seek_table.read_table(data)
+    assert seek_table.write_table(spans)[8:] == data[8:]
+
+
+TARGETS = {
+    "name": Target(read_name, seeds.names),
+    "pattern": Target(read_pattern, seeds.patterns),
+    "digest": Target(read_digest, seeds.digests),
+    "index": Target(read_index, seeds.indexes),
+    "manifest": Target(read_manifest, seeds.manifests),
+    "json": Target(read_json, seeds.documents),
+    "config": Target(read_config, seeds.configs),
+    "modelfile": Target(read_texts, seeds.texts),
+    "selection": Target(read_selection, seeds.selections),
+    "record": Target(read_record, seeds.records),
+    "unit": Target(read_unit, seeds.units),
+    "text": Target(read_text, seeds.names),
+    "header": Target(read_header, seeds.headers),
+    "tar": Target(read_tar, seeds.archives),
+    "frame": Target(read_frame, seeds.frames),
+    "table": Target(read_table, seeds.tables),
+    "frames": Target(read_frames, seeds.framed),
+    "bundle": Target(read_bundle, seeds.archives),
+}
+
+
+def _restored(raw: bytes) -> restore.Index | None:
+    try:
+        return restore.parse_index(raw)
+    except restore.RestoreError:
+        return None
+
+
+def _passed_by_restore(raw: bytes) -> list[tuple[str, int]] | None:
+    """The blobs of a manifest that the script in every bundle would let into a store, if the index says the same."""
+    try:
+        value, _ = restore.parse_json(raw, "")
+        blobs = restore.references(value, "")
+        hexes = list(dict.fromkeys(blob.hex for blob in blobs))
+        model = restore.Model("", (), restore.Blob("", 0), hexes)
+        restore.check_manifest(raw, model, {blob.hex: blob.size for blob in blobs})
+    except restore.RestoreError:
+        return None
+    return [(blob.hex, blob.size) for blob in blobs]
+
+
+def _said(raw: bytes) -> tuple[object, ...]:
+    """All that a manifest says, or why it is none."""
+    try:
+        manifest = Manifest.parse(raw)
+    except OstoreError as error:
+        return (type(error), str(error))
+    said = (manifest.config, manifest.layers, manifest.children, manifest.descriptors, manifest.digests)
+    return (*said, manifest.ambiguity, manifest.unfit, manifest.end_offset, manifest.model_id)
+
+
+def _kept(text: str) -> str:
+    """What Ollama keeps of a value."""
+    return "".join(character for character in text if character.isprintable() or character in "\t\r\n")
