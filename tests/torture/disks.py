@@ -36,7 +36,7 @@ class Disk:
         return self.mounted / "work"
 
     def mount(self) -> None:
-        command = ["mount", "-t", self.kind, "-o", _OPTIONS[self.kind], self.image, self.mounted]
+        command = ["mount", "-t", self.kind, "-o", _OPTIONS[self.kind], str(self.image), str(self.mounted)]
         subprocess.run(command, check=True, capture_output=True)
 
     def fill(self, origin: Path) -> None:
