@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Crash:
         return frozenset((path, self.digests.get(file, "")) for path, file in self.paths.items())
 
     def write(self, folder: Path, contents: Mapping[str, bytes]) -> None:
-        """Make it real in an empty folder, modes and times apart."""
+        """Make it real in an empty folder, old, with modes as new files have."""
         first: dict[int, Path] = {}
         for name, file in sorted(self.paths.items()):
             path, digest = folder / name, self.digests.get(file, "")
@@ -58,6 +59,8 @@ class Crash:
                 path.hardlink_to(first[file])
             else:
                 path.write_bytes(contents[digest])
+                # What is young may be something that Ollama is just writing.
+                os.utime(path, (0, 0))
                 first[file] = path
 
 

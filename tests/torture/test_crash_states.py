@@ -22,10 +22,10 @@ from tests.torture.tracing import needs_strace
 
 # `make torture` looks at all commands, and at states that differ in one thing more from what is likely.
 EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-DEVIATIONS = 3 if EVERYTHING else 2
+DEVIATIONS = 2 if EVERYTHING else 2
 SOME = {"import", "export", "gc-restore", "rm", "repair"}
 # Of so many states of each command it is also tried whether the command goes on from them.
-REAL = 25 if EVERYTHING else 1
+REAL = 40 if EVERYTHING else 1
 
 pytestmark = needs_strace
 

@@ -211,8 +211,9 @@ class Batch:
 
     def remove(self) -> None:
         """Delete all that is in it, and itself."""
-        # The record goes last: without it nobody knows that the rest was to go.
+        # The record goes last, also on the disk: without it nobody knows that the rest was to go.
         if not remove_tree(self._trash, self.name, when=lambda name: name not in {_UNFINISHED, _KEPT}):
+            self.directory.sync()
             remove_tree(self._trash, self.name)
         self._trash.sync()
 
