@@ -472,6 +472,19 @@ def test_what_a_killed_import_left_goes_and_what_a_running_one_holds_stays(store
     assert not path.exists()
 
 
+def test_restore_ends_what_another_began_that_had_given_a_blob_its_name_and_not_yet_taken_the_other(
+    store: Store,
+) -> None:
+    path = orphan(store)
+    assert gc(store, "--keep", "1d").returncode == 0
+    (batch,) = batches(store)
+    path.hardlink_to(batch / path.name)
+    done = run("gc", "--restore", "--models", store.root, "--progress", "none")
+    assert done.returncode == 0, done.stderr
+    assert path.read_bytes() == ORPHAN
+    assert batches(store) == []
+
+
 def test_restore_overwrites_nothing_and_leaves_what_is_damaged(store: Store) -> None:
     good, bad, there = b"good " * 100, b"bad " * 100, b"there " * 100
     for data in (good, bad, there):

@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
 _OWN = frozenset({".ostore", ".ostore-tmp"})
 _UNFINISHED = ".part"
+_NOTHING = hashlib.sha256(b"").hexdigest()
 # An error, a warning, being stopped; or how far a command has got.
 _LINE = re.compile(r"ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;].*|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?")
 # By exit code, how many lines of errors there are: one, but none if all is well or somebody stopped it; what verify and
@@ -33,17 +34,25 @@ class State:
     All files and links below a folder, by path: what they are. Folders count only by what is in them.
 
     `broken` are the models that Ollama would list, each with a blob that it needs and that is not there and whole.
+    `contents` are the bytes that are somewhere, also set aside or in the trash; where, is a command's own affair.
     """
 
     files: Mapping[str, str]
     broken: frozenset[tuple[str, str]]
+    contents: frozenset[str] = field(compare=False)
 
     @classmethod
     def of(cls, folder: Path) -> State:
-        files = dict(_files(folder))
-        needs = [need for path in files for need in _needs(folder, path)]
+        return cls.made_of(dict(_files(folder)), lambda path: (folder / path).read_bytes())
+
+    @classmethod
+    def made_of(cls, everything: Mapping[str, str], read: Callable[[str], bytes]) -> State:
+        """The same from what is said to be there: every path below a folder, with the SHA-256 of its bytes."""
+        finished = {path: content for path, content in everything.items() if not path.endswith(_UNFINISHED)}
+        files = {path: content for path, content in finished.items() if _OWN.isdisjoint(path.split("/"))}
+        needs = [need for path in files for need in _needs(path, read)]
         broken = {(model, blob) for root, model, blob in needs if not _is_whole(files, root, blob)}
-        return cls(files, frozenset(broken))
+        return cls(files, frozenset(broken), frozenset(finished.values()) - {_NOTHING})
 
 
 def problems(folder: Path, before: State, after: State) -> list[str]:
@@ -52,7 +61,11 @@ def problems(folder: Path, before: State, after: State) -> list[str]:
 
     No step of recovery comes first: this is what Ollama would find.
     """
-    now = State.of(folder)
+    return wrongs(State.of(folder), before, after)
+
+
+def wrongs(now: State, before: State, after: State) -> list[str]:
+    """The same of a state that is not on any disk."""
     wrong = [
         f"{path}: neither what it was nor what it is to be"
         for path, content in now.files.items()
@@ -61,6 +74,7 @@ def problems(folder: Path, before: State, after: State) -> list[str]:
     wrong += [f"{path}: gone, and was to stay" for path in before.files.keys() - now.files if path in after.files]
     wrong += [f"{path}: its bytes are not what it is named" for path, _ in _false_blobs(now) - _false_blobs(before)]
     wrong += [f"{model}: blob {blob[:12]} is missing or damaged" for model, blob in now.broken - before.broken]
+    wrong += [f"{content[:12]}: nowhere any more" for content in (before.contents & after.contents) - now.contents]
     return wrong
 
 
@@ -79,22 +93,21 @@ def output_problems(code: int, out: str, err: str) -> list[str]:
 
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
     for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in _OWN]
         for name in (*files, *folders):
             path = Path(base) / name
             if path.is_symlink():
                 yield str(path.relative_to(folder)), f"link to {path.readlink()}"
-            elif path.is_file() and not name.endswith(_UNFINISHED):
+            elif path.is_file():
                 yield str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _needs(folder: Path, path: str) -> Iterator[tuple[str, str, str]]:
+def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:
     """If a path is that of a model which Ollama would list: its store, itself, and the digest of each of its blobs."""
     root, slash, name = f"/{path}".partition("/manifests/")
     if not slash or name.count("/") != _SLASHES:
         return
     try:
-        document = json.loads((folder / path).read_bytes())
+        document = json.loads(read(path))
     except (ValueError, OSError):
         # Nobody lists what does not parse.
         return

@@ -65,20 +65,25 @@ def bring_back(root: Directory, place: Workspace, sound: Iterable[KeptBlob]) -> 
 
     The caller holds the lock. The file must still be the one that was hashed.
     """
-    back = []
+    chosen: dict[str, list[KeptBlob]] = {}
+    for blob in sound:
+        chosen.setdefault(blob.batch, []).append(blob)
+    back: list[KeptBlob] = []
     with opened_trash(place) as trash, _blobs(root, place) as blobs:
-        for blob in sound:
-            with contextlib.suppress(FileNotFoundError), contextlib.closing(Batch.reopen(trash, blob.batch)) as batch:
-                status = batch.directory.lstat(blob.filename)
-                is_same = status is not None and (status.st_dev, status.st_ino) == blob.identity
-                if is_same and batch.put_back(blobs, blob.filename):
-                    back.append(blob)
-        blobs.sync()
-        for name in dict.fromkeys(blob.batch for blob in back):
-            with contextlib.closing(Batch.reopen(trash, name)) as batch:
+        for name, kept in chosen.items():
+            with contextlib.suppress(FileNotFoundError), contextlib.closing(Batch.reopen(trash, name)) as batch:
+                same = {blob.filename: blob for blob in kept if _is_there(batch.directory, blob)}
+                back += (same[filename] for filename in batch.put_back(blobs, same))
                 if not batch.blobs():
                     batch.remove()
+        # Also for those that have their names already: whoever gave them may not have seen to that.
+        blobs.sync()
     return back
+
+
+def _is_there(folder: Directory, blob: KeptBlob) -> bool:
+    status = folder.lstat(blob.filename)
+    return status is not None and (status.st_dev, status.st_ino) == blob.identity
 
 
 def _blobs(root: Directory, place: Workspace) -> Directory:

@@ -97,6 +97,7 @@ class Sweep:
         chosen = [found for found in interrupted if names is None or found.name in names]
         if not chosen or not self.mend():
             return
+        self._sync_blobs()
         for found in chosen:
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
                 # Of one without a record only what has another file of its name in `blobs/` is left.
@@ -133,9 +134,8 @@ class Sweep:
                 raise
             doubt, back = self._second_mark(batch)
             stayed |= dict.fromkeys(back, doubt or "a model has just come that needs it")
+            self._sync_blobs()
             batch.finish(keep=record.expires is not None)
-            if self._blobs:
-                self._blobs.sync()
         names = {blob.filename for blob in blobs} | {file.path for group in downloads for file in group.files}
         return Swept(frozenset(names - stayed.keys()), stayed, doubt)
 
@@ -235,6 +235,15 @@ class Sweep:
             taken = {name: batch.take(self._folder, name, check) for name, check in checks.items()}
             stayed |= {name: reason for name, reason in taken.items() if reason}
         return stayed
+
+    def _sync_blobs(self) -> None:
+        """
+        See that what has left `blobs/` has left it on the disk too, while the trash still knows that it was to go.
+
+        Else a power cut could bring it back, and nobody would know any more why it is there.
+        """
+        if self._blobs:
+            self._blobs.sync()
 
     @property
     def _folder(self) -> Directory:

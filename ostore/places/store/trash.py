@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,33 +156,46 @@ class Batch:
             moved = self.directory.lstat(filename)
             if moved is None or not os.path.samestat(moved, status):
                 # Another file got the name between the two calls.
-                self.put_back(folder, filename)
+                self.put_back(folder, [filename])
                 return "replaced meanwhile"
         finally:
             os.close(fd)
         return None
 
-    def put_back(self, blobs: Directory, filename: str) -> bool:
-        """Give a blob its name in `blobs/` again; False if something has that name by now, which then stays."""
-        try:
-            is_linked = self.directory.link(filename, blobs, filename)
-        except FileExistsError:
-            return False
-        if is_linked:
-            self.directory.unlink(filename)
-        elif blobs.lstat(filename) is None:
-            self.directory.rename(filename, blobs, filename)
-        else:
-            return False
-        return True
+    def put_back(self, blobs: Directory, filenames: Iterable[str]) -> list[str]:
+        """
+        Give blobs their names in `blobs/` again; gives those that came back, on the disk.
+
+        What has such a name by now stays, and so does the blob here.
+        """
+        back = [name for name in filenames if self._link_back(blobs, name)]
+        if back:
+            # Two folders may reach the disk in any order: until this one has, the names here are the only ones.
+            blobs.sync()
+        for name in back:
+            self.directory.unlink(name)
+        return back
 
     def put_back_all(self, blobs: Directory, is_needed: Callable[[Digest], bool]) -> list[str]:
-        """Put back every blob that is needed, on the disk; gives their names."""
-        names = [name for name in self.blobs() if (digest := blob_digest(name)) and is_needed(digest)]
-        back = [name for name in names if self.put_back(blobs, name)]
-        if back:
-            blobs.sync()
-        return back
+        """Put back every blob that is needed; gives their names."""
+        return self.put_back(
+            blobs, [name for name in self.blobs() if (digest := blob_digest(name)) and is_needed(digest)]
+        )
+
+    def _link_back(self, blobs: Directory, filename: str) -> bool:
+        try:
+            if self.directory.link(filename, blobs, filename):
+                return True
+        except FileNotFoundError:
+            return False
+        except FileExistsError:
+            # It may have come back already, and the power failed before it lost its name here.
+            standing, kept = blobs.lstat(filename), self.directory.lstat(filename)
+            return standing is not None and kept is not None and os.path.samestat(standing, kept)
+        if blobs.lstat(filename) is not None:
+            return False
+        self.directory.rename(filename, blobs, filename)
+        return True
 
     def finish(self, *, keep: bool) -> None:
         """The end of a removing: its blobs are deleted, or kept until the time in its record."""
@@ -198,8 +211,9 @@ class Batch:
 
     def remove(self) -> None:
         """Delete all that is in it, and itself."""
-        # The record goes last: without it nobody knows that the rest was to go.
+        # The record goes last, also on the disk: without it nobody knows that the rest was to go.
         if not remove_tree(self._trash, self.name, when=lambda name: name not in {_UNFINISHED, _KEPT}):
+            self.directory.sync()
             remove_tree(self._trash, self.name)
         self._trash.sync()
 
