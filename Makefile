@@ -34,9 +34,9 @@ format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 torture: .venv/.dev ## the long form of what `make test` takes a slice of, about half an hour
-	OSTORE_KILLS=200 OSTORE_BIG_GB=8 OSTORE_TORTURE=1 .venv/bin/python -m pytest -n 2 \
-		tests/test_kill.py tests/test_memory.py tests/test_publication.py tests/test_repair_faults.py \
-		tests/torture tests/hostile/test_bit_flips.py tests/hostile/test_damaged_media.py $(ARGS)
+	OSTORE_TORTURE=1 .venv/bin/python -m pytest -n 2 \
+		tests/test_kill.py tests/test_memory.py tests/test_moving.py tests/test_publication.py \
+		tests/test_repair_faults.py tests/test_rm.py tests/torture tests/hostile/test_bit_flips.py tests/hostile/test_damaged_media.py $(ARGS)
 fuzz: .venv/.fuzz ## every parser under a guided fuzzer, SECONDS=60 each (ARGS='tar frames' for some)
 	.venv/bin/python -m tests.torture.fuzz.run --seconds $(or $(SECONDS),60) $(ARGS)
 coverage: .venv/.dev ## run the tests, show the lines they miss

@@ -21,6 +21,8 @@ LICENSE = "application/vnd.ollama.image.license"
 TENSOR = "application/vnd.ollama.image.tensor"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
+# `make torture` asks for everything, `make test` for a slice of it.
+TORTURE = os.environ.get("OSTORE_TORTURE") == "1"
 OSTORE = (sys.executable, "-m", "ostore")
 
 

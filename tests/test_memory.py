@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import MODEL, OSTORE, Store, full
+from tests.support import MODEL, OSTORE, TORTURE, Store, full
 
 # `make torture` sets it to 8.
-GIGABYTES = int(os.environ.get("OSTORE_BIG_GB", "1"))
+GIGABYTES = 8 if TORTURE else 1
 LIMIT_BYTES = 128 * 1024 * 1024
 # Runs a command and prints the peak memory of it and its children, so that each side is measured alone.
 MEASURE = (

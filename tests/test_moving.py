@@ -23,7 +23,7 @@ from ostore.cli.render_moving import check_text
 from ostore.formats.errors import IntegrityError, NoSpaceError, NotFoundError, UsageError
 from ostore.places.store.servers import running_servers
 from ostore.places.store.service_unit import environment_line, service_directives, service_environment
-from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 from tests.test_publication import injected, strace
 
@@ -97,7 +97,7 @@ def test_a_move_killed_or_failing_at_any_step_leaves_every_model_whole(other: Pa
     cases = [(step, how) for step in steps_of(log, stores, call) for how in ("signal=KILL", "error=EIO")]
     assert cases
     # One of them here; the torture run takes them all.
-    if not os.environ.get("OSTORE_KILLS"):
+    if not TORTURE:
         cases = random.Random(f"{call} {other.is_mount()}").sample(cases, 1)
     for step, how in cases:
         stop_and_go_on(log, stores, f"{call}:{how}:when={step}", models, finished)

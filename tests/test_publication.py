@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import OSTORE, Store, full, noise, tree
+from tests.support import OSTORE, TORTURE, Store, full, noise, tree
 from tests.support import ostore as run
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -106,7 +106,7 @@ def test_an_error_at_any_step_takes_everything_back(bundle: Path, tmp_path: Path
     steps = [number for name, number in calls(log, tmp_path / "undisturbed") if name == call]
     assert steps
     # Some of the steps here; the torture run takes them all.
-    for number in steps[:: 1 if os.environ.get("OSTORE_KILLS") else 6]:
+    for number in steps[:: 1 if TORTURE else 6]:
         root = tmp_path / f"store{number}"
         mixed_store(root)
         before = tree(root)

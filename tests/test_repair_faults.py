@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import OSTORE, Store, full, noise, six_kinds, tree
+from tests.support import OSTORE, TORTURE, Store, full, noise, six_kinds, tree
 from tests.support import ostore as run
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -24,8 +24,8 @@ WEIGHTS = b"the weights " * 1000
 MUTATORS = ("mkdirat", "openat", "linkat", "renameat", "unlinkat", "fsync", "fchmod", "utimensat", "writev", "flock")
 FAULTS = ("signal=KILL", "error=EIO", "error=ENOSPC")
 # `make torture` takes every step, and more rounds of damage.
-STEPS = 1000 if os.environ.get("OSTORE_KILLS") else 3
-ROUNDS = 10 if os.environ.get("OSTORE_KILLS") else 2
+STEPS = 1000 if TORTURE else 3
+ROUNDS = 10 if TORTURE else 2
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import MODEL, OSTORE, Store, full, sha256, tree
+from tests.support import MODEL, OSTORE, TORTURE, Store, full, sha256, tree
 from tests.support import ostore as run
 from tests.test_gc import ORPHAN, batches, on_terminal, orphan, under
 from tests.test_import import as_root, as_user, public_path
@@ -233,7 +233,7 @@ def test_after_a_fault_at_any_step_every_model_is_whole_and_the_same_command_fin
     steps = calls(log, undisturbed.root)
     assert len(steps) > 20
     # Some of the steps here; the torture run takes them all.
-    for name, number in steps[::1] if os.environ.get("OSTORE_KILLS") else steps[len(kind + fault) % 6 :: 6]:
+    for name, number in steps[::1] if TORTURE else steps[len(kind + fault) % 6 :: 6]:
         store = furnished(tmp_path / "models")
         stopped = under(
             injected(log.with_name("log2"), f"{name}:{fault}:when={number}"), *arguments, "--models", store.root

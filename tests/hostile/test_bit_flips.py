@@ -16,14 +16,13 @@ from ostore.cli.program import app
 from ostore.places.store import publication
 from tests.hostile.forge import Bundle, compressed, tar
 from tests.hostile.rows import DONE, FORMAT, INTEGRITY, LIMIT, NO_SPACE, NOT_FOUND, UNSAFE
-from tests.support import Store, tree
+from tests.support import TORTURE, Store, tree
 
 COMMAND = typer.main.get_command(app)
 # The last is for a name in the index that became another; everything else is a refusal of the bundle itself.
 REFUSED = {INTEGRITY, FORMAT, LIMIT, UNSAFE, NO_SPACE, NOT_FOUND}
 # `make torture` takes every one, `make test` some.
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-SAMPLE = 10**9 if EVERYTHING else 3000
+SAMPLE = 10**9 if TORTURE else 3000
 
 
 @pytest.fixture(autouse=True)

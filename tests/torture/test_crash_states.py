@@ -6,7 +6,6 @@ Nothing is lost in any state that such a disk may be found in; and what a comman
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import TORTURE
 from tests.torture.commands import COMMANDS, Command, run
 from tests.torture.crash_model import Crash, Disk
 from tests.torture.crash_trace import Call, calls, recording
 from tests.torture.judge import State, wrongs
 from tests.torture.tracing import needs_strace
 
-# `make torture` looks at all commands, and at states that differ in one thing more from what is likely.
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-DEVIATIONS = 2 if EVERYTHING else 2
+# States differ in so many things from what is likely; `make torture` looks at all commands.
+DEVIATIONS = 2
 SOME = {"import", "export", "gc-restore", "rm", "repair"}
 # Of so many states of each command it is also tried whether the command goes on from them.
-REAL = 40 if EVERYTHING else 1
+REAL = 40 if TORTURE else 1
 
 pytestmark = needs_strace
 
@@ -43,7 +42,7 @@ class Recorded:
     left: Crash
 
 
-@pytest.fixture(scope="module", params=[c for c in COMMANDS if EVERYTHING or c.name in SOME], ids=lambda c: c.name)
+@pytest.fixture(scope="module", params=[c for c in COMMANDS if TORTURE or c.name in SOME], ids=lambda c: c.name)
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     command: Command = request.param
     place = tmp_path_factory.mktemp(command.name)

@@ -14,7 +14,7 @@ import pytest
 
 import ostore
 from ostore.places.store import publication, scan
-from tests.support import Store, noise, sha256, tree
+from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.torture.damages import (
     DAMAGED,
     DAMAGES,
@@ -31,7 +31,7 @@ from tests.torture.damages import (
 from tests.torture.damages import Whole as WholeStore
 
 # `make torture` makes 1,000 stores with one to three damages each; `make test` some, every damage among them.
-COUNT = 1000 if os.environ.get("OSTORE_TORTURE") == "1" else 48
+COUNT = 1000 if TORTURE else 48
 CODES = {"integrity": INTEGRITY, "damaged": DAMAGED, "whole": WHOLE}
 
 

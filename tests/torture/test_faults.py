@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import TORTURE
 from tests.torture.commands import COMMANDS, Command, run
 from tests.torture.judge import State, output_problems, problems
 from tests.torture.tracing import MUTATING, READING, injecting, needs_strace, points, recording
 
 # `make torture` takes every point, `make test` some of each.
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
 SAMPLE = 1
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 # Where a command may end that met an error of the system: integrity, busy, no space, input or output, doubt.
@@ -88,7 +88,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def some(cases: Sequence[tuple[str, int]], seed: str, count: int = SAMPLE) -> Sequence[tuple[str, int]]:
-    return cases if EVERYTHING else random.Random(seed).sample(list(cases), min(count, len(cases)))
+    return cases if TORTURE else random.Random(seed).sample(list(cases), min(count, len(cases)))
 
 
 @needs_strace
@@ -109,7 +109,7 @@ def test_a_command_that_cannot_read_loses_nothing_and_goes_on(scene: Scene) -> N
 @needs_strace
 def test_a_command_that_fails_and_is_killed_while_it_takes_back_what_it_did_loses_nothing(scene: Scene) -> None:
     choices = random.Random(f"{scene.command.name} double")
-    for _ in range(200 if EVERYTHING else SAMPLE):
+    for _ in range(200 if TORTURE else SAMPLE):
         (first, number), (second, later) = choices.choice(scene.mutating), choices.choice(scene.mutating)
         if first != second:
             scene.attempt(f"{first}:error=EIO:when={number}", f"{second}:signal=KILL:when={later}+")
@@ -117,7 +117,7 @@ def test_a_command_that_fails_and_is_killed_while_it_takes_back_what_it_did_lose
 
 def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: Scene) -> None:
     sizes = [200, 4096, 40_000, 100_000, 140_000]
-    for size in sizes if EVERYTHING else random.Random(scene.command.name).sample(sizes, 1):
+    for size in sizes if TORTURE else random.Random(scene.command.name).sample(sizes, 1):
         scene.reset()
         command = subprocess.run(
             scene.command.argv,

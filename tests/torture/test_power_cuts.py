@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import TORTURE
 from tests.torture.commands import COMMANDS, Command, run
 from tests.torture.disks import KINDS, Disk, mounted_disk
 from tests.torture.judge import State, problems
 from tests.torture.tracing import MUTATING, injecting, needs_strace, points, recording
 
 # `make torture` cuts at every call on ext4 and at every second one on XFS; `make test` here and there.
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
 STEP = {"ext4": 1, "xfs": 2}
 SOME = {"import", "export", "offload"}
 SAMPLE = 1
@@ -61,7 +60,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield disk
 
 
-@pytest.fixture(scope="module", params=[c for c in COMMANDS if EVERYTHING or c.name in SOME], ids=lambda c: c.name)
+@pytest.fixture(scope="module", params=[c for c in COMMANDS if TORTURE or c.name in SOME], ids=lambda c: c.name)
 def scene(request: pytest.FixtureRequest, disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     command: Command = request.param
     place = tmp_path_factory.mktemp(command.name)
@@ -86,6 +85,6 @@ def test_what_a_command_says_is_done_outlives_a_power_cut(scene: Scene) -> None:
 def test_a_command_whose_power_is_cut_loses_nothing_and_goes_on(scene: Scene) -> None:
     assert scene.points
     choices = random.Random(f"{scene.command.name} {scene.disk.kind}")
-    chosen = scene.points[:: STEP[scene.disk.kind]] if EVERYTHING else choices.sample(scene.points, SAMPLE)
+    chosen = scene.points[:: STEP[scene.disk.kind]] if TORTURE else choices.sample(scene.points, SAMPLE)
     for call, number in chosen:
         scene.cut_at(call, number)

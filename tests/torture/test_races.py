@@ -1,4 +1,4 @@
-"""Several commands in one store at once, and doubles of Ollama among them: what is listed is whole, at every instant."""
+"""Several commands in one store at once, with doubles of Ollama: what is listed is whole, at every instant."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from tests.support import OSTORE, Store, full, noise
+from tests.support import OSTORE, TORTURE, Store, noise
 from tests.torture.commands import NO_GRACE, ORPHAN, OTHER, SHARED, WEIGHTS, a_store, run, undisturbed
 from tests.torture.judge import State, output_problems
 from tests.torture.tracing import needs_strace
 
 # `make torture` runs every race often, `make test` each once.
-RUNS = 28 if os.environ.get("OSTORE_TORTURE") == "1" else 1
+RUNS = 28 if TORTURE else 1
 HERE = Path(__file__).parent
 PLAIN = (sys.executable, "-I", "-S")
 # What is slowed down, so that others come in between: by at most so many milliseconds, at every call.
@@ -327,7 +327,9 @@ RACES = (
         (IMPORT, Racer(RM.words, EARLIER)),
         lists_at_least(TINY_Q4),
     ),
-    Race("export-rm", a_store, (Racer(("export", "--all", "out.tar.zst"), MEANWHILE), RM), the_bundle_is_whole_or_absent),
+    Race(
+        "export-rm", a_store, (Racer(("export", "--all", "out.tar.zst"), MEANWHILE), RM), the_bundle_is_whole_or_absent
+    ),
     Race("export-to-a-folder-rm", a_store, (Racer(("export", "--all", "out/"), MEANWHILE), RM), a_folder_is_whole),
     Race("cp-rm", a_store, (Racer(("cp", "tiny:latest", "copy:new"), MEANWHILE), RM), a_copy_is_whole_or_absent),
     Race(
@@ -416,7 +418,9 @@ def test_whoever_races_nothing_that_is_listed_is_broken(race: Race, tmp_path: Pa
     time.sleep(race.age)
     wrong = []
     for number, folder in enumerate(folders):
-        wrong += [f"run {number}: {problem}" for problem in _problems(race, folder, random.Random(f"{race.name} {number}"))]
+        wrong += [
+            f"run {number}: {problem}" for problem in _problems(race, folder, random.Random(f"{race.name} {number}"))
+        ]
         shutil.rmtree(folder)
     assert not wrong, "\n".join(wrong)
 

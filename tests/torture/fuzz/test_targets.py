@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 
 import pytest
 
+from tests.support import TORTURE
 from tests.torture.fuzz.attempt import MAX_SECONDS, attempt, mutated
 from tests.torture.fuzz.targets import TARGETS, Target
 
 # `make fuzz` is the long form.
-MUTATIONS = 100_000 if os.environ.get("OSTORE_TORTURE") == "1" else 1500
+MUTATIONS = 100_000 if TORTURE else 1500
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 
