@@ -25,13 +25,13 @@ from ostore.places.bundle import reader as bundle_reader
 from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bundle
 from ostore.streams.verified import verified
 from tests.hostile.rows import DONE
-from tests.hostile.test_bit_flips import EVERYTHING, assert_refused_or_identical, attempt, clear, flipped
+from tests.hostile.test_bit_flips import assert_refused_or_identical, attempt, clear, flipped
 from tests.support import Store, noise
 
 PARTS = 16
 MIB = 1024 * 1024
-BIG_BYTES = (200 if EVERYTHING else 9) * MIB
-BIG_FLIPS = 1000 if EVERYTHING else 12
+BIG_BYTES = (200 if TORTURE else 9) * MIB
+BIG_FLIPS = 1000 if TORTURE else 12
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_every_bit_of_a_bundle_of_64_kib_flipped_is_refused_or_harmless(
     path.write_bytes(medium)
     content = read(path)
     bits = range(part, 8 * len(medium), PARTS)
-    for number, bit in enumerate(bits if EVERYTHING else random.Random(part).sample(bits, 60)):
+    for number, bit in enumerate(bits if TORTURE else random.Random(part).sample(bits, 60)):
         data = flipped(medium, bit)
         path.write_bytes(data)
         try:
@@ -118,7 +118,7 @@ def test_every_bit_of_a_bundle_of_64_kib_flipped_is_refused_or_harmless(
 def test_a_bundle_of_64_kib_cut_at_any_byte_is_refused_as_truncated(tmp_path: Path, medium: bytes, part: int) -> None:
     path = tmp_path / "b.tar.zst"
     cuts = range(1 + part, len(medium), PARTS)
-    for cut in cuts if EVERYTHING else random.Random(part).sample(cuts, 20):
+    for cut in cuts if TORTURE else random.Random(part).sample(cuts, 20):
         path.write_bytes(medium[:cut])
         with pytest.raises(TruncatedError, match=f"truncated at byte {cut}$"):
             read(path)
@@ -154,7 +154,7 @@ def test_random_bits_of_a_large_bundle_flipped_are_found(big: Path) -> None:
 
 def test_a_flipped_bit_of_a_large_bundle_leaves_no_model_in_a_store(big: Path) -> None:
     store = big.parent / "new"
-    for bit in random.Random(8).sample(range(8 * big.stat().st_size), 8 if EVERYTHING else 2):
+    for bit in random.Random(8).sample(range(8 * big.stat().st_size), 8 if TORTURE else 2):
         flip(big, bit)
         assert run(["import", str(big), "--models", str(store), "--progress=none", "-q"]) != DONE, bit
         flip(big, bit)
@@ -166,7 +166,7 @@ def test_a_flipped_bit_of_a_large_bundle_leaves_no_model_in_a_store(big: Path) -
 def test_a_large_bundle_cut_at_any_512_bytes_is_refused(big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end is looked at first: no cut has one. Why it has none is found by reading, and asked of some."""
     cuts = range(512, big.stat().st_size, 512)
-    some = set(random.Random(9).sample(cuts, 200 if EVERYTHING else 10))
+    some = set(random.Random(9).sample(cuts, 200 if TORTURE else 10))
     with big.open("rb") as file, monkeypatch.context() as patch:
         patch.setattr(bundle_reader, "_explain_end", lambda fd: None)
         for cut in cuts:
