@@ -15,11 +15,12 @@ from ostore.formats.version import VERSION as __version__
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.checkup import doctor, mend
+    from ostore.api.collecting import gc, restore
     from ostore.api.findings import DoctorReport, UsageReport
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.moving import move
-    from ostore.api.removal import cp, gc, restore, rm
+    from ostore.api.removal import cp, rm
     from ostore.api.resettling import check_move
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.api.usage import du
@@ -178,6 +179,7 @@ def __getattr__(name: str) -> object:
         "ostore.api.checkup",
         "ostore.api.moving",
         "ostore.api.resettling",
+        "ostore.api.collecting",
         "ostore.api.removal",
         "ostore.operations.listing",
         "ostore.operations.repair",

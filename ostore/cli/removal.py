@@ -67,7 +67,7 @@ def gc(
 
     Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
     """
-    from ostore.api import removal as api
+    from ostore.api import collecting as api
     from ostore.cli import render, render_removal
     from ostore.cli.asking import agreed
     from ostore.reports import GcReport
@@ -157,7 +157,7 @@ def cp(
 def _restore(
     dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
 ) -> None:
-    from ostore.api import removal as api
+    from ostore.api import collecting as api
     from ostore.cli import render, render_removal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
