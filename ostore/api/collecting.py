@@ -12,11 +12,11 @@ from ostore.formats.errors import DamagedStoreError, NoSpaceError
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict
 from ostore.places.store.census import FoundEntry, allocated_bytes
 from ostore.places.store.headroom import HeadRoom
+from ostore.places.store.servers import sees_ollama
 from ostore.places.store.store import LocalStore
 from ostore.places.store.trash import BatchRecord
 from ostore.places.store.workspace import location
 from ostore.reports import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
-from ostore.settings import sees_ollama
 from ostore.streams.progress import SILENT, Progress
 
 

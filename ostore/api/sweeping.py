@@ -11,10 +11,10 @@ from ostore.formats.errors import NoSpaceError, OstoreError
 from ostore.operations.gc import GcPlan, GcTerms, plan_gc
 from ostore.places.store.census import list_blobs, take_census
 from ostore.places.store.references import find_references
+from ostore.places.store.servers import sees_ollama
 from ostore.places.store.sweep import Sweep
 from ostore.places.store.trash import find_batches
 from ostore.places.store.workspace import Workspace, dead_transactions
-from ostore.settings import sees_ollama
 from ostore.streams.durable import FULL, Directory
 
 
