@@ -396,7 +396,11 @@ def test_without_a_terminal_fix_needs_yes(store: Store) -> None:
     assert tree(store.root, without=()) == before
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 10), (b"\n", 10), (b"y\n", 0)], ids=["no", "enter", "yes"])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"n\n", 10), (b"\n", 10), (b"y\n", 0), (b"perhaps\n", 10)],
+    ids=["no", "enter", "yes", "anything else"],
+)
 def test_on_a_terminal_fix_shows_the_plan_and_asks(store: Store, answer: bytes, code: int) -> None:
     pty = pytest.importorskip("pty")
     empty(store)

@@ -30,10 +30,11 @@ def doctor(
     """
     from ostore.api import checkup as api
     from ostore.cli import render, render_checkup
+    from ostore.cli.asking import agreed
     from ostore.cli.exit_codes import CODES
 
     report = api.doctor(models=models)
-    if fix and report.mendings and not dry_run and (yes or _agrees(render_checkup.plan_text(report))):
+    if fix and report.mendings and not dry_run and (yes or agreed(render_checkup.plan_text(report), "Mend this?")):
         report = api.mend(report.mendings, models=models)
     if as_json:
         say(render.document("doctor", report))
@@ -44,15 +45,3 @@ def doctor(
         say(render_checkup.doctor_text(report, is_fix=fix))
     if report.verdict != "whole":
         raise typer.Exit(CODES[report.verdict])
-
-
-def _agrees(plan: str) -> bool:
-    """Show what would be done and ask. Raises UsageError without a terminal."""
-    import sys
-
-    from ostore.formats.errors import UsageError
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("--fix asks first, and there is no terminal to ask on", hint="--yes answers, -n only shows")
-    say(plan, sys.stderr)
-    return typer.confirm("mend this?", default=False, err=True)
