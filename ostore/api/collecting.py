@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ostore.api.opening import chosen_store
+from ostore.api.outcomes import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
 from ostore.api.sweeping import mend_trash, opened_workspace, planned_gc, sweeping
 from ostore.formats.errors import DamagedStoreError, NoSpaceError
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict
@@ -16,7 +17,6 @@ from ostore.places.store.servers import sees_ollama
 from ostore.places.store.store import LocalStore
 from ostore.places.store.trash import BatchRecord
 from ostore.places.store.workspace import location
-from ostore.reports import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
 from ostore.streams.progress import SILENT, Progress
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.opening import chosen_store, import_warnings
+from ostore.api.outcomes import CpReport, RemovedBlob, RmReport
 from ostore.api.sweeping import mend_trash, sweeping
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
@@ -21,7 +22,6 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.sweep import stand
 from ostore.places.store.trash import FoundBatch, find_batches
 from ostore.places.store.workspace import dead_transactions
-from ostore.reports import CpReport, RemovedBlob, RmReport
 from ostore.settings import threads
 from ostore.streams.progress import SILENT
 
