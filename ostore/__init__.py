@@ -15,11 +15,22 @@ from ostore.formats.version import VERSION as __version__
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.checkup import doctor, mend
+    from ostore.api.collecting import gc, restore
     from ostore.api.findings import DoctorReport, UsageReport
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.moving import move
-    from ostore.api.removal import cp, gc, restore, rm
+    from ostore.api.outcomes import (
+        CpReport,
+        GcReport,
+        JudgedBlob,
+        RemovedBlob,
+        RemovedDownload,
+        RestoredBlob,
+        RestoreReport,
+        RmReport,
+    )
+    from ostore.api.removal import cp, rm
     from ostore.api.resettling import check_move
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
     from ostore.api.usage import du
@@ -55,19 +66,11 @@ if TYPE_CHECKING:
     from ostore.places.store.mending import Mending
     from ostore.reports import (
         BundledModel,
-        CpReport,
         ExportReport,
-        GcReport,
         ImportedModel,
         ImportReport,
         InspectReport,
-        JudgedBlob,
         ListReport,
-        RemovedBlob,
-        RemovedDownload,
-        RestoredBlob,
-        RestoreReport,
-        RmReport,
         UnreadableEntry,
         WhereReport,
     )
@@ -178,6 +181,7 @@ def __getattr__(name: str) -> object:
         "ostore.api.checkup",
         "ostore.api.moving",
         "ostore.api.resettling",
+        "ostore.api.collecting",
         "ostore.api.removal",
         "ostore.operations.listing",
         "ostore.operations.repair",
@@ -185,6 +189,7 @@ def __getattr__(name: str) -> object:
         "ostore.operations.moving",
         "ostore.operations.verify",
         "ostore.api.findings",
+        "ostore.api.outcomes",
     ):
         if name in __all__ and hasattr(home := importlib.import_module(module), name):
             return getattr(home, name)

@@ -82,21 +82,6 @@ def refuse_globs(path: Path) -> None:
         raise UsageError(f"{path}: Ollama cannot use a store whose path has one of * ? [")
 
 
-def sees_ollama() -> bool:
-    """
-    Whether a process of that name runs, as far as /proc shows; no socket is opened.
-
-    Elsewhere than on Linux, and for a server outside of our container, the answer is no.
-    """
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (folder / "comm").read_text("utf-8", "replace").rstrip("\n") == "ollama":
-                return True
-            if Path(os.readlink(folder / "exe")).name.removesuffix(" (deleted)") == "ollama":  # noqa: PTH115 - text
-                return True
-    return False
-
-
 def threads(jobs: int | None) -> int:
     """As many threads as processors we may use, unless told."""
     if jobs is not None and jobs < 1:

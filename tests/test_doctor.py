@@ -343,6 +343,9 @@ def test_a_manifest_of_this_minute_is_left_to_whoever_writes_it(store: Store) ->
     assert sorted(codes(report)) == ["manifest-empty", "manifest-stray"]
     assert [finding.is_fixable for finding in report.findings if finding.severity == "problem"] == [False, False]
     assert report.mendings == ()
+    remedies = {finding.remedy for finding in report.findings if finding.severity == "problem"}
+    assert all("too young to be mended; in a minute: ostore doctor" in remedy for remedy in remedies)
+    assert not any("--fix" in remedy for remedy in remedies)
 
 
 def test_manifests_with_odd_digests_keep_their_bytes_and_their_blobs(store: Store) -> None:
@@ -396,7 +399,11 @@ def test_without_a_terminal_fix_needs_yes(store: Store) -> None:
     assert tree(store.root, without=()) == before
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 10), (b"\n", 10), (b"y\n", 0)], ids=["no", "enter", "yes"])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"n\n", 10), (b"\n", 10), (b"y\n", 0), (b"perhaps\n", 10)],
+    ids=["no", "enter", "yes", "anything else"],
+)
 def test_on_a_terminal_fix_shows_the_plan_and_asks(store: Store, answer: bytes, code: int) -> None:
     pty = pytest.importorskip("pty")
     empty(store)
@@ -523,11 +530,11 @@ def as_user(uid: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_what_a_user_may_not_read_is_named_and_is_not_called_missing(public: Store, closed: str, named: str) -> None:
     (public.root / closed).chmod(0o600)
     done = as_user(23456, "doctor", "--json", "--models", public.root)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (9, "")
     document = json.loads(done.stdout)
     found = {finding["subject"] for finding in document["findings"] if finding["code"] == "not-checked"}
     assert named in found
-    assert document["verdict"] == "whole"
+    assert document["verdict"] == "io"
     assert not {finding["code"] for finding in document["findings"]} & {"blob-missing", "folder-lost", "orphans"}
 
 
@@ -543,7 +550,20 @@ def test_a_link_that_a_user_may_not_follow_is_neither_missing_nor_set_aside(publ
     give(public.root, 23456, 23456)
     done = as_user(23456, "doctor", "--json", "--models", public.root)
     assert {finding["code"] for finding in json.loads(done.stdout)["findings"]} - OF_THE_MACHINE == {"not-checked"}
-    assert done.returncode == 0
+    assert done.returncode == 9
+
+
+@as_root
+def test_what_a_command_of_another_user_works_on_is_not_ours_to_see_and_nothing_wrong(public: Store) -> None:
+    give(public.root, 23456, 23456)
+    running = public.root / ".ostore/tx/1-00000000"
+    running.mkdir(parents=True)
+    for folder in (public.root / ".ostore", running.parent):
+        os.chown(folder, 23456, 23456)
+    running.chmod(0o700)
+    done = as_user(23456, "doctor", "--json", "--models", public.root)
+    found = [finding for finding in json.loads(done.stdout)["findings"] if finding["code"] == "not-checked"]
+    assert (done.returncode, [finding["severity"] for finding in found]) == (0, ["warning"]), done.stdout
 
 
 @as_root

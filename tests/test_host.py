@@ -12,6 +12,7 @@ from ostore.api.host import is_offline, read_host
 from ostore.operations.doctor.finding import Host
 from ostore.places.store.access import Account
 from ostore.places.store.discovery import StoreChoice, Surroundings
+from ostore.places.store.servers import ollama_processes, sees_ollama
 from ostore.settings import account_of
 
 IPV4_HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
@@ -170,3 +171,17 @@ def test_an_account_may_do_what_the_bits_say() -> None:
     assert account.may(0, 0, 0o007, 7)
     assert not account.may(0, 0, 0o770, 1)
     assert dataclasses.replace(account, uid=0).may(5, 5, 0, 7)
+
+
+def test_a_process_that_calls_itself_otherwise_is_known_by_its_program(tmp_path: Path) -> None:
+    process(tmp_path, 5, "serve", OLLAMA_MODELS="/data/m")
+    process(tmp_path, 6, "serve")
+    process(tmp_path, 7, "serve")
+    (tmp_path / "proc/5/comm").write_text("ollama-main\n")
+    (tmp_path / "proc/6/comm").write_text("sleep\n")
+    (tmp_path / "proc/5/exe").symlink_to("/usr/local/bin/ollama (deleted)")
+    (tmp_path / "proc/6/exe").symlink_to("/usr/bin/sleep")
+    found = [(known.pid, known.store) for known in ollama_processes(tmp_path / "proc")]
+    assert found == [(5, Path("/data/m")), (7, None)]
+    assert sees_ollama(tmp_path / "proc")
+    assert not sees_ollama(tmp_path / "absent")

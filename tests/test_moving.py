@@ -21,7 +21,7 @@ import pytest
 import ostore
 from ostore.cli.render_moving import check_text
 from ostore.formats.errors import IntegrityError, NoSpaceError, NotFoundError, UsageError
-from ostore.places.store.servers import running_servers
+from ostore.places.store.servers import ollama_processes
 from ostore.places.store.service_unit import environment_line, service_directives, service_environment
 from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
@@ -629,7 +629,7 @@ def server(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     program.parent.mkdir()
     shutil.copy(shutil.which("sleep") or "sleep", program)
     with subprocess.Popen([program, "60"], env={"OLLAMA_MODELS": f'"{store.root}"'}, cwd=tmp_path) as process:
-        while not any(found.pid == process.pid for found in running_servers()):
+        while not any(found.pid == process.pid for found in ollama_processes()):
             time.sleep(0.01)
         yield process
         process.kill()

@@ -59,6 +59,34 @@ def as_hugging_face(folder: Path, data: bytes) -> Path:
     return folder / "hub"
 
 
+def as_shared_hugging_face(folder: Path, data: bytes) -> Path:
+    """The newer layout: the blob is a link to one that is named by its Xet hash, which is no SHA-256."""
+    blob = folder / "hub/models--someone--Model-GGUF/blobs" / sha256(data)
+    shared = folder / "hub/blobs/ab" / ("ab" + sha256(b"a Xet hash")[2:])
+    for path in (blob, shared):
+        path.parent.mkdir(parents=True)
+    shared.write_bytes(data)
+    blob.symlink_to(shared)
+    return folder / "hub"
+
+
+def as_git_lfs(folder: Path, data: bytes) -> Path:
+    """Named by its digest alone, in a folder that no search for models enters."""
+    oid = sha256(data)
+    path = folder / "clone/.git/lfs/objects" / oid[:2] / oid[2:4] / oid
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    return folder
+
+
+def as_any_file(folder: Path, data: bytes) -> Path:
+    """Under a name that says nothing, deeper than a search for models goes."""
+    path = folder.joinpath(*"abcdefghijklmno") / "weights.bin.old"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    return folder
+
+
 def as_gguf_files(folder: Path, data: bytes) -> Path:
     """A folder of somebody with the file, another of the same size, and things that are no files."""
     (folder / "lmstudio/someone").mkdir(parents=True)
@@ -142,7 +170,10 @@ def test_a_blob_zeroed_in_place_is_mended_by_reading_its_part_of_the_bundle(tmp_
     assert share <= bytes_read(log, bundle) <= 1.05 * share + 1024 * 1024
 
 
-@pytest.mark.parametrize("make", [as_hugging_face, as_gguf_files, as_other_store])
+@pytest.mark.parametrize(
+    "make",
+    [as_hugging_face, as_shared_hugging_face, as_gguf_files, as_other_store, as_git_lfs, as_any_file],
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -160,6 +191,17 @@ def test_a_good_copy_is_found_in_every_kind_of_folder(
     damage(store.blob_path(WEIGHTS))
     assert str(folder) in repair(store, "--from", folder)
     assert (tree(store.root), tree(folder)) == (before, copies)
+
+
+def test_a_name_that_is_a_xet_hash_is_not_taken_for_a_promise(store: Store, tmp_path: Path) -> None:
+    """Such a file is looked at because of its size, and not noted as one that broke its word."""
+    folder = as_shared_hugging_face(tmp_path / "elsewhere", b"another file".ljust(len(WEIGHTS)))
+    wrong = folder / "blobs" / sha256(WEIGHTS)[:2] / sha256(WEIGHTS)
+    wrong.parent.mkdir()
+    wrong.write_bytes(WEIGHTS[::-1])
+    zero(store.blob_path(WEIGHTS))
+    report = ostore.repair(sources=[folder], models=store.root)
+    assert (report.verdict, report.notes) == ("integrity", ())
 
 
 @pytest.mark.parametrize("suffix", [".tar.zst", ".tar"])

@@ -227,7 +227,10 @@ def test_on_a_read_only_mount_it_looks_and_does_not_link(btrfs: Path) -> None:
     assert f"failed: {os.strerror(errno.EROFS)}" in done.stdout
 
 
-@pytest.mark.parametrize(("answer", "outcome"), [("y", "shared now"), ("n", "can be shared"), ("", "can be shared")])
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [("y", "shared now"), ("n", "can be shared"), ("", "can be shared"), ("perhaps", "can be shared")],
+)
 def test_it_asks_on_a_terminal_and_only_yes_means_yes(btrfs: Path, answer: str, outcome: str) -> None:
     store, cache, _ = kept_twice(btrfs)
     main, side = pty.openpty()

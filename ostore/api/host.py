@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.errors import NotFoundError
@@ -20,6 +18,7 @@ from ostore.operations.doctor.finding import Host, OtherStore, RunningServer
 from ostore.places.store.access import Account
 from ostore.places.store.discovery import FoundStore, StoreChoice, Surroundings, find_store, other_stores
 from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.servers import OllamaProcess, ollama_processes
 from ostore.places.store.service_unit import (
     Directive,
     service_account,
@@ -38,50 +37,12 @@ _FALSE = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
 # linux/route.h
 _UP, _REJECT = 0x1, 0x200
 _IPV4_COLUMNS, _IPV6_COLUMNS = 11, 10
-_TASK_NAME = "ollama"
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """A server process; `environ` is None if it is not ours to see."""
-
-    pid: int
-    uid: int
-    environ: Mapping[str, str] | None
-    cwd: Path
-    root: Path
-
-    @property
-    def is_contained(self) -> bool:
-        """Whether it has a file system of its own, as in a container: its paths are not ours."""
-        try:
-            return not self.root.samefile("/")
-        except OSError:
-            return False
-
-    def uses(self, store: Path) -> bool:
-        """Whether its store is this one, which in a container has another path."""
-        if self.store is None:
-            return False
-        seen = self.root / self.store.relative_to("/") if self.is_contained else self.store
-        return _is_same(seen, store)
-
-    @property
-    def store(self) -> Path | None:
-        if self.environ is None:
-            return None
-        home = self.environ.get("HOME")
-        # No platform: only the variable and the home folder say something to a process.
-        seen = Surroundings(self.environ, platform="", home=Path(home) if home else None, cwd=self.cwd)
-        with contextlib.suppress(NotFoundError):
-            return find_store(seen, None).path
-        return None
 
 
 def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
     """What matters of this machine to one store, and the user that its server runs as, as far as is known."""
     directives = service_directives(known.root) if known.platform == "linux" else []
-    servers = tuple(_servers(known.root / "proc")) if known.platform == "linux" else ()
+    servers = tuple(_servers(known))
     account, is_known = _account(known, choice, directives, servers)
     host = Host(
         is_offline=is_offline(known.root / "proc"),
@@ -130,34 +91,13 @@ def _is_ipv6_way_out(row: list[str]) -> bool:
     return int(row[8], 16) & (_UP | _REJECT) == _UP
 
 
-def _servers(proc: Path) -> Iterator[_Server]:
-    """Processes that are `ollama serve`; those that a server starts itself have another first argument."""
-    for folder in sorted(proc.glob("[0-9]*")):
-        # Ended meanwhile, or hidden from us.
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if (folder / "comm").read_text("utf-8", "replace").strip() == _TASK_NAME and b"serve" in words:
-                yield _Server(int(folder.name), folder.stat().st_uid, _environ(folder), _cwd(folder), folder / "root")
-
-
-def _environ(process: Path) -> dict[str, str] | None:
-    try:
-        raw = (process / "environ").read_bytes()
-    except OSError:
-        return None
-    entries = (entry.partition("=") for entry in os.fsdecode(raw).split("\0"))
-    return {name: value for name, assigned, value in entries if assigned}
-
-
-def _cwd(process: Path) -> Path:
-    try:
-        return (process / "cwd").readlink()
-    except OSError:
-        return Path("/")
+def _servers(known: Surroundings) -> Iterator[OllamaProcess]:
+    if known.platform == "linux":
+        yield from (process for process in ollama_processes(known.root / "proc") if process.is_server)
 
 
 def _account(
-    known: Surroundings, choice: StoreChoice, directives: list[Directive], servers: Iterable[_Server]
+    known: Surroundings, choice: StoreChoice, directives: list[Directive], servers: Iterable[OllamaProcess]
 ) -> tuple[Account, bool]:
     """The user of the server that uses this store, and whether that is known; else whoever owns the store."""
     for server in servers:
@@ -193,7 +133,7 @@ def _is_same(one: Path | None, other: Path) -> bool:
         return False
 
 
-def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tuple[_Server, ...]) -> bool | None:
+def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tuple[OllamaProcess, ...]) -> bool | None:
     """Whether the server that runs, else the service, else one that we would start, has been told to stay at home."""
     environ: Mapping[str, str] | None = known.environ
     home = known.home

@@ -26,7 +26,8 @@ from ostore.operations.repair import (
     plan_repair,
 )
 from ostore.operations.verify import Problem, VerifyReport, verify_store
-from ostore.places.loose_files import LooseFolder, NamedFiles, SizedFiles
+from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies, SizedCopies
+from ostore.places.foreign_caches.walk import recognise
 from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
 from ostore.places.store.inbox import Received
@@ -185,8 +186,8 @@ def _places(
         raise UsageError(f"{label}: the store itself; expected another source")
     if (path / LEGACY_TREE).is_dir():
         return (StoreCopies(LocalStore(path), label),)
-    folder = LooseFolder(path)
-    return NamedFiles(folder, label), SizedFiles(folder, label, progress)
+    folder = CopiesFolder(recognise(path.absolute()))
+    return NamedCopies(folder, label), SizedCopies(folder, label, progress)
 
 
 def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[ModelName, ...]]:

@@ -1,9 +1,7 @@
-"""Commands that remove: gc, what brings back what it kept, and rm; and cp, which gives a model a second name."""
+"""The command that removes models, and the one that gives a model a second name: rm and cp."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,97 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.opening import chosen_store, import_warnings
-from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, UsageError
+from ostore.api.outcomes import CpReport, RemovedBlob, RmReport
+from ostore.api.sweeping import mend_trash, sweeping
+from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
-from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict, plan_gc
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, named, plan_removal
-from ostore.places.store.census import StoredBlob, allocated_bytes, list_blobs, take_census
+from ostore.places.store.census import StoredBlob, take_census
 from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
-from ostore.places.store.sweep import Sweep, stand
-from ostore.places.store.trash import BatchRecord, FoundBatch, find_batches
-from ostore.places.store.workspace import Workspace, dead_transactions, location
-from ostore.reports import (
-    CpReport,
-    GcReport,
-    JudgedBlob,
-    RemovedBlob,
-    RemovedDownload,
-    RestoredBlob,
-    RestoreReport,
-    RmReport,
-)
-from ostore.settings import sees_ollama, threads
-from ostore.streams.durable import Directory
-from ostore.streams.progress import SILENT, Progress
+from ostore.places.store.sweep import stand
+from ostore.places.store.trash import FoundBatch, find_batches
+from ostore.places.store.workspace import dead_transactions
+from ostore.settings import threads
+from ostore.streams.progress import SILENT
 
 if TYPE_CHECKING:
     from ostore.formats.manifest import Descriptor, Manifest
     from ostore.streams.chunks import Chunk
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def gc(
-    *,
-    grace: float = DEFAULT_GRACE_SECONDS,
-    partials: bool = False,
-    keep: float | None = None,
-    without_models: bool = False,
-    every_blob: bool = False,
-    dry_run: bool = False,
-    approve: Callable[[GcReport], bool] | None = None,
-    models: Path | None = None,
-) -> GcReport | None:
-    """
-    Remove the blobs that no model needs and that are older than `grace` seconds, and what interrupted commands left.
-
-    `partials` also removes downloads that nobody went on with for a week. `keep` is for how many seconds the blobs
-    wait in the trash, where `restore` finds them; without it their space is free at once. `every_blob` also reports
-    the blobs that are needed. `approve` is shown the plan, as a report of a dry run, and no more than it has is
-    removed; if it says no, None comes back.
-
-    Raises DamagedStoreError while it is in doubt what is needed, or if there is no model at all, unless
-    `without_models`; NotFoundError, BusyError, OSError, also where locks do not keep others out.
-    """
-    store = chosen_store(models).require()
-    terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
-
-    approved = None
-    _mend(store.root, dry_run=dry_run)
-    # A workspace is not made only to find out that there is nothing to do, or that it is refused.
-    if dry_run or approve or not location(store.root).exists():
-        approved = _plan_gc(store.root, terms)
-        planned = _gc_report(store, approved, terms, dry_run=True)
-        if dry_run:
-            return planned
-        if approved.is_empty:
-            return _gc_report(store, approved, terms, dry_run=False)
-        if approve and approved.takes_something and not approve(planned):
-            return None
-    with _sweeping(store.root) as sweep:
-        plan = _plan_gc(store.root, terms)
-        plan = plan.within(approved) if approved else plan
-        sweep.finish_interrupted()
-        if plan.blobs or plan.downloads:
-            swept = sweep.remove(
-                BatchRecord(expires=None if keep is None else terms.now + keep),
-                now=terms.now,
-                blobs=plan.blobs,
-                downloads=plan.downloads,
-                latest=plan.latest,
-                latest_download=plan.latest_download,
-            )
-            if swept.doubt:
-                raise DamagedStoreError(
-                    f"nothing was removed, because it came to be in doubt what is needed: {swept.doubt}"
-                )
-            plan = plan.without(swept.stayed)
-        sweep.expire(terms.now)
-        sweep.clear_leftovers()
-    return _gc_report(store, plan, terms, dry_run=False)
 
 
 def rm(
@@ -123,7 +49,7 @@ def rm(
     store = chosen_store(models).require()
     approved = None
     _choose(store.root, names)
-    _mend(store.root, dry_run=dry_run)
+    mend_trash(store.root, dry_run=dry_run)
     if dry_run or approve:
         approved, _ = _plan_rm(store.root, names)
         planned = _rm_report(store, approved, dry_run=True)
@@ -131,7 +57,7 @@ def rm(
             return planned
         if approve and not approve(planned):
             return None
-    with _sweeping(store.root) as sweep:
+    with sweeping(store.root) as sweep:
         plan, resumed = _plan_rm(store.root, names)
         plan = plan.within(approved) if approved else plan
         sweep.finish_interrupted(resumed)
@@ -144,32 +70,6 @@ def rm(
         )
         plan = plan.without(swept.stayed)
     return _rm_report(store, plan, dry_run=False, doubt=swept.doubt)
-
-
-def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path | None = None) -> RestoreReport:
-    """
-    Bring back every blob that is kept in the trash, once it is hashed. Nothing is overwritten.
-
-    A damaged one is told of in the report, and stays where it is. Raises NotFoundError, BusyError, OSError.
-    """
-    from ostore.places.store.restoring import RestoreOutcome, bring_back, find_kept, find_sound
-
-    store = chosen_store(models).require()
-    kept = find_kept(store.root)
-    sound, back = list(kept), list(kept)
-    if kept and not dry_run:
-        sound = find_sound(store.root, kept, progress)
-        with _opened_workspace(store.root) as (root, place), place.locked():
-            back = bring_back(root, place, sound)
-    outcomes = dict.fromkeys(kept, RestoreOutcome.DAMAGED)
-    outcomes |= dict.fromkeys(sound, RestoreOutcome.ALREADY_THERE)
-    outcomes |= dict.fromkeys(back, RestoreOutcome.RESTORED)
-    return RestoreReport(
-        store=str(store.root),
-        dry_run=dry_run,
-        blobs=tuple(RestoredBlob(b.filename, str(b.digest), b.size, outcome.value) for b, outcome in outcomes.items()),
-        size=sum(blob.size for blob in back),
-    )
 
 
 def cp(
@@ -223,44 +123,6 @@ class _Renamed:
         yield self._name, self._manifest.raw
 
 
-@contextlib.contextmanager
-def _opened_workspace(root: Path) -> Iterator[tuple[Directory, Workspace]]:
-    with Directory.open(root) as directory, contextlib.closing(Workspace.open(directory)) as place:
-        yield directory, place
-
-
-@contextlib.contextmanager
-def _sweeping(root: Path) -> Iterator[Sweep]:
-    """The store's lock, held and known to keep others out. Raises NoSpaceError on a disk that is full to the last."""
-    try:
-        with _opened_workspace(root) as (directory, place), place.locked():
-            place.refuse_without_locks()
-            with Sweep.opened(directory, place) as sweep:
-                yield sweep
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise NoSpaceError(
-            f"{error.filename}: no room left for the record of what is removed",
-            hint="free some 100 KB on that disk by hand first",
-        ) from error
-
-
-def _mend(root: Path, *, dry_run: bool) -> None:
-    """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
-    if not dry_run and find_batches(root):
-        with _sweeping(root) as sweep:
-            sweep.mend()
-
-
-def _plan_gc(root: Path, terms: GcTerms) -> GcPlan:
-    # In this order: what a pull finishes meanwhile can then only add to what is needed.
-    names = list_blobs(root)
-    references = find_references(root)
-    census = take_census(root, names, needed=() if terms.every_blob else references.named)
-    return plan_gc(census, references, dead=dead_transactions(root), batches=find_batches(root), terms=terms)
-
-
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """What words stand for: manifests, models that an interrupted removing has removed already, and such removings."""
@@ -296,41 +158,6 @@ def _choose(root: Path, words: Sequence[str]) -> _Chosen:
     # Killed before it had written what was to go: it has taken nothing.
     batches += [batch for batch in find_batches(root) if batch.record is None]
     return _Chosen([entry for entry in entries if entry.name in chosen], resumed, batches)
-
-
-def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool) -> GcReport:
-    return GcReport(
-        store=str(store.root),
-        dry_run=dry_run,
-        grace=terms.grace,
-        removed=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is BlobReason.ORPHAN),
-        kept=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is not BlobReason.ORPHAN),
-        needed=plan.needed,
-        downloads=tuple(
-            RemovedDownload(str(group.digest), len(group.files), allocated_bytes(file.facts for file in group.files))
-            for group in plan.downloads
-        ),
-        leftovers=len(plan.leftovers),
-        expired=len(plan.expired),
-        freed=plan.freed,
-        trashed=plan.trashed,
-        kept_until=None if terms.keep is None else terms.now + terms.keep,
-        download_since=plan.began,
-        sees_ollama=terms.sees_ollama,
-    )
-
-
-def _judged(verdict: Verdict) -> JudgedBlob:
-    blob = verdict.blob
-    return JudgedBlob(
-        filename=blob.filename,
-        digest=str(blob.digest),
-        size=blob.facts.size,
-        allocated=blob.facts.allocated,
-        age=int(verdict.age),
-        reason=verdict.reason.value,
-        models=verdict.models,
-    )
 
 
 def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None) -> RmReport:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ostore.formats.errors import UsageError
 from ostore.operations.moving import MoveCheckReport, StoreSetting
 from ostore.places.store.discovery import settings_of
-from ostore.places.store.servers import RunningServer, running_servers
+from ostore.places.store.servers import OllamaProcess, ollama_processes
 from ostore.settings import surroundings
 
 
@@ -35,20 +35,16 @@ def is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def servers_of(root: Path) -> tuple[RunningServer, ...]:
+def servers_of(root: Path) -> tuple[OllamaProcess, ...]:
     """Those that use this store, or one that we may not know."""
-    return tuple(
-        server
-        for server in running_servers()
-        if server.store is None or server.store == root or is_same(server.store, root)
-    )
+    return tuple(process for process in ollama_processes() if process.store is None or process.uses(root))
 
 
 def settings_for(target: Path) -> tuple[StoreSetting, ...]:
     said: list[tuple[str, Path | None, str]] = [
         (choice.reason, choice.path, choice.detail) for choice in settings_of(surroundings())
     ]
-    said += (("process", server.store, f"{server.pid}") for server in running_servers())
+    said += (("process", server.store, f"{server.pid}") for server in ollama_processes() if not server.is_contained)
     return tuple(
         StoreSetting(who, str(store), detail, agrees=store == target or is_same(store, target))
         for who, store, detail in said

@@ -26,14 +26,16 @@ def doctor(
 
     That is: broken manifests, missing blobs, wrong owners, odd names, leftovers, a full disk, a second store, and more.
     Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
-    missing or has the wrong size, 10 if manifests, names or the layout are wrong.
+    missing or has the wrong size, 9 if blobs or manifests may not be read, 10 if manifests, names or the layout are
+    wrong.
     """
     from ostore.api import checkup as api
     from ostore.cli import render, render_checkup
+    from ostore.cli.asking import agreed
     from ostore.cli.exit_codes import CODES
 
     report = api.doctor(models=models)
-    if fix and report.mendings and not dry_run and (yes or _agrees(render_checkup.plan_text(report))):
+    if fix and report.mendings and not dry_run and (yes or agreed(render_checkup.plan_text(report), "Mend this?")):
         report = api.mend(report.mendings, models=models)
     if as_json:
         say(render.document("doctor", report))
@@ -44,15 +46,3 @@ def doctor(
         say(render_checkup.doctor_text(report, is_fix=fix))
     if report.verdict != "whole":
         raise typer.Exit(CODES[report.verdict])
-
-
-def _agrees(plan: str) -> bool:
-    """Show what would be done and ask. Raises UsageError without a terminal."""
-    import sys
-
-    from ostore.formats.errors import UsageError
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("--fix asks first, and there is no terminal to ask on", hint="--yes answers, -n only shows")
-    say(plan, sys.stderr)
-    return typer.confirm("mend this?", default=False, err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,6 +70,7 @@ def move(
     """
     from ostore.api.moving import move as move_models
     from ostore.cli import render_moving as render
+    from ostore.cli.asking import refuse_without_terminal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
     from ostore.settings import keep_freed_memory
@@ -80,7 +80,7 @@ def move(
         _check(destination, as_json=as_json, quiet=quiet)
         return
     if not (yes or dry_run):
-        _refuse_without_terminal()
+        refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
     keep_freed_memory()
     started = time.monotonic()
     with contextlib.ExitStack() as showing:
@@ -128,16 +128,6 @@ def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
         say(render.check_text(report))
     if not report.agrees:
         raise typer.Exit(CODES["not-found"])
-
-
-def _refuse_without_terminal() -> None:
-    from ostore.formats.errors import UsageError
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError(
-            "this asks before it clears the old store, and there is no terminal; --yes answers",
-            hint="ostore export --all DIR/ copies a store and removes nothing",
-        )
 
 
 def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport], bool]:

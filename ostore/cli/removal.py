@@ -67,10 +67,10 @@ def gc(
 
     Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
     """
-    from ostore.api import removal as api
+    from ostore.api import collecting as api
+    from ostore.api.outcomes import GcReport
     from ostore.cli import render, render_removal
     from ostore.cli.asking import agreed
-    from ostore.reports import GcReport
 
     seconds, kept = _seconds("--grace", grace), None if keep is None else _seconds("--keep", keep)
     if restore:
@@ -116,9 +116,9 @@ def rm(
     MODEL is a name or a quoted glob. Says first what is freed, and what stays because other models share it.
     """
     from ostore.api import removal as api
+    from ostore.api.outcomes import RmReport
     from ostore.cli import render, render_removal
     from ostore.cli.asking import agreed
-    from ostore.reports import RmReport
 
     def approve(plan: RmReport) -> bool:
         return agreed(render_removal.rm_text(plan, verbose=verbose), "Remove that?")
@@ -157,7 +157,7 @@ def cp(
 def _restore(
     dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
 ) -> None:
-    from ostore.api import removal as api
+    from ostore.api import collecting as api
     from ostore.cli import render, render_removal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,19 +63,19 @@ def dedup(
     """
     from ostore.api import sharing as api
     from ostore.cli import render, render_sharing
+    from ostore.cli.asking import agreed, refuse_without_terminal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import paused, shown
 
     if link and not yes and not dry_run:
-        _refuse_if_nobody_can_answer()
+        refuse_without_terminal()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
 
         def agree(plan: DedupReport) -> bool:
             if yes:
                 return True
             with paused(told):
-                say(render_sharing.plan_text(plan, verbose=verbose), sys.stderr)
-                return typer.confirm("Go ahead?", err=True)
+                return agreed(render_sharing.plan_text(plan, verbose=verbose), "Go ahead?")
 
         report = api.dedup(
             paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models
@@ -92,10 +91,3 @@ def dedup(
         render.say_warnings(tuple(f"{entry.path}: {entry.reason}" for entry in report.unreadable))
     if report.verdict != "done" and not report.dry_run:
         raise typer.Exit(CODES[report.verdict])
-
-
-def _refuse_if_nobody_can_answer() -> None:
-    from ostore.formats.errors import UsageError
-
-    if not sys.stdin.isatty():
-        raise UsageError("no terminal to ask on", hint="--yes goes ahead, --dry-run shows what would be done")

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain
+from operator import attrgetter
 
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
@@ -104,6 +106,12 @@ class GcPlan:
         return tuple(verdict.blob for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
 
     @property
+    def filenames(self) -> frozenset[str]:
+        """Everything of `blobs/` that goes."""
+        files = (file.path for group in self.downloads for file in group.files)
+        return frozenset(chain((blob.filename for blob in self.blobs), files))
+
+    @property
     def takes_something(self) -> bool:
         """Whether there is anything that somebody could want to be asked about."""
         return bool(self.blobs or self.downloads or self.leftovers or self.expired)
@@ -124,6 +132,32 @@ class GcPlan:
     def trashed(self) -> int:
         """Bytes that wait in the trash afterwards."""
         return freed_bytes(blob.facts for blob in self.blobs) if self.keeps else 0
+
+    def largest_first(self) -> Iterator[GcPlan]:
+        """Each blob and each download that goes, as a plan of its own; first those that free the most."""
+        blobs = (self.only(verdicts=(verdict,)) for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
+        downloads = (self.only(downloads=(group,)) for group in self.downloads)
+        yield from sorted(chain(blobs, downloads), key=attrgetter("freed"), reverse=True)
+
+    def only(
+        self,
+        *,
+        verdicts: tuple[Verdict, ...] = (),
+        downloads: tuple[UnfinishedDownload, ...] = (),
+        leftovers: tuple[FoundEntry, ...] = (),
+    ) -> GcPlan:
+        """A part of the plan."""
+        return replace(self, verdicts=verdicts, downloads=downloads, leftovers=leftovers, expired=())
+
+    def after(self, gone: Sequence[GcPlan]) -> GcPlan:
+        """The plan, and what has come true of earlier ones."""
+        verdicts = (*self.verdicts, *(verdict for part in gone for verdict in part.verdicts))
+        return replace(
+            self,
+            verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.blob.filename)),
+            downloads=(*self.downloads, *(group for part in gone for group in part.downloads)),
+            leftovers=(*self.leftovers, *(file for part in gone for file in part.leftovers)),
+        )
 
     def without(self, stayed: Collection[str]) -> GcPlan:
         """The plan as it came true: what did not go, by file name, left out."""

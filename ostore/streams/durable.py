@@ -34,6 +34,8 @@ HAS_DIRECTORY_HANDLES = os.open in os.supports_dir_fd
 
 # What a file system answers that has no such operation; FAT and FUSE differ in their choice.
 NOT_SUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
+# What a file system answers that has no room, or none for this user.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # fcntl F_FULLFSYNC: on macOS fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
 _F_FULLFSYNC = 51
 _IOV_MAX = 512

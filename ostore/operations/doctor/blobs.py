@@ -142,7 +142,7 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
     if link.is_closed:
         remedy = f"sudo {facts.ostore('doctor')}"
-        yield finding("not-checked", "warning", subject, detail=detail, remedy=remedy, models=models)
+        yield finding("not-checked", "problem", subject, detail=detail, remedy=remedy, models=models)
     elif link.size is not None:
         yield finding("blob-linked", "note", subject, detail=detail, models=models)
     elif not models:

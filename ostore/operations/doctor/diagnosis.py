@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
 from ostore.operations.doctor import blobs, manifests, permissions, surroundings
-from ostore.operations.doctor.finding import BYTES, Facts, Finding, Verdict
+from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding, Verdict
 from ostore.places.store.mending import Mending
 
 # Within a severity, findings are in this order.
@@ -69,4 +69,6 @@ def _verdict(findings: Iterable[Finding]) -> Verdict:
     codes = {finding.code for finding in findings if finding.severity == "problem"}
     if codes & BYTES:
         return "integrity"
+    if codes & UNSEEN:
+        return "io"
     return "damaged" if codes else "whole"

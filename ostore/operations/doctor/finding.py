@@ -13,7 +13,7 @@ from ostore.streams.disk import DiskState
 
 Severity = Literal["problem", "warning", "note"]
 # Which class of error a report amounts to; `whole` is none (docs/exit-codes.md).
-Verdict = Literal["whole", "integrity", "damaged"]
+Verdict = Literal["whole", "integrity", "io", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class Finding:
 
 # Findings of bytes, which end with another exit code than those of manifests, names and layout.
 BYTES = frozenset({"blob-missing", "blob-size"})
+# Of what could not be looked at.
+UNSEEN = frozenset({"not-checked"})
 
 _NO_PRUNE = "while it lies there, Ollama deletes no unused blobs when it starts"
 # ollama at fb30760: server/routes.go and manifest/manifest.go say what each does to a server.

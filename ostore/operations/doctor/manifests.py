@@ -90,7 +90,7 @@ def _odd(odd: OddEntry, facts: Facts) -> Finding:
     fix = facts.ostore("doctor", "--fix")
     again = f", then {command('ollama', 'pull', name)} or import it" if name else ""
     if odd.is_closed:
-        return finding("not-checked", "warning", odd.path, detail=odd.reason, remedy=f"sudo {facts.ostore('doctor')}")
+        return finding("not-checked", "problem", odd.path, detail=odd.reason, remedy=f"sudo {facts.ostore('doctor')}")
     if odd.is_dangling:
         remedy = f"mount the disk it leads to; or {fix}{again}"
         return told("manifest-link-dangling", detail=f"leads to {odd.target}", remedy=remedy, is_fixable=True)
@@ -100,12 +100,12 @@ def _odd(odd: OddEntry, facts: Facts) -> Finding:
     if odd.name is not None and odd.size:
         remedy = f"{facts.ostore('repair', '--from', 'BUNDLE')}, or {command('ollama', 'pull', name)}"
         return told("manifest-broken", detail=odd.reason.removeprefix("manifest: "), remedy=remedy)
-    is_settled = not 0 <= facts.now - odd.mtime < YOUNG_SECONDS
+    is_young = 0 <= facts.now - odd.mtime < YOUNG_SECONDS
     return told(
         "manifest-stray" if odd.name is None else "manifest-empty",
-        detail="" if is_settled else "changed this minute: it may be being written",
-        remedy=f"{fix}{again}",
-        is_fixable=is_settled,
+        detail="changed less than a minute ago: it may be being written" if is_young else "",
+        remedy=f"too young to be mended; in a minute: {facts.ostore('doctor')}" if is_young else f"{fix}{again}",
+        is_fixable=not is_young,
     )
 
 

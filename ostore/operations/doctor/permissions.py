@@ -5,12 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from ostore.operations.doctor.finding import Facts, Finding, command, finding
+from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
 from ostore.places.store.access import Misfit
 from ostore.places.store.census import EntryKind
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING
 
 # Kinds of file systems whose owners and modes come from how they are mounted, so that nobody can change them.
 NO_OWNERS = frozenset({"exfat", "vfat", "msdos", "ntfs", "fuseblk"})
+_MODELS = frozenset({"blobs", LEGACY_TREE, COMING_TREE})
 _CODES = {
     "read": "server-cannot-read",
     "write": "server-cannot-write",
@@ -35,7 +37,10 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
     """What we ourselves may not look at, and whether our own folder is safe."""
     for closed in facts.store.closed:
         remedy = f"sudo {facts.ostore('doctor')}"
-        yield finding("not-checked", "warning", closed.path, detail=closed.reason, remedy=remedy)
+        # What commands work on is their own; of models nobody may say that all is well without having looked.
+        first, *below = closed.path.split("/")
+        severity: Severity = "problem" if first in _MODELS and STAGING not in below else "warning"
+        yield finding("not-checked", severity, closed.path, detail=closed.reason, remedy=remedy)
     blobs, census = facts.store.blobs_folder, facts.store.census
     workspace = census.workspace if census else None
     if workspace is None or workspace.facts is None or blobs is None:

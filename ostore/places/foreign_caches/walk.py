@@ -1,5 +1,6 @@
 """
-How files of models are found in the folders of other programs: by name and place, with one listing a folder.
+How files of models are found in the folders of other programs: by name and place, with one listing a folder; and how
+every file is, where somebody says that there are good copies.
 
 Nothing is opened but folders. Folders behind links are not entered, so there are no loops; links to files count as the
 file that they lead to.
@@ -24,6 +25,8 @@ from ostore.places.foreign_caches.candidates import (
     each_once,
 )
 
+# What an ostore has staged or set aside there is no copy that somebody keeps.
+_OURS = ".ostore"
 # A file of a cached repository is at depth five or six below the cache, one of LM Studio at three.
 MAX_DEPTH = 12
 # Hub documentation, "Hub Local Cache": blobs of models--ORG--REPO are named by their ETag, which is the SHA-256 of a
@@ -36,21 +39,23 @@ _SHA256_DIGITS = 64
 _SHARED_FOLDER = re.compile(r"[0-9a-f]{2}")
 # In a repository: pointers to commits, and what is known not to exist. Beside repositories: locks.
 _NOT_IN_REPOSITORIES = frozenset({"refs", ".no_exist"})
-_NEVER = frozenset({".locks", ".ostore", ".git"})
+_NEVER = frozenset({".locks", _OURS, ".git"})
 # ollama manifest/paths.go at fb30760: what lies beside blobs/ in a store; thousands of small files.
 _BESIDE_BLOBS = frozenset({"manifests", "manifests-v2"})
 _WEIGHTS = ".gguf"
+# As Ollama or anything else names a file by its SHA-256; Git LFS does, below .git.
+_DIGEST_NAME = re.compile(r"(?:sha256[-:])?([0-9a-f]{64})")
 _BLOCK = 512
 
 
-def find_files(places: Iterable[ForeignPlace]) -> FoundFiles:
+def find_files(places: Iterable[ForeignPlace], *, every_file: bool = False) -> FoundFiles:
     """
     Every file in these places that may hold a blob; a place that is not there holds nothing.
 
     That is, whosever place it is: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
-    named `*.gguf`, at most 12 folders deep.
+    named `*.gguf`, at most 12 folders deep. With `every_file`, all others as well, however deep.
     """
-    found = _Found()
+    found = _Found(every_file)
     for place in places:
         found.walk(place)
     found.unreadable.sort(key=lambda folder: folder.path)
@@ -70,6 +75,7 @@ def recognise(folder: Path) -> ForeignPlace:
 
 @dataclass(slots=True)
 class _Found:
+    every_file: bool
     candidates: list[Candidate] = field(default_factory=list)
     unreadable: list[UnreadableFolder] = field(default_factory=list)
 
@@ -79,7 +85,7 @@ class _Found:
         pending = [(str(place.path), above)]
         while pending:
             folder, parts = pending.pop()
-            if len(parts) - len(above) > MAX_DEPTH:
+            if len(parts) - len(above) > MAX_DEPTH and not self.every_file:
                 self.unreadable.append(UnreadableFolder(folder, f"more than {MAX_DEPTH} folders deep"))
             else:
                 # The last is taken first.
@@ -93,9 +99,9 @@ class _Found:
         folders = []
         for entry in listing:
             if entry.is_dir(follow_symlinks=False):
-                if _is_entered(entry.name, names, parts):
+                if entry.name != _OURS if self.every_file else _is_entered(entry.name, names, parts):
                     folders.append((entry.path, (*parts, entry.name)))
-            elif (promise := promise_of(entry.name)) is not None:
+            elif promise := promise_of(entry.name) or (_any_file(entry.name) if self.every_file else None):
                 self._add(entry.path, kind, promise.digest)
         return folders
 
@@ -175,3 +181,8 @@ def _shared_blob(name: str) -> _Promise | None:
 
 def _weights(name: str) -> _Promise | None:
     return _UNNAMED if name.lower().endswith(_WEIGHTS) else None
+
+
+def _any_file(name: str) -> _Promise:
+    match = _DIGEST_NAME.fullmatch(name)
+    return _Promise(Digest(match[1])) if match else _UNNAMED

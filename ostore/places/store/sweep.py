@@ -157,20 +157,7 @@ class Sweep:
                     batch.remove()
 
     def clear_leftovers(self) -> None:
-        """Remove what interrupted commands had staged, finished or not, here and beside the manifests."""
-        for abandoned in self._place.abandoned():
-            clear(abandoned, keep_finished=False)
-        with self._place.directory.make_child(TRANSACTIONS, self._place.ownership) as transactions:
-            running = transactions.names()
-        with (
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            Directory.open(self._root.path / LEGACY_TREE) as manifests,
-            manifests.child(STAGING) as staging,
-        ):
-            for name in staging.names():
-                if name not in running:
-                    remove_tree(staging, name)
-            manifests.rmdir(STAGING)
+        clear_leftovers(self._root, self._place)
 
     def _take_manifest(self, batch: Batch, filename: str, manifest: StandingManifest) -> None:
         tree, *parts, tag = manifest.path.split("/")
@@ -216,7 +203,7 @@ class Sweep:
     def _take_blobs(self, batch: Batch, blobs: Iterable[StoredBlob], latest: float | None) -> dict[str, str]:
         stayed: dict[str, str] = {}
         for blob in blobs:
-            reason = batch.take(self._folder, blob.filename, _unchanged(blob.facts.identity, latest))
+            reason = batch.take(self._folder, blob.filename, unchanged(blob.facts.identity, latest))
             if reason:
                 stayed[blob.filename] = reason
         return stayed
@@ -226,7 +213,7 @@ class Sweep:
     ) -> dict[str, str]:
         stayed: dict[str, str] = {}
         for download in downloads:
-            checks = {file.path: _unchanged(file.facts.identity, latest) for file in download.files}
+            checks = {file.path: unchanged(file.facts.identity, latest) for file in download.files}
             present = {name: self._folder.lstat(name) for name in checks}
             # One unit: if one part has just grown, all of it is being loaded.
             if any(checks[name](status) for name, status in present.items() if status):
@@ -269,6 +256,23 @@ class Sweep:
         return batch.put_back_all(self._blobs, is_needed) if self._blobs else []
 
 
+def clear_leftovers(root: Directory, place: Workspace) -> None:
+    """Remove what interrupted commands had staged, finished or not, in the workspace and beside the manifests."""
+    for abandoned in place.abandoned():
+        clear(abandoned, keep_finished=False)
+    with place.directory.make_child(TRANSACTIONS, place.ownership) as transactions:
+        running = transactions.names()
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        Directory.open(root.path / LEGACY_TREE) as manifests,
+        manifests.child(STAGING) as staging,
+    ):
+        for name in staging.names():
+            if name not in running:
+                remove_tree(staging, name)
+        manifests.rmdir(STAGING)
+
+
 def stand(entry: ManifestEntry) -> StandingManifest:
     """What is known now about a manifest that is to go; it is not one any more if its bytes change."""
     path = Path(entry.path)
@@ -283,7 +287,7 @@ def _always(_: Digest) -> bool:
     return True
 
 
-def _unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
+def unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
     """A last look at a file before it goes: still the one that was planned, and not used meanwhile."""
 
     def still(status: os.stat_result) -> str | None:

@@ -122,6 +122,9 @@ class Batch:
             directory.sync()
         except BaseException:
             directory.close()
+            # On a full disk there is room for the folder and none for the record: nothing has moved, nothing is left.
+            with contextlib.suppress(OSError):
+                remove_tree(trash, name)
             raise
         return cls(trash, name, directory)
 

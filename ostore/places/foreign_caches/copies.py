@@ -1,0 +1,106 @@
+"""
+Good copies among the files of other programs, or of anybody: a Hugging Face cache, or wherever somebody keeps files.
+
+What a file is called is a hint; whoever takes it hashes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.formats.selection import Selection
+from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, FoundFiles, opened
+from ostore.places.foreign_caches.walk import find_files
+from ostore.streams.chunks import Chunk, read_chunks
+from ostore.streams.durable import naming
+from ostore.streams.progress import SILENT, Progress, watched
+
+
+class CopiesFolder:
+    """A folder that is walked once, when somebody first asks what is in it. A folder that may not be read is empty."""
+
+    def __init__(self, place: ForeignPlace) -> None:
+        self._place = place
+
+    @cached_property
+    def found(self) -> FoundFiles:
+        """Every file below it. Links to folders are not followed."""
+        return find_files([self._place], every_file=True)
+
+
+class NamedCopies:
+    """Copies among the files of a folder whose names are digests."""
+
+    def __init__(self, folder: CopiesFolder, label: str) -> None:
+        self.label = label
+        self._folder = folder
+
+    def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:  # noqa: ARG002 - no manifests here
+        """None: what makes files a model is not written down here."""
+        return ()
+
+    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+        """Those after which a file of the right size is named."""
+        named = [file for file in self._folder.found.candidates if file.digest in wanted]
+        distinct = {
+            file.digest: file.size for file in named if file.digest and wanted[file.digest] in {None, file.size}
+        }
+        return tuple(Descriptor(digest, size) for digest, size in distinct.items())
+
+    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+        """Yield every file that may be a wanted blob, several for one if there are; its stream says if it fails."""
+        for blob in wanted:
+            for file in self._folder.found.copies_of(blob.digest, blob.size):
+                if file.digest:
+                    yield blob, _chunks(file)
+
+    def read_manifests(self, names: Collection[ModelName]) -> Iterator[tuple[ModelName, bytes]]:  # noqa: ARG002
+        """Nothing."""
+        yield from ()
+
+
+class SizedCopies(NamedCopies):
+    """Copies among the other files of a folder: each that has the size of a wanted blob is hashed to find out."""
+
+    def __init__(self, folder: CopiesFolder, label: str, progress: Progress = SILENT) -> None:
+        super().__init__(folder, label)
+        self._progress = progress
+
+    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+        """Those of whose size a file is there."""
+        sizes = {file.size for file in self._folder.found.candidates if not file.digest}
+        return tuple(Descriptor(digest, size) for digest, size in wanted.items() if size is not None and size in sizes)
+
+    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+        """Yield each wanted blob that a file was found to be. What cannot be read is none of them."""
+        lacking = {blob.digest: blob for blob in wanted}
+        sizes = {blob.size for blob in wanted}
+        for file in self._folder.found.candidates:
+            if file.size in sizes and not file.digest and lacking:
+                digest = self._digest_of(file)
+                if digest in lacking:
+                    self._progress.phase("repairing", file.size)
+                    yield lacking.pop(digest), _chunks(file)
+
+    def _digest_of(self, file: Candidate) -> Digest | None:
+        hasher = hashlib.sha256()
+        self._progress.phase("verifying sha256 digest", file.size)
+        with contextlib.suppress(OSError):
+            # Not called by its name, which is whatever somebody made it.
+            for chunk in watched(_chunks(file), "a file of its size", file.size, self._progress):
+                hasher.update(chunk)
+            return Digest(hasher.hexdigest())
+        return None
+
+
+def _chunks(file: Candidate) -> Iterator[Chunk]:
+    """What a file holds. Raises OSError, also if it is another one by now."""
+    with opened(file) as fd, naming(Path(file.path)):
+        yield from read_chunks(fd, file.size)
