@@ -61,7 +61,9 @@ class Watcher:
         paths = [""]
         for _ in range(4):
             paths = [
-                f"{path}/{name}".lstrip("/") for path in paths for name in self._names_in(self._store / "manifests" / path)
+                f"{path}/{name}".lstrip("/")
+                for path in paths
+                for name in self._names_in(self._store / "manifests" / path)
             ]
         return iter(paths)
 
