@@ -79,6 +79,12 @@ def test_show_prints_one_part_as_it_is(store: Store) -> None:
         assert word in summary
 
 
+def test_a_modelfile_is_no_json_and_whoever_asks_for_both_is_told(store: Store) -> None:
+    done = run("show", "tiny", "--modelfile", "--json", "--models", store.root)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert json.loads(done.stderr)["class"] == "usage"
+
+
 def test_show_of_what_is_not_there(store: Store) -> None:
     done = run("show", "nosuch", "--models", store.root)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)

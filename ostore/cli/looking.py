@@ -68,6 +68,9 @@ def show(
     if len(chosen) > 1:
         raise UsageError(f"expected one part, got {' and '.join(f'--{name}' for name in chosen)}")
     if chosen == ["modelfile"]:
+        if as_json:
+            # The document has what a Modelfile is made of, but not the file itself.
+            raise UsageError("--modelfile has no JSON form", hint="--json alone shows every part of the model")
         say(api.modelfile(model, models=models).rstrip("\n"))
         return
     shown = api.show(model, models=models)

@@ -26,7 +26,7 @@ from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bu
 from ostore.streams.verified import verified
 from tests.hostile.rows import DONE
 from tests.hostile.test_bit_flips import assert_refused_or_identical, attempt, clear, flipped
-from tests.support import Store, noise
+from tests.support import TORTURE, Store, noise
 
 PARTS = 16
 MIB = 1024 * 1024

@@ -187,8 +187,8 @@ def main(what: str, seed: str, longest: str, *words: str) -> None:
     """
     `longest` is that of a pause, in seconds.
 
-    A pruning server starts again and again until its input is closed, ten times as long apart: it removes empty
-    folders, also those that somebody is about to rename a manifest into, and who is slowed has to win in the end.
+    A pruning server starts again and again until its input is closed, a while apart: it removes empty folders, also
+    those that somebody is about to rename a manifest into, and who is slowed has to win in the end.
     """
     chance = random.Random(seed)
 
@@ -201,7 +201,7 @@ def main(what: str, seed: str, longest: str, *words: str) -> None:
     elif what == "rm":
         remove(store, words[1], pause)
     else:
-        while not select.select([sys.stdin], [], [], chance.uniform(0, 10 * float(longest)))[0]:
+        while not select.select([sys.stdin], [], [], chance.uniform(0, 3 * float(longest)))[0]:
             prune(store, float(words[1]), pause)
 
 
