@@ -119,6 +119,18 @@ def test_a_broken_model_can_be_removed(store: Store, broken: bytes) -> None:
     assert tree(store.root) == before
 
 
+@pytest.mark.parametrize("words", [["odd"], ["*"], ["tiny:q4", "odd"], ["odd", "--dry-run"]], ids=" ".join)
+def test_a_folder_by_the_name_of_a_tag_stays_with_all_that_is_in_it(store: Store, words: list[str]) -> None:
+    folder = store.manifest_path(full("odd:latest"))
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_bytes(b"mine")
+    before = tree(store.root)
+    refused = rm(store, *words)
+    assert refused.returncode == 10
+    assert "odd/latest: expected a manifest, got a folder or a device" in refused.stderr
+    assert tree(store.root) == before
+
+
 def test_a_tag_that_is_a_link_goes_and_what_it_leads_to_only_if_nobody_else_needs_it(store: Store) -> None:
     target = store.blob(store.manifest_path(full("tiny:q4")).read_bytes()).replace(":", "-")
     link = store.root / "manifests-v2/ollama.com/library/tiny/q4"

@@ -6,5 +6,6 @@ from tests.hostile.container import container_rows
 from tests.hostile.documents import document_rows
 from tests.hostile.names import name_rows
 from tests.hostile.surroundings import surrounding_rows
+from tests.hostile.upkeep import upkeep_rows
 
-ROWS = (*container_rows(), *document_rows(), *name_rows(), *surrounding_rows())
+ROWS = (*container_rows(), *document_rows(), *name_rows(), *surrounding_rows(), *upkeep_rows())

@@ -129,6 +129,12 @@ def typed_rows(what: str, name: str) -> Iterator[Row]:
         "show": ("show", "--", name),
         "verify": ("verify", "--", name),
         "export": ("export", "--", name, "out.tar.zst"),
+        "rm": ("rm", "--yes", "--", name),
+        "cp": ("cp", "--", name, "copy"),
+        "cp to it": ("cp", "--", "old", name),
+        "du": ("du", "--", name),
+        "repair": ("repair", "--from", ".", "--", name),
+        "move": ("move", "--yes", "--offload", "--", name, "elsewhere"),
     }
     for command, arguments in commands.items():
         yield _quiet(Row(f"{what} [{command}]", _typed(*arguments), (UNSAFE,)))

@@ -77,8 +77,9 @@ class Row:
     `codes` are the ways it may end. `says` is part of the error's line.
 
     `is_report`: a refusal is told on standard output, as findings. `alone`: run in a process of its own, and its
-    memory is measured. `moving` are names of files that the row itself changes meanwhile. `check` looks at what else
-    has to hold.
+    memory is measured. `moving` are names of files that the row itself changes meanwhile. `changes` are beginnings of
+    paths where a command that ends well may have changed something; no other changes anything but what import and
+    export add. `check` looks at what else has to hold.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Row:
     is_report: bool = False
     alone: bool = False
     moving: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     check: Callable[[World, Outcome], None] | None = None
 
 

@@ -88,6 +88,9 @@ def _check_world(row: Row, world: World, before: dict[str, str], code: int, comm
         after.pop(name, None)
     if code == DONE and command in {"import", "export"}:
         _check_gain(world, before, after)
+    elif code == DONE and row.changes:
+        differing = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+        assert all(path.startswith(row.changes) for path in differing), differing
     else:
         assert after == before
     if code in HOPELESS:
@@ -136,7 +139,8 @@ def _run_here(world: World, arguments: list[Argument]) -> Outcome:
 
 def _silence(arguments: list[Argument]) -> list[str]:
     """Progress would stand among the lines of errors."""
-    has_progress = arguments[0] in {"import", "export", "verify"} and "--" not in arguments
+    has_progress = arguments[0] in {"import", "export", "verify", "gc", "repair", "dedup", "move"}
+    has_progress = has_progress and "--" not in arguments
     return ["--progress=none"] if has_progress and "--progress=none" not in arguments else []
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,8 +164,10 @@ class Sweep:
         tree, *parts, tag = manifest.path.split("/")
         with self._folders(tree, parts) as folders:
             folder = folders[-1]
-            if folder.lstat(tag) is None:
+            status = folder.lstat(tag)
+            if status is None:
                 return
+            _refuse_others(manifest.path, status.st_mode)
             if manifest.digest and Digest.of(_read(folder, tag)) != manifest.digest:
                 raise _changed(manifest)
             try:
@@ -274,13 +277,25 @@ def clear_leftovers(root: Directory, place: Workspace) -> None:
 
 
 def stand(entry: ManifestEntry) -> StandingManifest:
-    """What is known now about a manifest that is to go; it is not one any more if its bytes change."""
+    """
+    What is known now about a manifest that is to go; it is not one any more if its bytes change.
+
+    Raises DamagedStoreError for something that never was one.
+    """
     path = Path(entry.path)
     digest = None
+    with contextlib.suppress(FileNotFoundError):
+        _refuse_others(entry.relative, path.lstat().st_mode)
     if not path.is_symlink():
         with contextlib.suppress(OSError):
             digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
     return StandingManifest(entry.relative, digest)
+
+
+def _refuse_others(path: str, mode: int) -> None:
+    """A folder by the name of a tag may hold anything of anybody's; only files and links are ours to remove."""
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
 
 def _always(_: Digest) -> bool:

@@ -36,7 +36,8 @@ def read_tar(data: bytes) -> None:
     stream = repaired(data)
     theirs = _restored_members(stream)
     ours = refused_alike(lambda: _members(stream), theirs)
-    assert theirs == ours
+    # An archive of nothing: the script, which knows that an index comes first, refuses it one step earlier.
+    assert theirs == (ours or None)
 
 
 def read_frames(data: bytes) -> None:
