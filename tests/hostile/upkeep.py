@@ -1,4 +1,4 @@
-"""Parts A, B, C, G and H once more, for the commands that look after a store: gc, rm, cp, du, doctor, repair, dedup, move."""
+"""Parts A, B, C, G and H once more, for the commands that look after a store: gc to move."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.hostile.surroundings import (
     _put_stray,
     _put_workspace,
 )
-from tests.support import full, noise
+from tests.support import noise
 
 ORPHAN = b"what no model needs " * 30
 GC = ("gc", "--yes", "--grace", "0s")

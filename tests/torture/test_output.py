@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
+from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, TORTURE, Store, full, noise
 from tests.torture.judge import output_problems
 from tests.torture.tracing import needs_strace
 
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
 SAMPLE = 2
 # Title, clipboard, clear screen, carriage return, backspace, C1, right to left, zero width, a tag, a combining mark.
 EVIL = "\x1b]0;evil\x07\x1b]52;c;aGk=\x07\x1b[2J\r\b\x9b2J\u202e\u200b\U000e0041a\u0301\x7f\ufeff"
@@ -184,7 +183,7 @@ def test_a_command_prints_plain_text_and_calls_nobody(
     takes_json = "--json" in _run(tmp_path, (command, "--help")).stdout
     lines = [*plain, *((*words, "--json") for words in plain if takes_json and "--help" not in words)]
     wrong = []
-    for words in lines if EVERYTHING else random.Random(f"{command} {scene}").sample(lines, SAMPLE):
+    for words in lines if TORTURE else random.Random(f"{command} {scene}").sample(lines, SAMPLE):
         folder, log = tmp_path / "work", tmp_path / "log"
         shutil.copytree(origins[scene], folder, symlinks=True)
         done = _run(folder, (command, *words), log)

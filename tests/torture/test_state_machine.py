@@ -26,13 +26,12 @@ import ostore
 from ostore.api import removal
 from ostore.places.store import publication, scan
 from ostore.places.store.census import DiskFacts
-from tests.support import Store
+from tests.support import TORTURE, Store
 from tests.torture.belief import BROKEN, DAY, HOUR, WEEK, Belief, Cargo, Clock, Sweep, Version, blob_names, is_whole
 from tests.torture.belief import versions as published
 from tests.torture.damages import path_of, short
 
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-EXAMPLES, STEPS = (2500, 40) if EVERYTHING else (25, 20)
+EXAMPLES, STEPS = (2500, 40) if TORTURE else (25, 20)
 # The times of files are as coarse as the kernel's tick, at most 10 ms.
 _TICK_SECONDS = 0.02
 _Item = TypeVar("_Item")
