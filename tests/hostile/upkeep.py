@@ -224,9 +224,9 @@ def workspace_rows() -> Iterator[Row]:
         for command, words in WRITING.items():
             met = _command(*words, change=_orphaned(partial(_put_workspace, make)))
             yield Row(f"G128 .ostore is {what}, {command}", met, (UNSAFE,), says=".ostore")
-        for command in (("du",), ("doctor",)):
-            met = _command(*command, change=partial(_put_workspace, make))
-            yield Row(f"G128 .ostore is {what}, {command[0]}", met, (DONE, DAMAGED), is_report=True)
+        for command in ("du", "doctor"):
+            met = _command(command, change=partial(_put_workspace, make))
+            yield Row(f"G128 .ostore is {what}, {command}", met, (DONE, DAMAGED), is_report=True)
         if "link" in what:
             for command, words in WRITING.items():
                 met = _command(*words, change=_orphaned(partial(_put_lock, make)))
@@ -299,7 +299,7 @@ def repairing_rows() -> Iterator[Row]:
     for what, build in bundles.items():
         yield Row(
             f"{what} as a source of repair",
-            _repaired(lambda world, build=build: world.put(build())),
+            _repaired(partial(_put_made, build)),
             (INTEGRITY, FORMAT, UNSAFE, LIMIT),
             is_report=True,
             check=_lacks_weights,
@@ -340,6 +340,10 @@ def _climbing() -> bytes:
     index = Bundle().index()
     index["blobs"][1]["digest"] = "sha256:../../../../outside/canary"
     return forge.dumped(index)
+
+
+def _put_made(build: Callable[[], bytes], world: World) -> Path:
+    return world.put(build())
 
 
 def _repaired(source: Callable[[World], Path]) -> Prepare:
