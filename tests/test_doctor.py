@@ -386,8 +386,20 @@ def test_nothing_is_moved_through_a_link_to_another_place(store: Store, tmp_path
     before = tree(outside)
     report = ostore.mend(ostore.doctor(models=store.root).mendings, models=store.root)
     assert [step.outcome for step in report.mendings] == ["Not a directory"]
+    assert run("doctor", "--fix", "--yes", "--models", store.root).returncode != 0
     assert tree(outside) == before
     assert codes(report) == ["manifest-empty"]
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_what_was_to_be_mended_and_could_not_be_is_not_a_success(store: Store, tmp_path: Path) -> None:
+    template = store.blob_path(b"{{ .Prompt }}")
+    template.rename(template.with_name(template.name.replace("-", ":", 1)))
+    failing = ["strace", "-f", "-o", tmp_path / "log", "-e", "inject=renameat:error=EROFS"]
+    command: list[str | Path] = [*failing, *OSTORE, "doctor", "--fix", "--yes", "--models", store.root]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 9, failed.stdout
+    assert "not mended (Read-only file system)" in failed.stdout
 
 
 def test_without_a_terminal_fix_needs_yes(store: Store) -> None:

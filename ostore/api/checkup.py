@@ -47,7 +47,11 @@ def mend(mendings: Sequence[Mending], *, models: Path | None = None) -> DoctorRe
     steps = [step for step in mendings if step in due]
     gone = [replace(step, outcome="no longer due") for step in mendings if step not in due]
     taken = mend_store(facts.root, steps) if steps else ()
-    return _with_mendings(_report(_facts(models)), (*taken, *gone))
+    report = _report(_facts(models))
+    if report.verdict == "whole" and any(step.outcome != "mended" for step in taken):
+        # What is left may be no more than a warning, but it was to be mended.
+        report = replace(report, verdict="io")
+    return _with_mendings(report, (*taken, *gone))
 
 
 def _facts(models: Path | None) -> Facts:

@@ -26,8 +26,8 @@ def doctor(
 
     That is: broken manifests, missing blobs, wrong owners, odd names, leftovers, a full disk, a second store, and more.
     Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
-    missing or has the wrong size, 9 if blobs or manifests may not be read, 10 if manifests, names or the layout are
-    wrong.
+    missing or has the wrong size, 9 if blobs or manifests may not be read or something could not be mended, 10 if
+    manifests, names or the layout are wrong.
     """
     from ostore.api import checkup as api
     from ostore.cli import render, render_checkup
