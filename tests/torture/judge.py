@@ -22,8 +22,8 @@ _NOTHING = hashlib.sha256(b"").hexdigest()
 # An error, a warning, being stopped; or how far a command has got.
 _LINE = re.compile(r"ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;].*|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?")
 # By exit code, how many lines of errors there are: one, but none if all is well or somebody stopped it; what verify and
-# doctor find (4 and 10) is a report and no error.
-_ERROR_LINES = {0: (0, 0), 130: (0, 0), 143: (0, 0), 4: (0, 1), 10: (0, 1)}
+# doctor find (4, 9 and 10) is a report and no error.
+_ERROR_LINES = {0: (0, 0), 130: (0, 0), 143: (0, 0), 4: (0, 1), 9: (0, 1), 10: (0, 1)}
 # host/namespace/model/tag below `manifests/`.
 _SLASHES = 3
 
