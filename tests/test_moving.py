@@ -20,7 +20,7 @@ import pytest
 
 import ostore
 from ostore.cli.render_moving import check_text
-from ostore.formats.errors import IntegrityError, NoSpaceError, NotFoundError, UsageError
+from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFoundError, UsageError
 from ostore.places.store.servers import ollama_processes
 from ostore.places.store.service_unit import environment_line, service_directives, service_environment
 from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
@@ -492,11 +492,82 @@ def test_without_a_terminal_and_a_yes_nothing_is_done(store: Store, tmp_path: Pa
     assert (tree(store.root, without=()), (tmp_path / "to").exists()) == (before, False)
 
 
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [
+        ("from/inside", 2, "one is inside the other"),
+        ("from", 2, "is the store itself"),
+        ("file", 2, "not a folder"),
+        ("absent/to", 3, "no such folder"),
+        ("to*", 2, "Ollama cannot use a store"),
+    ],
+)
+def test_what_is_wrong_with_dest_is_said_before_anybody_is_to_be_asked(
+    tmp_path: Path, place: str, code: int, said: str
+) -> None:
+    """Without a terminal the question cannot be put; but that is not what has to be mended first."""
+    Store(tmp_path / "from").model("tiny:latest", b"weights")
+    (tmp_path / "file").write_bytes(b"mine")
+    before = tree(tmp_path, without=())
+    done = run("move", tmp_path / place, "--models", tmp_path / "from")
+    assert (done.returncode, said in done.stderr, "terminal" in done.stderr) == (code, True, False), done.stderr
+    assert tree(tmp_path, without=()) == before
+
+
+@as_root
+def test_a_disk_that_is_too_small_is_refused_before_anybody_is_asked_or_anything_hashed(
+    store: Store, tmp_path: Path
+) -> None:
+    store.model("large:latest", noise(3_000_000))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    try:
+        for options in ((), ("--yes",)):
+            done = run("move", disk / "to", *options, "--models", store.root)
+            assert (done.returncode, "bytes of free space" in done.stderr) == (7, True), done.stderr
+        assert list(disk.iterdir()) == []
+        # What an interrupted move has staged is on its way, and takes up the room that it needs.
+        staged = disk / "to/.ostore/tx/1-00000000"
+        (disk / "to/blobs").mkdir(parents=True)
+        staged.mkdir(parents=True, mode=0o700)
+        (staged / store.blob_path(WEIGHTS).name).write_bytes(bytes(1_500_000))
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        assert ostore.move(disk / "to", models=store.root).removed
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_who_comes_second_to_a_store_that_is_being_moved_is_told_that_it_was_busy(store: Store, tmp_path: Path) -> None:
+    class Overtaken:
+        """Lets another move do all of it, once this one has seen what there is."""
+
+        def __init__(self) -> None:
+            self.others: list[ostore.MoveReport] = []
+
+        def phase(self, label: str, total_bytes: int) -> None:
+            if not self.others:
+                self.others.append(ostore.move(tmp_path / "first", models=store.root))
+
+        def begin(self, item: str, size: int) -> None: ...
+        def advance(self, item: str, size: int) -> None: ...
+        def end(self, item: str) -> None: ...
+
+    before, overtaken = tree(store.root), Overtaken()
+    with pytest.raises(BusyError, match="another command has just moved or removed it"):
+        ostore.move(tmp_path / "second", models=store.root, progress=overtaken)
+    assert [report.removed for report in overtaken.others] == [True]
+    assert tree(tmp_path / "first") == before
+    assert not (tmp_path / "second/manifests").exists()
+
+
 def test_where_there_is_nothing_to_move_nothing_is_said_to_be_in_both(tmp_path: Path) -> None:
     (tmp_path / "from/blobs").mkdir(parents=True)
     done = run("move", tmp_path / "to", "--yes", "--models", tmp_path / "from")
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"nothing to move from {tmp_path}/from"), done.stderr
     assert "is still in" not in done.stdout
+    # There is no store there that Ollama could find.
+    assert ("so that Ollama finds it" in done.stdout, (tmp_path / "to").exists()) == (False, False)
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ostore.api.carrying import with_users
 from ostore.api.opening import chosen_store
 from ostore.api.resettling import absolute, is_same, servers_of, settings_for, warnings_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, NotFoundError, UsageError
+from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName
 from ostore.operations.moving import (
@@ -27,7 +27,7 @@ from ostore.operations.moving import (
     what_stays,
 )
 from ostore.operations.transfer import copy
-from ostore.places.store.census import Census, take_census
+from ostore.places.store.census import Census, allocated_bytes, take_census
 from ostore.places.store.emptying import remove_empty_folders
 from ostore.places.store.inbox import Outcome, Received
 from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry, find_manifests
@@ -41,12 +41,14 @@ from ostore.places.store.workspace import Workspace
 from ostore.settings import refuse_globs, threads
 from ostore.streams.durable import Directory
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.space import refuse_full
 
 
 def move(
     destination: str | Path,
     names: Sequence[str] = (),
     *,
+    ready: Callable[[], None] | None = None,
     approve: Callable[[MoveReport], bool] | None = None,
     trust_existing: bool = False,
     dry_run: bool = False,
@@ -58,9 +60,11 @@ def move(
     Move the whole store, or the models that `names` and globs stand for, to the store at `destination`.
 
     First everything is taken in there, as by an import, linked where the disk is the same, and read back; only then it
-    is removed here. `approve` is asked in between, None says yes; after a no everything is in both. Interrupted at any
-    moment, every model is whole in one of the two, and the same call goes on. What is at `destination` is not harmed:
-    another model of a name is a UsageError. What cannot go along stays, and the report says so.
+    is removed here. `approve` is asked in between, None says yes; after a no everything is in both. `ready` is called
+    before all of that, once it is known that `destination` will do and has room; what it raises ends the move.
+    Interrupted at any moment, every model is whole in one of the two, and the same call goes on. What is at
+    `destination` is not harmed: another model of a name is a UsageError. What cannot go along stays, and the report
+    says so.
 
     Raises NotFoundError, UsageError, IntegrityError (a damaged blob), BusyError, NoSpaceError, UnsafeError,
     DamagedStoreError (something nobody can read; nothing is moved then), FormatError, OSError.
@@ -70,17 +74,22 @@ def move(
     _refuse_one_store(source.root, target.root)
     if not target.root.parent.exists():
         raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+    cargo = load_cargo(source, target, names, progress, hashed=False)
+    with _told_for_a_move():
+        planned = _plan(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
     if dry_run:
-        cargo = load_cargo(source, target, names, progress, hashed=False)
-        return _plan(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
+        return planned
+    _refuse_small_disk(target, planned)
+    if ready:
+        ready()
     # First whether anything could be removed here: nobody should copy for hours to learn that.
     with _sweeping(source) as sweep:
         sweep.mend()
     cargo = load_cargo(source, target, names, progress, hashed=True)
     report = _bring(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
     if not target.exists:
-        # There was nothing to move.
-        return report
+        # There was nothing to move, and nothing for Ollama to find there.
+        return replace(report, settings=(), warnings=())
     if cargo.selection.blobs + cargo.selection.models and approve is not None and not approve(report):
         return report
     return _clear(cargo, report, progress)
@@ -127,13 +136,14 @@ def _bring(
     received = Received((), (), (), (), (), (), ())
     if cargo.selection.models or cargo.selection.blobs:
         try:
-            copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
+            with _told_for_a_move():
+                copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
         except BlobError as error:
+            if name := _gone_from(cargo):
+                raise BusyError(
+                    f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
+                ) from error
             raise with_users(error, cargo.source) from None
-        except UsageError as error:
-            if error.hint and "--replace" in error.hint:
-                error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
-            raise
         received = sink.received or received
     return replace(
         _report(cargo, dict(received.outcomes)),
@@ -144,6 +154,36 @@ def _bring(
         blobs_resumed=len(received.resumed),
         blobs_present=len(received.present),
     )
+
+
+@contextlib.contextmanager
+def _told_for_a_move() -> Iterator[None]:
+    """A move has no --replace: another model of a name is to be given another one by a person."""
+    try:
+        yield
+    except UsageError as error:
+        if error.hint and "--replace" in error.hint:
+            error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
+        raise
+
+
+def _gone_from(cargo: Cargo) -> ModelName | None:
+    """A model that was to move and that the old store has no more."""
+    here = {entry.name for entry in find_manifests(cargo.source.root)[0]}
+    return next((model.name for model in cargo.selection.models if model.name not in here), None)
+
+
+def _refuse_small_disk(target: LocalStore, planned: MoveReport) -> None:
+    """
+    Raises NoSpaceError where there cannot be room, going by sizes; when it begins it is asked again, exactly.
+
+    What an interrupted move has staged there takes its room already, or is given back.
+    """
+    folder = target.root
+    while not folder.exists():
+        folder = folder.parent
+    staged = allocated_bytes(file.facts for file in take_census(target.root).workspace.files)
+    refuse_full(folder, planned.size_written - staged)
 
 
 def _plan(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:

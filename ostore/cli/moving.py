@@ -70,7 +70,6 @@ def move(
     """
     from ostore.api.moving import move as move_models
     from ostore.cli import render_moving as render
-    from ostore.cli.asking import refuse_without_terminal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
     from ostore.settings import keep_freed_memory
@@ -79,8 +78,6 @@ def move(
     if check:
         _check(destination, as_json=as_json, quiet=quiet)
         return
-    if not (yes or dry_run):
-        refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
     keep_freed_memory()
     started = time.monotonic()
     with contextlib.ExitStack() as showing:
@@ -88,6 +85,7 @@ def move(
         report = move_models(
             destination,
             names,
+            ready=None if yes else _can_ask,
             approve=_asking(showing, yes=yes),
             trust_existing=trust_existing,
             dry_run=dry_run,
@@ -103,6 +101,12 @@ def move(
         say(render.move_text(report, time.monotonic() - started))
     if report.removed and not all(model.removed for model in report.models):
         raise typer.Exit(CODES["busy"])
+
+
+def _can_ask() -> None:
+    from ostore.cli.asking import refuse_without_terminal
+
+    refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
 
 
 def _names_and_destination(arguments: list[str], *, offload: bool) -> tuple[list[str], str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ostore.cli.options import AsJson, Models, Quiet, Replace, examples, group
+from ostore.cli.options import AsJson, Models, Quiet, examples, group
 from ostore.cli.text import say
 
 app = group()
@@ -21,7 +21,7 @@ def du(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture, too.", readable=False)
     ] = None,
-    replace: Replace = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Let --html overwrite a FILE that is there.")] = False,
     models: Models = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 
 from ostore.formats.errors import NoSpaceError, UnsafeError
 from ostore.formats.name import ModelName
@@ -23,13 +24,17 @@ _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
     """Raises NoSpaceError unless files of these sizes (bytes) fit beside what is there."""
     sizes = list(sizes)
-    needed = int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD)
-    disk = shutil.disk_usage(directory.path)
-    # Some disks (FUSE, a tmpfs without a limit) do not say how large they are.
-    if disk.total and needed > disk.free:
-        raise NoSpaceError(f"{directory.path}: expected {needed} bytes of free space, got {disk.free}")
+    refuse_full(directory.path, int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD))
     if max(sizes, default=0) > _FAT32_LIMIT:
         _refuse_short_files(directory, max(sizes))
+
+
+def refuse_full(path: Path, needed: int) -> None:
+    """Raises NoSpaceError unless the disk of a folder has so many bytes free."""
+    disk = shutil.disk_usage(path)
+    # Some disks (FUSE, a tmpfs without a limit) do not say how large they are.
+    if disk.total and needed > disk.free:
+        raise NoSpaceError(f"{path}: expected {needed} bytes of free space, got {disk.free}")
 
 
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
