@@ -23,7 +23,7 @@ _OPTIONS = {"ext4": "loop,commit=3000,noauto_da_alloc,data=writeback", "xfs": "l
 KINDS = tuple(_SIZES)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Disk:
     """A mounted file system; `folder` is empty to begin with."""
 
@@ -47,13 +47,22 @@ class Disk:
         subprocess.run(["sync", "-f", self.mounted], check=True)
 
     def cut(self) -> None:
-        """Let the power fail, and come back: the journal is replayed."""
+        """
+        Let the power fail, and come back: the journal is replayed.
+
+        That is done on a copy of what is on the disk by then. Where somebody's mount namespace still holds the first
+        mount, another of the same file would not be a new one.
+        """
         fd = os.open(self.mounted, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, _GOING_DOWN, struct.pack("I", _NO_LOG_FLUSH))
         finally:
             os.close(fd)
         subprocess.run(["umount", self.mounted], check=True)
+        copy = self.image.with_name("copy" if self.image.name == "image" else "image")
+        subprocess.run(["cp", "--sparse=always", self.image, copy], check=True)
+        self.image.unlink()
+        self.image = copy
         self.mount()
 
 
