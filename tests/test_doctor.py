@@ -395,7 +395,7 @@ def test_nothing_is_moved_through_a_link_to_another_place(store: Store, tmp_path
 def test_what_was_to_be_mended_and_could_not_be_is_not_a_success(store: Store, tmp_path: Path) -> None:
     template = store.blob_path(b"{{ .Prompt }}")
     template.rename(template.with_name(template.name.replace("-", ":", 1)))
-    failing = ["strace", "-f", "-o", tmp_path / "log", "-e", "inject=renameat:error=EROFS"]
+    failing: list[str | Path] = ["strace", "-f", "-o", tmp_path / "log", "-e", "inject=renameat:error=EROFS"]
     command: list[str | Path] = [*failing, *OSTORE, "doctor", "--fix", "--yes", "--models", store.root]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 9, failed.stdout

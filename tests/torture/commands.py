@@ -39,6 +39,7 @@ class Command:
     prepare: Callable[[Path], object]
     words: tuple[str, ...]
     once: bool = False
+    disk: str = ""
 
     @property
     def argv(self) -> list[str]:
@@ -126,6 +127,11 @@ def to_diagnose(folder: Path) -> None:
     old.rename(old.with_name(old.name.replace("-", ":", 1)))
 
 
+def with_a_second_store(folder: Path) -> None:
+    a_store(folder)
+    Store(folder / "other").model("same:latest", WEIGHTS, system=b"another one")
+
+
 COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
@@ -140,4 +146,6 @@ COMMANDS = (
     Command("move", with_orphans, ("move", "--yes", "elsewhere")),
     Command("offload", with_orphans, ("move", "--yes", "--offload", "tiny:q4", "elsewhere"), once=True),
     Command("doctor-fix", to_diagnose, ("doctor", "--fix", "--yes")),
+    Command("dedup-link", with_a_second_store, ("dedup", "--link", "--yes", "other"), disk="xfs"),
 )
+ON_ANY_DISK = tuple(command for command in COMMANDS if not command.disk)

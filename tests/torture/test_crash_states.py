@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import TORTURE
-from tests.torture.commands import COMMANDS, Command, run
+from tests.torture.commands import ON_ANY_DISK, Command, run
 from tests.torture.crash_model import Crash, Disk
 from tests.torture.crash_trace import Call, calls, recording
 from tests.torture.judge import State, wrongs
@@ -42,7 +42,7 @@ class Recorded:
     left: Crash
 
 
-@pytest.fixture(scope="module", params=[c for c in COMMANDS if TORTURE or c.name in SOME], ids=lambda c: c.name)
+@pytest.fixture(scope="module", params=[c for c in ON_ANY_DISK if TORTURE or c.name in SOME], ids=lambda c: c.name)
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     command: Command = request.param
     place = tmp_path_factory.mktemp(command.name)

@@ -8,7 +8,7 @@ import resource
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 from tests.support import TORTURE
 from tests.torture.commands import COMMANDS, Command, run
+from tests.torture.disks import mounted_disk
 from tests.torture.judge import State, output_problems, problems
 from tests.torture.tracing import MUTATING, READING, injecting, needs_strace, points, recording
 
@@ -72,9 +73,18 @@ class Scene:
 
 
 @pytest.fixture(scope="module", params=COMMANDS, ids=lambda command: command.name)
-def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     command: Command = request.param
     place = tmp_path_factory.mktemp(command.name)
+    if not command.disk:
+        yield recorded(command, place)
+        return
+    with mounted_disk(command.disk, place) as disk:
+        yield recorded(command, disk.mounted)
+
+
+def recorded(command: Command, place: Path) -> Scene:
+    """Run a command to its end, and note its calls."""
     origin, folder, log = place / "origin", place / "work", place / "log"
     origin.mkdir()
     command.prepare(origin)

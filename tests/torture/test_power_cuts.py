@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import TORTURE
-from tests.torture.commands import COMMANDS, Command, run
+from tests.torture.commands import ON_ANY_DISK, Command, run
 from tests.torture.disks import KINDS, Disk, mounted_disk
 from tests.torture.judge import State, problems
 from tests.torture.tracing import MUTATING, injecting, needs_strace, points, recording
@@ -60,7 +60,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield disk
 
 
-@pytest.fixture(scope="module", params=[c for c in COMMANDS if TORTURE or c.name in SOME], ids=lambda c: c.name)
+@pytest.fixture(scope="module", params=[c for c in ON_ANY_DISK if TORTURE or c.name in SOME], ids=lambda c: c.name)
 def scene(request: pytest.FixtureRequest, disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Scene:
     command: Command = request.param
     place = tmp_path_factory.mktemp(command.name)
