@@ -1,4 +1,4 @@
-"""Parts A, B, C, G and H once more, for the commands that look after a store: gc, rm, cp, du, doctor, repair, dedup, move."""
+"""Parts A, B, C, G and H once more, for the commands that look after a store: from gc and rm to dedup and move."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.hostile.surroundings import (
     _put_stray,
     _put_workspace,
 )
-from tests.support import full, noise
+from tests.support import noise
 
 ORPHAN = b"what no model needs " * 30
 GC = ("gc", "--yes", "--grace", "0s")
@@ -224,9 +224,9 @@ def workspace_rows() -> Iterator[Row]:
         for command, words in WRITING.items():
             met = _command(*words, change=_orphaned(partial(_put_workspace, make)))
             yield Row(f"G128 .ostore is {what}, {command}", met, (UNSAFE,), says=".ostore")
-        for command in (("du",), ("doctor",)):
-            met = _command(*command, change=partial(_put_workspace, make))
-            yield Row(f"G128 .ostore is {what}, {command[0]}", met, (DONE, DAMAGED), is_report=True)
+        for command in ("du", "doctor"):
+            met = _command(command, change=partial(_put_workspace, make))
+            yield Row(f"G128 .ostore is {what}, {command}", met, (DONE, DAMAGED), is_report=True)
         if "link" in what:
             for command, words in WRITING.items():
                 met = _command(*words, change=_orphaned(partial(_put_lock, make)))
@@ -299,7 +299,7 @@ def repairing_rows() -> Iterator[Row]:
     for what, build in bundles.items():
         yield Row(
             f"{what} as a source of repair",
-            _repaired(lambda world, build=build: world.put(build())),
+            _repaired(partial(_put_bundle, build)),
             (INTEGRITY, FORMAT, UNSAFE, LIMIT),
             is_report=True,
             check=_lacks_weights,
@@ -328,6 +328,10 @@ def repairing_rows() -> Iterator[Row]:
 def _made(make: Callable[[Path], object], path: Path) -> Path:
     make(path)
     return path
+
+
+def _put_bundle(build: Callable[[], bytes], world: World) -> Path:
+    return world.put(build())
 
 
 def _with_member(extra: bytes) -> bytes:
