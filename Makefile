@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check torture fuzz format coverage demo bench lock release-check clean
+.PHONY: help .venv test check torture fuzz vectors format coverage demo bench lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -39,6 +39,8 @@ torture: .venv/.dev ## the long form of what `make test` takes a slice of, about
 		tests/test_repair_faults.py tests/test_rm.py tests/torture tests/hostile/test_bit_flips.py tests/hostile/test_damaged_media.py $(ARGS)
 fuzz: .venv/.fuzz ## every parser under a guided fuzzer, SECONDS=60 each (ARGS='tar frames' for some)
 	.venv/bin/python -m tests.torture.fuzz.run --seconds $(or $(SECONDS),60) $(ARGS)
+vectors: .venv/.dev ## the hostile bundles of the tests as files, for other programs (TO=FOLDER, ARGS='A1 B44' for some)
+	@.venv/bin/python -m tests.vectors.write $(or $(TO),.vectors) $(ARGS)
 coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage erase
 	.venv/bin/coverage run -m pytest -n 2 $(ARGS)
@@ -54,5 +56,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .demo .fuzz .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .demo .fuzz .vectors .venv dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

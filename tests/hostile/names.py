@@ -230,7 +230,11 @@ def collision_rows() -> Iterator[Row]:
             says="twice",
         )
     yield Row(
-        "C68 another case of a name in the store", imported(lambda: _bundle(full("OLD:latest"))), (UNSAFE,), says="case"
+        "C68 another case of a name in the store",
+        # It is the store that makes it hostile.
+        lambda world: ("import", world.put(_bundle(full("OLD:latest"))), *world.at),
+        (UNSAFE,),
+        says="case",
     )
     yield Row(
         "C68 another case of a tag in the store",

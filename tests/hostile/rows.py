@@ -93,12 +93,22 @@ class Row:
     check: Callable[[World, Outcome], None] | None = None
 
 
-def imported(build: Callable[[], bytes], name: str = "in.tar.zst", *options: str, command: str = "import") -> Prepare:
-    def prepare(world: World) -> Sequence[Argument]:
-        path = world.put(build(), name)
-        return (command, path) if command == "inspect" else (command, path, *options, *world.at)
+@dataclass(frozen=True)
+class BundleFile:
+    """A bundle file beside the store, and a command that reads it: what can be published as it is (tests/vectors)."""
 
-    return prepare
+    build: Callable[[], bytes]
+    name: str
+    options: tuple[str, ...]
+    command: str
+
+    def __call__(self, world: World) -> Sequence[Argument]:
+        path = world.put(self.build(), self.name)
+        return (self.command, path) if self.command == "inspect" else (self.command, path, *self.options, *world.at)
+
+
+def imported(build: Callable[[], bytes], name: str = "in.tar.zst", *options: str, command: str = "import") -> Prepare:
+    return BundleFile(build, name, options, command)
 
 
 def piped(build: Callable[[], bytes], *options: str) -> Prepare:

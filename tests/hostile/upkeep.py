@@ -1,4 +1,4 @@
-"""Parts A, B, C, G and H once more, for the commands that look after a store: gc to move."""
+"""Parts A, B, C, G and H once more, for the commands that look after a store: from gc and rm to dedup and move."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def repairing_rows() -> Iterator[Row]:
     for what, build in bundles.items():
         yield Row(
             f"{what} as a source of repair",
-            _repaired(partial(_put_made, build)),
+            _repaired(partial(_put_bundle, build)),
             (INTEGRITY, FORMAT, UNSAFE, LIMIT),
             is_report=True,
             check=_lacks_weights,
@@ -330,6 +330,10 @@ def _made(make: Callable[[Path], object], path: Path) -> Path:
     return path
 
 
+def _put_bundle(build: Callable[[], bytes], world: World) -> Path:
+    return world.put(build())
+
+
 def _with_member(extra: bytes) -> bytes:
     parts = Bundle().parts()
     parts.insert(2, extra)
@@ -340,10 +344,6 @@ def _climbing() -> bytes:
     index = Bundle().index()
     index["blobs"][1]["digest"] = "sha256:../../../../outside/canary"
     return forge.dumped(index)
-
-
-def _put_made(build: Callable[[], bytes], world: World) -> Path:
-    return world.put(build())
 
 
 def _repaired(source: Callable[[World], Path]) -> Prepare:

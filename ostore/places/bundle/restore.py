@@ -62,6 +62,7 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_MEMBERS = 100_000
 MAX_JSON_MARKS = 1_000_000  # commas and brackets: the largest index has about 600,000, and each costs some 60 bytes
 MAX_LONG_NAME_BYTES = 1024
+MAX_KEY_CHARACTERS = 255  # no key that is looked up is longer
 MAX_DIGITS = 20  # of an integer of 64 bits, with its sign; a million digits take minutes
 MAX_SIZE = 2**63 - 1
 MAX_OCTAL_SIZE = 8**11 - 1
@@ -405,10 +406,11 @@ class Archive:
         self._finish()
 
     def _refuse(self, found: str, size: int, expected: str) -> NoReturn:
-        if found and found not in self.known:
-            raise RestoreError(UNSAFE, f"member {found!r}: repeated, or not in the index")
         early = found
-        while found not in ("", expected):
+        while found not in ("", expected):  # ends soon, whatever comes: no name may come twice on the way
+            if found not in self.known:
+                raise RestoreError(UNSAFE, f"member {found!r}: repeated, or not in the index")
+            self.known.discard(found)
             drain(self.body(size))
             found, size = self._next_member()
         if not found:
@@ -590,7 +592,8 @@ def check_manifest(raw: bytes, model: Model, sizes: dict[str, int]) -> None:
     """Refuse a manifest that two readers could understand differently, or that needs what the index did not say."""
     what = f"manifest of {model.name}"
     value, rest = parse_json(raw, what)
-    if rest or fields(value, what).get("schemaversion") != 2:  # noqa: PLR2004 - the only version there is
+    version = fields(value, what).get("schemaversion")
+    if rest or type(version) is not int or version != 2:  # noqa: PLR2004 - the only version there is
         raise RestoreError(FORMAT, f"{what}: expected schemaVersion 2, and nothing after it")
     needed = references(value, what)
     if list(dict.fromkeys(blob.hex for blob in needed)) != model.blobs:
@@ -615,6 +618,10 @@ TWINS = object()  # stands for a JSON object with a key twice
 
 def fold(key: str) -> str:
     """A key as Go compares it: one character to one, so that the long s is an s, but a ligature is itself."""
+    if key.isascii():
+        return key.lower()
+    if len(key) > MAX_KEY_CHARACTERS:
+        return key
     characters = [(character.casefold(), character) for character in key]
     return "".join(small if len(small) == 1 else character for small, character in characters)
 
