@@ -44,17 +44,13 @@ def test_a_mistake_in_the_protocol_is_caught(bug: Bug, tmp_path: Path) -> None:
 def run_tests(source: Path, place: Path, bug: Bug) -> int:
     """Run the tests that are to find it, with the copy in place of the installed one; pytest's exit code."""
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}", "OSTORE_TORTURE": "1"}
-    # Neither the working directory nor the project's own setting may come first: there lies the source as it is.
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += ["-o", f"pythonpath={source} {ROOT}"]
-    done = subprocess.run(
-        ["timeout", str(PATIENCE), *command, f"--basetemp={place / 'tests'}", *bug.caught_by],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["timeout", str(PATIENCE), sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:xdist"]
+    command += ["-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
+    # The project's own setting would have the source as it is come first.
+    command += ["-o", f"pythonpath={source} {ROOT}", f"--basetemp={place / 'tests'}"]
+    command += [str(ROOT / word) if word.startswith("tests/") else word for word in bug.caught_by]
+    # So would the working directory, where `python -m ostore` is called.
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode in {NO_TEST_FAILED, A_TEST_FAILED, TOO_LATE}, done.stdout + done.stderr
     return done.returncode
 
