@@ -410,3 +410,17 @@ def test_a_library_call_asks_nobody(store: Store) -> None:
     assert (copied.outcome, copied.destination) == ("added", "copy:latest")
     assert ostore.rm(["copy"], approve=lambda plan: not plan.dry_run, models=store.root) is None
     assert subprocess.run([*OSTORE, "--version"], check=True, capture_output=True).stdout
+
+
+@needs_strace
+def test_the_disk_is_not_asked_about_blobs_of_other_models(store: Store, tmp_path: Path) -> None:
+    """Of tens of thousands that takes most of the time."""
+    store.model("another:latest", b"weights of another", system=b"and its words")
+    log = tmp_path / "log"
+    done = under(strace(log), "rm", "tiny:q4", "-n", "--models", store.root)
+    assert done.returncode == 0, done.stderr
+    asked = log.read_text()
+    assert store.blob_path(WEIGHTS).name in asked, "a blob that may go, or stay for another model, is looked at"
+    for data in (b"weights of another", b"and its words"):
+        # Where the names are read, strace shows none.
+        assert store.blob_path(data).name not in asked

@@ -414,3 +414,8 @@ def test_a_read_only_mount_is_measured(store: Store) -> None:
     if "denied" in done.stderr or "not permitted" in done.stderr:
         pytest.skip("mounting is not allowed here")
     assert (done.returncode, done.stdout) == (0, f"{measured(store).total.allocated}\n")
+
+
+def test_the_help_says_what_replace_is_about() -> None:
+    done = run("du", "--help")
+    assert "Let --html overwrite a FILE that is there." in " ".join(done.stdout.replace("\u2502", " ").split())

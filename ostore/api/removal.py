@@ -14,8 +14,8 @@ from ostore.api.sweeping import mend_trash, sweeping
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
-from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, named, plan_removal
-from ostore.places.store.census import StoredBlob, take_census
+from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, named, plan_removal
+from ostore.places.store.census import StoredBlob, list_blobs, take_census
 from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
@@ -134,10 +134,13 @@ class _Chosen:
 
 def _plan_rm(root: Path, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
     """The plan, and the folders of the interrupted removings that it finishes."""
-    census = take_census(root)
+    # In this order: what a pull finishes meanwhile can then only add to what is needed.
+    names = list_blobs(root)
     chosen = _choose(root, words)
     doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
     references, dead = find_references(root), dead_transactions(root)
+    concerned = concerned_blobs({manifest.name for manifest in doomed}, chosen.interrupted, references)
+    census = take_census(root, names, needed=references.users.keys() - concerned)
     plan = plan_removal(doomed, chosen.resumed, chosen.interrupted, census, references, dead=dead)
     return plan, tuple(batch.name for batch in chosen.interrupted)
 

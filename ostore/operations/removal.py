@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
 from ostore.places.store.census import Census, EntryKind, FoundEntry, StoredBlob, freed_bytes
@@ -122,9 +123,7 @@ def plan_removal(
     paths = {manifest.standing.path for manifest in doomed}
     doubts = [doubt for doubt in references.doubts if doubt.path not in paths]
     users = references.users
-    concerned = {digest for digest, keepers in users.items() if not names.isdisjoint(keepers)}
-    records = [batch.record for batch in interrupted if batch.record]
-    concerned |= {digest for record in records for digest in record.blobs}
+    concerned = concerned_blobs(names, interrupted, references)
     held = {file.facts.identity for file in census.workspace.below(TRANSACTIONS) if file.path.split("/")[1] not in dead}
     blobs, stays = [], []
     for blob in census.blobs:
@@ -143,6 +142,16 @@ def plan_removal(
         stays=tuple(stays),
         doubt=f"{doubts[0].path}: {doubts[0].reason}" if doubts else None,
     )
+
+
+def concerned_blobs(
+    names: Collection[ModelName], interrupted: Iterable[FoundBatch], references: References
+) -> set[Digest]:
+    """Which blobs these models refer to, and interrupted removings were about: of no other a plan says anything."""
+    models = set(names)
+    concerned = {digest for digest, keepers in references.users.items() if not models.isdisjoint(keepers)}
+    records = [batch.record for batch in interrupted if batch.record]
+    return concerned | {digest for record in records for digest in record.blobs}
 
 
 def _taken(interrupted: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
