@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 
+import ostore.cli  # noqa: F401 - now, because it switches off what is switched on below
 from tests.support import Store, six_kinds
+
+# The program has no need of the collector of cycles, because it ends soon; a process of tests has.
+gc.enable()
 
 
 @pytest.fixture
