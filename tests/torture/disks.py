@@ -19,7 +19,8 @@ _GOING_DOWN, _NO_LOG_FLUSH = 0x8004587D, 2
 # mke2fs and mkfs.xfs want at least so much; nearly all of it is a hole.
 _SIZES = {"ext4": 32 * 1024 * 1024, "xfs": 320 * 1024 * 1024}
 # ext4 as weak as it can be asked to be: nothing is written because some seconds went by or because a file was renamed.
-_OPTIONS = {"ext4": "loop,commit=3000,noauto_da_alloc,data=writeback", "xfs": "loop"}
+# XFS mounts no second disk of the same identity, which a copy is while somebody's mount namespace holds the first.
+_OPTIONS = {"ext4": "loop,commit=3000,noauto_da_alloc,data=writeback", "xfs": "loop,nouuid"}
 KINDS = tuple(_SIZES)
 
 

@@ -83,11 +83,11 @@ def test_what_a_command_says_is_done_outlives_a_power_cut(scene: Scene) -> None:
 
 
 def test_a_command_whose_power_is_cut_loses_nothing_and_goes_on(
-    scene: Scene, record_testsuite_property: Callable[[str, object], None]
+    scene: Scene, record_property: Callable[[str, object], None]
 ) -> None:
     assert scene.points
     choices = random.Random(f"{scene.command.name} {scene.disk.kind}")
     chosen = scene.points[:: STEP[scene.disk.kind]] if TORTURE else choices.sample(scene.points, SAMPLE)
-    record_testsuite_property(f"{scene.command.name} {scene.disk.kind} cuts", len(chosen))
+    record_property("cuts", len(chosen))
     for call, number in chosen:
         scene.cut_at(call, number)
