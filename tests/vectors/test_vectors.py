@@ -19,13 +19,12 @@ import pytest
 from ostore.places.bundle import restore
 from tests.hostile.corpus import ROWS
 from tests.hostile.rows import DONE, BundleFile
-from tests.support import sha256
+from tests.support import TORTURE, sha256
 from tests.vectors.write import SCHEMA, Vector, vectors, write
 
 VECTORS = list(vectors())
 # `make torture` takes every one, `make test` some; those that take a second or more only then.
-EVERYTHING = os.environ.get("OSTORE_TORTURE") == "1"
-CHOSEN = VECTORS if EVERYTHING else random.Random(4).sample([v for v in VECTORS if not v.row.alone], 150)
+CHOSEN = VECTORS if TORTURE else random.Random(4).sample([v for v in VECTORS if not v.row.alone], 150)
 # It tells zstd from tar by the bytes alone, and does not look at texts of a manifest that decide nothing.
 LET_PASS = (
     "A03 plain tar by the name of a compressed one",

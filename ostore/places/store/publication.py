@@ -34,8 +34,9 @@ from ostore.streams.durable import Directory, write_file
 
 # When to look again, in seconds after the look before.
 _SETTLE_SECONDS = (0.0, 0.1, 0.2)
-# A server removes empty manifest folders, also those just made for a rename.
-_FOLDER_RETRIES = 20
+# A server removes empty manifest folders, also those just made for a rename. On a slow disk each try may lose against
+# one that starts over and over; here it costs nothing to be the more patient one.
+_FOLDER_RETRIES = 200
 _FORMER = ".former"
 _AGAIN = ".again"
 
@@ -335,7 +336,9 @@ def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
 
 
 def _came_meanwhile(name: ModelName) -> UsageError:
-    return UsageError(f"{name}: another model of that name has just come", hint="--replace overwrites it")
+    return UsageError(
+        f"{name}: another model of that name has just come", hint="run it again; --replace overwrites that one"
+    )
 
 
 def _is_manifest(raw: bytes) -> bool:
