@@ -316,7 +316,18 @@ def test_importing_the_library_loads_nothing_that_is_not_used() -> None:
 
 
 def ours(*suffixes: str) -> Iterator[Path]:
-    skipped = {".git", ".fuzz", ".vectors", ".venv", "dist", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"}
+    skipped = {
+        ".git",
+        ".fuzz",
+        ".vectors",
+        ".venv",
+        "dist",
+        ".hypothesis",
+        ".mypy_cache",
+        ".pytest_cache",
+        ".ruff_cache",
+        "__pycache__",
+    }
     for path in ROOT.rglob("*"):
         if path.is_file() and not skipped & set(path.relative_to(ROOT).parts) and path.suffix in suffixes:
             yield path
