@@ -105,13 +105,15 @@ class Belief:
     """
     Manifests by name, files of `blobs/` and of the trash (with the time until when) by file name: their bytes.
 
-    `used` says when a blob was written or relied upon last: it must not look older than that.
+    `used` says when a blob was written or relied upon last: it must not look older than that. A blob that came back
+    from the trash is only as old by its ctime as that (`returned`).
     """
 
     models: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     trash: list[tuple[float, dict[str, bytes]]] = field(default_factory=list)
     used: dict[str, float] = field(default_factory=dict)
+    returned: dict[str, float] = field(default_factory=dict)
 
     @property
     def readable(self) -> dict[str, bytes]:
@@ -149,6 +151,7 @@ class Belief:
         for name in names:
             self.files.pop(name, None)
             self.used.pop(name, None)
+            self.returned.pop(name, None)
 
     def lost_by(self, raw: bytes) -> set[str]:
         """The blobs of a manifest that is gone, of which none that is left has need."""
@@ -172,7 +175,8 @@ class Belief:
             back = {
                 name: content for name, content in batch.items() if is_whole(name, content) and name not in self.files
             }
-            self.put(back, now)
+            self.files |= back
+            self.returned |= dict.fromkeys(back, now)
             for name in back:
                 del batch[name]
 

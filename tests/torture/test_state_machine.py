@@ -18,9 +18,16 @@ from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import ostore
 from ostore.api import removal
@@ -31,7 +38,7 @@ from tests.torture.belief import BROKEN, DAY, HOUR, WEEK, Belief, Cargo, Clock, 
 from tests.torture.belief import versions as published
 from tests.torture.damages import path_of, short
 
-EXAMPLES, STEPS = (2500, 40) if TORTURE else (25, 20)
+EXAMPLES, STEPS = (2500, 40) if TORTURE else (30, 25)
 # The times of files are as coarse as the kernel's tick, at most 10 ms.
 _TICK_SECONDS = 0.02
 _Item = TypeVar("_Item")
@@ -81,6 +88,19 @@ class AnyHistory(RuleBasedStateMachine):
         self.patches.undo()
         shutil.rmtree(self.place)
 
+    @initialize(draw=draws)
+    def begin(self, draw: st.DataObject) -> None:
+        """Some models, some orphans, a download; and then a night, so that there is something to do for everybody."""
+        for version in draw.draw(st.lists(st.sampled_from(self.versions), max_size=3)):
+            self._write_blobs(version, touch=False)
+            self._write_manifest(version)
+        orphaned, pulled = self._any(draw, self.versions), self._any(draw, self.versions)
+        self._write_blobs(orphaned, touch=False)
+        if draw.draw(flags):
+            self._advance(2 * DAY)
+        self._pull_half(pulled)
+        self._advance(draw.draw(st.sampled_from((2 * HOUR, 25 * HOUR))))
+
     # What Ollama does.
 
     @rule(draw=draws)
@@ -91,12 +111,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(draw=draws)
     def pull_half(self, draw: st.DataObject) -> None:
-        version = self._any(draw, self.versions)
-        lacking = [name for name in version.blobs if name not in self.belief.files]
-        if lacking:
-            self._write_blobs(version, touch=False, without=lacking[-1])
-            for suffix in ("-partial", "-partial-0"):
-                self._write_file(lacking[-1] + suffix, b"not all of it")
+        self._pull_half(self._any(draw, self.versions))
 
     @precondition(lambda self: any("partial" in name for name in self.belief.files))
     @rule(draw=draws)
@@ -113,6 +128,16 @@ class AnyHistory(RuleBasedStateMachine):
                 self.belief.drop([name])
         self._write_blobs(version, touch=False)
         self._write_manifest(version)
+
+    @precondition(lambda self: any(batch for _, batch in self.belief.trash))
+    @rule(draw=draws)
+    def a_manifest_comes_too_late(self, draw: st.DataObject) -> None:
+        """A pull had found a blob there, and gc took it just before the manifest was written."""
+        kept = {name for _, batch in self.belief.trash for name in batch}
+        if concerned := [version for version in self.versions if kept & version.blobs.keys()]:
+            version = self._any(draw, concerned)
+            self._write_blobs(version, touch=False, without=self._any(draw, sorted(kept & version.blobs.keys())))
+            self._write_manifest(version)
 
     @precondition(lambda self: self.belief.models)
     @rule(draw=draws)
@@ -148,6 +173,16 @@ class AnyHistory(RuleBasedStateMachine):
         (self.root / path_of(name)).write_bytes(raw)
         self.belief.models[name] = raw
 
+    @precondition(lambda self: any(batch for _, batch in self.belief.trash))
+    @rule(draw=draws)
+    def what_is_kept_is_damaged(self, draw: st.DataObject) -> None:
+        batches = [batch for _, batch in self.belief.trash if batch]
+        folders = sorted({path.parent for path in (self.root / ".ostore/trash").rglob("sha256-*")})
+        batch, folder = self._any(draw, list(zip(batches, folders, strict=True)))
+        name = self._any(draw, sorted(batch))
+        (folder / name).write_bytes(b"damaged")
+        batch[name] = b"damaged"
+
     # What ostore does.
 
     @rule(draw=draws, replace=flags)
@@ -177,7 +212,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(
         grace=st.sampled_from((0.0, HOUR, DAY, 2 * DAY)),
-        keep=st.sampled_from((None, None, HOUR, 2 * DAY)),
+        keep=st.sampled_from((None, HOUR, 2 * DAY)),
         partials=flags,
         without_models=flags,
         sees_ollama=flags,
@@ -284,9 +319,10 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def check_ages(self) -> None:
-        """Nothing looks older than it is, to us or to Ollama, so that nothing goes too early."""
+        """Nothing looks older than it is, to Ollama (by mtime) or to us, so that nothing goes too early."""
         times = self._times()
-        assert {name for name, used in self.belief.used.items() if times[name][1] < used} == set()
+        assert {name for name, used in self.belief.used.items() if times[name][0] < used} == set()
+        assert {name for name, back in self.belief.returned.items() if times[name][1] < back} == set()
 
     @invariant()
     def check_answers(self) -> None:
@@ -338,6 +374,13 @@ class AnyHistory(RuleBasedStateMachine):
                 self.belief.rely([name], self._moment())
                 os.utime(self.root / "blobs" / name)
 
+    def _pull_half(self, version: Version) -> None:
+        lacking = [name for name in version.blobs if name not in self.belief.files]
+        if lacking:
+            self._write_blobs(version, touch=False, without=lacking[-1])
+            for suffix in ("-partial", "-partial-0"):
+                self._write_file(lacking[-1] + suffix, b"not all of it")
+
     def _write_manifest(self, version: Version) -> None:
         """As Ollama: in place, and what only the former one needed goes at once."""
         path = self.root / path_of(version.name)
@@ -384,6 +427,7 @@ def test_whatever_happens_to_a_store_in_any_order_nothing_is_lost(tmp_path: Path
             # The same histories each time; a longer run has other ones besides.
             derandomize=True,
             database=None,
+            phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
         ),
     )
