@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 import ostore
-from ostore.api import removal
+from ostore.api import collecting, removal
 from ostore.places.store import publication, scan
 from ostore.places.store.census import DiskFacts
 from tests.support import TORTURE, Store
@@ -77,9 +77,10 @@ class AnyHistory(RuleBasedStateMachine):
             return facts._replace(mtime=clock.shown(facts.mtime), ctime=clock.shown(facts.ctime))
 
         self.patches.setattr(DiskFacts, "of", classmethod(shown))
-        self.patches.setattr(removal, "time", SimpleNamespace(time=clock.now))
+        for module in (collecting, removal):
+            self.patches.setattr(module, "time", SimpleNamespace(time=clock.now))
         # Whether there is a server is drawn, not looked up: other tests may run one just now.
-        self.patches.setattr(removal, "sees_ollama", lambda: self.sees_ollama)
+        self.patches.setattr(collecting, "sees_ollama", lambda: self.sees_ollama)
         # Nobody else writes here, so nothing is waited for.
         self.patches.setattr(publication, "_SETTLE_SECONDS", (0.0,))
         self.patches.setattr(scan, "_RETRY_SECONDS", 0.0)
