@@ -148,6 +148,8 @@ def test_h148_a_disk_that_cannot_hold_a_file_so_large_is_found_out_before_anythi
 def test_h150_a_signal_while_a_bundle_comes_in_publishes_nothing(world: World, number: int, times: int) -> None:
     before = tree(world.folder)
     words = [*OSTORE, "import", "-", "--models", str(world.store.root), "--progress=none"]
+    # Where a shell started the tests in the background, SIGINT is ignored, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin
         process.stdin.write(GOOD[: len(GOOD) // 2])
