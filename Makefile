@@ -33,7 +33,7 @@ check: .venv/.dev ## format, lint and types
 format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
-torture: .venv/.dev ## the long form of what `make test` takes a slice of, about half an hour
+torture: .venv/.dev ## the long form of what `make test` takes a slice of, some hours
 	OSTORE_TORTURE=1 .venv/bin/python -m pytest -n 2 \
 		tests/test_kill.py tests/test_memory.py tests/test_moving.py tests/test_publication.py \
 		tests/test_repair_faults.py tests/test_rm.py tests/torture tests/hostile/test_bit_flips.py tests/hostile/test_damaged_media.py $(ARGS)
