@@ -68,7 +68,11 @@ def test_an_import_killed_at_a_random_moment_resumes(source: Path, tmp_path: Pat
             when_it_begins(root)
             time.sleep(moments.uniform(0, duration))
             process.send_signal(signal.SIGKILL)
-        killed += process.returncode == -signal.SIGKILL
+        if process.returncode == -signal.SIGKILL:
+            killed += 1
+        else:
+            # It was quicker than the undisturbed one, which a neighbour may have slowed down.
+            duration /= 2
         check_killed(root, before)
         check_resumed(source, root, finished)
         shutil.rmtree(root)
