@@ -124,7 +124,7 @@ def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: S
             cwd=scene.folder,
             env={**os.environ, "HOME": str(scene.folder), "OLLAMA_MODELS": "models"},
             # A file can grow no further than that: the call that would writes a part, the next one fails.
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023, PLW1509
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023
             capture_output=True,
             text=True,
             check=False,
