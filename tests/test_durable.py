@@ -519,6 +519,64 @@ def test_where_nothing_can_be_synced_there_is_a_warning() -> None:
     os.close(write_end)
 
 
+@posix_only
+def test_on_macos_a_disk_that_has_only_the_ordinary_sync_gets_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux knows no F_FULLFSYNC either, so that it answers as such a disk does."""
+    synced: list[int] = []
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with (tmp_path / "file").open("wb") as file:
+        sync_file(file.fileno())
+        assert synced == [file.fileno()]
+
+
+def test_what_another_program_wrote_is_put_on_the_disk_where_that_can_be(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory.path / "file").write_bytes(b"x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    directory.sync_entry("file")
+    assert len(synced) == (directory.fd is not None)
+
+
+@posix_only
+def test_a_rename_that_is_not_allowed_is_an_error_at_once(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def refused(*arguments: object, **fields: object) -> None:
+        calls.append(arguments)
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError):
+        directory.rename("a", directory, "b")
+    assert len(calls) == 1
+
+
+@posix_only
+@pytest.mark.parametrize(("code", "is_told"), [(errno.EPERM, False), (errno.EIO, True)], ids=["EPERM", "EIO"])
+def test_a_disk_without_modes_takes_files_and_one_that_fails_is_told_of(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, code: int, is_told: bool
+) -> None:
+    def refused(fd: int, mode: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    with pytest.raises(OSError, match="Errno 5") if is_told else contextlib.nullcontext():
+        write_file(directory, "file", [b"x"], mine())
+
+
+def test_a_folder_where_a_lock_should_be_is_no_lock(directory: Directory) -> None:
+    (directory.path / "lock").mkdir()
+    with pytest.raises(OSError, match="lock"):
+        directory.open_or_create("lock", 0o600, writable=True)
+
+
 def test_a_failed_sync_is_an_error_and_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -22,6 +22,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ostore.formats import seek_table
 from ostore.formats.errors import (
     FormatError,
     IntegrityError,
@@ -500,3 +501,14 @@ def test_a_full_disk_while_frames_are_written_reaches_the_writer() -> None:
 @pytest.mark.parametrize(("jobs", "threads"), [(-1, 1), (0, 1), (1, 1), (3, 3), (4, 4), (64, 4)])
 def test_one_stream_never_takes_more_than_four_threads(jobs: int, threads: int) -> None:
     assert workers(jobs) == threads
+
+
+def test_more_frames_than_a_reader_takes_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seek_table, "MAX_FRAMES", 2)
+    with (tmp_path / "f").open("wb") as file, contextlib.closing(FrameWriter(file.fileno(), None, 1)) as writer:
+        for _ in range(2):
+            writer.write(b"x")
+            writer.cut()
+        writer.write(b"x")
+        with pytest.raises(LimitError, match="at most 2 frames"):
+            writer.cut()

@@ -47,6 +47,11 @@ def test_only_text_that_needs_quotes_gets_them(text: str, spelled: str) -> None:
     assert render_modelfile("x:latest", [], [("SYSTEM", text)], [], []).endswith(f"\nSYSTEM {spelled}\n")
 
 
+def test_a_text_that_would_end_too_early_is_refused() -> None:
+    with pytest.raises(FormatError, match="three quotes"):
+        render_modelfile("x:latest", [], [("SYSTEM", 'a """\nb')], [], [])
+
+
 def test_instructions_come_in_one_order_and_empty_texts_are_left_out() -> None:
     rendered = render_modelfile(
         "x:latest",

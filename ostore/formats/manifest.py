@@ -68,7 +68,7 @@ class _Reading:
 
 class Manifest:
     """
-    One manifest: its bytes, and what they say; `parse` makes it. Equal to another of the same bytes.
+    One manifest: its bytes, and what they say; `parse` makes it. Two are compared by their `raw`.
 
     `config` is None for an empty config digest, which Ollama allows. `layers` are in manifest order, repeats kept.
     `children` are the digests that a manifest list names; a list has no layers of its own.
@@ -106,12 +106,6 @@ class Manifest:
         except FormatError as error:
             raise InvalidManifestError(f"manifest: {error}") from None
         return cls(raw, _ManifestReader(end_offset, trailing).read(document))
-
-    def __eq__(self, other: object) -> bool:
-        return self.raw == other.raw if isinstance(other, Manifest) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.raw)
 
     @property
     def config(self) -> Descriptor | None:

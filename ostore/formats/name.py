@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 
 from ostore.formats.errors import InvalidNameError
 
@@ -122,12 +122,15 @@ class ModelName(_Parts):
         return f"{self.model}:{self.tag}"
 
 
-def _refuse(*parts: str) -> None:
-    """Say which part is not valid, if one is."""
+def _refuse(*parts: str) -> NoReturn:
+    """Say which part is not valid; one is, because all together are not."""
     roles = ("host", "namespace", "model", "tag")
-    for pattern, part, role in zip((_HOST, _NAMESPACE, _MODEL, _TAG), parts, roles, strict=True):
-        if pattern.fullmatch(part) is None or len(part) > _MAX_COMPONENT_BYTES:
-            raise InvalidNameError(f"name: invalid {role} {part!r:.90}")
+    part, role = next(
+        (part, role)
+        for pattern, part, role in zip((_HOST, _NAMESPACE, _MODEL, _TAG), parts, roles, strict=True)
+        if pattern.fullmatch(part) is None or len(part) > _MAX_COMPONENT_BYTES
+    )
+    raise InvalidNameError(f"name: invalid {role} {part!r:.90}")
 
 
 def choose(names: Iterable[ModelName], patterns: Sequence[str]) -> tuple[list[ModelName], list[str]]:

@@ -86,7 +86,7 @@ class Ownership:
         self._give(fd, mode)
 
     def _give(self, fd: int, mode: int) -> None:
-        if not hasattr(os, "fchown"):
+        if not hasattr(os, "fchown"):  # pragma: no cover - Windows
             return
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (self.uid, self.gid):
@@ -224,7 +224,7 @@ class Directory:
 
     def rename(self, name: str, target: Directory, target_name: str) -> None:
         """Rename over whatever file is there."""
-        for attempt in range(_SHARING_RETRIES):
+        for attempt in range(_SHARING_RETRIES):  # pragma: no branch - the last one raises
             try:
                 os.replace(
                     self._at(name),
@@ -236,7 +236,7 @@ class Directory:
                 # Windows refuses while another process has the file open; that passes.
                 if os.name != "nt" or attempt == _SHARING_RETRIES - 1:
                     raise
-                time.sleep(0.05 * 2**attempt)
+                time.sleep(0.05 * 2**attempt)  # pragma: no cover - Windows
             else:
                 return
 

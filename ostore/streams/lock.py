@@ -22,7 +22,7 @@ def try_lock(fd: int) -> bool:
     A file system that has no locks lets everybody through.
     """
     try:
-        if sys.platform == "win32":
+        if sys.platform == "win32":  # pragma: no cover - Windows
             import msvcrt  # noqa: PLC0415 - Windows only
 
             os.lseek(fd, 0, os.SEEK_SET)

@@ -223,7 +223,7 @@ class Publication:
 
     def _place_manifest(self, tree: Directory, manifest: StagedManifest) -> None:
         name, filename = manifest.name, manifest.filename
-        for attempt in range(_FOLDER_RETRIES):
+        for attempt in range(_FOLDER_RETRIES):  # pragma: no branch - the last one raises
             try:
                 with self._tag_folder(tree, name) as folder:
                     if manifest.is_broken:

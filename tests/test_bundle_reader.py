@@ -1,0 +1,65 @@
+"""A reader takes of a bundle what is asked for, and nothing but what the bundle's index lists, in order."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.places.bundle.reader import open_bundle
+from tests.hostile.forge import Bundle, compressed, framed, member, tar
+from tests.support import OSTORE, Store
+
+
+@pytest.fixture
+def bundle(store: Store, tmp_path: Path) -> Path:
+    path = tmp_path / "b.tar.zst"
+    ostore.export(["*"], path, models=store.root)
+    return path
+
+
+@pytest.mark.parametrize("is_piped", [False, True], ids=["file", "pipe"])
+def test_of_several_models_only_the_chosen_one_is_taken(bundle: Path, tmp_path: Path, is_piped: bool) -> None:
+    source, content = ("-", bundle.read_bytes()) if is_piped else (str(bundle), b"")
+    command = [*OSTORE, "import", source, "--model", "tiny:q4", "--models", str(tmp_path / "new")]
+    done = subprocess.run(command, input=content, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [row.name for row in ostore.list_models(models=tmp_path / "new").models] == ["tiny:q4"]
+    assert ostore.verify(models=tmp_path / "new")[0].blobs == 3
+
+
+def test_signatures_of_a_later_ostore_are_passed_over(tmp_path: Path) -> None:
+    parts = Bundle().parts()
+    parts.insert(1, member("ostore/bundle.json.sig", b"a signature\n"))
+    (tmp_path / "b.tar.zst").write_bytes(compressed(tar(parts)))
+    assert [model.name for model in ostore.import_bundle(tmp_path / "b.tar.zst", models=tmp_path / "new").models] == [
+        "tiny:latest"
+    ]
+
+
+def test_a_stream_that_is_used_after_the_next_one_is_a_mistake_of_the_caller(bundle: Path) -> None:
+    with open_bundle(bundle, jobs=1) as reader:
+        selection = reader.select(())
+        streams = reader.read_blobs(selection.blobs)
+        _, first = next(streams)
+        for _ in first:
+            pass
+        _, second = next(streams)
+        for _ in second:
+            pass
+        reader._stream.skip(1)
+        with pytest.raises(RuntimeError, match="after the next one"):
+            next(streams)
+
+
+@pytest.mark.parametrize("length", [0, 9, 17])
+def test_a_file_whose_end_points_at_no_table_is_refused(tmp_path: Path, length: int) -> None:
+    """The last bytes say how long the table is; where that leads, something else begins."""
+    raw = framed([tar(Bundle().parts())])
+    path = tmp_path / "b.tar.zst"
+    path.write_bytes(raw[: -9 - length] + bytes(length) + (3).to_bytes(4, "little") + raw[-5:])
+    with pytest.raises((ostore.IntegrityError, ostore.FormatError)):
+        ostore.import_bundle(path, models=tmp_path / "new")
+    assert not (tmp_path / "new").exists()

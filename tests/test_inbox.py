@@ -1,0 +1,187 @@
+"""Taking in is refused where somebody in between does not deliver, and goes on where others interfere."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
+from ostore.places.store import inbox, publication
+from ostore.places.store.publication import Publication
+from ostore.places.store.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.streams.durable import Directory
+from tests.support import Store, full, tree
+from tests.test_sweep import before_the, is_blob
+
+WEIGHTS = b"the weights " * 1000
+
+
+@pytest.fixture
+def bundle(store: Store, tmp_path: Path) -> Path:
+    path = tmp_path / "b.tar.zst"
+    ostore.export(["*"], path, models=store.root)
+    return path
+
+
+def sink(root: Path) -> StoreSink:
+    return StoreSink(LocalStore(root), replace=False, trust_existing=False, make_parents=False, jobs=1)
+
+
+def test_a_manifest_that_was_not_announced_is_refused(store: Store, tmp_path: Path) -> None:
+    source = LocalStore(store.root)
+    selection = source.select(["tiny:q4"])
+    with (
+        pytest.raises(IntegrityError, match="not the one that was announced"),
+        sink(tmp_path / "new").receive(selection) as taking,
+    ):
+        taking.write_manifest(selection.models[0].name, b"{}")
+
+
+def test_nothing_is_published_if_something_was_not_delivered(store: Store, tmp_path: Path) -> None:
+    selection = LocalStore(store.root).select(["tiny:q4"])
+    with pytest.raises(RuntimeError, match="not delivered"), sink(tmp_path / "new").receive(selection):
+        pass
+    assert not (tmp_path / "new/manifests").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+def test_a_disk_that_syncs_no_more_leaves_no_file_open(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(fd: int, *_: object) -> None:
+        os.close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(inbox, "finish_file", failing)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="Errno 5"):
+        ostore.import_bundle(bundle, models=tmp_path / "new")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not (tmp_path / "new/manifests").exists()
+
+
+def test_a_blob_that_goes_right_before_it_is_pinned_is_fetched(
+    store: Store, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(store.root)
+    before_the(
+        monkeypatch, "link", store.blob_path(WEIGHTS).unlink, when=lambda name: name == store.blob_path(WEIGHTS).name
+    )
+    assert ostore.import_bundle(bundle, models=store.root).blobs_written == 1
+    assert tree(store.root) == before
+
+
+def test_a_server_that_removes_a_folder_just_made_is_outlasted(
+    bundle: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "new"
+    folder = root / "manifests/registry.ollama.ai/library/tiny"
+    before_the(monkeypatch, "rename", folder.rmdir, when=lambda name: name.endswith(".json"))
+    ostore.import_bundle(bundle, models=root)
+    assert tree(root) == tree(store.root)
+
+
+def test_a_server_that_removes_it_again_and_again_is_an_error_and_nothing_is_there(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "new"
+    rename = Directory.rename
+
+    def removing(self: Directory, name: str, target: Directory, target_name: str) -> None:
+        if name.endswith(".json"):
+            target.path.rmdir()
+        rename(self, name, target, target_name)
+
+    monkeypatch.setattr(Directory, "rename", removing)
+    with pytest.raises(FileNotFoundError):
+        ostore.import_bundle(bundle, models=root)
+    assert not [path for path in root.rglob("*") if path.is_file() and ".ostore" not in path.parts]
+
+
+def test_a_link_where_the_folder_of_a_model_should_be_is_in_the_way(bundle: Path, tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    (tmp_path / "elsewhere").mkdir()
+    (root / "manifests/registry.ollama.ai").mkdir(parents=True)
+    (root / "manifests/registry.ollama.ai/library").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeError, match="in the way"):
+        ostore.import_bundle(bundle, models=root)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not list(root.glob("blobs/*"))
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["replaced", "taken back"])
+def test_a_manifest_is_replaced_without_hard_links_or_as_it_was(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    mine = Store(tmp_path / "mine")
+    mine.model("tiny:q4", b"other weights")
+    raw = mine.manifest_path(full("tiny:q4")).read_bytes()
+    monkeypatch.setattr(Directory, "link", lambda *arguments: False)
+    if fails:
+
+        def failing(*arguments: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(Publication, "_settle", failing)
+        with pytest.raises(OSError, match="Errno 5"):
+            ostore.import_bundle(bundle, replace=True, models=mine.root)
+    else:
+        ostore.import_bundle(bundle, replace=True, models=mine.root)
+    assert (mine.manifest_path(full("tiny:q4")).read_bytes() == raw) is fails
+
+
+def test_a_manifest_that_was_being_written_when_we_looked_is_nobodys_to_replace(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = Store(tmp_path / "mine")
+    raw = mine.model("tiny:q4", b"other weights").read_bytes()
+    mine.manifest_path(full("tiny:q4")).write_bytes(raw[:50])
+    place = Publication._place_blobs
+
+    def writing(self: Publication, *arguments: object) -> None:
+        mine.manifest_path(full("tiny:q4")).write_bytes(raw)
+        place(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Publication, "_place_blobs", writing)
+    with pytest.raises(UsageError, match="has just come"):
+        ostore.import_bundle(bundle, models=mine.root)
+    assert mine.manifest_path(full("tiny:q4")).read_bytes() == raw
+    assert not mine.manifest_path(full("tiny:latest")).exists()
+
+
+def test_a_damaged_blob_that_goes_right_before_it_is_kept_aside_is_mended(
+    store: Store, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, path = tree(store.root), store.blob_path(WEIGHTS)
+    path.write_bytes(bytes(len(WEIGHTS)))
+    monkeypatch.setattr(publication, "_SETTLE_SECONDS", (0.0,))
+    keep = Publication._keep_aside
+
+    def removing(self: Publication, blobs: Directory, standing: str, *arguments: object) -> object:
+        before_the(monkeypatch, "link", path.unlink, when=is_blob)
+        return keep(self, blobs, standing, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Publication, "_keep_aside", removing)
+    report = ostore.repair(sources=[bundle], models=store.root)
+    assert (report.verdict, report.quarantine) == ("whole", ())
+    assert tree(store.root) == before
+
+
+def test_what_a_running_import_has_staged_beside_the_manifests_stays(
+    bundle: Path, store: Store, tmp_path: Path
+) -> None:
+    """Two commands whose `manifests/` is on another disk than their blobs: what has ended is cleared, no more."""
+    selection = LocalStore(store.root).select(["tiny:q4"])
+    with contextlib.suppress(RuntimeError), sink(tmp_path / "new").receive(selection) as taking:
+        running, apart = taking._transaction.path.name, tmp_path / "apart"
+        for name in (running, "1-ended"):
+            (apart / name).mkdir(parents=True)
+        with Directory.open(apart) as folder:
+            taking._clear_abandoned(folder)
+        assert [path.name for path in apart.iterdir()] == [running]

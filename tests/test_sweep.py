@@ -1,0 +1,242 @@
+"""
+Removing looks once more at what it takes: what has changed since the plan was made stays, or comes back.
+
+Others change a store between two calls of ours. Here that happens right before the second of them, by a step put in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.formats.errors import DamagedStoreError, UsageError
+from ostore.places.store.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
+from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.sweep import Sweep, stand
+from ostore.places.store.trash import BatchRecord
+from ostore.places.store.workspace import Workspace
+from ostore.streams.durable import Directory
+from tests.support import Store, full, sha256, tree
+
+ORPHAN = b"an orphan " * 100
+OTHER = b"another file"
+MANIFEST = "registry.ollama.ai/library/tiny/q4"
+
+
+@contextlib.contextmanager
+def sweeping(root: Path) -> Iterator[Sweep]:
+    with (
+        Directory.open(root) as directory,
+        contextlib.closing(Workspace.open(directory)) as place,
+        place.locked(),
+        Sweep.opened(directory, place) as sweep,
+    ):
+        yield sweep
+
+
+@pytest.fixture
+def orphan(store: Store) -> StoredBlob:
+    store.blob(ORPHAN)
+    return planned(store)
+
+
+def planned(store: Store) -> StoredBlob:
+    return next(blob for blob in take_census(store.root).blobs if blob.digest.hex == sha256(ORPHAN))
+
+
+def before_the(
+    monkeypatch: pytest.MonkeyPatch, method: str, act: Callable[[], object], *, when: Callable[[str], bool]
+) -> None:
+    """Let something happen once, right before a call of `Directory` about a name."""
+    original = getattr(Directory, method)
+    done: list[str] = []
+
+    def acting(self: Directory, name: str, *arguments: object) -> object:
+        if when(name) and not done:
+            done.append(name)
+            act()
+        return original(self, name, *arguments)
+
+    monkeypatch.setattr(Directory, method, acting)
+
+
+def is_blob(name: str) -> bool:
+    return name.startswith("sha256-")
+
+
+def replace(path: Path, content: bytes) -> None:
+    new = path.with_name("new")
+    new.write_bytes(content)
+    new.rename(path)
+
+
+def as_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (Path.unlink, "gone meanwhile"),
+        (lambda path: replace(path, OTHER), "replaced meanwhile"),
+        (as_link, "cannot be opened: not a file"),
+        (os.utime, "used meanwhile"),
+    ],
+    ids=["gone", "replaced", "a link", "used"],
+)
+def test_a_blob_that_changed_after_the_plan_stays_as_it_is(
+    store: Store, orphan: StoredBlob, change: Callable[[Path], object], reason: str
+) -> None:
+    change(store.blob_path(ORPHAN))
+    before = tree(store.root)
+    latest = orphan.facts.newest - 1 if reason == "used meanwhile" else None
+    with sweeping(store.root) as sweep:
+        swept = sweep.remove(BatchRecord(), now=0.0, blobs=[orphan], latest=latest)
+    assert swept.stayed == {orphan.filename: reason}
+    assert tree(store.root) == before
+
+
+def test_a_blob_replaced_right_before_it_moves_comes_back(
+    store: Store, orphan: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.blob_path(ORPHAN)
+    before_the(monkeypatch, "rename", lambda: replace(path, OTHER), when=is_blob)
+    with sweeping(store.root) as sweep:
+        swept = sweep.remove(BatchRecord(), now=0.0, blobs=[orphan])
+    assert swept.stayed == {orphan.filename: "replaced meanwhile"}
+    assert path.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["free", "taken"])
+def test_what_is_needed_again_comes_back_without_hard_links_and_over_nothing(
+    store: Store, orphan: StoredBlob, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def come() -> None:
+        store.model("late:latest", ORPHAN)
+        if not is_there:
+            store.blob_path(ORPHAN).unlink()
+
+    monkeypatch.setattr(Directory, "link", lambda *arguments: False)
+    marks = Sweep._second_mark
+
+    def marking(self: Sweep, batch: object) -> object:
+        come()
+        return marks(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sweep, "_second_mark", marking)
+    with sweeping(store.root) as sweep:
+        swept = sweep.remove(BatchRecord(), now=0.0, blobs=[orphan])
+    assert store.blob_path(ORPHAN).read_bytes() == ORPHAN
+    assert (store.blob_path(ORPHAN).stat().st_ino == orphan.facts.inode) is not is_there
+    assert bool(swept.stayed) is not is_there
+
+
+def test_a_manifest_that_went_by_itself_is_no_error(store: Store) -> None:
+    entry = next(entry for entry in find_manifests(store.root)[0] if entry.relative.endswith(MANIFEST))
+    doomed = stand(entry)
+    store.manifest_path(full("tiny:q4")).unlink()
+    before = tree(store.root)
+    with sweeping(store.root) as sweep:
+        sweep.remove(BatchRecord(("x",)), now=0.0, manifests=[doomed])
+    assert tree(store.root) == before
+
+
+@pytest.mark.parametrize("change", [lambda path: replace(path, OTHER), as_link], ids=["another", "a link"])
+def test_a_manifest_that_is_another_by_now_stays(store: Store, change: Callable[[Path], object]) -> None:
+    entry = next(entry for entry in find_manifests(store.root)[0] if entry.relative.endswith(MANIFEST))
+    doomed = stand(entry)
+    change(store.manifest_path(full("tiny:q4")))
+    before = tree(store.root)
+    with sweeping(store.root) as sweep, pytest.raises(UsageError, match="has just come"):
+        sweep.remove(BatchRecord(("x",)), now=0.0, manifests=[doomed])
+    assert tree(store.root) == before
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["hard links", "none"])
+def test_a_manifest_rewritten_right_before_it_moves_comes_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    if not has_links:
+        monkeypatch.setattr(Directory, "link", lambda *arguments: False)
+    before_the(monkeypatch, "rename", lambda: path.write_bytes(OTHER), when=lambda name: name == "q4")
+    with pytest.raises(UsageError, match="has just come"):
+        ostore.rm(["tiny:q4"], models=store.root)
+    assert path.read_bytes() == OTHER
+
+
+def test_a_disk_that_refuses_the_move_of_a_manifest_is_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing() -> None:
+        raise OSError(5, os.strerror(5))
+
+    before = tree(store.root)
+    before_the(monkeypatch, "rename", failing, when=lambda name: name == "q4")
+    with pytest.raises(OSError, match="Errno 5"):
+        ostore.rm(["tiny:q4"], models=store.root)
+    assert tree(store.root) == before
+
+
+def test_a_download_that_goes_on_after_the_plan_stays_whole(store: Store) -> None:
+    digest = planned_download(store)
+    files = tuple(FoundEntry(path.name, facts_of(path)) for path in sorted((store.root / "blobs").glob("*-partial*")))
+    download = UnfinishedDownload(digest.digest, files)
+    before = tree(store.root)
+    latest = download.newest - 1
+    with sweeping(store.root) as sweep:
+        swept = sweep.remove(BatchRecord(), now=0.0, downloads=[download], latest_download=latest)
+    assert set(swept.stayed.values()) == {"is being loaded again"}
+    assert tree(store.root) == before
+
+
+def planned_download(store: Store) -> StoredBlob:
+    store.blob(ORPHAN)
+    blob = planned(store)
+    for suffix in ("-partial", "-partial-0"):
+        (store.root / "blobs" / (blob.filename + suffix)).write_bytes(b"part")
+    return blob
+
+
+def test_parts_of_downloads_are_not_kept_in_the_trash(store: Store) -> None:
+    blob = planned_download(store)
+    download = take_census(store.root).downloads[0]
+    with sweeping(store.root) as sweep:
+        sweep.remove(BatchRecord(expires=1e12), now=0.0, blobs=[blob], downloads=[download])
+    (batch,) = (store.root / ".ostore/trash").iterdir()
+    assert sorted(path.name for path in batch.iterdir()) == ["kept.json", blob.filename]
+
+
+def test_a_plan_for_a_folder_that_is_not_there_is_a_mistake_of_the_caller(store: Store, tmp_path: Path) -> None:
+    blob = planned_download(store)
+    (tmp_path / "empty").mkdir()
+    with sweeping(tmp_path / "empty") as sweep, pytest.raises(RuntimeError, match="not there"):
+        sweep.remove(BatchRecord(), now=0.0, blobs=[blob])
+
+
+def test_what_a_running_command_has_staged_beside_the_manifests_stays(store: Store) -> None:
+    """`manifests/` is on a disk of its own then; of commands that have ended nothing stays."""
+    staging = store.root / "manifests/.ostore-tmp"
+    with (
+        Directory.open(store.root) as root,
+        contextlib.closing(Workspace.open(root)) as place,
+        place.transaction() as running,
+    ):
+        for name in (running.path.name, "1-ended"):
+            (staging / name).mkdir(parents=True)
+            (staging / name / "live").touch()
+        with sweeping(store.root) as sweep:
+            sweep.clear_leftovers()
+        assert [path.name for path in staging.iterdir()] == [running.path.name]
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{}", b'{"blobs":1,"expires":null,"models":[]}', b"[]"], ids=["empty", "type", "list"]
+)
+def test_a_record_that_is_not_ours_is_refused(raw: bytes) -> None:
+    with pytest.raises(DamagedStoreError, match="not ours"):
+        BatchRecord.parse(raw)
