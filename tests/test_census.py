@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.places.store import workspace
+from ostore.places.store import census, workspace
 from ostore.places.store.census import (
     Census,
     DiskFacts,
@@ -25,6 +25,7 @@ from ostore.places.store.census import (
     read_tree,
     take_census,
 )
+from ostore.places.store.manifest_tree import Unreadable
 from ostore.streams.durable import Directory
 from tests.support import Store, noise, ostore, sha256, tree
 
@@ -351,3 +352,20 @@ def test_a_tree_as_deep_as_paths_allow_is_read_without_recursion(tmp_path: Path)
     put(deep / "end")
     found = read_tree(tmp_path / ("d" * 5))
     assert [path.count("/") for path in paths(found.files)] == [399]
+
+
+def test_what_goes_while_a_folder_is_read_is_not_there(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}").touch()
+    reading = census._facts_in(str(tmp_path))
+    first, _ = next(reading)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert list(reading) == []
+    assert first in {"0", "1", "2"}
+
+
+def test_a_folder_that_goes_while_its_tree_is_read_is_empty(tmp_path: Path) -> None:
+    unreadable: list[Unreadable] = []
+    assert census._read_folder(tmp_path, "gone", unreadable) == []
+    assert unreadable == []

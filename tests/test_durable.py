@@ -623,3 +623,9 @@ def test_a_pipe_is_written_to_and_nothing_more() -> None:
     assert os.read(reading, 100) == b"through a pipe"
     os.close(reading)
     os.close(writing)
+
+
+def test_where_the_system_is_not_linux_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
+        durable.share_extents(0, 0, 0, 0)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import ostore
+from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
+from ostore.formats.manifest import Descriptor
 from ostore.places.store import inbox, publication
 from ostore.places.store.publication import Publication
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.durable import Directory
+from ostore.streams.progress import SILENT
 from tests.support import Store, full, tree
 from tests.test_sweep import before_the, is_blob
 
@@ -185,3 +189,58 @@ def test_what_a_running_import_has_staged_beside_the_manifests_stays(
         with Directory.open(apart) as folder:
             taking._clear_abandoned(folder)
         assert [path.name for path in apart.iterdir()] == [running]
+
+
+def test_a_file_of_another_store_that_is_gone_or_on_another_disk_is_copied_not_linked(tmp_path: Path) -> None:
+    """Where one disk is mounted twice, the system refuses to link although its number is the same."""
+    (tmp_path / "a").write_bytes(b"x")
+    with Directory.open(tmp_path) as folder:
+        assert inbox._linked(folder, "absent", folder, "b") is False
+        assert inbox._linked(folder, "a", folder, "b") is True
+        with pytest.raises(FileExistsError):
+            inbox._linked(folder, "a", folder, "b")
+
+
+def test_two_mounts_of_one_disk_are_two_disks_to_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **fields: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refused)
+    with Directory.open(tmp_path) as folder:
+        assert inbox._linked(folder, "a", folder, "b") is False
+
+
+@pytest.mark.parametrize("there", [None, b"short"], ids=["absent", "another size"])
+def test_what_the_store_before_lacks_is_not_linked(
+    store: Store, bundle: Path, tmp_path: Path, there: bytes | None
+) -> None:
+    selection = LocalStore(store.root).select(["tiny:q4"])
+    (tmp_path / "former").mkdir()
+    if there:
+        (tmp_path / "former" / store.blob_path(WEIGHTS).name).write_bytes(there)
+    with contextlib.suppress(RuntimeError), sink(tmp_path / "new").receive(selection) as taking:
+        before = taking.missing
+        with Directory.open(tmp_path / "former") as former:
+            taking.link(former, trust=False, jobs=1, progress=SILENT)
+        assert taking.missing == before
+
+
+def test_a_staged_blob_that_goes_right_before_it_is_hashed_is_fetched_again(tmp_path: Path) -> None:
+    with Directory.open(tmp_path) as folder:
+        assert not inbox._is_sound(folder, "absent", Descriptor(Digest.of(b"x"), 1), SILENT)
+
+
+def test_blobs_on_a_disk_of_their_own_need_a_workspace_there(bundle: Path, tmp_path: Path) -> None:
+    """`.ostore` has to be beside them on one disk, and the folder above is on another."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount")
+    blobs = tmp_path / "mounted/blobs"
+    blobs.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", blobs], check=False, capture_output=True).returncode:
+        pytest.skip("no mount here")
+    try:
+        with pytest.raises(OSError, match="the folder above blobs is on another disk"):
+            ostore.import_bundle(bundle, models=blobs.parent)
+        assert [path.name for path in blobs.parent.iterdir()] == ["blobs"]
+    finally:
+        subprocess.run(["umount", blobs], check=True)

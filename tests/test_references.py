@@ -13,7 +13,15 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
-from ostore.places.store.references import MAX_LIST_DEPTH, References, find_references, mentioned_by
+from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.references import (
+    MAX_LIST_DEPTH,
+    References,
+    find_references,
+    mentioned_by,
+    references_of,
+)
+from ostore.places.store.scan import scan_manifests
 from tests.support import MODEL, Store, full, sha256
 
 A, B, C, D = (Digest(letter * 64) for letter in "abcd")
@@ -293,3 +301,12 @@ def test_a_manifest_that_is_too_much_is_an_error_and_not_a_manifest_that_needs_n
         mentioned_by(b"[" * 10_000)
     with pytest.raises(LimitError):
         mentioned_by(b" " * (MAX_MANIFEST_BYTES + 1))
+
+
+def test_a_link_that_goes_while_manifests_are_read_keeps_nothing(store: Store) -> None:
+    link = store.manifest_path(full("tiny:link"))
+    link.symlink_to("q4")
+    entries, strays = find_manifests(store.root)
+    scan = scan_manifests(entries, strays)
+    link.unlink()
+    assert references_of(store.root, entries, scan).named.keys() == find_references(store.root).named.keys()

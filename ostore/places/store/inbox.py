@@ -140,17 +140,9 @@ class StoreInbox:
 
         Raises NotFoundError if a blob that the bundle only builds on is not among them.
         """
-        selection = self._selection
-        there = [blob for blob in (*selection.blobs, *selection.requires) if self._stands(blob)]
-        # The largest first: one that began last would keep a single thread busy when all others are done.
-        there.sort(key=lambda blob: -blob.size)
-        if there and not trust:
-            progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
-        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-            sound = pool.map(lambda blob: self._pinned_if_sound(blob, told, trust=trust), there)
-            for blob, is_sound in zip(there, sound, strict=True):
-                (self._present if is_sound else self._healed)[blob.digest] = blob
-        lacking = [blob.digest for blob in selection.requires if not self._holds(blob)]
+        if self._blobs is not None:
+            self._pin_sound(self._blobs, trust=trust, jobs=jobs, progress=progress)
+        lacking = [blob.digest for blob in self._selection.requires if not self._holds(blob)]
         if lacking:
             listed = ", ".join(map(str, lacking[:_MAX_LISTED])) + (", …" if len(lacking) > _MAX_LISTED else "")
             raise NotFoundError(f"the bundle builds on {len(lacking)} blobs that are not in the store: {listed}")
@@ -295,9 +287,21 @@ class StoreInbox:
                 return held[blob.digest].size == blob.size
         return blob.digest in self._unfinished and self._unfinished[blob.digest][0].size == blob.size
 
-    def _stands(self, blob: Descriptor) -> bool:
+    def _pin_sound(self, blobs: Directory, *, trust: bool, jobs: int, progress: Progress) -> None:
+        wanted = (*self._selection.blobs, *self._selection.requires)
+        there = [blob for blob in wanted if self._stands(blobs, blob)]
+        # The largest first: one that began last would keep a single thread busy when all others are done.
+        there.sort(key=lambda blob: -blob.size)
+        if there and not trust:
+            progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
+        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+            sound = pool.map(lambda blob: self._pinned_if_sound(blobs, blob, told, trust=trust), there)
+            for blob, is_sound in zip(there, sound, strict=True):
+                (self._present if is_sound else self._healed)[blob.digest] = blob
+
+    def _stands(self, blobs: Directory, blob: Descriptor) -> bool:
         """Whether anything has the blob's name; what is not even a file of its size goes to the damaged at once."""
-        status = self._blobs.lstat(blob.digest.filename) if self._blobs else None
+        status = blobs.lstat(blob.digest.filename)
         if status is None:
             return False
         if is_regular(status) and status.st_size == blob.size and blob.digest not in self._damaged:
@@ -308,10 +312,8 @@ class StoreInbox:
         self._healed[blob.digest] = blob
         return False
 
-    def _pinned_if_sound(self, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
-        blobs, filename, pin = self._blobs, blob.digest.filename, blob.digest.filename + PIN
-        if blobs is None:
-            return False
+    def _pinned_if_sound(self, blobs: Directory, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
+        filename, pin = blob.digest.filename, blob.digest.filename + PIN
         try:
             # First the pin, then the hash of what is pinned: under its name in `blobs/` may soon be another file.
             is_pinned = blobs.link(filename, self._transaction, pin)

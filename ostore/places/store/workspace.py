@@ -176,7 +176,7 @@ def is_published(transaction: Directory, name: str) -> bool:
 def _refuse_foreign(path: Path, status: os.stat_result, blobs: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise UnsafeError(f"{path}: expected a folder, got something else")
-    if os.name == "nt":
+    if os.name == "nt":  # pragma: no cover - Windows
         return
     if status.st_mode & _WORLD_WRITABLE and not blobs.st_mode & _WORLD_WRITABLE:
         raise UnsafeError(f"{path}: everybody may write there")
