@@ -20,7 +20,7 @@ def agreed(plan: str, question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def refuse_without_terminal(hint: str = "--yes answers, --dry-run only shows what would be done") -> None:
+def refuse_without_terminal(hint: str = "--dry-run only shows what would be done") -> None:
     """Raises UsageError where nobody can answer: of a long command that is to be known before it begins."""
     from ostore.formats.errors import UsageError
 

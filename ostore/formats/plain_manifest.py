@@ -1,5 +1,5 @@
 """
-The shape in which Ollama itself writes manifests, recognised in their bytes: reading JSON as Go does takes ten times as
+The shape in which Ollama itself writes manifests, recognised in their bytes: reading JSON as Go does takes six times as
 long, and a store has thousands.
 
 Go's encoding/json writes manifest.Manifest and manifest.Layer (ollama at fb30760) without spaces, keys in this order.

@@ -250,7 +250,8 @@ def _finish_soon(world: World) -> None:
     threading.Thread(target=finish).start()
 
 
-def workspace_rows() -> Iterator[Row]:
+def spoiled_workspaces() -> dict[str, Callable[[Path, World], object]]:
+    """What somebody may have put in the place of `.ostore`, or made of it."""
     changes: dict[str, Callable[[Path, World], object]] = {
         "a link": lambda path, world: path.symlink_to(world.canary.parent),
         "a dangling link": lambda path, _: path.symlink_to("nowhere"),
@@ -260,6 +261,11 @@ def workspace_rows() -> Iterator[Row]:
     }
     if IS_ROOT:
         changes["a stranger's"] = _make_foreign
+    return changes
+
+
+def workspace_rows() -> Iterator[Row]:
+    changes = spoiled_workspaces()
     for what, make in changes.items():
         prepare = _command(*IMPORT, change=partial(_put_workspace, make))
         yield Row(f"G128 .ostore is {what}", prepare, (UNSAFE,), says=".ostore")

@@ -35,16 +35,14 @@ from tests.hostile.rows import (
     good_tar,
 )
 from tests.hostile.surroundings import (
-    IS_ROOT,
     _command,
-    _make_foreign,
     _make_odd,
-    _make_open,
     _put_lock,
     _put_odd,
     _put_odd_manifest,
     _put_stray,
     _put_workspace,
+    spoiled_workspaces,
 )
 from tests.support import noise
 
@@ -211,16 +209,7 @@ def _looked_at(name: str, change: Callable[[World], object]) -> Iterator[Row]:
 
 
 def workspace_rows() -> Iterator[Row]:
-    changes: dict[str, Callable[[Path, World], object]] = {
-        "a link": lambda path, world: path.symlink_to(world.canary.parent),
-        "a dangling link": lambda path, _: path.symlink_to("nowhere"),
-        "a file": lambda path, _: path.write_bytes(b""),
-        "a FIFO": lambda path, _: os.mkfifo(path),
-        "world-writable": _make_open,
-    }
-    if IS_ROOT:
-        changes["a stranger's"] = _make_foreign
-    for what, make in changes.items():
+    for what, make in spoiled_workspaces().items():
         for command, words in WRITING.items():
             met = _command(*words, change=_orphaned(partial(_put_workspace, make)))
             yield Row(f"G128 .ostore is {what}, {command}", met, (UNSAFE,), says=".ostore")
