@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
     from ostore.api.checkup import doctor, mend
     from ostore.api.collecting import gc, restore
-    from ostore.api.findings import DoctorReport, UsageReport
+    from ostore.api.findings import DoctorReport
     from ostore.api.health import repair
     from ostore.api.looking import inspect, list_models, modelfile, show, where
     from ostore.api.moving import move
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ostore.api.removal import cp, rm
     from ostore.api.resettling import check_move
     from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
-    from ostore.api.usage import du
+    from ostore.api.usage import UsageReport, du
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,

@@ -16,7 +16,7 @@ from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.operations.gc import DAY_SECONDS, DOWNLOAD_SECONDS, BlobReason, GcPlan, GcTerms, plan_gc
 from ostore.places.store.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.manifest_tree import ManifestTree, Unreadable
 from ostore.places.store.references import References
 from ostore.places.store.scan import ManifestScan, StoredModel
 from ostore.places.store.trash import BatchRecord, FoundBatch
@@ -25,6 +25,7 @@ NOW = 2_000_000_000.0
 HOUR = 3600.0
 A, B, C = (Digest(letter * 64) for letter in "abc")
 TINY = ModelName.parse("tiny")
+MANIFEST = "manifests/registry.ollama.ai/library/tiny/latest"
 
 
 def facts(inode: int, age: float = 2 * DAY_SECONDS, **other: Any) -> DiskFacts:
@@ -65,10 +66,10 @@ def references(
     *digests: Digest, models: int = 1, mentioned: tuple[Digest, ...] = (), doubts: tuple[str, ...] = ()
 ) -> References:
     layers = ",".join(f'{{"digest":"{digest}","size":1}}' for digest in digests)
-    model = StoredModel(TINY, Manifest.parse(f'{{"layers":[{layers}]}}'.encode()), NOW, "manifests")
+    model = StoredModel(TINY, Manifest.parse(f'{{"layers":[{layers}]}}'.encode()), Path(__file__).stat(), MANIFEST)
     users: dict[Digest, tuple[ModelName, ...]] = {**dict.fromkeys(digests, (TINY,)), **dict.fromkeys(mentioned, ())}
     unreadable = tuple(Unreadable(path, "not JSON", None) for path in doubts)
-    return References(users, unreadable, ManifestScan((model,) * models, unreadable, ()))
+    return References(users, unreadable, ManifestScan((model,) * models, unreadable, ManifestTree()))
 
 
 def plan(

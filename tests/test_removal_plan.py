@@ -9,7 +9,7 @@ from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, named, plan_removal
 from ostore.places.store.census import Census, StoredBlob
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.manifest_tree import ManifestTree, Unreadable
 from ostore.places.store.references import References
 from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sweep import StandingManifest
@@ -26,7 +26,7 @@ def doomed(name: ModelName) -> DoomedManifest:
 
 def references(users: dict[Digest, tuple[ModelName, ...]], *doubts: str) -> References:
     unreadable = tuple(Unreadable(path, "not JSON", None) for path in doubts)
-    return References(users, unreadable, ManifestScan((), unreadable, ()))
+    return References(users, unreadable, ManifestScan((), unreadable, ManifestTree()))
 
 
 def plan(

@@ -138,7 +138,7 @@ def test_what_is_needed_again_comes_back_without_hard_links_and_over_nothing(
 
 
 def test_a_manifest_that_went_by_itself_is_no_error(store: Store) -> None:
-    entry = next(entry for entry in find_manifests(store.root)[0] if entry.relative.endswith(MANIFEST))
+    entry = next(entry for entry in find_manifests(store.root).entries if entry.relative.endswith(MANIFEST))
     doomed = stand(entry)
     store.manifest_path(full("tiny:q4")).unlink()
     before = tree(store.root)
@@ -149,7 +149,7 @@ def test_a_manifest_that_went_by_itself_is_no_error(store: Store) -> None:
 
 @pytest.mark.parametrize("change", [lambda path: replace(path, OTHER), as_link], ids=["another", "a link"])
 def test_a_manifest_that_is_another_by_now_stays(store: Store, change: Callable[[Path], object]) -> None:
-    entry = next(entry for entry in find_manifests(store.root)[0] if entry.relative.endswith(MANIFEST))
+    entry = next(entry for entry in find_manifests(store.root).entries if entry.relative.endswith(MANIFEST))
     doomed = stand(entry)
     change(store.manifest_path(full("tiny:q4")))
     before = tree(store.root)

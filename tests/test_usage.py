@@ -132,6 +132,22 @@ def test_linked_folders_are_followed_as_du_follows_them(tmp_path: Path) -> None:
 
 
 @needs_du
+def test_what_is_behind_a_link_among_the_manifests_is_not_counted_as_du_does_not(store: Store, tmp_path: Path) -> None:
+    library = store.root / "manifests/registry.ollama.ai/library"
+    (library / "tiny").rename(tmp_path / "elsewhere")
+    (library / "tiny").symlink_to(tmp_path / "elsewhere")
+    (library / "tag").mkdir()
+    (library / "tag/linked").symlink_to(tmp_path / "elsewhere/latest")
+    (library / "tag/nowhere").symlink_to("gone")
+    (library / "empty").mkdir()
+    report = measured(store)
+    assert report.total.allocated == du(store.root)
+    assert {"tiny:latest", "tag:linked"} <= {model.name for model in report.models}
+    assert part(report, "manifests").files == len([*(library / "tag").iterdir(), *library.glob("other/*")])
+    assert part(report, "foreign").files == 1
+
+
+@needs_du
 def test_what_lies_beside_a_store_is_named_and_not_counted(store: Store) -> None:
     before = measured(store).total
     (store.root / "holidays").mkdir()
@@ -320,7 +336,7 @@ def test_shared_blobs_say_who_shares_them(kinds: Store) -> None:
 
 def test_a_plan_is_pure_and_the_same_for_the_same_facts(messy: Store) -> None:
     census, references = take_census(messy.root), find_references(messy.root)
-    remainder = find_remainder(messy.root, census)
+    remainder = find_remainder(messy.root, census, references.scan)
     first = measure_usage(census, references, remainder, references.scan.models)
     shutil.rmtree(messy.root)
     assert measure_usage(census, references, remainder, references.scan.models) == first

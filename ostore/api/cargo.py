@@ -97,7 +97,7 @@ def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> t
 
 
 def _names(store: LocalStore) -> list[ModelName]:
-    return [entry.name for entry in find_manifests(store.root)[0] if entry.name]
+    return [entry.name for entry in find_manifests(store.root).entries if entry.name]
 
 
 def _damaged(

@@ -176,6 +176,6 @@ def _others(known: Surroundings, choice: StoreChoice) -> Iterator[OtherStore]:
             found.append(FoundStore(path, f"the home of {user}"))
     for store in found:
         with contextlib.suppress(OSError):
-            entries, _ = find_manifests(store.path)
+            entries = find_manifests(store.path).entries
             if entries:
                 yield OtherStore(store.path, store.why, len(entries))

@@ -31,7 +31,7 @@ from ostore.places.foreign_caches.walk import recognise
 from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
 from ostore.places.store.inbox import Received
-from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
+from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestTree, find_manifests
 from ostore.places.store.obstacles import find_obstacles
 from ostore.places.store.scan import ManifestScan
 from ostore.places.store.sink import StoreSink
@@ -95,7 +95,7 @@ def look(store: LocalStore, names: Sequence[str], places: Sequence[Copies], *, j
     for name in absent:
         if not any(place.find_models({name.folded}) for place in places):
             raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
-    scan = store.scan(present) if present or not names else ManifestScan((), (), ())
+    scan = store.scan(present) if present or not names else ManifestScan((), (), ManifestTree())
     orphans, strays = store.unreferenced(scan) if not names else ((), ())
     verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
     suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
@@ -192,7 +192,7 @@ def _places(
 
 def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[ModelName, ...]]:
     """Words that stand for models of the store, and names that do not: a source may have those."""
-    entries, _ = find_manifests(store.root) if names else ([], [])
+    entries = find_manifests(store.root).entries if names else []
     _, unmatched = choose([entry.name for entry in entries if entry.name], names)
     absent = [name for name in unmatched if not is_glob(name)]
     # A glob that stands for nothing is left among the others, for the scan to refuse.

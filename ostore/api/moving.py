@@ -169,7 +169,7 @@ def _told_for_a_move() -> Iterator[None]:
 
 def _gone_from(cargo: Cargo) -> ModelName | None:
     """A model that was to move and that the old store has no more."""
-    here = {entry.name for entry in find_manifests(cargo.source.root)[0]}
+    here = {entry.name for entry in find_manifests(cargo.source.root).entries}
     return next((model.name for model in cargo.selection.models if model.name not in here), None)
 
 
@@ -234,12 +234,12 @@ def _left(cargo: Cargo, *, is_done: bool) -> tuple[LeftEntry, ...]:
     if not cargo.is_whole:
         return ()
     root = cargo.source.root
-    census, (_, strays) = take_census(root) if is_done else cargo.census, find_manifests(root)
+    census = take_census(root) if is_done else cargo.census
     spared = _spared(cargo, census)
     gone = [] if is_done else removable(census, proved=cargo.selection.sizes, needed=(), spared=spared)
     return what_stays(
         census,
-        strays,
+        find_manifests(root).strays,
         gone={blob.filename for blob in gone},
         needed=find_references(root).users if is_done else (),
         damaged=cargo.damaged,
@@ -267,7 +267,7 @@ def _clear(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveReport:
         refuse_doubts(references)
         held = {digest for digest, size in cargo.selection.sizes.items() if _holds(cargo, digest, size)}
         whole = {model.name for model in cargo.selection.models if held.issuperset(model.blobs)}
-        leaving = [entry for entry in find_manifests(root)[0] if entry.name in whole and _may_go(cargo, entry)]
+        leaving = [entry for entry in find_manifests(root).entries if entry.name in whole and _may_go(cargo, entry)]
         names = {entry.name for entry in leaving if entry.name}
         blobs = removable(census, proved=held, needed=needed_without(references, names), spared=_spared(cargo, census))
         swept = sweep.remove(

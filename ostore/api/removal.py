@@ -147,7 +147,7 @@ def _plan_rm(root: Path, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, 
 
 def _choose(root: Path, words: Sequence[str]) -> _Chosen:
     """Raises NotFoundError for a word that stands for nothing."""
-    entries, _ = find_manifests(root)
+    entries = find_manifests(root).entries
     chosen, absent = named(words, {entry.name for entry in entries if entry.name})
     interrupted = [
         (batch, {ModelName.parse_full(name) for name in batch.record.models})

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.api.findings import UsageReport
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
-from ostore.operations.usage import measure_usage
+from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart, measure_usage
 from ostore.places.store.census import Census, take_census
 from ostore.places.store.references import find_references
 from ostore.places.store.remainder import Remainder, find_remainder
@@ -19,6 +19,29 @@ from ostore.reports import UnreadableEntry
 if TYPE_CHECKING:
     from ostore.places.store.scan import StoredModel
     from ostore.places.store.store import LocalStore
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """
+    What takes up a store's room. `models` are those asked for, largest first; `frees` is what removing all of them
+    together gives back. `parts` add up to `total`, and what they have that is reclaimable to `reclaimable`.
+
+    `doubts` cannot be read, so `ostore gc` deletes nothing while they are there; `not_counted` is what lies beside the
+    store without being its, or may not be looked at.
+    """
+
+    store: str
+    models: tuple[ModelUsage, ...]
+    frees: Space
+    total: Space
+    shared: Space
+    unique: Space
+    reclaimable: Space
+    parts: tuple[UsagePart, ...]
+    shared_blobs: tuple[SharedBlobs, ...]
+    doubts: tuple[UnreadableEntry, ...]
+    not_counted: tuple[UnreadableEntry, ...]
 
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
@@ -30,7 +53,7 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     store = chosen_store(models).require()
     census = take_census(store.root)
     references = find_references(store.root)
-    remainder = find_remainder(store.root, census)
+    remainder = find_remainder(store.root, census, references.scan)
     usage = measure_usage(census, references, remainder, _chosen(store, references.scan.models, names))
     return UsageReport(
         store=str(store.root),

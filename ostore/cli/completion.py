@@ -177,7 +177,7 @@ def _models(word: str, models: str | None) -> Iterator[Candidate]:
     try:
         # The words are as typed: no shell has put in yet what these stand for.
         flag = None if models is None else Path(os.path.expandvars(models)).expanduser()
-        entries, _ = find_manifests(choose_store(flag).path)
+        entries = find_manifests(choose_store(flag).path).entries
     except (OstoreError, OSError, RuntimeError):  # the last for a ~ of nobody
         return
     names = dict.fromkeys(entry.name for entry in entries if entry.name)

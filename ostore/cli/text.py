@@ -35,11 +35,10 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns left-aligned, four spaces apart, as Ollama prints them."""
-    lines = [header, *rows]
-    widths = [max(len(clean(line[column])) for line in lines) for column in range(len(header))]
+    lines = [[clean(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "    ".join(clean(cell).ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "    ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 

@@ -51,7 +51,8 @@ class Digest(NamedTuple):
     def of_filename(cls, filename: str) -> Digest | None:
         """The digest that a file in `blobs/` is named by, or None: temp files and partial downloads have none."""
         match = _FILE_NAME.fullmatch(filename)
-        return cls(match[1]) if match else None
+        # As cls(match[1]), in half the time.
+        return tuple.__new__(cls, (match[1],)) if match else None
 
     @classmethod
     def of(cls, data: bytes | memoryview) -> Digest:

@@ -23,7 +23,7 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.json_reading import GoObject, read_go_json
-from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests
+from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests, plain_sizes
 
 # A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -37,7 +37,7 @@ _MAX_SIZE = 2**63 - 1
 # types of branches pdevine/manifest-list of ollama (April 2026): a document that lists manifests, not layers.
 _MANIFESTS = "manifests"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_DIGEST_SHAPED = re.compile(rb"sha256[:-]([0-9a-fA-F]{64})")
+_DIGEST_SHAPED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
 class Descriptor(NamedTuple):
@@ -141,6 +141,13 @@ class Manifest:
         return ((self._reading.config,) if self._reading.config else ()) + self._reading.layers
 
     @property
+    def sizes(self) -> list[tuple[str, int]]:
+        """The digits and the size of every descriptor, for those who go through thousands of manifests."""
+        if self._reading is None:
+            return [(digits, int(size)) for digits, size in plain_sizes(self.raw)]
+        return [(blob.digest.hex, blob.size) for blob in self.descriptors]
+
+    @property
     def digests(self) -> frozenset[Digest]:
         """Every digest that config, layers and children name."""
         if self._reading is None:
@@ -191,7 +198,7 @@ class Manifest:
 
 def digest_shaped(raw: bytes) -> set[Digest]:
     """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
-    return {Digest(match.decode().lower()) for match in _DIGEST_SHAPED.findall(raw)}
+    return {Digest(digits.lower()) for digits in _DIGEST_SHAPED.findall(raw.decode("latin-1"))}
 
 
 class _ManifestReader:

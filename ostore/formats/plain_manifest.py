@@ -29,6 +29,7 @@ _MANIFEST = re.compile(
 _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
 # No text can hold this: it has quotation marks.
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
+_SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
 
 
 class PlainDescriptor(NamedTuple):
@@ -54,3 +55,8 @@ def plain_descriptors(raw: bytes) -> list[PlainDescriptor]:
 def plain_digests(raw: bytes) -> list[str]:
     """The digits of all their digests, in the same order."""
     return _DIGESTS.findall(raw.decode("ascii"))
+
+
+def plain_sizes(raw: bytes) -> list[tuple[str, str]]:
+    """The digits of their digests, and their sizes, in the same order."""
+    return _SIZES.findall(raw.decode("ascii"))

@@ -197,7 +197,7 @@ def plan_gc(
     return GcPlan(
         verdicts=tuple(
             _judge(blob, keepers.get(blob.digest), held, latest, terms)
-            for blob in (census.blobs if terms.every_blob else orphans)
+            for blob in (sorted(census.blobs) if terms.every_blob else orphans)
         ),
         needed=census.skipped + len(census.blobs) - len(orphans),
         downloads=tuple(_abandoned(census, terms)) if terms.partials else (),

@@ -103,11 +103,11 @@ def refuse_what_cannot_move(scan: ManifestScan) -> None:
 
 def stray_blobs(census: Census, selected: Collection[Digest]) -> list[Descriptor]:
     """The blobs that none of the models selected needs, as far as they are files with the name of their digest."""
-    return [
+    return sorted(
         Descriptor(blob.digest, blob.facts.size)
         for blob in census.blobs
         if blob.is_canonical and blob.facts.kind is EntryKind.FILE and blob.digest not in selected
-    ]
+    )
 
 
 def needed_without(references: References, leaving: Collection[ModelName]) -> frozenset[Digest]:
@@ -131,7 +131,7 @@ def removable(
     for blob in census.blobs:
         if blob.digest in proved and blob.digest not in needed and blob.digest not in spared:
             found[blob.digest] = min(found.get(blob.digest, blob), blob, key=_reading_order)
-    return [blob for blob in found.values() if blob.facts.kind is EntryKind.FILE]
+    return sorted(blob for blob in found.values() if blob.facts.kind is EntryKind.FILE)
 
 
 def perhaps_in_use(

@@ -138,8 +138,8 @@ def plan_removal(
         manifests=tuple(doomed),
         resumed=tuple(sorted(resumed)),
         taken=tuple(_taken(interrupted, census, references)),
-        blobs=tuple(blobs),
-        stays=tuple(stays),
+        blobs=tuple(sorted(blobs)),
+        stays=tuple(sorted(stays, key=lambda staying: staying.blob)),
         doubt=f"{doubts[0].path}: {doubts[0].reason}" if doubts else None,
     )
 

@@ -166,9 +166,8 @@ class _Group:
     stays_allocated: int = 0
     stays_apparent: int = 0
 
-    def add(self, files: Sequence[DiskFacts], *, goes: bool = True) -> None:
-        allocated, apparent = sum([facts.allocated for facts in files]), sum([facts.size for facts in files])
-        self.files += len(files)
+    def add(self, files: int, allocated: int, apparent: int, *, goes: bool = True) -> None:
+        self.files += files
         self.allocated += allocated
         self.apparent += apparent
         if not goes:
@@ -197,25 +196,25 @@ def _sort_out(
     """
     users = references.users
     # By identity first: the blobs of a model share one tuple, and looking into it costs more than all the rest.
-    files: dict[int, list[DiskFacts]] = defaultdict(list)
+    sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
     orphans: list[DiskFacts] = []
-    present: set[Digest] = set()
     for blob in census.blobs:
         digest, _, facts = blob
         owners = users.get(digest)
         if owners is None:
             orphans.append(facts)
-            continue
-        present.add(digest)
-        if facts.links > 1:
+        elif facts.links > 1:
             linked[facts.identity].append(blob)
         else:
-            files[id(owners)].append(facts)
+            found = sums[id(owners)]
+            found[0] += 1
+            found[1] += facts.allocated
+            found[2] += facts.size
     groups: dict[_Owners, _Group] = {}
     for owners in {id(owners): owners for owners in users.values()}.values():
-        if found := files.get(id(owners)):
-            groups.setdefault(owners, _Group(owners)).add(found)
+        if id(owners) in sums:
+            groups.setdefault(owners, _Group(owners)).add(*sums[id(owners)])
     # A manifest that is a second name of a blob (branch pdevine/addressable-manifest) goes with its model.
     manifests = _Names.of(entry.facts for entry in remainder.manifests) if linked else _Names()
     for identity, blobs in linked.items():
@@ -223,8 +222,9 @@ def _sort_out(
         once.is_new(facts)
         owners = tuple(sorted(set(chain.from_iterable(users[blob.digest] for blob in blobs))))
         goes = len(blobs) + manifests.count(identity) >= facts.links
-        groups.setdefault(owners, _Group(owners)).add([facts], goes=goes)
-    return groups, orphans, references.named.keys() - (present - remainder.dangling)
+        groups.setdefault(owners, _Group(owners)).add(1, facts.allocated, facts.size, goes=goes)
+    present = {blob.digest for blob in census.blobs} - remainder.dangling
+    return groups, orphans, {digest for digest in references.named if digest not in present}
 
 
 def _needed_part(kind: UsageKind, groups: Iterable[_Group]) -> UsagePart:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import secrets
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
@@ -34,7 +33,7 @@ def write_page(path: Path, page: str, *, replace: bool) -> None:
 
     Raises UsageError if a file is there and not to be replaced, OSError; then nothing is left behind.
     """
-    part = f".{path.name}.{secrets.token_hex(4)}.part"
+    part = f".{path.name}.{os.urandom(4).hex()}.part"
     with Directory.open(path.parent) as directory, naming(path):
         try:
             fd = directory.create(part, _MODE)

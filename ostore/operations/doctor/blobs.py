@@ -29,6 +29,8 @@ def check_needed(facts: Facts) -> Iterator[Finding]:
     foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
     wrong: dict[tuple[Digest, int], tuple[Descriptor, dict[str, None]]] = {}
     for model in facts.store.scan.models:
+        if all(sizes.get(digits) == size for digits, size in model.manifest.sizes):
+            continue
         for blob in model.manifest.descriptors:
             if sizes.get(blob.digest.hex) != blob.size:
                 _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
@@ -52,7 +54,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
             yield from _foreign(entry, facts)
     for link in facts.store.linked:
         yield from _linked(link, facts)
-    odd = [blob for blob in census.blobs if not blob.is_canonical]
+    odd = sorted(blob for blob in census.blobs if not blob.is_canonical)
     names = {blob.filename for blob in census.blobs} if odd else set()
     for blob in odd:
         yield _oddly_named(blob, facts, names, facts.store.scan.users.get(blob.digest, ()))

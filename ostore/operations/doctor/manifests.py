@@ -169,7 +169,7 @@ def _path(root: Path, name: ModelName) -> Path:
 
 def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:
     """Distinct things that have a key in common with others."""
-    found: dict[str, dict[_Kind, None]] = {}
-    for thing in things:
-        found.setdefault(key(thing), {})[thing] = None
-    return (list(group) for group in found.values() if len(group) > 1)
+    found: dict[str, list[_Kind]] = {}
+    for thing in dict.fromkeys(things):
+        found.setdefault(key(thing), []).append(thing)
+    return (group for group in found.values() if len(group) > 1)

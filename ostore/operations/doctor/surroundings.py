@@ -69,7 +69,7 @@ def check_times(facts: Facts) -> Iterator[Finding]:
     """Files from the future."""
     census = facts.store.census
     latest = facts.now + _DAY_SECONDS
-    found = [f"blobs/{blob.filename}" for blob in (census.blobs if census else ()) if blob.facts.mtime > latest]
+    found = sorted(f"blobs/{blob.filename}" for blob in (census.blobs if census else ()) if blob.facts.mtime > latest)
     found += [str(model.name) for model in facts.store.scan.models if model.modified > latest]
     remedy = "compare `date` with a clock you trust; then touch them"
     for subject in found:

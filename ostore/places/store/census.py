@@ -69,17 +69,20 @@ class DiskFacts(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> DiskFacts:
         """The one place where the times and sizes that planning goes by are read."""
-        return cls(
-            status.st_size,
-            status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
-            status.st_dev,
-            status.st_ino,
-            status.st_nlink,
-            status.st_mtime,
-            status.st_ctime,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
+        return tuple.__new__(
+            cls,
+            (
+                status.st_size,
+                status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
+                status.st_dev,
+                status.st_ino,
+                status.st_nlink,
+                status.st_mtime,
+                status.st_ctime,
+                status.st_mode,
+                status.st_uid,
+                status.st_gid,
+            ),
         )
 
     @property
@@ -163,10 +166,11 @@ class FoundTree:
 @dataclass(frozen=True, slots=True)
 class Census:
     """
-    What lies in a store beside its manifests, each group sorted by name.
+    What lies in a store beside its manifests, each group but `blobs` sorted by name.
 
     `blobs`, `downloads`, `temporary` (other unfinished files of Ollama's) and `foreign` (everything else) are directly
-    in `blobs/`, so their paths are bare names; `skipped` counts the blobs that were not to be looked at.
+    in `blobs/`, so their paths are bare names; `skipped` counts the blobs that were not to be looked at. `blobs` are in
+    no order: going through sixty thousand in another one than they were found in takes twice the time.
     `working_folders` are Ollama's. `workspace` is our `.ostore`, where its folders are `tx`, `trash` and `quarantine`;
     `staging` is its counterpart for manifests on a disk of their own.
     """
@@ -204,7 +208,7 @@ def take_census(root: Path, names: Sequence[str] | None = None, *, needed: Conta
             else:
                 found.add(blobs, name, facts)
     return Census(
-        blobs=tuple(sorted(found.blobs, key=attrgetter("filename"))),
+        blobs=tuple(found.blobs),
         downloads=tuple(
             UnfinishedDownload(digest, _by_path(files)) for digest, files in sorted(found.downloads.items())
         ),

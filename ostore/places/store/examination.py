@@ -89,10 +89,9 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
     """Look at all of a store, as one that a server running as `account` uses."""
     closed: list[Unreadable] = []
     census = _census(root, closed)
-    entries, strays = find_manifests(root, closed)
-    scan = scan_manifests(entries, strays)
+    scan = scan_manifests(find_manifests(root, closed))
     blobs = census.blobs if census else ()
-    references = references_of(root, entries, scan)
+    references = references_of(root, scan)
     closed += _closed_trees(root, census)
     lost = tuple(_lost(root, scan, references.doubts))
     return Examination(
@@ -103,12 +102,12 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
         orphans=() if closed or references.doubts else tuple(references.orphans(blobs)),
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
-        linked=tuple(_linked(root, blob.filename) for blob in blobs if stat.S_ISLNK(blob.facts.mode)),
+        linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs))),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
         is_empty=_is_empty(root),
         has_inner=not _is_empty(root / "models"),
         lost=lost,
-        misfits=tuple(find_misfits(root, account, blobs, entries)),
+        misfits=tuple(find_misfits(root, account, blobs, scan)),
         closed_parents=closed_parents(root, account),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
         blobs_folder=_status(root / "blobs"),
@@ -170,6 +169,10 @@ def _kind(mode: int) -> EntryKind:
     if stat.S_ISLNK(mode):
         return EntryKind.LINK
     return EntryKind.FOLDER if stat.S_ISDIR(mode) else EntryKind.OTHER
+
+
+def _is_linked(blob: StoredBlob) -> bool:
+    return stat.S_ISLNK(blob.facts.mode)
 
 
 def _linked(root: Path, filename: str) -> LinkedBlob:

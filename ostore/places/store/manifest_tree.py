@@ -40,49 +40,62 @@ class Unreadable:
     name: ModelName | None
 
 
-@dataclass(slots=True)
-class _Found:
-    closed: list[Unreadable] | None
+@dataclass(frozen=True, slots=True)
+class ManifestTree:
+    """
+    What lies where manifests do, each in the order of a sorted walk; paths are relative to the store, with '/'.
+
+    `entries` is every place at manifest depth, `strays` what is no folder at other depths, `folders` the folders above
+    the entries, and `links` those of them that are links.
+    """
+
     entries: list[ManifestEntry] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
-def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> tuple[list[ManifestEntry], list[str]]:
+def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> ManifestTree:
     """
-    Every place at manifest depth, sorted, and the strays; nothing is opened. An absent folder holds nothing.
+    Look into every folder of manifests; nothing is opened. An absent folder holds nothing.
 
     Raises OSError for a folder that cannot be read, unless there is a list of those to add it to.
     """
-    found = _Found(closed)
+    found = ManifestTree()
     for tree in (LEGACY_TREE, COMING_TREE):
-        _walk(str(root / tree), (tree,), found)
-    return found.entries, found.strays
+        _walk(str(root / tree), (tree,), found, closed)
+    return found
 
 
-def _walk(folder: str, parts: tuple[str, ...], found: _Found) -> None:
+def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list[Unreadable] | None) -> None:
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=attrgetter("name"))
     except FileNotFoundError:
         return
     except OSError as error:
-        if found.closed is None:
+        if closed is None:
             raise
-        found.closed.append(Unreadable("/".join(parts), error.strerror or str(error), None))
+        closed.append(Unreadable("/".join(parts), error.strerror or str(error), None))
         return
     prefix = "/".join(parts)
+    found.folders.append(prefix)
     if len(parts) == _DEPTH:
-        found.entries += [
+        found.entries.extend(
             ManifestEntry(entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), entry.is_symlink())
             for entry in entries
-        ]
+        )
         return
     for entry in entries:
         relative = f"{prefix}/{entry.name}"
         if not _is_directory(entry):
             found.strays.append(relative)
-        elif relative != f"{LEGACY_TREE}/{STAGING}":
-            _walk(entry.path, (*parts, entry.name), found)
+            continue
+        if relative == f"{LEGACY_TREE}/{STAGING}":
+            continue
+        if entry.is_symlink():
+            found.links.append(relative)
+        _walk(entry.path, (*parts, entry.name), found, closed)
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +58,7 @@ class _Mender:
     def __init__(self, root: Path, place: Workspace) -> None:
         self._root = root
         self._place = place
-        self._folder = f"doctor-{secrets.token_hex(4)}"
+        self._folder = f"doctor-{os.urandom(4).hex()}"
 
     def take(self, step: Mending) -> Mending:
         actions = {"set-aside": self._set_aside, "rename": self._rename, "give": self._give}

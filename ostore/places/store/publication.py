@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +186,7 @@ class Publication:
             # A command that was killed between two steps has kept it already.
             kept = next(
                 (name for name in quarantine.names() if _is_same(quarantine.lstat(name), status)),
-                f"{digest.filename}-{secrets.token_hex(4)}",
+                f"{digest.filename}-{os.urandom(4).hex()}",
             )
             self._on_failure(lambda: self._put_back(blobs, standing, kept))
             try:
@@ -315,7 +314,7 @@ class Publication:
 
     def _take_back_blobs(self, blobs: Directory) -> None:
         """Remove the blobs that we placed, unless a model needs them by now; called last, manifests are back."""
-        entries, _ = find_manifests(self._root.path)
+        entries = find_manifests(self._root.path).entries
         needed: set[Digest] = set()
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):

@@ -57,27 +57,25 @@ class References:
     @cached_property
     def users(self) -> dict[Digest, tuple[ModelName, ...]]:
         """Every digest that is kept, named or as a manifest, and the models that keep it."""
-        users = dict(self.named)
-        for digest, names in self.documents.items():
-            users[digest] = tuple(dict.fromkeys((*users.get(digest, ()), *names)))
-        return users
+        both = self.named.keys() & self.documents.keys()
+        merged = {digest: tuple(dict.fromkeys((*self.named[digest], *self.documents[digest]))) for digest in both}
+        return self.named | self.documents | merged
 
     def orphans(self, blobs: Iterable[StoredBlob]) -> list[StoredBlob]:
-        """Those that nothing keeps."""
+        """Those that nothing keeps, sorted."""
         unnamed = [blob for blob in blobs if blob.digest not in self.named]
-        return [blob for blob in unnamed if blob.digest not in self.documents]
+        return sorted(blob for blob in unnamed if blob.digest not in self.documents)
 
 
 def find_references(root: Path) -> References:
     """Read every manifest of a store, and those that manifest lists name. Raises OSError for an unreadable folder."""
-    entries, strays = find_manifests(root)
-    return references_of(root, entries, scan_manifests(entries, strays))
+    return references_of(root, scan_manifests(find_manifests(root)))
 
 
-def references_of(root: Path, entries: Iterable[ManifestEntry], scan: ManifestScan) -> References:
-    """The same of entries that have been found and read."""
+def references_of(root: Path, scan: ManifestScan) -> References:
+    """The same of manifests that have been read."""
     lists = _Lists(root)
-    mentions = (*_of_links(entries), *_of_unreadable(root, scan.unreadable))
+    mentions = (*_of_links(scan.tree.entries), *_of_unreadable(root, scan.unreadable))
     named = _users(chain(_of_models(scan, lists), mentions))
     return References(named, (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts), scan)
 

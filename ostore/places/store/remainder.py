@@ -7,6 +7,7 @@ uses, and those may be large.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,11 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
-from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING, Unreadable
+from ostore.places.store.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestTree, Unreadable
+from ostore.places.store.scan import ManifestScan
 
-# host/namespace/model/tag, relative to the tree.
-_SLASHES_OF_A_MANIFEST = 3
+_TREES = frozenset((LEGACY_TREE, COMING_TREE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,74 +42,87 @@ class Remainder:
     unreadable: tuple[Unreadable, ...]
 
 
-def find_remainder(root: Path, census: Census) -> Remainder:
-    """Look at what a census leaves out. Raises OSError for a store that cannot be read."""
-    trees = [(name, _followed(root / name)) for name in (LEGACY_TREE, COMING_TREE)]
+def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
+    """Look at what a census and a scan leave out. Raises OSError for a store that cannot be read."""
+    tree = scan.tree
+    manifests, misplaced = _at_manifest_depth(root, scan)
+    misplaced_trees = [(entry.path, read_tree(root / entry.path)) for entry in misplaced]
     strangers = [
         (f"blobs/{entry.path}", read_tree(root / "blobs" / entry.path))
         for entry in census.foreign
         if entry.facts.kind is EntryKind.FOLDER
     ]
-    files = [entry for name, tree in trees for entry in _below(name, tree.files) if not _is_staged(entry)]
-    folders = [entry for name, tree in trees for entry in _folders(name, tree) if not _is_staged(entry)]
     return Remainder(
-        manifests=tuple(entry for entry in files if _is_manifest(entry)),
+        manifests=manifests,
         foreign=(
-            *(entry for entry in files if not _is_manifest(entry)),
-            *(entry for name, tree in strangers for entry in _below(name, (*tree.files, *tree.folders))),
+            *_facts_of_all(root, _own((*tree.strays, *tree.links), tree)),
+            *(entry for name, found in misplaced_trees for entry in _below(name, found.files)),
+            *(entry for name, found in strangers for entry in _below(name, (*found.files, *found.folders))),
         ),
-        folders=(*_own_folders(root), *folders),
+        folders=(
+            *_own_folders(root),
+            *_facts_of_all(root, _own(set(tree.folders) - set(tree.links) - _TREES, tree)),
+            *misplaced,
+            *(entry for name, found in misplaced_trees for entry in _below(name, found.folders)),
+        ),
         others=_others(root, census),
         dangling=frozenset(_dangling(root, census)),
-        unreadable=tuple(_unreadable([*trees, *strangers])),
+        unreadable=tuple(_unreadable([*misplaced_trees, *strangers])),
     )
 
 
-def _followed(folder: Path) -> FoundTree:
-    """A tree that people may have put elsewhere with a link."""
-    return read_tree(folder.resolve() if folder.is_symlink() else folder)
+def _at_manifest_depth(root: Path, scan: ManifestScan) -> tuple[tuple[FoundEntry, ...], tuple[FoundEntry, ...]]:
+    """The files there, and the folders."""
+    links = {entry.relative for entry in scan.tree.entries if entry.is_link}
+    # What was read was asked for its facts by the way; those of a link are not its own.
+    read = {model.relative: model.status for model in scan.models if model.relative not in links}
+    known = [FoundEntry(path, DiskFacts.of(read[path])) for path in _own(read, scan.tree)]
+    unread = [entry.relative for entry in scan.tree.entries if entry.relative not in read]
+    others = list(_facts_of_all(root, _own(unread, scan.tree)))
+    files = [entry for entry in others if entry.facts.kind is not EntryKind.FOLDER]
+    return (*known, *files), tuple(entry for entry in others if entry.facts.kind is EntryKind.FOLDER)
+
+
+def _own(paths: Iterable[str], tree: ManifestTree) -> Iterable[str]:
+    """Those that are not behind a link: that leads to where something else keeps it."""
+    if not tree.links:
+        return paths
+    behind = tuple(f"{link}/" for link in tree.links)
+    return (path for path in paths if not path.startswith(behind))
+
+
+def _facts_of_all(root: Path, paths: Iterable[str]) -> Iterator[FoundEntry]:
+    """What the disk says of each; nothing of what has gone meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield FoundEntry(path, facts_of(f"{root}/{path}"))
 
 
 def _below(name: str, entries: Iterable[FoundEntry]) -> Iterator[FoundEntry]:
     return (FoundEntry(f"{name}/{entry.path}", entry.facts) for entry in entries)
 
 
-def _folders(name: str, tree: FoundTree) -> Iterator[FoundEntry]:
-    if tree.facts is not None:
-        yield FoundEntry(name, tree.facts)
-    yield from _below(name, tree.folders)
-
-
-def _is_manifest(entry: FoundEntry) -> bool:
-    return entry.path.count("/") == _SLASHES_OF_A_MANIFEST + 1
-
-
-def _is_staged(entry: FoundEntry) -> bool:
-    """Whether it belongs to an import; the census has it then."""
-    return f"{entry.path}/".startswith(f"{LEGACY_TREE}/{STAGING}/")
-
-
 def _own_folders(root: Path) -> Iterator[FoundEntry]:
     yield FoundEntry(".", facts_of(root.resolve()))
-    blobs = root / "blobs"
-    if blobs.exists():
-        yield FoundEntry("blobs", facts_of(blobs.resolve()))
-    for name in ("blobs", LEGACY_TREE, COMING_TREE):
-        if (root / name).is_symlink():
-            yield FoundEntry(name, facts_of(root / name))
+    for name in ("blobs", *_TREES):
+        folder = root / name
+        if folder.exists():
+            yield FoundEntry(name, facts_of(folder.resolve()))
+        # People may have put it elsewhere with a link.
+        if folder.is_symlink():
+            yield FoundEntry(name, facts_of(folder))
 
 
 def _others(root: Path, census: Census) -> tuple[str, ...]:
-    known = {"blobs", LEGACY_TREE, COMING_TREE, *(tree.path.name for tree in census.working_folders)}
+    known = {"blobs", *_TREES, *(tree.path.name for tree in census.working_folders)}
     if workspace.location(root).parent == root.resolve():
         known.add(workspace.NAME)
     return tuple(sorted(name for name in os.listdir(root) if name not in known))  # noqa: PTH208 - names
 
 
 def _dangling(root: Path, census: Census) -> Iterator[Digest]:
-    for blob in census.blobs:
-        if stat.S_ISLNK(blob.facts.mode) and not (root / "blobs" / blob.filename).exists():
-            yield blob.digest
+    links = [blob for blob in census.blobs if stat.S_ISLNK(blob.facts.mode)]
+    return (blob.digest for blob in links if not (root / "blobs" / blob.filename).exists())
 
 
 def _unreadable(trees: Iterable[tuple[str, FoundTree]]) -> Iterator[Unreadable]:

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import ManifestEntry, Unreadable
+from ostore.places.store.manifest_tree import ManifestEntry, ManifestTree, Unreadable
 from ostore.streams.chunks import read_full
 
 # The server rewrites manifests in place, so one that does not parse may just be half written.
@@ -31,26 +32,39 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A manifest where Ollama looks for it. `modified` is its mtime in seconds; `tree` says under which folder."""
+class StoredModel(NamedTuple):
+    """A manifest where Ollama looks for it; `status` is that of its file, links followed, when it was read."""
 
     name: ModelName
     manifest: Manifest
-    modified: float
-    tree: str
+    status: os.stat_result
+    relative: str
+
+    @property
+    def modified(self) -> float:
+        """Seconds since 1970."""
+        return self.status.st_mtime
+
+    @property
+    def tree(self) -> str:
+        """Under which folder of the store it lies."""
+        return self.relative.partition("/")[0]
 
 
 @dataclass(frozen=True)
 class ManifestScan:
     """
-    `models` that parse, `unreadable` entries at manifest depth, and `strays`: paths at other depths that are not
-    folders. All relative paths use '/'.
+    `models` that parse, `unreadable` entries at manifest depth, and the `tree` in which they were looked for.
     """
 
     models: tuple[StoredModel, ...]
     unreadable: tuple[Unreadable, ...]
-    strays: tuple[str, ...]
+    tree: ManifestTree
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Paths at other depths that are not folders."""
+        return tuple(self.tree.strays)
 
     @cached_property
     def users(self) -> dict[Digest, tuple[ModelName, ...]]:
@@ -62,9 +76,9 @@ class ManifestScan:
         return {digest: tuple(names) for digest, names in users.items()}
 
 
-def scan_manifests(entries: Iterable[ManifestEntry], strays: Iterable[str] = ()) -> ManifestScan:
-    """Read manifests. A bad one is a finding, not an error."""
-    models, failures = _read_all(entries)
+def scan_manifests(tree: ManifestTree) -> ManifestScan:
+    """Read the manifests of a tree. A bad one is a finding, not an error."""
+    models, failures = _read_all(tree.entries)
     for _ in range(_RETRIES):
         if not failures:
             break
@@ -72,7 +86,7 @@ def scan_manifests(entries: Iterable[ManifestEntry], strays: Iterable[str] = ())
         more, failures = _read_all([entry for entry, _ in failures])
         models += more
     unreadable = tuple(Unreadable(entry.relative, reason, entry.name) for entry, reason in failures)
-    return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tuple(strays))
+    return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tree)
 
 
 def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
@@ -108,7 +122,7 @@ def _read(entry: ManifestEntry) -> StoredModel | str | None:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
         if entry.name is None:
             return "its path is not a model name"
-        return StoredModel(entry.name, Manifest.parse(raw), status.st_mtime, entry.tree)
+        return StoredModel(entry.name, Manifest.parse(raw), status, entry.relative)
     except FileNotFoundError:
         return "a link that leads nowhere" if Path(entry.path).is_symlink() else None
     except OSError as error:

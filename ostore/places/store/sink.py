@@ -85,7 +85,7 @@ class StoreSink:
         """
         if self._store.root.exists():
             self._store.require()
-        entries, _ = find_manifests(self._store.root)
+        entries = find_manifests(self._store.root).entries
         stored = {entry.name for entry in entries if entry.name}
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])

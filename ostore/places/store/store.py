@@ -22,7 +22,7 @@ from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.manifest_tree import COMING_TREE, find_manifests
+from ostore.places.store.manifest_tree import COMING_TREE, ManifestTree, find_manifests
 from ostore.places.store.scan import ManifestScan, StoredModel, blob_digest, find_blobs, is_temporary, scan_manifests
 from ostore.streams.chunks import Chunk, read_chunks, read_full
 from ostore.streams.durable import Directory, naming
@@ -59,15 +59,15 @@ class LocalStore:
 
         Raises NotFoundError for a word that stands for no model, InvalidNameError, OSError.
         """
-        entries, strays = find_manifests(self.root)
+        tree = find_manifests(self.root)
         if not patterns:
-            return scan_manifests(entries, strays)
-        names = [entry.name for entry in entries if entry.name is not None]
+            return scan_manifests(tree)
+        names = [entry.name for entry in tree.entries if entry.name is not None]
         chosen, unmatched = choose(names, patterns)
         if unmatched:
             raise NotFoundError(f"no model {unmatched[0]!r} in {self.root}", hint="ostore list shows what is there")
         wanted = set(chosen)
-        return scan_manifests([entry for entry in entries if entry.name in wanted])
+        return scan_manifests(ManifestTree([entry for entry in tree.entries if entry.name in wanted]))
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """

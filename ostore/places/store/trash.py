@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,7 +114,7 @@ class Batch:
     @classmethod
     def begin(cls, trash: Directory, place: Workspace, record: BatchRecord, now: float) -> Batch:
         """A new folder with its record, on the disk. The caller holds the lock of the store."""
-        name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
         directory = trash.make_child(name, place.ownership)
         try:
             write_file(directory, _UNFINISHED, (record.write(),), place.ownership)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +92,7 @@ class Workspace:
         """A fresh, locked folder for one command. What the caller leaves in it stays for the next one."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
             while True:
-                name = f"{os.getpid()}-{secrets.token_hex(4)}"
+                name = f"{os.getpid()}-{os.urandom(4).hex()}"
                 directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
                 # Between the two steps another command may have taken it for a dead one.
                 if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
