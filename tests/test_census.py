@@ -357,7 +357,7 @@ def test_a_tree_as_deep_as_paths_allow_is_read_without_recursion(tmp_path: Path)
 def test_what_goes_while_a_folder_is_read_is_not_there(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}").touch()
-    reading = census._facts_in(str(tmp_path))
+    reading = census._statuses_in(str(tmp_path))
     first, _ = next(reading)
     for path in tmp_path.iterdir():
         path.unlink()

@@ -17,18 +17,10 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.errors import DamagedStoreError, UnsafeError
-from ostore.streams import durable
-from ostore.streams.durable import (
-    Directory,
-    DurabilityWarning,
-    GrowingFile,
-    Ownership,
-    current_user,
-    remove_tree,
-    sync_file,
-    write_all,
-    write_file,
-)
+from ostore.streams import durable, writing
+from ostore.streams.durable import Directory, DurabilityWarning, Ownership, current_user, remove_tree, sync_file
+from ostore.streams.extents import share_extents
+from ostore.streams.writing import GrowingFile, write_all, write_file
 from tests.support import noise, tree
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
@@ -410,7 +402,8 @@ def test_root_gives_what_it_creates_to_the_owner_of_the_store(tmp_path: Path) ->
 WITHOUT_ROOT = """
 import os, sys
 from pathlib import Path
-from ostore.streams.durable import Directory, Ownership, write_file
+from ostore.streams.durable import Directory, Ownership
+from ostore.streams.writing import write_file
 with Directory.open(Path(sys.argv[1])) as directory:
     os.setgroups([4343]); os.setgid(4444); os.setuid(4242)
     write_file(directory, "of the group", [b"x"], Ownership(5555, 4343, 0o755))
@@ -491,7 +484,8 @@ def test_a_pipe_that_takes_less_than_it_is_given_loses_nothing(monkeypatch: pyte
 FILE_LIMIT = """
 import resource, sys
 from pathlib import Path
-from ostore.streams.durable import Directory, Ownership, current_user, write_file
+from ostore.streams.durable import Directory, Ownership, current_user
+from ostore.streams.writing import write_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 with Directory.open(Path(sys.argv[1])) as directory:
     try:
@@ -605,7 +599,7 @@ def test_making_a_directory_and_syncing_one_reach_the_disk(
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
 def test_a_growing_file_sets_out_for_the_disk_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the call is watched: how much the kernel has written cannot be asked for one file."""
-    monkeypatch.setattr(durable, "_EARLY_BYTES", 1000)
+    monkeypatch.setattr(writing, "_EARLY_BYTES", 1000)
     started: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda _fd, offset, size, _advice: started.append((offset, size)))
     with (tmp_path / "blob").open("wb", buffering=0) as file:
@@ -618,14 +612,14 @@ def test_a_growing_file_sets_out_for_the_disk_piece_by_piece(tmp_path: Path, mon
 
 
 def test_a_pipe_is_written_to_and_nothing_more() -> None:
-    reading, writing = os.pipe()
-    assert GrowingFile(writing).write((b"through ", b"a pipe")) == 14
+    reading, filling = os.pipe()
+    assert GrowingFile(filling).write((b"through ", b"a pipe")) == 14
     assert os.read(reading, 100) == b"through a pipe"
     os.close(reading)
-    os.close(writing)
+    os.close(filling)
 
 
 def test_where_the_system_is_not_linux_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(OSError, match=os.strerror(errno.EOPNOTSUPP)):
-        durable.share_extents(0, 0, 0, 0)
+        share_extents(0, 0, 0, 0)

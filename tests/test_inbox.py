@@ -14,7 +14,7 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor
-from ostore.places.store import inbox, publication
+from ostore.places.store import inbox, publication, staging
 from ostore.places.store.publication import Publication
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
@@ -187,7 +187,7 @@ def test_what_a_running_import_has_staged_beside_the_manifests_stays(
         for name in (running, "1-ended"):
             (apart / name).mkdir(parents=True)
         with Directory.open(apart) as folder:
-            taking._clear_abandoned(folder)
+            staging._clear_abandoned(folder, taking._place)
         assert [path.name for path in apart.iterdir()] == [running]
 
 

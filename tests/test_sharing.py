@@ -16,7 +16,7 @@ import pytest
 
 import ostore
 from ostore.cli.exit_codes import CODES
-from ostore.streams.durable import share_extents
+from ostore.streams.extents import share_extents
 from tests.support import OSTORE, Store, noise, sha256, tree
 from tests.support import ostore as run
 from tests.test_foreign_caches import cached_repository, put

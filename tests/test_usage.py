@@ -15,7 +15,7 @@ import pytest
 
 import ostore
 from ostore.formats.digest import Digest
-from ostore.operations.usage import measure_usage
+from ostore.operations.usage import Tally, measure_usage
 from ostore.places.store.census import take_census
 from ostore.places.store.references import find_references
 from ostore.places.store.remainder import find_remainder
@@ -335,13 +335,18 @@ def test_shared_blobs_say_who_shares_them(kinds: Store) -> None:
 
 
 def test_a_plan_is_pure_and_the_same_for_the_same_facts(messy: Store) -> None:
-    census, references = take_census(messy.root), find_references(messy.root)
+    references = find_references(messy.root)
+    tally, models = Tally(references), references.scan.models
+    census = take_census(messy.root, takes=tally.takes)
     remainder = find_remainder(messy.root, census, references.scan)
-    first = measure_usage(census, references, remainder, references.scan.models)
+    first = measure_usage(tally, census, references, remainder, models)
+    whole = take_census(messy.root)
     shutil.rmtree(messy.root)
-    assert measure_usage(census, references, remainder, references.scan.models) == first
+    assert measure_usage(tally, census, references, remainder, models) == first
+    # What a census keeps is added up like what a tally has taken out of it.
+    assert measure_usage(Tally(references), whole, references, remainder, models) == first
     without = replace(census, blobs=())
-    assert measure_usage(without, references, remainder, references.scan.models).unique.allocated == 0
+    assert measure_usage(Tally(references), without, references, remainder, models).unique.allocated == 0
 
 
 def test_rows_are_chosen_by_name_or_glob_and_the_largest_is_first(kinds: Store) -> None:

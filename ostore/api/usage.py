@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
-from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart, measure_usage
+from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
 from ostore.places.store.census import Census, take_census
 from ostore.places.store.references import find_references
 from ostore.places.store.remainder import Remainder, find_remainder
@@ -51,10 +51,11 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
     """
     store = chosen_store(models).require()
-    census = take_census(store.root)
     references = find_references(store.root)
+    tally = Tally(references)
+    census = take_census(store.root, takes=tally.takes)
     remainder = find_remainder(store.root, census, references.scan)
-    usage = measure_usage(census, references, remainder, _chosen(store, references.scan.models, names))
+    usage = measure_usage(tally, census, references, remainder, _chosen(store, references.scan.models, names))
     return UsageReport(
         store=str(store.root),
         models=usage.models,

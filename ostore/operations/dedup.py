@@ -16,8 +16,8 @@ from typing import Literal
 
 from ostore.formats.digest import Digest
 from ostore.streams.chunks import read_at
-from ostore.streams.durable import share_extents, sync_file
-from ostore.streams.extents import Extent, extents_of, shared_bytes
+from ostore.streams.durable import sync_file
+from ostore.streams.extents import Extent, extents_of, share_extents, shared_bytes
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.same_file import opened_same
 from ostore.streams.verified import digest_file

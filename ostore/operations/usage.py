@@ -7,6 +7,7 @@ removing frees is exact: a file is gone only when its last name is, and a name m
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Literal
 
 from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
-from ostore.places.store.census import Census, DiskFacts, FoundTree, StoredBlob
+from ostore.places.store.census import Census, DiskFacts, FoundTree, StoredBlob, allocated_by
 from ostore.places.store.references import References
 from ostore.places.store.remainder import Remainder
 from ostore.places.store.scan import StoredModel
@@ -105,12 +106,48 @@ class StoreUsage:
     shared_blobs: tuple[SharedBlobs, ...]
 
 
+class Tally:
+    """
+    Adds up the blobs that models need while a census is taken, which then need not keep them.
+
+    What has several names is left to whoever knows all of them, and so is what is no plain file or oddly named.
+    """
+
+    def __init__(self, references: References) -> None:
+        # By identity: the blobs of a model share one tuple, and looking into it costs more than all the rest.
+        self._sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._users = references.users
+        self.absent = dict(references.users)
+
+    def takes(self, digest: Digest, status: os.stat_result) -> bool:
+        """Whether the file was added up."""
+        if status.st_nlink > 1 or (owners := self.absent.pop(digest, None)) is None:
+            return False
+        found = self._sums[id(owners)]
+        found[0] += 1
+        found[1] += allocated_by(status)
+        found[2] += status.st_size
+        return True
+
+    def groups(self) -> dict[_Owners, _Group]:
+        """What was added up, by who needs it."""
+        groups: dict[_Owners, _Group] = {}
+        for owners in {id(owners): owners for owners in self._users.values()}.values():
+            if id(owners) in self._sums:
+                groups.setdefault(owners, _Group(owners)).add(*self._sums[id(owners)])
+        return groups
+
+
 def measure_usage(
-    census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
+    tally: Tally, census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
 ) -> StoreUsage:
-    """Add up a store. `models` are those that are asked for, some or all of `references.scan`."""
+    """
+    Add up a store: what `tally` has taken out of the census, and what is left in it.
+
+    `models` are those that are asked for, some or all of `references.scan`.
+    """
     once = _Once()
-    groups, orphans, absent = _sort_out(census, references, remainder, once)
+    groups, orphans, absent = _sort_out(tally, census, references, remainder, once)
     leftovers = dict(_leftovers(census, orphans))
     reclaimed = _Names.of(chain.from_iterable(leftovers.values()))
     parts = [_needed_part(kind, groups.values()) for kind in _NEEDED]
@@ -188,33 +225,23 @@ class _Group:
 
 
 def _sort_out(
-    census: Census, references: References, remainder: Remainder, once: _Once
+    tally: Tally, census: Census, references: References, remainder: Remainder, once: _Once
 ) -> tuple[dict[_Owners, _Group], list[DiskFacts], AbstractSet[Digest]]:
     """
     All files of blobs that are needed, by who needs them: far fewer groups than files, so that the rest is quick. Then
     the files that nobody needs, and what somebody names that is not there.
     """
-    users = references.users
-    # By identity first: the blobs of a model share one tuple, and looking into it costs more than all the rest.
-    sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    users, groups = references.users, tally.groups()
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
     orphans: list[DiskFacts] = []
     for blob in census.blobs:
-        digest, _, facts = blob
-        owners = users.get(digest)
+        owners = users.get(blob.digest)
         if owners is None:
-            orphans.append(facts)
-        elif facts.links > 1:
-            linked[facts.identity].append(blob)
+            orphans.append(blob.facts)
+        elif blob.facts.links > 1:
+            linked[blob.facts.identity].append(blob)
         else:
-            found = sums[id(owners)]
-            found[0] += 1
-            found[1] += facts.allocated
-            found[2] += facts.size
-    groups: dict[_Owners, _Group] = {}
-    for owners in {id(owners): owners for owners in users.values()}.values():
-        if id(owners) in sums:
-            groups.setdefault(owners, _Group(owners)).add(*sums[id(owners)])
+            groups.setdefault(owners, _Group(owners)).add(1, blob.facts.allocated, blob.facts.size)
     # A manifest that is a second name of a blob (branch pdevine/addressable-manifest) goes with its model.
     manifests = _Names.of(entry.facts for entry in remainder.manifests) if linked else _Names()
     for identity, blobs in linked.items():
@@ -224,7 +251,8 @@ def _sort_out(
         goes = len(blobs) + manifests.count(identity) >= facts.links
         groups.setdefault(owners, _Group(owners)).add(1, facts.allocated, facts.size, goes=goes)
     present = {blob.digest for blob in census.blobs} - remainder.dangling
-    return groups, orphans, {digest for digest in references.named if digest not in present}
+    absent = {digest for digest in tally.absent if digest in references.named and digest not in present}
+    return groups, orphans, absent
 
 
 def _needed_part(kind: UsageKind, groups: Iterable[_Group]) -> UsagePart:

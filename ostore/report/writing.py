@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
-from ostore.streams.durable import Directory, naming, sync_file, write_all
+from ostore.streams.durable import Directory, naming, sync_file
+from ostore.streams.writing import write_all
 
 _LIBRARIES = ("jinja2", "squarify")
 # Less what the umask says, as for any file that a person makes.

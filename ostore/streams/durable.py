@@ -1,5 +1,6 @@
 """
-The one module that creates, renames, links, fsyncs and removes: everything that changes a disk goes through here.
+The one module that creates, renames, links, fsyncs and removes: whatever changes a disk goes through here, and what is
+in its files through `writing`.
 
 A `Directory` is an open directory, and every name given to it is a single component, so a path that somebody swaps
 underneath changes nothing (POSIX; Windows has no such handles and uses full paths).
@@ -11,18 +12,16 @@ import contextlib
 import errno
 import os
 import stat
-import struct
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ostore.formats.errors import DamagedStoreError, UnsafeError
-from ostore.streams.chunks import Chunk
 
 # Windows has neither; there the checks that follow an open have to do.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -38,17 +37,8 @@ NOT_SUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # fcntl F_FULLFSYNC: on macOS fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
 _F_FULLFSYNC = 51
-_IOV_MAX = 512
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-# Enough for a disk to work at its speed, and little enough that the last sync is short.
-_EARLY_BYTES = 32 * 1024 * 1024
 _SHARING_RETRIES = 5
-# linux/fs.h: _IOWR(0x94, 54, struct file_dedupe_range) as most processors have it; that struct, and one
-# file_dedupe_range_info behind it.
-_FIDEDUPERANGE = 0xC0189436
-_DEDUPE_RANGE = struct.Struct("=QQHHIqQQiI")
-_BYTES_DIFFER = 1
-
 FILE_MODE = 0o644
 # The mode of a directory between its creation and its being given away.
 _UNFINISHED = 0o700
@@ -91,11 +81,11 @@ class Ownership:
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (self.uid, self.gid):
             # Only root may give a file away; a member of the group may still give it to the group.
-            with _unless_unsupported():
+            with unless_unsupported():
                 os.fchown(fd, self.uid if current_user()[0] == 0 else -1, self.gid)
         # Set explicitly: neither the umask nor 0600 of a staged file may show, the server runs as another user.
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
-            with _unless_unsupported():
+            with unless_unsupported():
                 os.fchmod(fd, mode)
 
 
@@ -258,7 +248,7 @@ class Directory:
 
     def touch(self, name: str) -> None:
         """Set the times of an entry to now; quietly not, where only the owner may."""
-        with _unless_unsupported():
+        with unless_unsupported():
             if HAS_DIRECTORY_HANDLES:
                 os.utime(self._at(name), dir_fd=self._fd, follow_symlinks=False)
             else:
@@ -316,117 +306,6 @@ class Directory:
         return fd
 
 
-def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
-    """Write every byte, however few a call takes; returns how many there were."""
-    views = [memoryview(buffer) for buffer in buffers if len(buffer)]
-    total = sum(len(view) for view in views)
-    for start in range(0, len(views), _IOV_MAX):
-        _write_views(fd, views[start : start + _IOV_MAX])
-    return total
-
-
-class GrowingFile:
-    """
-    An open file whose bytes set out for the disk while it grows, so that the sync at its end has little left to do.
-
-    What is written here still needs `sync_file` once it is complete; a pipe is simply written to.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._can_start = hasattr(os, "posix_fadvise") and stat.S_ISREG(os.fstat(fd).st_mode)
-        self._started = os.lseek(fd, 0, os.SEEK_CUR) if self._can_start else 0
-        self._waiting_bytes = 0
-
-    def write(self, buffers: Sequence[Chunk]) -> int:
-        """Write every byte; returns how many. Raises OSError."""
-        written = write_all(self._fd, buffers)
-        self._waiting_bytes += written
-        if self._waiting_bytes >= _EARLY_BYTES:
-            self.set_out()
-        return written
-
-    def set_out(self) -> None:
-        """Let all that was written set out, and wait for nothing."""
-        if self._can_start and self._waiting_bytes:
-            # Linux starts to write what is dirty there (mm/fadvise.c); fdatasync would wait, and commit the journal
-            # each time, which took longer than all the rest.
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(self._fd, self._started, self._waiting_bytes, os.POSIX_FADV_DONTNEED)
-            self._started += self._waiting_bytes
-            self._waiting_bytes = 0
-
-
-def write_file(
-    directory: Directory,
-    name: str,
-    chunks: Iterable[Chunk],
-    ownership: Ownership,
-    *,
-    modified_ns: int | None = None,
-) -> None:
-    """
-    A new file with these bytes, that owner and mode 0644, on the disk when this returns.
-
-    `modified_ns` is its time in nanoseconds since 1970; now, unless it is given.
-    """
-    finish_file(write_unfinished(directory, name, chunks), directory.path / name, ownership, modified_ns=modified_ns)
-
-
-def write_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk]) -> int:
-    """A new file with these bytes, open: it is private and not on the disk before `finish_file`."""
-    fd = directory.create(name)
-    try:
-        with naming(directory.path / name):
-            file = GrowingFile(fd)
-            for chunk in chunks:
-                file.write((chunk,))
-            file.set_out()
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int | None = None) -> None:
-    """Give the file its owner and mode 0644, put it on the disk and close it; `path` is for messages."""
-    try:
-        with naming(path):
-            ownership.give_file(fd)
-            if modified_ns is not None:
-                _date(fd, path, modified_ns)
-            sync_file(fd)
-    finally:
-        os.close(fd)
-
-
-def share_extents(source: int, target: int, offset: int, length: int) -> int | None:
-    """
-    Let the disk keep a stretch of two open files once, if its bytes are the same: the kernel compares them itself.
-
-    Both files keep their bytes, owner, mode and times. `target` need not be open for writing: its owner may do this,
-    and root (ioctl_fideduperange(2); since Linux 4.20 whoever may write to it). Gives how many bytes are shared now,
-    which may be fewer, or None if the bytes differ. With a `length` of 0 it only asks whether the disk can.
-
-    Raises OSError: EXDEV on two disks, EOPNOTSUPP or EINVAL where the disk cannot, EPERM, EROFS.
-    """
-    if sys.platform != "linux":
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    import fcntl  # noqa: PLC0415 - POSIX only
-
-    request = bytearray(_DEDUPE_RANGE.pack(offset, length, 1, 0, 0, target, offset, 0, 0, 0))
-    fcntl.ioctl(source, _FIDEDUPERANGE, request)
-    *_, shared, status, _ = _DEDUPE_RANGE.unpack(request)
-    if status < 0:
-        raise OSError(-status, os.strerror(-status))
-    return None if status == _BYTES_DIFFER else int(shared)
-
-
-def _date(fd: int, path: Path, modified_ns: int) -> None:
-    with _unless_unsupported():
-        os.utime(fd if os.utime in os.supports_fd else path, ns=(modified_ns, modified_ns))
-
-
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Give an OSError that names no file this one: "Input/output error" alone does not say which disk it was."""
@@ -462,15 +341,6 @@ def sync_file(fd: int) -> None:
         warnings.warn("durability is not available on this file system", DurabilityWarning, stacklevel=2)
 
 
-def _write_views(fd: int, views: list[memoryview]) -> None:
-    while views:
-        written = os.writev(fd, views) if hasattr(os, "writev") else os.write(fd, views[0])
-        while views and written >= len(views[0]):
-            written -= len(views.pop(0))
-        if written:
-            views[0] = views[0][written:]
-
-
 def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
     status = directory.status()
     is_private = stat.S_IMODE(status.st_mode) & 0o777 == _UNFINISHED
@@ -478,7 +348,7 @@ def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
 
 
 @contextlib.contextmanager
-def _unless_unsupported() -> Iterator[None]:
+def unless_unsupported() -> Iterator[None]:
     """Let an operation be refused by a file system without owners or modes, or because we own neither."""
     try:
         yield

@@ -23,7 +23,7 @@ from ostore.formats import seek_table
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, TruncatedError
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
 from ostore.streams.chunks import Chunk, read_at, read_full
-from ostore.streams.durable import GrowingFile
+from ostore.streams.writing import GrowingFile
 
 # One stream is bound by one SHA-256 (about 1.5 GB/s), which four workers outrun; more only cost memory.
 MAX_WORKERS = 4

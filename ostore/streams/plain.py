@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ostore.formats.errors import InvalidBundleError, TruncatedError
 from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_full
-from ostore.streams.durable import GrowingFile
+from ostore.streams.writing import GrowingFile
 
 
 class PlainWriter:

@@ -23,14 +23,14 @@ class Bug:
     caught_by: tuple[str, ...]
 
 
-DURABLE, SWEEP, TRASH = "streams/durable.py", "places/store/sweep.py", "places/store/trash.py"
+WRITING, SWEEP, TRASH = "streams/writing.py", "places/store/sweep.py", "places/store/trash.py"
 PUBLICATION, INBOX, VERIFIED = "places/store/publication.py", "places/store/inbox.py", "streams/verified.py"
 
 BUGS = (
     # What a power cut would show.
     Bug(
         "a blob or manifest gets its name before its bytes are on the disk",
-        DURABLE,
+        WRITING,
         "                _date(fd, path, modified_ns)\n            sync_file(fd)\n",
         "                _date(fd, path, modified_ns)\n",
         (STATES, "-k", "import"),
@@ -103,7 +103,7 @@ BUGS = (
     ),
     Bug(
         "a short write counts as a whole one",
-        DURABLE,
+        WRITING,
         "    while views:\n        written =",
         "    if views:\n        written =",
         (FAULTS, "-k", "cut_short"),

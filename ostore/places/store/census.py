@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -73,7 +73,7 @@ class DiskFacts(NamedTuple):
             cls,
             (
                 status.st_size,
-                status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size,
+                allocated_by(status),
                 status.st_dev,
                 status.st_ino,
                 status.st_nlink,
@@ -190,23 +190,30 @@ def list_blobs(root: Path) -> list[str]:
     return [entry.name for entry in find_blobs(root)]
 
 
-def take_census(root: Path, names: Sequence[str] | None = None, *, needed: Container[Digest] = frozenset()) -> Census:
+def take_census(
+    root: Path,
+    names: Sequence[str] | None = None,
+    *,
+    needed: Container[Digest] = frozenset(),
+    takes: Callable[[Digest, os.stat_result], bool] | None = None,
+) -> Census:
     """
     Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
 
     With `names`, what `list_blobs` gave before, nothing else in `blobs/` is looked at, nor those of them that are the
-    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest.
+    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. A blob that `takes`
+    says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
     """
     found = _Found()
     blobs = root / "blobs"
     chosen = None if names is None else [name for name in names if Digest.of_filename(name) not in needed]
     with contextlib.suppress(FileNotFoundError):
-        for name, facts in _facts_in(str(blobs), chosen):
+        for name, status in _statuses_in(str(blobs), chosen):
             # Nearly all are blobs, so they are asked for first.
-            if stat.S_ISREG(facts.mode) and (digest := Digest.of_filename(name)):
-                found.blobs.append(StoredBlob(digest, name, facts))
-            else:
-                found.add(blobs, name, facts)
+            if not stat.S_ISREG(status.st_mode) or not (digest := Digest.of_filename(name)):
+                found.add(blobs, name, DiskFacts.of(status))
+            elif takes is None or not takes(digest, status):
+                found.blobs.append(StoredBlob(digest, name, DiskFacts.of(status)))
     return Census(
         blobs=tuple(found.blobs),
         downloads=tuple(
@@ -284,18 +291,23 @@ class _Found:
             (self.temporary if is_temporary(name) else self.foreign).append(FoundEntry(name, facts))
 
 
+def allocated_by(status: os.stat_result) -> int:
+    """The bytes that an entry takes up on its disk; those that it has, where the system does not tell."""
+    return status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size
+
+
 def facts_of(path: Path | str) -> DiskFacts:
     """What the disk says of one entry, links not followed. Raises OSError."""
     return DiskFacts.of(os.lstat(path))
 
 
-def _facts_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, DiskFacts]]:
+def _statuses_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
     """What lies directly in a folder, or those names of it; without what is removed meanwhile. Raises OSError."""
     if names is not None or os.scandir not in os.supports_fd:
         # On Windows the status that scandir has at hand lacks device, inode and links.
         for name in os.listdir(folder) if names is None else names:  # noqa: PTH208 - names
             with contextlib.suppress(FileNotFoundError):
-                yield name, facts_of(f"{folder}/{name}")
+                yield name, os.lstat(f"{folder}/{name}")
         return
     # Relative to an open folder, the system need not walk the whole path for every entry.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -303,10 +315,10 @@ def _facts_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple
         with os.scandir(descriptor) as listing:
             for entry in listing:
                 try:
-                    facts = DiskFacts.of(entry.stat(follow_symlinks=False))
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                yield entry.name, facts
+                yield entry.name, status
     finally:
         os.close(descriptor)
 
@@ -316,8 +328,8 @@ def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[F
     prefix = f"{below}/" if below else ""
     entries = []
     try:
-        for name, facts in _facts_in(f"{tree}/{below}"):
-            entries.append(FoundEntry(prefix + name, facts))
+        for name, status in _statuses_in(f"{tree}/{below}"):
+            entries.append(FoundEntry(prefix + name, DiskFacts.of(status)))
     except FileNotFoundError:
         # Gone meanwhile.
         return []

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,16 +20,16 @@ from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, 
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
 from ostore.places.store.publication import Publication, StagedManifest
+from ostore.places.store.staging import open_staging, opened_if_there, quietly
 from ostore.places.store.store import is_regular
-from ostore.places.store.workspace import MANIFESTS, PART, PIN, TRANSACTIONS, Workspace, is_published
+from ostore.places.store.workspace import PART, PIN, Workspace, is_published
 from ostore.streams.chunks import Chunk, forget_cached
-from ostore.streams.durable import Directory, finish_file, remove_tree, write_file, write_unfinished
+from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file, verified
+from ostore.streams.writing import finish_file, write_file, write_unfinished
 
-_LIVE = "live"
 # Blobs written, but still on their way to the disk: a kill may cost as much, and an import that goes on writes it anew.
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
 # Digests in one line of an error; `inspect` has them all.
@@ -88,8 +88,8 @@ class StoreInbox:
         self._selection = selection
         with contextlib.ExitStack() as resources:
             self._resources = resources
-            self._blobs = _opened_if_there(root, "blobs", resources)
-            self._staging = self._open_staging()
+            self._blobs = opened_if_there(root, "blobs", resources)
+            self._staging = open_staging(root, place, transaction, resources)
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
@@ -185,7 +185,7 @@ class StoreInbox:
         try:
             fd = write_unfinished(self._transaction, part, verified(chunks, descriptor))
         except Exception:
-            _quietly(self._transaction.unlink, part)
+            quietly(self._transaction.unlink, part)
             raise
         self._unfinished[descriptor.digest] = (descriptor, fd)
         # While the next ones are written it gets to the disk by itself, and small ones get there together.
@@ -360,50 +360,6 @@ class StoreInbox:
         self._transaction.sync_entry(part)
         self._transaction.rename(part, self._transaction, filename)
         return True
-
-    def _open_staging(self) -> Directory:
-        """Where manifests wait: with the blobs, unless `manifests/` is on another disk than they."""
-        manifests = _opened_if_there(self._root, LEGACY_TREE, self._resources)
-        disk = (manifests or self._root).status().st_dev
-        if disk == self._transaction.status().st_dev:
-            return self._resources.enter_context(self._transaction.make_child(MANIFESTS, self._place.ownership))
-        manifests = manifests or self._resources.enter_context(
-            self._root.make_child(LEGACY_TREE, self._place.ownership)
-        )
-        apart = self._resources.enter_context(manifests.make_child(STAGING, self._place.ownership))
-        self._resources.callback(_quietly, manifests.rmdir, STAGING)
-        self._clear_abandoned(apart)
-        name = self._transaction.path.name
-        staging = self._resources.enter_context(apart.make_child(name, self._place.ownership))
-        self._resources.callback(_quietly, remove_tree, apart, name)
-        # Ollama removes empty folders below `manifests/` when it starts, and much time may pass before this is used.
-        os.close(staging.create(_LIVE))
-        return staging
-
-    def _clear_abandoned(self, apart: Directory) -> None:
-        """Remove what killed commands staged here: their folders in the workspace are gone."""
-        staged = apart.names()
-        with self._place.directory.child(TRANSACTIONS) as transactions:
-            running = transactions.names()
-        for name in staged:
-            if name not in running:
-                _quietly(remove_tree, apart, name)
-
-
-def _quietly(clean: Callable[..., object], *arguments: object) -> None:
-    """Clean up; what goes wrong there must not become the outcome of the command."""
-    with contextlib.suppress(OSError):
-        clean(*arguments)
-
-
-def _opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack) -> Directory | None:
-    """A folder of the store, links followed; None if it is absent. Raises DamagedStoreError for a dangling link."""
-    try:
-        return resources.enter_context(Directory.open(root.path / name))
-    except FileNotFoundError:
-        if root.lstat(name) is not None:
-            raise DamagedStoreError(f"{root.path / name}: a link that leads nowhere; is a disk not mounted?") from None
-        return None
 
 
 def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:

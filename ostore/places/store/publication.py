@@ -29,7 +29,8 @@ from ostore.places.store.scan import read_small_file
 from ostore.places.store.store import blob_filenames
 from ostore.places.store.workspace import PIN, QUARANTINE, Workspace
 from ostore.streams.chunks import read_full
-from ostore.streams.durable import Directory, write_file
+from ostore.streams.durable import Directory
+from ostore.streams.writing import write_file
 
 # When to look again, in seconds after the look before.
 _SETTLE_SECONDS = (0.0, 0.1, 0.2)

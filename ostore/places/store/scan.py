@@ -100,7 +100,10 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return read_full(fd, min(status.st_size, limit) + 1), status
+        wanted = min(status.st_size, limit) + 1
+        data = os.read(fd, wanted)
+        # Asked for a byte more than there is: the file has ended. Otherwise it is changing, or the call was cut short.
+        return data if len(data) == status.st_size else data + read_full(fd, wanted - len(data)), status
     finally:
         os.close(fd)
 

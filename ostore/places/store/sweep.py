@@ -32,7 +32,8 @@ from ostore.places.store.scan import read_small_file
 from ostore.places.store.trash import Batch, BatchRecord, find_batches, manifest_filename, opened_trash
 from ostore.places.store.workspace import TRANSACTIONS, Workspace, clear
 from ostore.streams.chunks import read_full
-from ostore.streams.durable import Directory, remove_tree, write_file
+from ostore.streams.durable import Directory, remove_tree
+from ostore.streams.writing import write_file
 
 
 @dataclass(frozen=True, slots=True)

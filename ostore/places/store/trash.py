@@ -26,7 +26,8 @@ from ostore.formats.json_reading import read_strict_json
 from ostore.places.store import workspace
 from ostore.places.store.scan import blob_digest, read_small_file
 from ostore.places.store.workspace import Workspace
-from ostore.streams.durable import Directory, remove_tree, write_file
+from ostore.streams.durable import Directory, remove_tree
+from ostore.streams.writing import write_file
 
 TRASH = "trash"
 _UNFINISHED = "plan.json"

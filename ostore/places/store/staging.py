@@ -1,0 +1,60 @@
+"""Where the manifests of an import wait until all of its blobs are there: on the disk that they are going to be on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from ostore.formats.errors import DamagedStoreError
+from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
+from ostore.places.store.workspace import MANIFESTS, TRANSACTIONS, Workspace
+from ostore.streams.durable import Directory, remove_tree
+
+_LIVE = "live"
+
+
+def open_staging(
+    root: Directory, place: Workspace, transaction: Directory, resources: contextlib.ExitStack
+) -> Directory:
+    """A folder for the manifests of one transaction: in it, unless `manifests/` is on another disk than the blobs."""
+    manifests = opened_if_there(root, LEGACY_TREE, resources)
+    disk = (manifests or root).status().st_dev
+    if disk == transaction.status().st_dev:
+        return resources.enter_context(transaction.make_child(MANIFESTS, place.ownership))
+    manifests = manifests or resources.enter_context(root.make_child(LEGACY_TREE, place.ownership))
+    apart = resources.enter_context(manifests.make_child(STAGING, place.ownership))
+    resources.callback(quietly, manifests.rmdir, STAGING)
+    _clear_abandoned(apart, place)
+    name = transaction.path.name
+    staging = resources.enter_context(apart.make_child(name, place.ownership))
+    resources.callback(quietly, remove_tree, apart, name)
+    # Ollama removes empty folders below `manifests/` when it starts, and much time may pass before this is used.
+    os.close(staging.create(_LIVE))
+    return staging
+
+
+def _clear_abandoned(apart: Directory, place: Workspace) -> None:
+    """Remove what killed commands staged here: their folders in the workspace are gone."""
+    staged = apart.names()
+    with place.directory.child(TRANSACTIONS) as transactions:
+        running = transactions.names()
+    for name in staged:
+        if name not in running:
+            quietly(remove_tree, apart, name)
+
+
+def opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack) -> Directory | None:
+    """A folder of the store, links followed; None if it is absent. Raises DamagedStoreError for a dangling link."""
+    try:
+        return resources.enter_context(Directory.open(root.path / name))
+    except FileNotFoundError:
+        if root.lstat(name) is not None:
+            raise DamagedStoreError(f"{root.path / name}: a link that leads nowhere; is a disk not mounted?") from None
+        return None
+
+
+def quietly(clean: Callable[..., object], *arguments: object) -> None:
+    """Clean up; what goes wrong there must not become the outcome of the command."""
+    with contextlib.suppress(OSError):
+        clean(*arguments)
