@@ -491,5 +491,13 @@ def outcome(raw: bytes) -> tuple[tuple[Any, ...] | None, str | None]:
         manifest = Manifest.parse(raw)
     except OstoreError as error:
         return None, f"{type(error)}: {error}"
-    said = (manifest.config, manifest.layers, manifest.children, manifest.descriptors, manifest.sizes, manifest.digests)
+    said = (
+        manifest.config,
+        manifest.layers,
+        manifest.children,
+        manifest.descriptors,
+        manifest.sizes,
+        manifest.layer_types,
+        manifest.digests,
+    )
     return (*said, manifest.ambiguity, manifest.unfit, manifest.end_offset, manifest.model_id), None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
@@ -13,7 +12,7 @@ from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
 from ostore.operations.moving import refuse_doubts, refuse_what_cannot_move, stray_blobs
 from ostore.places.store.census import Census, take_census
-from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
+from ostore.places.store.manifest_tree import find_manifests
 from ostore.places.store.references import find_references
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import Progress, watching
@@ -59,7 +58,7 @@ def load_cargo(
         strays = [blob for blob in strays if target.size_of(blob.digest) == blob.size]
     else:
         refuse_what_cannot_move(references.scan)
-        selection = source.select(())
+        selection = source.select_scanned(references.scan)
         strays = stray_blobs(census, selection.sizes)
     damaged = _damaged(source, target, strays, progress) if hashed else frozenset()
     kept = tuple(blob for blob in strays if blob.digest not in damaged)
@@ -69,17 +68,10 @@ def load_cargo(
         census,
         not patterns,
         Selection(selection.models, (*selection.blobs, *kept)),
-        {name: manifest.raw for name, manifest in source.selected},
-        dict(_times(source)),
+        {model.name: model.manifest.raw for model in source.selected},
+        {model.name: model.status.st_mtime_ns for model in source.selected},
         damaged,
     )
-
-
-def _times(store: LocalStore) -> Iterator[tuple[ModelName, int]]:
-    for name, _ in store.selected:
-        # One that goes meanwhile gets the time of its copying.
-        with contextlib.suppress(FileNotFoundError):
-            yield name, store.root.joinpath(LEGACY_TREE, *name.parts).stat().st_mtime_ns
 
 
 def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> tuple[list[ModelName], list[Descriptor]]:

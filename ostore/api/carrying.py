@@ -204,9 +204,9 @@ def with_users(error: BlobError, store: LocalStore) -> BlobError:
 def _export_warnings(store: LocalStore) -> Iterator[str]:
     from ostore.operations.listing import is_cloud_stub
 
-    for name, manifest in store.selected:
-        if is_cloud_stub(store, manifest):
-            yield f"{name}: a cloud stub, of no use without the internet"
+    for model in store.selected:
+        if is_cloud_stub(store, model.manifest):
+            yield f"{model.name}: a cloud stub, of no use without the internet"
 
 
 def _imported(outcomes: Iterable[tuple[ModelName, Outcome]]) -> tuple[ImportedModel, ...]:

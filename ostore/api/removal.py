@@ -90,17 +90,17 @@ def cp(
     store = chosen_store(models).require()
     target = ModelName.parse(destination)
     store.select([source])
-    ((name, manifest),) = store.selected
-    selection = Selection.of([(target, manifest)])
+    (model,) = store.selected
+    selection = Selection.of([(target, model.manifest)])
     sink = StoreSink(store, replace=replace, trust_existing=True, make_parents=False, jobs=threads(None))
     outcomes = sink.compare(selection)
     if not dry_run:
-        copy(_Renamed(store, target, manifest), sink, selection, phase="copying", progress=SILENT)
+        copy(_Renamed(store, target, model.manifest), sink, selection, phase="copying", progress=SILENT)
         outcomes = dict(sink.received.outcomes) if sink.received else outcomes
     return CpReport(
         store=str(store.root),
         dry_run=dry_run,
-        source=str(name),
+        source=str(model.name),
         destination=str(target),
         outcome=outcomes[target].value,
         warnings=tuple(import_warnings(selection)),

@@ -23,7 +23,7 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.json_reading import GoObject, read_go_json
-from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests, plain_sizes
+from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests, plain_layer_types, plain_sizes
 
 # A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -139,6 +139,13 @@ class Manifest:
                 for media_type, digest, size, origin, name in plain_descriptors(self.raw)
             )
         return ((self._reading.config,) if self._reading.config else ()) + self._reading.layers
+
+    @property
+    def layer_types(self) -> list[str]:
+        """The media type of every layer, for those who go through thousands of manifests."""
+        if self._reading is None:
+            return plain_layer_types(self.raw)
+        return [layer.media_type for layer in self.layers]
 
     @property
     def sizes(self) -> list[tuple[str, int]]:

@@ -29,6 +29,7 @@ _MANIFEST = re.compile(
 _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
 # No text can hold this: it has quotation marks.
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
+_MEDIA_TYPES = re.compile(r'"mediaType":"([^"]*)"')
 _SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
 
 
@@ -55,6 +56,11 @@ def plain_descriptors(raw: bytes) -> list[PlainDescriptor]:
 def plain_digests(raw: bytes) -> list[str]:
     """The digits of all their digests, in the same order."""
     return _DIGESTS.findall(raw.decode("ascii"))
+
+
+def plain_layer_types(raw: bytes) -> list[str]:
+    """The media types of the layers: all but the document's own and the config's."""
+    return _MEDIA_TYPES.findall(raw.decode("ascii"))[2:]
 
 
 def plain_sizes(raw: bytes) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
@@ -130,8 +131,10 @@ def removable(
     found: dict[Digest, StoredBlob] = {}
     for blob in census.blobs:
         if blob.digest in proved and blob.digest not in needed and blob.digest not in spared:
-            found[blob.digest] = min(found.get(blob.digest, blob), blob, key=_reading_order)
-    return sorted(blob for blob in found.values() if blob.facts.kind is EntryKind.FILE)
+            rival = found.get(blob.digest)
+            found[blob.digest] = min(rival, blob, key=_reading_order) if rival else blob
+    files = (blob for blob in found.values() if blob.facts.kind is EntryKind.FILE)
+    return sorted(files, key=attrgetter("filename"))
 
 
 def perhaps_in_use(
