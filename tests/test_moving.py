@@ -89,29 +89,22 @@ def leftovers(root: Path) -> list[str]:
     return [str(path) for part in ("tx/*", "trash/*", "trash") for path in root.glob(f".ostore/{part}")]
 
 
+# On one disk, tests/torture does it.
 @needs_strace
+@pytest.mark.parametrize("other", ["two disks"], indirect=True)
 @pytest.mark.parametrize("call", MUTATORS)
-def test_a_move_killed_or_failing_at_any_step_leaves_every_model_whole(other: Path, tmp_path: Path, call: str) -> None:
+def test_a_move_to_another_disk_stopped_at_any_step_leaves_every_model_whole(
+    other: Path, tmp_path: Path, call: str
+) -> None:
     log, stores = tmp_path / "log", (tmp_path / "from", other / "to")
     models, finished = undisturbed(log, stores)
     cases = [(step, how) for step in steps_of(log, stores, call) for how in ("signal=KILL", "error=EIO")]
     assert cases
     # One of them here; the torture run takes them all.
     if not TORTURE:
-        cases = random.Random(f"{call} {other.is_mount()}").sample(cases, 1)
+        cases = random.Random(call).sample(cases, 1)
     for step, how in cases:
         stop_and_go_on(log, stores, f"{call}:{how}:when={step}", models, finished)
-
-
-@needs_strace
-def test_a_move_killed_whenever_something_leaves_the_old_store_goes_on(tmp_path: Path) -> None:
-    log, stores = tmp_path / "log", (tmp_path / "from", tmp_path / "to")
-    models, finished = undisturbed(log, stores)
-    steps = steps_of(log, stores[:1], "renameat")
-    # Two manifests, the blobs of both, and the orphan.
-    assert len(steps) == 7
-    for step in steps:
-        stop_and_go_on(log, stores, f"renameat:signal=KILL:when={step}", models, finished)
 
 
 def undisturbed(log: Path, stores: tuple[Path, Path]) -> tuple[dict[str, list[str]], tuple[dict[str, str], ...]]:

@@ -11,15 +11,14 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import MODEL, OSTORE, TORTURE, Store, full, sha256, tree
+from tests.support import MODEL, OSTORE, Store, full, sha256, tree
 from tests.support import ostore as run
 from tests.test_gc import ORPHAN, batches, on_terminal, orphan, under
 from tests.test_import import as_root, as_user, public_path
-from tests.test_publication import calls, injected, meanwhile, needs_strace, strace
+from tests.test_publication import injected, meanwhile, needs_strace, strace
 
 __all__ = ["public_path"]
 WEIGHTS = b"the weights " * 1000
-MUTATORS = ("mkdirat", "openat", "renameat", "linkat", "unlinkat", "fsync", "write", "writev", "fchmod", "flock")
 
 
 def rm(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -197,77 +196,6 @@ def test_a_blob_that_a_new_model_needs_meanwhile_comes_back(store: Store, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "needed again meanwhile" in done.stdout
     assert ostore.verify(models=store.root)[0].verdict == "whole"
-
-
-COMMANDS = {
-    "rm": ["rm", "tiny:q4", "*gone*", "--yes"],
-    "gc": ["gc", "--grace", "0s", "--yes"],
-    "gc --keep": ["gc", "--grace", "0s", "--yes", "--keep", "1h"],
-}
-
-
-def furnished(root: Path) -> Store:
-    """A store with models to remove and to keep, orphans, and what a killed import left."""
-    store = Store(root)
-    store.model("tiny:latest", WEIGHTS, template=b"{{ .Prompt }}")
-    store.model("tiny:q4", WEIGHTS, system=b"Say hi!")
-    store.model("hf.co/some/gone:Q4", b"gone", license=b"MIT")
-    orphan(store)
-    orphan(store, b"another")
-    dead = root / ".ostore/tx/99999-dead"
-    (dead / "m").mkdir(parents=True)
-    (dead / f"sha256-{sha256(b'x')}.part").write_bytes(b"x")
-    return store
-
-
-def visible(root: Path) -> dict[str, str]:
-    """What there is, and in the trash; its folders have other names each time."""
-    kept = sorted(path.name for path in root.glob(".ostore/trash/*/sha256-*"))
-    unfinished = [path.name for path in root.glob(".ostore/trash/*/plan.json")]
-    staged = sorted(str(path.relative_to(root)) for path in (root / ".ostore/tx").rglob("*"))
-    return tree(root) | {"trash": str(kept), "unfinished": str(unfinished), "staged": str(staged)}
-
-
-@needs_strace
-@pytest.mark.parametrize("fault", ["signal=KILL", "error=EIO"])
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_after_a_fault_at_any_step_every_model_is_whole_and_the_same_command_finishes(
-    tmp_path: Path, kind: str, fault: str
-) -> None:
-    log, arguments = tmp_path / "log", COMMANDS[kind]
-    undisturbed = furnished(tmp_path / "undisturbed")
-    tracer = strace(log, "-e", f"trace={','.join(MUTATORS)}")
-    assert under(tracer, *arguments, "--models", undisturbed.root).returncode == 0
-    finished = visible(undisturbed.root)
-    if kind == "rm":
-        # Left to gc, so it does not matter here whether they are there.
-        finished.pop("staged")
-    steps = calls(log, undisturbed.root)
-    assert len(steps) > 20
-    # Some of the steps here; the torture run takes them all.
-    for name, number in steps[::1] if TORTURE else steps[len(kind + fault) % 6 :: 6]:
-        store = furnished(tmp_path / "models")
-        stopped = under(
-            injected(log.with_name("log2"), f"{name}:{fault}:when={number}"), *arguments, "--models", store.root
-        )
-        assert "Traceback" not in stopped.stderr
-        listed = run("list", "-q", "--models", store.root).stdout.split()
-        assert "tiny:latest" in listed
-        assert ostore.verify(listed, models=store.root)[0].verdict == "whole", (name, number)
-        again = run(*arguments, "--models", store.root)
-        # Models that are removed already, by a step after which nothing was left to be done, are unknown.
-        assert again.returncode == 0 or (kind == "rm" and again.returncode == 3), (name, number, again.stderr)
-        now = visible(store.root)
-        if again.returncode == 3:
-            assert rm(store, "tiny:q4").returncode in {0, 3}
-            assert rm(store, "*gone*").returncode in {0, 3}
-            now = visible(store.root)
-        assert {key: now.get(key) for key in now.keys() | finished if key != "staged" or kind != "rm"} == finished, (
-            name,
-            number,
-            again.stdout,
-        )
-        shutil.rmtree(store.root)
 
 
 @as_root

@@ -110,7 +110,8 @@ class Tally:
     """
     Adds up the blobs that models need while a census is taken, which then need not keep them.
 
-    What has several names is left to whoever knows all of them, and so is what is no plain file or oddly named.
+    What has several names is left to whoever knows all of them, and so is what is no plain file or oddly named. What
+    it has not met is in `absent`.
     """
 
     def __init__(self, references: References) -> None:

@@ -15,7 +15,7 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.selection import Selection
 from ostore.places.store.sink import StoreSink
 from ostore.places.store.store import LocalStore
-from ostore.streams import durable, frames
+from ostore.streams import durable, frames, writing
 from ostore.streams.chunks import Chunk
 from tests.hostile.documents import MANIFEST
 from tests.hostile.forge import NAME, SETTINGS, TEXT, WEIGHTS, blob_name, compressed, dumped
@@ -54,7 +54,7 @@ def surrounding_rows() -> Iterator[Row]:
     yield from text_rows()
 
 
-def _command(*arguments: Argument, change: Callable[[World], object]) -> Prepare:
+def meeting(*arguments: Argument, change: Callable[[World], object]) -> Prepare:
     """A command that meets a store (or its surroundings) that was changed before."""
 
     def prepare(world: World) -> Sequence[Argument]:
@@ -77,45 +77,41 @@ def odd_blob_rows() -> Iterator[Row]:
         if kind == "device" and not IS_ROOT:
             continue
         for data, which in ((OLD_WEIGHTS, "old"), (WEIGHTS, "new")):
-            place = _put_odd(kind, data)
+            place = put_odd(kind, data)
             if which == "new":
                 # A link is replaced and what it leads to left alone; what else there is somebody has to look at.
                 codes = (DAMAGED, DONE) if "link" in kind else (DAMAGED,)
-                yield Row(f"G124 {kind} in place of a blob, import", _command(*IMPORT, change=place), codes)
+                yield Row(f"G124 {kind} in place of a blob, import", meeting(*IMPORT, change=place), codes)
                 continue
-            yield Row(f"G124 {kind} in place of a blob, export", _command(*EXPORT, change=place), (DAMAGED,))
+            yield Row(f"G124 {kind} in place of a blob, export", meeting(*EXPORT, change=place), (DAMAGED,))
             yield Row(
-                f"G124 {kind} in place of a blob, verify", _command("verify", change=place), (DAMAGED,), is_report=True
+                f"G124 {kind} in place of a blob, verify", meeting("verify", change=place), (DAMAGED,), is_report=True
             )
-            yield Row(f"G124 {kind} in place of a blob, list", _command("list", change=place), (DONE,))
+            yield Row(f"G124 {kind} in place of a blob, list", meeting("list", change=place), (DONE,))
     for kind in ("link", "FIFO", "directory"):
         yield Row(
-            f"G124 {kind} in place of a config, show", _command("show", "odd", change=_put_odd_config(kind)), (DAMAGED,)
+            f"G124 {kind} in place of a config, show", meeting("show", "odd", change=_put_odd_config(kind)), (DAMAGED,)
         )
-        yield Row(f"G124 {kind} in place of a config, list", _command("list", change=_put_odd_config(kind)), (DONE,))
+        yield Row(f"G124 {kind} in place of a config, list", meeting("list", change=_put_odd_config(kind)), (DONE,))
     for damage, data in {"altered": WEIGHTS[::-1], "short": WEIGHTS[:5], "long": WEIGHTS + b"x", "empty": b""}.items():
         put = _put_blob(data)
-        yield Row(
-            f"G131 {damage} blob is healed by an import", _command(*IMPORT, change=put), (DONE,), check=_is_healed
-        )
+        yield Row(f"G131 {damage} blob is healed by an import", meeting(*IMPORT, change=put), (DONE,), check=_is_healed)
         yield Row(
             f"G130 {damage} blob with a second link is replaced, not written to",
-            _command(*IMPORT, change=_put_linked(data)),
+            meeting(*IMPORT, change=_put_linked(data)),
             (DONE,),
             check=_is_healed,
         )
-    altered = _command(
-        "verify", change=lambda world: _keep_times(world.store.blob_path(OLD_WEIGHTS), OLD_WEIGHTS[::-1])
-    )
+    altered = meeting("verify", change=lambda world: _keep_times(world.store.blob_path(OLD_WEIGHTS), OLD_WEIGHTS[::-1]))
     yield Row("G131 altered blob whose times were put back", altered, (INTEGRITY,), is_report=True)
     yield Row(
         "G131 altered blob is not exported",
-        _command(*EXPORT, change=lambda world: _keep_times(world.store.blob_path(OLD_WEIGHTS), OLD_WEIGHTS[::-1])),
+        meeting(*EXPORT, change=lambda world: _keep_times(world.store.blob_path(OLD_WEIGHTS), OLD_WEIGHTS[::-1])),
         (INTEGRITY,),
     )
 
 
-def _make_odd(kind: str, path: Path, world: World) -> None:
+def make_odd(kind: str, path: Path, world: World) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     if kind == "link":
@@ -134,15 +130,15 @@ def _make_odd(kind: str, path: Path, world: World) -> None:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
 
 
-def _put_odd(kind: str, data: bytes) -> Callable[[World], None]:
-    return lambda world: _make_odd(kind, world.store.blob_path(data), world)
+def put_odd(kind: str, data: bytes) -> Callable[[World], None]:
+    return lambda world: make_odd(kind, world.store.blob_path(data), world)
 
 
 def _put_odd_config(kind: str) -> Callable[[World], None]:
     def change(world: World) -> None:
         world.store.add(full("odd:latest"), config=world.store.config(odd=True))
         config = next(path for path in (world.store.root / "blobs").iterdir() if b"odd" in path.read_bytes())
-        _make_odd(kind, config, world)
+        make_odd(kind, config, world)
 
     return change
 
@@ -174,23 +170,23 @@ def _keep_times(path: Path, data: bytes) -> None:
 
 def odd_manifest_rows() -> Iterator[Row]:
     for kind in ("dangling link", "FIFO", "directory", "socket"):
-        put = _put_odd_manifest(kind)
+        put = put_odd_manifest(kind)
         yield Row(
             f"G125 {kind} at manifest depth, verify",
-            _command("verify", change=put),
+            meeting("verify", change=put),
             (DAMAGED,),
             is_report=True,
             check=_names_it,
         )
-        yield Row(f"G125 {kind} at manifest depth, list", _command("list", change=put), (DONE,), check=_names_it)
+        yield Row(f"G125 {kind} at manifest depth, list", meeting("list", change=put), (DONE,), check=_names_it)
         yield Row(
             f"G125 {kind} at manifest depth, export of all",
-            _command("export", "--all", "out.tar.zst", change=put),
+            meeting("export", "--all", "out.tar.zst", change=put),
             (DAMAGED,),
         )
-        yield Row(f"G125 {kind} at manifest depth, export of another", _command(*EXPORT, change=put), (DONE,))
+        yield Row(f"G125 {kind} at manifest depth, export of another", meeting(*EXPORT, change=put), (DONE,))
         codes = (DONE,) if kind == "dangling link" else (UNSAFE, DAMAGED)
-        yield Row(f"G125 {kind} at manifest depth, import", _command(*IMPORT, change=put), codes)
+        yield Row(f"G125 {kind} at manifest depth, import", meeting(*IMPORT, change=put), codes)
     strays = {
         "file at depth 1": "manifests/stray",
         "file at depth 3": "manifests/a/b/stray",
@@ -202,22 +198,22 @@ def odd_manifest_rows() -> Iterator[Row]:
         "odd name in blobs": "blobs/stray\n\x1b[2J",
     }
     for what, path in strays.items():
-        put = _put_stray(path)
-        yield Row(f"G126 {what}, verify", _command("verify", change=put), (DAMAGED,), is_report=True)
-        yield Row(f"G126 {what}, list", _command("list", change=put), (DONE,), check=_one_line_a_warning)
-        yield Row(f"G126 {what}, import", _command(*IMPORT, change=put), (DONE,))
-        yield Row(f"G126 {what}, export", _command(*EXPORT, change=put), (DONE,))
+        put = put_stray(path)
+        yield Row(f"G126 {what}, verify", meeting("verify", change=put), (DAMAGED,), is_report=True)
+        yield Row(f"G126 {what}, list", meeting("list", change=put), (DONE,), check=_one_line_a_warning)
+        yield Row(f"G126 {what}, import", meeting(*IMPORT, change=put), (DONE,))
+        yield Row(f"G126 {what}, export", meeting(*EXPORT, change=put), (DONE,))
     yield Row(
         "G137 manifest that is finished meanwhile",
-        _command("verify", change=_finish_soon),
+        meeting("verify", change=_finish_soon),
         (DONE, DAMAGED),
         is_report=True,
         moving=(f"models/manifests/{NAME.replace(':', '/')}",),
     )
 
 
-def _put_odd_manifest(kind: str) -> Callable[[World], None]:
-    return lambda world: _make_odd(kind, world.store.manifest_path(NAME), world)
+def put_odd_manifest(kind: str) -> Callable[[World], None]:
+    return lambda world: make_odd(kind, world.store.manifest_path(NAME), world)
 
 
 def _names_it(_world: World, outcome: Outcome) -> None:
@@ -228,7 +224,7 @@ def _one_line_a_warning(_world: World, outcome: Outcome) -> None:
     assert all(line.startswith("ostore: warning: ") for line in outcome.stderr.splitlines())
 
 
-def _put_stray(path: str) -> Callable[[World], None]:
+def put_stray(path: str) -> Callable[[World], None]:
     def change(world: World) -> None:
         stray = world.store.root / path
         stray.parent.mkdir(parents=True, exist_ok=True)
@@ -267,54 +263,54 @@ def spoiled_workspaces() -> dict[str, Callable[[Path, World], object]]:
 def workspace_rows() -> Iterator[Row]:
     changes = spoiled_workspaces()
     for what, make in changes.items():
-        prepare = _command(*IMPORT, change=partial(_put_workspace, make))
+        prepare = meeting(*IMPORT, change=partial(put_workspace, make))
         yield Row(f"G128 .ostore is {what}", prepare, (UNSAFE,), says=".ostore")
-        reading = _command(*EXPORT, change=partial(_put_workspace, make))
+        reading = meeting(*EXPORT, change=partial(put_workspace, make))
         yield Row(f"G128 .ostore is {what}, which no reader minds", reading, (DONE,))
     for what, make in changes.items():
         if "writable" not in what and "stranger" not in what:
-            prepare = _command(*IMPORT, change=partial(_put_lock, make))
+            prepare = meeting(*IMPORT, change=partial(put_lock, make))
             codes = (DONE,) if what == "a file" else (UNSAFE, DAMAGED) if what == "a FIFO" else (UNSAFE,)
             yield Row(f"G129 the lock is {what}", prepare, codes)
     yield Row(
         "G129 the part file is a link",
-        _command(*EXPORT, change=lambda world: (world.folder / "out.tar.zst.part").symlink_to(world.canary)),
+        meeting(*EXPORT, change=lambda world: (world.folder / "out.tar.zst.part").symlink_to(world.canary)),
         (UNSAFE,),
     )
     yield Row(
         "G129 the part file is a FIFO",
-        _command(*EXPORT, change=lambda world: os.mkfifo(world.folder / "out.tar.zst.part")),
+        meeting(*EXPORT, change=lambda world: os.mkfifo(world.folder / "out.tar.zst.part")),
         (UNSAFE, DAMAGED, IO),
     )
     yield Row(
         "G129 the destination is a folder",
-        _command(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").mkdir()),
+        meeting(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").mkdir()),
         (USAGE,),
     )
     yield Row(
         "G129 the destination is there",
-        _command(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").write_bytes(b"mine")),
+        meeting(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").write_bytes(b"mine")),
         (USAGE,),
     )
     yield Row(
         "G129 the destination is a link to what is there",
-        _command(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").symlink_to(world.canary)),
+        meeting(*EXPORT, change=lambda world: (world.folder / "out.tar.zst").symlink_to(world.canary)),
         (USAGE,),
     )
     yield Row(
         "G129 the destination's folder is not there",
-        _command("export", "old", "no/out.tar.zst", change=lambda _: None),
+        meeting("export", "old", "no/out.tar.zst", change=lambda _: None),
         (NOT_FOUND, IO),
     )
     for umask in (0o000, 0o077):
         yield Row(
             f"G140 umask {umask:03o}",
-            _command(*IMPORT, change=partial(_set_umask, umask)),
+            meeting(*IMPORT, change=partial(_set_umask, umask)),
             (DONE,),
             check=_has_modes,
         )
     if IS_ROOT:
-        yield Row("G140 root in a user's store", _command(*IMPORT, change=_give_away), (DONE,), check=_is_given)
+        yield Row("G140 root in a user's store", meeting(*IMPORT, change=_give_away), (DONE,), check=_is_given)
         for what, mode, path in (
             ("store", 0o555, "models"),
             ("blobs", 0o555, "models/blobs"),
@@ -347,7 +343,7 @@ def workspace_rows() -> Iterator[Row]:
         )
 
 
-def _put_workspace(make: Callable[[Path, World], object], world: World) -> None:
+def put_workspace(make: Callable[[Path, World], object], world: World) -> None:
     make(world.store.root / ".ostore", world)
 
 
@@ -365,7 +361,7 @@ def _make_foreign(path: Path, _world: World) -> None:
     os.chown(path, STRANGER, STRANGER)
 
 
-def _put_lock(make: Callable[[Path, World], object], world: World) -> None:
+def put_lock(make: Callable[[Path, World], object], world: World) -> None:
     folder = world.store.root / ".ostore"
     folder.mkdir()
     make(folder / "lock", world)
@@ -409,17 +405,17 @@ def _without_rights(arguments: Sequence[Argument], path: str, mode: int) -> Prep
 def change_rows() -> Iterator[Row]:
     """Something is removed or altered after a command has decided what to do."""
     taken = (f"models/{blob_name(OLD_WEIGHTS)}",)
-    gone = _command(*EXPORT, change=_before_blobs(lambda world: world.store.blob_path(OLD_WEIGHTS).unlink()))
+    gone = meeting(*EXPORT, change=_before_blobs(lambda world: world.store.blob_path(OLD_WEIGHTS).unlink()))
     yield Row("G136 a blob is removed during its export", gone, (INTEGRITY,), moving=taken)
-    cut = _command(*EXPORT, change=_before_blobs(lambda world: os.truncate(world.store.blob_path(OLD_WEIGHTS), 3)))
+    cut = meeting(*EXPORT, change=_before_blobs(lambda world: os.truncate(world.store.blob_path(OLD_WEIGHTS), 3)))
     yield Row("G136 a blob is cut during its export", cut, (INTEGRITY,), moving=taken)
-    linked = _command(
-        *EXPORT, change=_before_blobs(lambda world: _make_odd("link", world.store.blob_path(OLD_WEIGHTS), world))
+    linked = meeting(
+        *EXPORT, change=_before_blobs(lambda world: make_odd("link", world.store.blob_path(OLD_WEIGHTS), world))
     )
     yield Row("G127 a blob becomes a link during its export", linked, (DAMAGED,), moving=taken)
     yield Row(
         "G127 a manifest becomes a folder during an import",
-        _command(*IMPORT, change=_tag_taken),
+        meeting(*IMPORT, change=_tag_taken),
         (UNSAFE, DAMAGED),
         moving=(f"models/manifests/{NAME.replace(':', '/')}", *_FOLDERS),
     )
@@ -523,22 +519,22 @@ def failing_disk_rows() -> Iterator[Row]:
         (errno.EFBIG, (NO_SPACE,)),
         (errno.EMFILE, (IO,)),
     ):
-        for call in ("write_all", "sync_file"):
+        for module, call in ((writing, "write_all"), (durable, "sync_file")):
             name = f"H146 {call} fails with {errno.errorcode[number]}"
-            yield Row(f"{name}, import", _command(*IMPORT, change=_failing(durable, call, number)), codes)
+            yield Row(f"{name}, import", meeting(*IMPORT, change=_failing(module, call, number)), codes)
     yield Row(
         "H145 the medium is removed during the read",
-        _command(*IMPORT, change=_failing(frames, "read_at", errno.EIO)),
+        meeting(*IMPORT, change=_failing(frames, "read_at", errno.EIO)),
         (IO,),
     )
     yield Row(
         "H145 the medium is removed during the write",
-        _command(*EXPORT, change=_failing(durable, "write_all", errno.EIO)),
+        meeting(*EXPORT, change=_failing(writing, "write_all", errno.EIO)),
         (IO,),
     )
     yield Row(
         "H146 the disk is full during an export",
-        _command(*EXPORT, change=_failing(durable, "write_all", errno.ENOSPC)),
+        meeting(*EXPORT, change=_failing(writing, "write_all", errno.ENOSPC)),
         (NO_SPACE,),
     )
 
@@ -565,19 +561,19 @@ def text_rows() -> Iterator[Row]:
     ):
         yield Row(
             f"C72 escapes in texts, show {part}",
-            _command("show", "evil", part, change=lambda world: _put_evil(world, evil)),
+            meeting("show", "evil", part, change=lambda world: _put_evil(world, evil)),
             # Its parameters have a key that would bring a line of its own.
             (FORMAT,) if part == "--modelfile" else (DONE,),
         )
     yield Row(
         "C72 escapes in texts, show --modelfile without that key",
-        _command("show", "evil", "--modelfile", change=lambda world: _put_evil(world, evil, key="stop")),
+        meeting("show", "evil", "--modelfile", change=lambda world: _put_evil(world, evil, key="stop")),
         (DONE,),
     )
     yield Row(
-        "C72 escapes in texts, show", _command("show", "evil", change=lambda world: _put_evil(world, evil)), (DONE,)
+        "C72 escapes in texts, show", meeting("show", "evil", change=lambda world: _put_evil(world, evil)), (DONE,)
     )
-    yield Row("C72 escapes in texts, list", _command("list", change=lambda world: _put_evil(world, evil)), (DONE,))
+    yield Row("C72 escapes in texts, list", meeting("list", change=lambda world: _put_evil(world, evil)), (DONE,))
 
 
 def _put_evil(world: World, text: bytes, key: str = "a\x1b\nb") -> None:

@@ -35,13 +35,13 @@ from tests.hostile.rows import (
     good_tar,
 )
 from tests.hostile.surroundings import (
-    _command,
-    _make_odd,
-    _put_lock,
-    _put_odd,
-    _put_odd_manifest,
-    _put_stray,
-    _put_workspace,
+    make_odd,
+    meeting,
+    put_lock,
+    put_odd,
+    put_odd_manifest,
+    put_stray,
+    put_workspace,
     spoiled_workspaces,
 )
 from tests.support import noise
@@ -95,24 +95,24 @@ def sweeping_rows() -> Iterator[Row]:
     """Gc keeps what it cannot be sure of."""
     broken = {"0 bytes": b"", "half": MANIFEST[:150], "zeros": bytes(500), "a list": b"[]", "too much": b" " * 5 * MIB}
     for what, raw in broken.items():
-        yield Row(f"B59 manifest of {what} in the store, gc", _command(*GC, change=_orphaned(_whole(raw))), (DAMAGED,))
+        yield Row(f"B59 manifest of {what} in the store, gc", meeting(*GC, change=_orphaned(_whole(raw))), (DAMAGED,))
     for what, raw in AMBIGUOUS.items():
-        yield Row(f"B39 stored manifest with {what}, gc", _command(*GC, change=_whole(raw)), (DONE,))
+        yield Row(f"B39 stored manifest with {what}, gc", meeting(*GC, change=_whole(raw)), (DONE,))
     escaped = MANIFEST.replace(b"sha256:", b"sha\\u003256:")
-    yield Row("B44 digests written as escapes, gc", _command(*GC, change=_whole(escaped)), (DONE,))
-    yield Row("G133 a young blob, gc", _command("gc", "--yes", change=_orphaned(_nothing)), (DONE,))
+    yield Row("B44 digests written as escapes, gc", meeting(*GC, change=_whole(escaped)), (DONE,))
+    yield Row("G133 a young blob, gc", meeting("gc", "--yes", change=_orphaned(_nothing)), (DONE,))
     for what, seconds in (("in ten years", 315_000_000), ("in 2554", 18_400_000_000)):
         future = _orphaned(partial(_set_time, seconds))
-        yield Row(f"G138 a blob of a time {what}, gc", _command(*GC[:2], change=future), (DONE,))
+        yield Row(f"G138 a blob of a time {what}, gc", meeting(*GC[:2], change=future), (DONE,))
     ages = ("-1h", "1e99h", "nan", "infd", "5 parsecs", "", "h", "\u0661h", "9" * 400 + "d", "24h\n", "\x1b[2J")
     for age in ages:
         for option in ("--grace", "--keep"):
             yield Row(
                 f"H151 gc {option} {age[:8]!a}",
-                _command("gc", f"{option}={age}", "--yes", change=_orphaned(_nothing)),
+                meeting("gc", f"{option}={age}", "--yes", change=_orphaned(_nothing)),
                 (USAGE,),
             )
-    gone = _command(*GC, change=_orphaned(lambda world: world.store.manifest_path(OLD).unlink()))
+    gone = meeting(*GC, change=_orphaned(lambda world: world.store.manifest_path(OLD).unlink()))
     yield Row("G137 no manifest at all, gc", gone, (DAMAGED,))
 
 
@@ -144,46 +144,46 @@ def odd_store_rows() -> Iterator[Row]:
         yield from _odd_blob_rows(kind)
         yield from _odd_tag_rows(kind)
     for what, path in STRAYS.items():
-        stray = _put_stray(path)
+        stray = put_stray(path)
         # One at depth 5 makes a folder of what is at depth 4.
         codes = (DAMAGED,) if "depth 4" in what or "depth 5" in what else (DONE,)
-        yield Row(f"G126 {what}, gc", _command(*GC, change=_orphaned(stray)), codes, changes=(BLOBS,))
+        yield Row(f"G126 {what}, gc", meeting(*GC, change=_orphaned(stray)), codes, changes=(BLOBS,))
         # While what a manifest needs is in doubt, the model goes and its blobs stay.
         lost = (TREE,) if codes == (DAMAGED,) else (TREE, BLOBS)
-        yield Row(f"G126 {what}, rm", _command(*RM, change=stray), (DONE,), changes=lost, check=_still_there(path))
+        yield Row(f"G126 {what}, rm", meeting(*RM, change=stray), (DONE,), changes=lost, check=_still_there(path))
         yield from _looked_at(f"G126 {what}", stray)
     for what, raw in {"0 bytes": b"", "half": MANIFEST[:150], "escapes": b"\x1b[2J\x07\x9b"}.items():
         put = _whole(raw)
-        removed = _command("rm", "tiny", "--yes", change=put)
+        removed = meeting("rm", "tiny", "--yes", change=put)
         yield Row(f"B59 manifest of {what} in the store, rm", removed, (DONE,), changes=(TINY,))
-        yield Row(f"B59 manifest of {what} in the store, cp", _command("cp", "tiny", "x", change=put), (DAMAGED,))
+        yield Row(f"B59 manifest of {what} in the store, cp", meeting("cp", "tiny", "x", change=put), (DAMAGED,))
         yield from _looked_at(f"B59 manifest of {what} in the store", put)
 
 
 def _odd_blob_rows(kind: str) -> Iterator[Row]:
-    needed, unneeded = _put_odd(kind, OLD_WEIGHTS), _put_odd(kind, ORPHAN)
-    removed, moved = _command(*RM, change=needed), _command(*MOVE, change=needed)
+    needed, unneeded = put_odd(kind, OLD_WEIGHTS), put_odd(kind, ORPHAN)
+    removed, moved = meeting(*RM, change=needed), meeting(*MOVE, change=needed)
     stays = _still_there(OLD_BLOB)
     yield Row(f"G124 {kind} in place of a blob, rm", removed, (DONE,), changes=(BLOBS, TREE), check=stays)
-    yield Row(f"G124 {kind} by the name of an orphan, gc", _command(*GC, change=unneeded), (DONE,))
-    yield Row(f"G124 {kind} in place of a blob, cp", _command(*CP, change=needed), (DAMAGED,))
+    yield Row(f"G124 {kind} by the name of an orphan, gc", meeting(*GC, change=unneeded), (DONE,))
+    yield Row(f"G124 {kind} in place of a blob, cp", meeting(*CP, change=needed), (DAMAGED,))
     # What was copied and verified before waits there for another try.
     yield Row(f"G124 {kind} in place of a blob, move", moved, (DAMAGED,), moving=("elsewhere",), check=_lists_nothing)
     yield from _looked_at(f"G124 {kind} in place of a blob", needed)
 
 
 def _odd_tag_rows(kind: str) -> Iterator[Row]:
-    put = _put_odd_manifest(kind)
+    put = put_odd_manifest(kind)
     name = f"G125 {kind} at manifest depth"
     # A link, wherever it leads, can be removed and replaced without touching anything but itself.
     is_link = "link" in kind
     removed = (DONE,) if is_link else (DAMAGED,)
-    onto = _command("cp", "old", "tiny", change=put)
+    onto = meeting("cp", "old", "tiny", change=put)
     yield Row(f"{name}, cp onto it", onto, (DONE,) if is_link else (UNSAFE,), changes=(TINY,))
-    yield Row(f"{name}, rm", _command("rm", "tiny", "--yes", change=put), removed, changes=(TINY,))
-    yield Row(f"{name}, rm of all", _command("rm", "*", "--yes", change=put), removed, changes=(TREE, BLOBS))
-    yield Row(f"{name}, gc", _command(*GC, change=_orphaned(put)), (DAMAGED,))
-    yield Row(f"{name}, move", _command(*MOVE, change=put), (DAMAGED,))
+    yield Row(f"{name}, rm", meeting("rm", "tiny", "--yes", change=put), removed, changes=(TINY,))
+    yield Row(f"{name}, rm of all", meeting("rm", "*", "--yes", change=put), removed, changes=(TREE, BLOBS))
+    yield Row(f"{name}, gc", meeting(*GC, change=_orphaned(put)), (DAMAGED,))
+    yield Row(f"{name}, move", meeting(*MOVE, change=put), (DAMAGED,))
     yield from _looked_at(name, put)
 
 
@@ -200,9 +200,9 @@ def _lists_nothing(world: World, _outcome: Outcome) -> None:
 
 def _looked_at(name: str, change: Callable[[World], object]) -> Iterator[Row]:
     """By the commands that change nothing, and by the one that mends only what loses nothing."""
-    yield Row(f"{name}, du", _command("du", change=change), (DONE, DAMAGED), is_report=True)
-    yield Row(f"{name}, doctor", _command("doctor", change=change), (DONE, DAMAGED, INTEGRITY), is_report=True)
-    fixed = _command(*FIX, change=change)
+    yield Row(f"{name}, du", meeting("du", change=change), (DONE, DAMAGED), is_report=True)
+    yield Row(f"{name}, doctor", meeting("doctor", change=change), (DONE, DAMAGED, INTEGRITY), is_report=True)
+    fixed = meeting(*FIX, change=change)
     # A link that leads nowhere is what it may remove.
     lost = (TINY,) if "dangling link at" in name or "own blob at" in name else ()
     yield Row(f"{name}, doctor --fix", fixed, (DONE, DAMAGED, INTEGRITY), is_report=True, changes=lost)
@@ -211,40 +211,40 @@ def _looked_at(name: str, change: Callable[[World], object]) -> Iterator[Row]:
 def workspace_rows() -> Iterator[Row]:
     for what, make in spoiled_workspaces().items():
         for command, words in WRITING.items():
-            met = _command(*words, change=_orphaned(partial(_put_workspace, make)))
+            met = meeting(*words, change=_orphaned(partial(put_workspace, make)))
             yield Row(f"G128 .ostore is {what}, {command}", met, (UNSAFE,), says=".ostore")
         for command in ("du", "doctor"):
-            met = _command(command, change=partial(_put_workspace, make))
+            met = meeting(command, change=partial(put_workspace, make))
             yield Row(f"G128 .ostore is {what}, {command}", met, (DONE, DAMAGED), is_report=True)
         if "link" in what:
             for command, words in WRITING.items():
-                met = _command(*words, change=_orphaned(partial(_put_lock, make)))
+                met = meeting(*words, change=_orphaned(partial(put_lock, make)))
                 yield Row(f"G129 the lock is {what}, {command}", met, (UNSAFE,))
 
 
 def copying_rows() -> Iterator[Row]:
     for what, raw in AMBIGUOUS.items():
-        yield Row(f"B39 stored manifest with {what}, cp", _command("cp", "tiny", "x", change=_whole(raw)), (UNSAFE,))
-    yield Row("C68 cp to another case of its own name", _command("cp", "old", "OLD", change=_nothing), (UNSAFE,))
-    other = _command("cp", "old", "TINY", "--replace", change=_whole(MANIFEST))
+        yield Row(f"B39 stored manifest with {what}, cp", meeting("cp", "tiny", "x", change=_whole(raw)), (UNSAFE,))
+    yield Row("C68 cp to another case of its own name", meeting("cp", "old", "OLD", change=_nothing), (UNSAFE,))
+    other = meeting("cp", "old", "TINY", "--replace", change=_whole(MANIFEST))
     yield Row("C68 cp to another case of a name in the store", other, (UNSAFE,), says="case")
     for command, words in {
         "rm": ("rm", "llama3", "--yes"),
         "cp": ("cp", "LLAMA3", "x"),
         "du": ("du", "llama3"),
     }.items():
-        twins = _command(*words, change=_put_twins)
+        twins = meeting(*words, change=_put_twins)
         yield Row(
             f"C68 two cases of a name in the store, {command}", twins, (UNSAFE, USAGE, DONE), changes=(TREE, BLOBS)
         )
     for what, name in UNHOLDABLE.items():
         yield Row(
-            f"{what} on a disk of Windows, cp", _command("cp", "old", name, change=_no_colons), (UNSAFE,), says="name"
+            f"{what} on a disk of Windows, cp", meeting("cp", "old", name, change=_no_colons), (UNSAFE,), says="name"
         )
     host, namespace, model, _ = forge.manifest_name(NAME).split("/")[1:]
     for kind in ("file", "link"):
         for way in ((host, "other"), (host, namespace, model)):
-            prepare = _command(
+            prepare = meeting(
                 "cp", "old", "other/x" if "other" in way else "tiny", change=partial(_in_the_way, kind, way)
             )
             yield Row(f"C74 a {kind} in place of {way[-1]}, cp", prepare, (UNSAFE, DAMAGED))
@@ -350,7 +350,7 @@ def _odd_source(kind: str, world: World) -> Path:
         place.parent.mkdir(parents=True)
         place.write_bytes(WEIGHTS[::-1])
     else:
-        _make_odd(kind, place, world)
+        make_odd(kind, place, world)
     (world.folder / "source" / "manifests").mkdir()
     return world.folder / "source"
 
@@ -386,7 +386,7 @@ def _odd_copy(kind: str, world: World) -> Path:
         place.parent.mkdir(parents=True)
         place.write_bytes(OLD_WEIGHTS[::-1])
     else:
-        _make_odd(kind, place, world)
+        make_odd(kind, place, world)
     (world.folder / "source" / "manifests").mkdir()
     return world.folder / "source"
 
@@ -405,24 +405,22 @@ def moving_rows() -> Iterator[Row]:
     }
     for what, make in places.items():
         codes = (NOT_FOUND,) if what == "a dangling link" else (USAGE,)
-        yield Row(f"G141 move to {what}", _command(*MOVE, change=make), codes)
+        yield Row(f"G141 move to {what}", meeting(*MOVE, change=make), codes)
     for what, dest in (
         ("the store", "models"),
         ("inside of the store", "models/x"),
         ("a parent that is not there", "a/b"),
     ):
-        yield Row(f"G141 move to {what}", _command("move", dest, "--yes", change=_nothing), (USAGE, NOT_FOUND, UNSAFE))
+        yield Row(f"G141 move to {what}", meeting("move", dest, "--yes", change=_nothing), (USAGE, NOT_FOUND, UNSAFE))
     for dest in ("", "x" * 5000, "mod[e]ls*"):
-        yield Row(
-            f"G141 move to {dest[:9]!a}", _command("move", dest, "--yes", change=_nothing), (USAGE, NOT_FOUND, IO)
-        )
-    beside = _command(*MOVE, change=lambda world: _filled(world.folder / "elsewhere"))
+        yield Row(f"G141 move to {dest[:9]!a}", meeting("move", dest, "--yes", change=_nothing), (USAGE, NOT_FOUND, IO))
+    beside = meeting(*MOVE, change=lambda world: _filled(world.folder / "elsewhere"))
     both = ("models", "elsewhere/")
     yield Row("G141 move to a folder of somebody's files", beside, (DONE,), changes=both, check=_is_kept)
-    altered = _command(*MOVE, change=lambda world: world.store.blob_path(OLD_WEIGHTS).write_bytes(OLD_WEIGHTS[::-1]))
+    altered = meeting(*MOVE, change=lambda world: world.store.blob_path(OLD_WEIGHTS).write_bytes(OLD_WEIGHTS[::-1]))
     moving = ("elsewhere",)
     yield Row("G131 move of a store with an altered blob", altered, (INTEGRITY,), moving=moving, check=_lists_nothing)
-    missing = _command(*MOVE, change=lambda world: world.store.blob_path(OLD_WEIGHTS).unlink())
+    missing = meeting(*MOVE, change=lambda world: world.store.blob_path(OLD_WEIGHTS).unlink())
     yield Row("G136 move of a store that lacks a blob", missing, (INTEGRITY,), moving=moving, check=_lists_nothing)
 
 

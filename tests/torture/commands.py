@@ -31,8 +31,8 @@ class Command:
     """
     A command, and the scene that it begins with: what is in `folder`, its working directory, when it is called.
 
-    `once` is true of one that has nothing to do when it is called
-    again after it ended well, so that it may say so with another exit code.
+    `once` is true of one that has nothing to do when it is called again after it ended well, so that it may say so with
+    another exit code. `disk` is the file system that it needs.
     """
 
     name: str
@@ -75,9 +75,13 @@ def a_store(folder: Path) -> Store:
 
 
 def with_orphans(folder: Path) -> Store:
+    """Two orphans, and what an import left that was killed."""
     store = a_store(folder)
     store.blob(ORPHAN)
     store.blob(b"a small orphan")
+    dead = store.root / ".ostore/tx/99999-dead"
+    (dead / "m").mkdir(parents=True)
+    (dead / f"{store.blob_path(ORPHAN).name}.part").write_bytes(ORPHAN[:1000])
     return store
 
 
@@ -140,7 +144,7 @@ COMMANDS = (
     Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),
     Command("gc-keep", with_orphans, ("gc", "--yes", "--keep", "24h", *NO_GRACE)),
     Command("gc-restore", with_trash, ("gc", "--restore"), once=True),
-    Command("rm", a_store, ("rm", "--yes", "tiny:latest"), once=True),
+    Command("rm", a_store, ("rm", "--yes", "tiny:latest", "*mine*"), once=True),
     Command("cp", a_store, ("cp", "tiny:latest", "copy:new")),
     Command("repair", to_repair, ("repair", "--from", "b.tar.zst")),
     Command("move", with_orphans, ("move", "--yes", "elsewhere")),

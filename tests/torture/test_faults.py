@@ -25,6 +25,8 @@ SAMPLE = 1
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
 # Where a command may end that met an error of the system: integrity, busy, no space, input or output, doubt.
 FAILED = {0, 4, 6, 7, 9, 10}
+# The same words again, and what they stand for is gone.
+NOTHING_LEFT = 3
 FAULTS = {
     "killed": "signal=KILL",
     "EIO": "error=EIO",
@@ -62,7 +64,7 @@ class Scene:
         told = f"{self.command.name} {what}: exit {code}: {stopped.stderr}"
         assert problems(self.folder, self.before, self.after) == [], told
         if code not in KILLED:
-            assert code in FAILED, told
+            assert code in FAILED or (code == NOTHING_LEFT and self.command.once), told
             assert output_problems(code, stopped.stdout, stopped.stderr) == [], told
         if code == 0:
             assert State.of(self.folder) == self.after, told
@@ -123,6 +125,16 @@ def test_a_command_that_fails_and_is_killed_while_it_takes_back_what_it_did_lose
         (first, number), (second, later) = choices.choice(scene.mutating), choices.choice(scene.mutating)
         if first != second:
             scene.attempt(f"{first}:error=EIO:when={number}", f"{second}:signal=KILL:when={later}+")
+
+
+@needs_strace
+def test_a_command_that_is_killed_and_killed_again_while_it_goes_on_loses_nothing(scene: Scene) -> None:
+    choices = random.Random(f"{scene.command.name} again")
+    for _ in range(150 if TORTURE else SAMPLE):
+        scene.reset()
+        first, then = (f"{call}:signal=KILL:when={number}" for call, number in choices.choices(scene.mutating, k=2))
+        run(scene.folder, *scene.command.words, tracer=injecting(first))
+        scene.judge(run(scene.folder, *scene.command.words, tracer=injecting(then)), f"{first}, and then {then}")
 
 
 def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: Scene) -> None:
