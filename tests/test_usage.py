@@ -148,6 +148,27 @@ def test_what_is_behind_a_link_among_the_manifests_is_not_counted_as_du_does_not
 
 
 @needs_du
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_place_of_the_staging_folder_counts_once(store: Store, kind: str) -> None:
+    path = store.root / "manifests/.ostore-tmp"
+    if kind == "file":
+        path.write_bytes(b"x" * 5000)
+    else:
+        path.symlink_to("nowhere" * 20)
+    assert measured(store).total.allocated == du(store.root)
+
+
+def test_a_blob_that_is_there_under_one_name_is_not_missing_for_a_link_that_leads_nowhere(
+    store: Store, tmp_path: Path
+) -> None:
+    blob = store.blob_path(b"the weights " * 1000)
+    (blob.parent / blob.name.replace("-", ":", 1)).symlink_to("nowhere")
+    assert {model.missing for model in measured(store).models} == {()}
+    (tmp_path / "second name").hardlink_to(blob)
+    assert {model.missing for model in measured(store).models} == {()}
+
+
+@needs_du
 def test_what_lies_beside_a_store_is_named_and_not_counted(store: Store) -> None:
     before = measured(store).total
     (store.root / "holidays").mkdir()
@@ -337,7 +358,7 @@ def test_shared_blobs_say_who_shares_them(kinds: Store) -> None:
 def test_a_plan_is_pure_and_the_same_for_the_same_facts(messy: Store) -> None:
     references = find_references(messy.root)
     tally, models = Tally(references), references.scan.models
-    census = take_census(messy.root, takes=tally.takes)
+    census = take_census(messy.root, is_counted=tally.count)
     remainder = find_remainder(messy.root, census, references.scan)
     first = measure_usage(tally, census, references, remainder, models)
     whole = take_census(messy.root)
@@ -423,6 +444,22 @@ def test_somebody_elses_store_is_measured_and_what_is_closed_is_named(store: Sto
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[0].split()[0]) == (0, "NAME")
     assert done.stderr == f"ostore: warning: {closed}: not counted: Permission denied\n"
+
+
+@needs_other_users
+def test_a_folder_that_hides_what_is_in_it_is_named_and_the_rest_counts(store: Store) -> None:
+    hidden = store.manifest_path(full("someone/hidden:latest")).parent
+    hidden.mkdir(parents=True)
+    (hidden / "latest").write_bytes(b"{}")
+    os.chown(hidden, 12345, 12345)
+    # Whoever may list it, and not enter, learns names and no more.
+    hidden.chmod(0o744)
+    powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    command = [*powerless, *OSTORE, "du", "--models", str(store.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tiny:latest" in done.stdout
+    assert f"{hidden.relative_to(store.root)}: not counted: Permission denied" in done.stderr
 
 
 @pytest.mark.skipif(

@@ -27,7 +27,7 @@ from ostore.operations.moving import (
     what_stays,
 )
 from ostore.operations.transfer import copy
-from ostore.places.store.census import Census, allocated_bytes, list_blobs, take_census
+from ostore.places.store.census import Census, allocated_bytes, take_census
 from ostore.places.store.emptying import remove_empty_folders
 from ostore.places.store.inbox import Outcome, Received
 from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry, find_manifests
@@ -188,12 +188,9 @@ def _refuse_small_disk(target: LocalStore, planned: MoveReport) -> None:
 
 def _plan(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
     """What a move would do, going by the sizes of what is there: nothing is hashed, nothing is written."""
-    target, there = cargo.target, set(list_blobs(cargo.target.root))
-    missing = [
-        blob
-        for blob in cargo.selection.blobs
-        if blob.digest.filename not in there or target.size_of(blob.digest) != blob.size
-    ]
+    blobs, target = cargo.selection.blobs, cargo.target
+    # A new store has none, and need not be asked sixty thousand times.
+    missing = [blob for blob in blobs if target.size_of(blob.digest) != blob.size] if target.has_blobs else [*blobs]
     linked = missing if _disk_of(cargo.source.root / "blobs") == _disk_of(cargo.target.root / "blobs") else []
     written = missing if not linked else []
     return replace(
@@ -203,7 +200,7 @@ def _plan(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
         size_written=_sum(written),
         blobs_linked=len(linked),
         size_linked=_sum(linked),
-        blobs_present=len(cargo.selection.blobs) - len(missing),
+        blobs_present=len(blobs) - len(missing),
     )
 
 

@@ -25,7 +25,7 @@ from ostore.operations.dedup import (
 )
 from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, PlaceKind, UnreadableFolder
 from ostore.places.foreign_caches.walk import find_files, recognise
-from ostore.places.store.census import EntryKind, take_census
+from ostore.places.store.census import EntryKind, by_filename, take_census
 from ostore.places.store.store import LocalStore
 from ostore.settings import foreign_places, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
@@ -208,7 +208,7 @@ def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignPlace]:
 
 def _own_files(root: Path) -> Iterator[KeptFile]:
     blobs = str(root / "blobs")
-    for blob in take_census(root).blobs:
+    for blob in sorted(take_census(root).blobs, key=by_filename):
         facts = blob.facts
         if facts.kind is EntryKind.FILE:
             path = f"{blobs}{os.sep}{blob.filename}"

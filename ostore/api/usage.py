@@ -53,7 +53,7 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     store = chosen_store(models).require()
     references = find_references(store.root)
     tally = Tally(references)
-    census = take_census(store.root, takes=tally.takes)
+    census = take_census(store.root, is_counted=tally.count)
     remainder = find_remainder(store.root, census, references.scan)
     usage = measure_usage(tally, census, references, remainder, _chosen(store, references.scan.models, names))
     return UsageReport(

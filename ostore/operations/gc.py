@@ -22,6 +22,7 @@ from ostore.places.store.census import (
     FoundEntry,
     StoredBlob,
     UnfinishedDownload,
+    by_filename,
     freed_bytes,
 )
 from ostore.places.store.references import References
@@ -197,7 +198,7 @@ def plan_gc(
     return GcPlan(
         verdicts=tuple(
             _judge(blob, keepers.get(blob.digest), held, latest, terms)
-            for blob in (sorted(census.blobs) if terms.every_blob else orphans)
+            for blob in (sorted(census.blobs, key=by_filename) if terms.every_blob else orphans)
         ),
         needed=census.skipped + len(census.blobs) - len(orphans),
         downloads=tuple(_abandoned(census, terms)) if terms.partials else (),

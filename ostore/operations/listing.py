@@ -176,7 +176,7 @@ def _note(store: SmallBlobs, manifest: Manifest) -> str:
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
     """True for a model that runs on another host; only one without weights is looked at, the others cost no read."""
-    if not _WEIGHTS.isdisjoint(manifest.layer_types) or manifest.config is None:
+    if any(media_type in _WEIGHTS for media_type in manifest.layer_types) or manifest.config is None:
         return False
     try:
         return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from operator import attrgetter
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
-from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob
+from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
 from ostore.places.store.manifest_tree import COMING_TREE
 from ostore.places.store.references import References
 from ostore.places.store.scan import ManifestScan
@@ -134,7 +133,7 @@ def removable(
             rival = found.get(blob.digest)
             found[blob.digest] = min(rival, blob, key=_reading_order) if rival else blob
     files = (blob for blob in found.values() if blob.facts.kind is EntryKind.FILE)
-    return sorted(files, key=attrgetter("filename"))
+    return sorted(files, key=by_filename)
 
 
 def perhaps_in_use(
@@ -186,8 +185,9 @@ def what_stays(
     return tuple(sorted(left, key=lambda entry: entry.path))
 
 
-def _reading_order(blob: StoredBlob) -> int:
-    return blob_filenames(blob.digest).index(blob.filename) if blob.filename in blob_filenames(blob.digest) else 3
+def _reading_order(blob: StoredBlob) -> tuple[int, str]:
+    names = blob_filenames(blob.digest)
+    return names.index(blob.filename) if blob.filename in names else len(names), blob.filename
 
 
 def _why_blob_stays(blob: StoredBlob, damaged: Collection[Digest], spared: Collection[Digest]) -> str:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
-from ostore.places.store.census import Census, EntryKind, FoundEntry, StoredBlob, freed_bytes
+from ostore.places.store.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
 from ostore.places.store.references import References
 from ostore.places.store.scan import blob_digest
 from ostore.places.store.sweep import StandingManifest
@@ -138,8 +138,8 @@ def plan_removal(
         manifests=tuple(doomed),
         resumed=tuple(sorted(resumed)),
         taken=tuple(_taken(interrupted, census, references)),
-        blobs=tuple(sorted(blobs)),
-        stays=tuple(sorted(stays, key=lambda staying: staying.blob)),
+        blobs=tuple(sorted(blobs, key=by_filename)),
+        stays=tuple(sorted(stays, key=lambda staying: staying.blob.filename)),
         doubt=f"{doubts[0].path}: {doubts[0].reason}" if doubts else None,
     )
 

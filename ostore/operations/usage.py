@@ -111,18 +111,18 @@ class Tally:
     Adds up the blobs that models need while a census is taken, which then need not keep them.
 
     What has several names is left to whoever knows all of them, and so is what is no plain file or oddly named. What
-    it has not met is in `absent`.
+    models name and was not counted is in `uncounted`.
     """
 
     def __init__(self, references: References) -> None:
         # By identity: the blobs of a model share one tuple, and looking into it costs more than all the rest.
         self._sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
         self._users = references.users
-        self.absent = dict(references.users)
+        self.uncounted = dict(references.users)
 
-    def takes(self, digest: Digest, status: os.stat_result) -> bool:
+    def count(self, digest: Digest, status: os.stat_result) -> bool:
         """Whether the file was added up."""
-        if status.st_nlink > 1 or (owners := self.absent.pop(digest, None)) is None:
+        if status.st_nlink > 1 or (owners := self.uncounted.pop(digest, None)) is None:
             return False
         found = self._sums[id(owners)]
         found[0] += 1
@@ -143,7 +143,7 @@ def measure_usage(
     tally: Tally, census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
 ) -> StoreUsage:
     """
-    Add up a store: what `tally` has taken out of the census, and what is left in it.
+    Add up a store: what `tally` has counted while the census was taken, and what the census has kept.
 
     `models` are those that are asked for, some or all of `references.scan`.
     """
@@ -251,8 +251,8 @@ def _sort_out(
         owners = tuple(sorted(set(chain.from_iterable(users[blob.digest] for blob in blobs))))
         goes = len(blobs) + manifests.count(identity) >= facts.links
         groups.setdefault(owners, _Group(owners)).add(1, facts.allocated, facts.size, goes=goes)
-    present = {blob.digest for blob in census.blobs} - remainder.dangling
-    absent = {digest for digest in tally.absent if digest in references.named and digest not in present}
+    present = {blob.digest for blob in census.blobs if blob.filename not in remainder.dangling}
+    absent = {digest for digest in tally.uncounted if digest in references.named and digest not in present}
     return groups, orphans, absent
 
 

@@ -1,6 +1,6 @@
 """
-The one module that creates, renames, links, fsyncs and removes: whatever changes a disk goes through here, and what is
-in its files through `writing`.
+The one module that creates, renames, links, fsyncs and removes. Whatever changes a disk goes through here; what is in
+its files through `writing`, and which of them share it through `extents`.
 
 A `Directory` is an open directory, and every name given to it is a single component, so a path that somebody swaps
 underneath changes nothing (POSIX; Windows has no such handles and uses full paths).

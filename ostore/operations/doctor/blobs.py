@@ -9,7 +9,15 @@ from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.operations.doctor.finding import Facts, Finding, command, finding
-from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, allocated_bytes
+from ostore.places.store.census import (
+    Census,
+    EntryKind,
+    FoundEntry,
+    FoundTree,
+    StoredBlob,
+    allocated_bytes,
+    by_filename,
+)
 from ostore.places.store.examination import LinkedBlob
 
 _DAY_SECONDS = 86_400.0
@@ -54,7 +62,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
             yield from _foreign(entry, facts)
     for link in facts.store.linked:
         yield from _linked(link, facts)
-    odd = sorted(blob for blob in census.blobs if not blob.is_canonical)
+    odd = sorted((blob for blob in census.blobs if not blob.is_canonical), key=by_filename)
     names = {blob.filename for blob in census.blobs} if odd else set()
     for blob in odd:
         yield _oddly_named(blob, facts, names, facts.store.scan.users.get(blob.digest, ()))
@@ -89,8 +97,8 @@ def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None
         blob.digest.hex: targets.get(blob.filename, blob.facts.size) for blob in census.blobs
     }
     if len(sizes) < len(census.blobs):
-        canonical = (blob for blob in census.blobs if blob.is_canonical)
-        sizes |= {blob.digest.hex: targets.get(blob.filename, blob.facts.size) for blob in canonical}
+        for blob in sorted(census.blobs, key=lambda blob: (blob.is_canonical, blob.filename)):
+            sizes[blob.digest.hex] = targets.get(blob.filename, blob.facts.size)
     return sizes
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ostore.places.store.census import DiskFacts, EntryKind, StoredBlob
+from ostore.places.store.census import DiskFacts, EntryKind, StoredBlob, by_filename
 from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry
 from ostore.places.store.scan import ManifestScan
 
@@ -70,19 +70,29 @@ def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
 
 def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan: ManifestScan) -> Iterator[Misfit]:
     """Everything in a store that the user a server runs as cannot use as a server must, or that is open to all."""
-    for relative in dict.fromkeys(("", "blobs", LEGACY_TREE, *scan.tree.folders)):
+    for relative in ("", "blobs", LEGACY_TREE, *_folders(scan.tree.entries)):
         # Text, not Path: ten thousand of those take a tenth of a second.
         path = f"{root}/{relative}"
         if status := _status(path):
             yield from _of_folder(path, relative, status, account)
     # As nearly all are: sixty thousand generators would take a while.
     suspects = [blob for blob in blobs if blob.facts.uid != account.uid or blob.facts.mode & _TELLING != _PLAIN]
-    for blob in sorted(suspects):
+    for blob in sorted(suspects, key=by_filename):
         yield from _of_blob(root, blob, account)
     read = {model.relative: model.status for model in scan.models}
     for entry in scan.tree.entries:
         if status := read.get(entry.relative) or _status(entry.path):
             yield from _of_manifest(entry, status, account)
+
+
+def _folders(entries: Iterable[ManifestEntry]) -> list[str]:
+    """Every folder between `manifests/` and a manifest; of others, as `lost+found`, a server has no need."""
+    found: set[str] = set()
+    level = {entry.relative.rpartition("/")[0] for entry in entries}
+    while level := {path for path in level if "/" in path}:
+        found |= level
+        level = {path.rpartition("/")[0] for path in level}
+    return sorted(found)
 
 
 def _of_folder(path: str, relative: str, status: os.stat_result, account: Account) -> Iterator[Misfit]:

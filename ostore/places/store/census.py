@@ -124,6 +124,10 @@ class StoredBlob(NamedTuple):
         return self.filename == self.digest.filename
 
 
+# The order in which blobs are shown, whatever that of their folder is.
+by_filename = attrgetter("filename")
+
+
 @dataclass(frozen=True, slots=True)
 class UnfinishedDownload:
     """All that Ollama keeps of one blob while it loads it. One unit: the parts may be old while the rest is growing."""
@@ -195,14 +199,14 @@ def take_census(
     names: Sequence[str] | None = None,
     *,
     needed: Container[Digest] = frozenset(),
-    takes: Callable[[Digest, os.stat_result], bool] | None = None,
+    is_counted: Callable[[Digest, os.stat_result], bool] | None = None,
 ) -> Census:
     """
     Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
 
     With `names`, what `list_blobs` gave before, nothing else in `blobs/` is looked at, nor those of them that are the
-    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. A blob that `takes`
-    says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
+    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. A blob that
+    `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
     """
     found = _Found()
     blobs = root / "blobs"
@@ -212,7 +216,7 @@ def take_census(
             # Nearly all are blobs, so they are asked for first.
             if not stat.S_ISREG(status.st_mode) or not (digest := Digest.of_filename(name)):
                 found.add(blobs, name, DiskFacts.of(status))
-            elif takes is None or not takes(digest, status):
+            elif is_counted is None or not is_counted(digest, status):
                 found.blobs.append(StoredBlob(digest, name, DiskFacts.of(status)))
     return Census(
         blobs=tuple(found.blobs),

@@ -15,7 +15,7 @@ from pathlib import Path
 from ostore.formats.name import ModelName
 from ostore.places.store import workspace
 from ostore.places.store.access import Account, Misfit, closed_parents, find_misfits
-from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, read_tree, take_census
+from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, by_filename, read_tree, take_census
 from ostore.places.store.manifest_tree import LEGACY_TREE, Unreadable, find_manifests
 from ostore.places.store.references import References, references_of
 from ostore.places.store.scan import ManifestScan, scan_manifests
@@ -102,7 +102,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
         orphans=() if closed or references.doubts else tuple(references.orphans(blobs)),
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
-        linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs))),
+        linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs), key=by_filename)),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
         is_empty=_is_empty(root),
         has_inner=not _is_empty(root / "models"),

@@ -40,13 +40,13 @@ class Unreadable:
     name: ModelName | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ManifestTree:
     """
     What lies where manifests do, each in the order of a sorted walk; paths are relative to the store, with '/'.
 
-    `entries` is every place at manifest depth, `strays` what is no folder at other depths, `folders` the folders above
-    the entries, and `links` those of them that are links.
+    `entries` is every place at manifest depth, `strays` what is no folder at other depths, `folders` every folder that
+    was read, and `links` those of them that are links. Who reads only some manifests makes a tree of those `entries`.
     """
 
     entries: list[ManifestEntry] = field(default_factory=list)

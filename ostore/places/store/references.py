@@ -16,6 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ class References:
     def orphans(self, blobs: Iterable[StoredBlob]) -> list[StoredBlob]:
         """Those that nothing keeps, sorted."""
         unnamed = [blob for blob in blobs if blob.digest not in self.named]
-        return sorted(blob for blob in unnamed if blob.digest not in self.documents)
+        return sorted((blob for blob in unnamed if blob.digest not in self.documents), key=attrgetter("filename"))
 
 
 def find_references(root: Path) -> References:

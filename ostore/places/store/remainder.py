@@ -7,17 +7,15 @@ uses, and those may be large.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.formats.digest import Digest
 from ostore.places.store import workspace
 from ostore.places.store.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestTree, Unreadable
+from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING, ManifestTree, Unreadable
 from ostore.places.store.scan import ManifestScan
 
 _TREES = frozenset((LEGACY_TREE, COMING_TREE))
@@ -31,21 +29,21 @@ class Remainder:
     `manifests` are the files at manifest depth, `foreign` files at other depths and whatever lies in folders of
     `blobs/` that are not Ollama's. `folders` are the store itself and those that hold blobs and manifests; a link in
     place of one of them is there beside what it leads to. `others` are the names of what lies in the same folder and
-    is not the store's, not looked into. `dangling` are blobs that are links to nothing.
+    is not the store's, not looked into. `dangling` are the names of blobs that are links to nothing.
     """
 
     manifests: tuple[FoundEntry, ...]
     foreign: tuple[FoundEntry, ...]
     folders: tuple[FoundEntry, ...]
     others: tuple[str, ...]
-    dangling: frozenset[Digest]
+    dangling: frozenset[str]
     unreadable: tuple[Unreadable, ...]
 
 
 def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
     """Look at what a census and a scan leave out. Raises OSError for a store that cannot be read."""
-    tree = scan.tree
-    manifests, misplaced = _at_manifest_depth(root, scan)
+    tree, hidden = scan.tree, dict[str, Unreadable]()
+    manifests, misplaced = _at_manifest_depth(root, scan, hidden)
     misplaced_trees = [(entry.path, read_tree(root / entry.path)) for entry in misplaced]
     strangers = [
         (f"blobs/{entry.path}", read_tree(root / "blobs" / entry.path))
@@ -55,30 +53,33 @@ def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
     return Remainder(
         manifests=manifests,
         foreign=(
-            *_facts_of_all(root, _own((*tree.strays, *tree.links), tree)),
+            # A file in the place of the staging folder is in the census.
+            *_facts_of_all(root, _own({*tree.strays, *tree.links} - {f"{LEGACY_TREE}/{STAGING}"}, tree), hidden),
             *(entry for name, found in misplaced_trees for entry in _below(name, found.files)),
             *(entry for name, found in strangers for entry in _below(name, (*found.files, *found.folders))),
         ),
         folders=(
             *_own_folders(root),
-            *_facts_of_all(root, _own(set(tree.folders) - set(tree.links) - _TREES, tree)),
+            *_facts_of_all(root, _own(set(tree.folders) - set(tree.links) - _TREES, tree), hidden),
             *misplaced,
             *(entry for name, found in misplaced_trees for entry in _below(name, found.folders)),
         ),
         others=_others(root, census),
         dangling=frozenset(_dangling(root, census)),
-        unreadable=tuple(_unreadable([*misplaced_trees, *strangers])),
+        unreadable=(*hidden.values(), *_unreadable([*misplaced_trees, *strangers])),
     )
 
 
-def _at_manifest_depth(root: Path, scan: ManifestScan) -> tuple[tuple[FoundEntry, ...], tuple[FoundEntry, ...]]:
+def _at_manifest_depth(
+    root: Path, scan: ManifestScan, hidden: dict[str, Unreadable]
+) -> tuple[tuple[FoundEntry, ...], tuple[FoundEntry, ...]]:
     """The files there, and the folders."""
     links = {entry.relative for entry in scan.tree.entries if entry.is_link}
     # What was read was asked for its facts by the way; those of a link are not its own.
     read = {model.relative: model.status for model in scan.models if model.relative not in links}
     known = [FoundEntry(path, DiskFacts.of(read[path])) for path in _own(read, scan.tree)]
     unread = [entry.relative for entry in scan.tree.entries if entry.relative not in read]
-    others = list(_facts_of_all(root, _own(unread, scan.tree)))
+    others = list(_facts_of_all(root, _own(unread, scan.tree), hidden))
     files = [entry for entry in others if entry.facts.kind is not EntryKind.FOLDER]
     return (*known, *files), tuple(entry for entry in others if entry.facts.kind is EntryKind.FOLDER)
 
@@ -91,11 +92,16 @@ def _own(paths: Iterable[str], tree: ManifestTree) -> Iterable[str]:
     return (path for path in paths if not path.startswith(behind))
 
 
-def _facts_of_all(root: Path, paths: Iterable[str]) -> Iterator[FoundEntry]:
-    """What the disk says of each; nothing of what has gone meanwhile."""
+def _facts_of_all(root: Path, paths: Iterable[str], hidden: dict[str, Unreadable]) -> Iterator[FoundEntry]:
+    """What the disk says of each; nothing of what has gone meanwhile. Folders that hide theirs go to `hidden`."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             yield FoundEntry(path, facts_of(f"{root}/{path}"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            folder = path.rpartition("/")[0]
+            hidden[folder] = Unreadable(folder, error.strerror or str(error), None)
 
 
 def _below(name: str, entries: Iterable[FoundEntry]) -> Iterator[FoundEntry]:
@@ -120,9 +126,9 @@ def _others(root: Path, census: Census) -> tuple[str, ...]:
     return tuple(sorted(name for name in os.listdir(root) if name not in known))  # noqa: PTH208 - names
 
 
-def _dangling(root: Path, census: Census) -> Iterator[Digest]:
-    links = [blob for blob in census.blobs if stat.S_ISLNK(blob.facts.mode)]
-    return (blob.digest for blob in links if not (root / "blobs" / blob.filename).exists())
+def _dangling(root: Path, census: Census) -> Iterator[str]:
+    links = [blob.filename for blob in census.blobs if stat.S_ISLNK(blob.facts.mode)]
+    return (name for name in links if not (root / "blobs" / name).exists())
 
 
 def _unreadable(trees: Iterable[tuple[str, FoundTree]]) -> Iterator[Unreadable]:

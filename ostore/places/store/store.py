@@ -43,6 +43,11 @@ class LocalStore:
     def exists(self) -> bool:
         return self.root.is_dir()
 
+    @property
+    def has_blobs(self) -> bool:
+        """Whether there is a folder of blobs at all; it may be empty."""
+        return (self.root / "blobs").is_dir()
+
     def require(self) -> LocalStore:
         """Itself. Raises NotFoundError if there is no such folder, UsageError if it is no folder."""
         if self.exists:
