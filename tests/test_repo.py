@@ -318,6 +318,7 @@ def test_importing_the_library_loads_nothing_that_is_not_used() -> None:
 def ours(*suffixes: str) -> Iterator[Path]:
     skipped = {
         ".git",
+        ".coverage.d",
         ".fuzz",
         ".vectors",
         ".venv",
