@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 MODEL = "application/vnd.ollama.image.model"
 PROJECTOR = "application/vnd.ollama.image.projector"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -23,6 +25,8 @@ CONFIG = "application/vnd.docker.container.image.v1+json"
 
 # `make torture` asks for everything, `make test` for a slice of it.
 TORTURE = os.environ.get("OSTORE_TORTURE") == "1"
+# Measuring coverage loads modules and writes files of its own, in whatever it measures.
+unmeasured = pytest.mark.skipif("COVERAGE_RUN" in os.environ, reason="coverage is in the way")
 OSTORE = (sys.executable, "-m", "ostore")
 
 

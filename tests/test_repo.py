@@ -19,7 +19,7 @@ import pytest
 import ostore
 from ostore.cli import exit_codes
 from ostore.formats import errors
-from tests.support import OSTORE, Store
+from tests.support import OSTORE, Store, unmeasured
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ostore"
@@ -290,6 +290,7 @@ def test_a_command_that_does_nothing_loads_nothing_heavy(arguments: list[str]) -
     assert len({"ostore.cli.looking", "ostore.cli.carrying"} & set(modules)) == (arguments[-2:-1] != [])
 
 
+@unmeasured
 @pytest.mark.parametrize("words", [["="], ["=--", "export"], ["=ti", "verify", "-q"]], ids=" ".join)
 def test_completing_loads_nothing_but_what_names_need(words: list[str], store: Store) -> None:
     # It ends without unwinding, so what was loaded is told from the place where it ends.

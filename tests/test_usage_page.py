@@ -24,7 +24,7 @@ import ostore
 from ostore.formats.wording import human_bytes
 from ostore.report.treemap import Item, Region, lay_out
 from ostore.report.usage_page import usage_page
-from tests.support import MODEL, OSTORE, TEMPLATE, Store, full, noise
+from tests.support import MODEL, OSTORE, TEMPLATE, Store, full, noise, unmeasured
 from tests.support import ostore as run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -377,6 +377,7 @@ def test_a_place_where_no_page_can_be_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+@unmeasured
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
 @pytest.mark.parametrize("options", [(), ("--replace",)], ids=["new", "replace"])
 def test_a_disk_that_holds_only_half_of_it_gets_none_of_it(

@@ -16,7 +16,7 @@ import pytest
 
 from tests.hostile.forge import NAME, WEIGHTS, Bundle, blob_name, compressed, dumped, large, member, tar
 from tests.hostile.rows import DONE, FAILED, INTERRUPTED, IO, NO_SPACE, NOT_FOUND, TERMINATED, World
-from tests.support import OSTORE, full, noise, tree
+from tests.support import OSTORE, full, noise, tree, unmeasured
 
 GOOD = compressed(tar(Bundle().parts()))
 SCRIPT = Path(sys.executable).with_name("ostore")
@@ -113,6 +113,7 @@ LIMITS = {
 }
 
 
+@unmeasured
 @pytest.mark.parametrize("limit", LIMITS)
 def test_h147_a_limit_of_the_process_is_told_in_one_line(world: World, limit: str) -> None:
     kind, value, codes = LIMITS[limit]

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ OSTORE = str(Path(sys.executable).with_name("ostore"))
 # Enough for several frames, little enough to be hashed a thousand times.
 WEIGHTS, OTHER, SHARED = noise(150_000, 11), noise(90_000, 12), b"{{ .Prompt }}"
 ORPHAN = noise(40_000, 13)
+SCRIPT = "restore.py"
 # Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
 NO_GRACE = ("--grace", "0s")
 
@@ -32,7 +34,8 @@ class Command:
     A command, and the scene that it begins with: what is in `folder`, its working directory, when it is called.
 
     `once` is true of one that has nothing to do when it is called again after it ended well, so that it may say so with
-    another exit code. `disk` is the file system that it needs.
+    another exit code. `disk` is the file system that it needs. `clears` is false of one that leaves to others what was
+    staged by one of its kind that was killed.
     """
 
     name: str
@@ -40,16 +43,17 @@ class Command:
     words: tuple[str, ...]
     once: bool = False
     disk: str = ""
+    clears: bool = True
 
     @property
     def argv(self) -> list[str]:
-        return [OSTORE, *self.words]
+        return _argv(self.words)
 
 
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
     return subprocess.run(
-        [*tracer, OSTORE, *words],
+        [*tracer, *_argv(words)],
         cwd=folder,
         env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": "models"},
         capture_output=True,
@@ -57,6 +61,11 @@ def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.C
         check=False,
         timeout=300,
     )
+
+
+def _argv(words: tuple[str, ...]) -> list[str]:
+    """The installed program; or the script of a bundle with a bare Python, as where there is no ostore."""
+    return [sys.executable, "-I", "-S", *words] if words[0] == SCRIPT else [OSTORE, *words]
 
 
 def undisturbed(folder: Path, *words: str) -> None:
@@ -85,16 +94,16 @@ def with_orphans(folder: Path) -> Store:
     return store
 
 
-def with_a_bundle(folder: Path) -> Store:
-    """A store, a bundle of all of it, and then the store as it was before some of that came."""
+def with_a_bundle(folder: Path, bundle: str = "b.tar.zst") -> Store:
+    """A store, and a bundle of all of it."""
     store = a_store(folder)
-    undisturbed(folder, "export", "--all", "b.tar.zst")
+    undisturbed(folder, "export", "--all", bundle)
     return store
 
 
-def to_import(folder: Path) -> None:
+def to_import(folder: Path, bundle: str = "b.tar.zst") -> None:
     """A bundle; a store with one model of it broken, one different, one blob there and one damaged."""
-    with_a_bundle(folder)
+    with_a_bundle(folder, bundle)
     shutil.rmtree(folder / "models")
     mine = Store(folder / "models")
     mine.model("registry.ollama.ai/someone/mine:latest", b"my own weights", system=b"keep me")
@@ -102,6 +111,14 @@ def to_import(folder: Path) -> None:
     mine.write_manifest(full("tiny:latest"), b"")
     mine.blob(SHARED)
     mine.blob_path(OTHER).write_bytes(b"x" * len(OTHER))
+
+
+def to_restore(folder: Path) -> None:
+    """The same for the script that is in every bundle; of a plain one, because zstd would be a second program."""
+    to_import(folder, "b.tar")
+    with tarfile.open(folder / "b.tar") as bundle:
+        script = bundle.extractfile(f"ostore/{SCRIPT}")
+        (folder / SCRIPT).write_bytes(script.read() if script else b"")
 
 
 def to_import_anew(folder: Path) -> None:
@@ -139,6 +156,7 @@ def with_a_second_store(folder: Path) -> None:
 COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
+    Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace")),
     Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),

@@ -20,7 +20,10 @@ _OWN = frozenset({".ostore", ".ostore-tmp"})
 _UNFINISHED = ".part"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 # An error, a warning, being stopped; or how far a command has got.
-_LINE = re.compile(r"ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;].*|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?")
+_LINE = re.compile(
+    r"(ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;]|restore: error:).*"
+    r"|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?"
+)
 # By exit code, how many lines of errors there are: one, but none if all is well or somebody stopped it; what verify and
 # doctor find (4, 9 and 10) is a report and no error.
 _ERROR_LINES = {0: (0, 0), 130: (0, 0), 143: (0, 0), 4: (0, 1), 9: (0, 1), 10: (0, 1)}
@@ -84,7 +87,7 @@ def output_problems(code: int, out: str, err: str) -> list[str]:
     wrong += ["a traceback"] if "Traceback" in out + err else []
     wrong += ["a bug was met"] if "OSTORE_DEBUG" in err else []
     wrong += [f"not one of ours: {line}" for line in err.splitlines() if code and not _LINE.fullmatch(line)]
-    errors = [line for line in err.splitlines() if line.startswith("ostore: error")]
+    errors = [line for line in err.splitlines() if line.startswith(("ostore: error", "restore: error"))]
     least, most = _ERROR_LINES.get(code, (1, 1))
     if not least <= len(errors) <= most:
         wrong.append(f"{len(errors)} lines of errors, exit code {code}")

@@ -736,7 +736,7 @@ class Store:
             folder.mkdir(0o755)
             undo.callback(quietly, folder.rmdir)
             self.give(folder)
-            sync_folder(folder.parent)
+            sync_path(folder.parent)
 
     def make_state(self) -> None:
         """Make `.ostore/tx`, or refuse one where somebody else could meddle."""
@@ -827,10 +827,15 @@ class Inbox:
             store.make_folder(store.blobs, undo)
             for blob in self._staged:
                 self._place_blob(blob, undo)
-            sync_folder(store.blobs)
+            sync_path(store.blobs)
             for model in index.models:
+                path = store.manifest_path(model)
                 if outcome[model.name] != "already there":
-                    self._place_manifest(self._manifests[model.name], store.manifest_path(model), undo)
+                    self._place_manifest(self._manifests[model.name], path, undo)
+                else:
+                    sync_path(path)
+                    for folder in list(path.parents)[:4]:  # up to `manifests`
+                        sync_path(folder)
             for pause_seconds in (0.0, 0.1, 0.2):
                 self._settle([*index.blobs, *index.requires], pause_seconds, undo)
             undo.pop_all()
@@ -843,7 +848,11 @@ class Inbox:
             os.link(path, self._folder / blob.filename)
         with suppress(OSError):  # not ours
             os.utime(path)  # ollama spares young blobs since 0.21, and does the same with one that it finds
-        return path.exists()
+        try:
+            sync_path(path)  # ollama syncs nothing that it writes, and a model will stand on this
+        except FileNotFoundError:
+            return False
+        return True
 
     def _write(self, path: Path, pieces: Iterator[bytes]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -885,7 +894,7 @@ class Inbox:
         else:
             undo.callback(quietly, target.unlink)
         staged.replace(target)
-        sync_folder(target.parent)
+        sync_path(target.parent)
 
     def _settle(self, blobs: list[Blob], pause_seconds: float, undo: ExitStack) -> None:
         """Look again: a prune that had read the manifests before ours were there may still be deleting."""
@@ -896,7 +905,7 @@ class Inbox:
                 raise RestoreError(DAMAGED, f"sha256:{blob.hex}: removed by another program during the import")
             self._place_blob(blob, undo)
         if lost:
-            sync_folder(self._store.blobs)
+            sync_path(self._store.blobs)
 
 
 # ---- the disk --------------------------------------------------------------------------------------------------------
@@ -977,8 +986,9 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Put a file or folder on the disk as it is."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
     finally:
