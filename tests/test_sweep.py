@@ -7,6 +7,7 @@ Others change a store between two calls of ours. Here that happens right before 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,17 @@ import pytest
 
 import ostore
 from ostore.formats.errors import DamagedStoreError, UsageError
+from ostore.places.store import restoring, sink
+from ostore.places.store import sweep as sweep_module
 from ostore.places.store.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
+from ostore.places.store.headroom import HeadRoom
 from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.restoring import find_kept
 from ostore.places.store.sweep import Sweep, stand
 from ostore.places.store.trash import BatchRecord
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
+from ostore.streams.progress import SILENT
 from tests.support import Store, full, sha256, tree
 
 ORPHAN = b"an orphan " * 100
@@ -240,3 +246,68 @@ def test_what_a_running_command_has_staged_beside_the_manifests_stays(store: Sto
 def test_a_record_that_is_not_ours_is_refused(raw: bytes) -> None:
     with pytest.raises(DamagedStoreError, match="not ours"):
         BatchRecord.parse(raw)
+
+
+def test_a_disk_that_fails_at_the_second_look_gets_everything_back(
+    store: Store, orphan: StoredBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(store.root)
+
+    def failing(root: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(root))
+
+    monkeypatch.setattr(sweep_module, "find_references", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        ostore.gc(grace=0, models=store.root)
+    assert tree(store.root) == before
+
+
+def test_a_store_whose_blobs_folder_has_gone_gets_it_back_with_what_was_in_the_trash(
+    store: Store, orphan: StoredBlob
+) -> None:
+    ostore.gc(grace=0, keep=3600, models=store.root)
+    (store.root / "blobs").rename(store.root.parent / "gone")
+    ostore.restore(models=store.root)
+    assert [path.name for path in (store.root / "blobs").iterdir()] == [orphan.filename]
+
+
+def test_what_stands_in_the_trash_in_the_place_of_a_blob_is_not_restored(store: Store, orphan: StoredBlob) -> None:
+    """Somebody who may write there exchanges it between the two looks."""
+    ostore.gc(grace=0, keep=3600, models=store.root)
+    (kept,) = find_kept(store.root)
+    path = store.root / ".ostore/trash" / kept.batch / kept.filename
+    path.rename(path.with_name("elsewhere"))
+    path.write_bytes(ORPHAN)
+    assert not restoring._is_sound(store.root, kept, SILENT)
+    path.unlink()
+    path.symlink_to("elsewhere")
+    assert not restoring._is_sound(store.root, kept, SILENT)
+
+
+def test_room_is_made_only_by_what_is_as_it_was_planned(store: Store, orphan: StoredBlob, tmp_path: Path) -> None:
+    planned_entry = FoundEntry(orphan.filename, orphan.facts)
+    latest = orphan.facts.newest + 1
+    with HeadRoom.opened(store.root) as room:
+        assert not room.remove([planned_entry], latest=orphan.facts.newest - 10)
+        assert not room.remove([FoundEntry(f"sha256-{'f' * 64}", orphan.facts)], latest=latest)
+        assert room.remove([planned_entry], latest=latest)
+    assert not (store.root / "blobs" / orphan.filename).exists()
+    (tmp_path / "empty").mkdir()
+    with HeadRoom.opened(tmp_path / "empty") as room:
+        assert not room.remove([planned_entry], latest=latest)
+
+
+def test_a_disk_that_fails_otherwise_than_by_being_full_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Workspace, "locked", failing)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), HeadRoom.opened(store.root):
+        pass
+
+
+def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with Directory.open(tmp_path) as folder:
+        assert [sink._is_empty_folder(folder, name) for name in ("file", "folder")] == [False, True]

@@ -60,14 +60,15 @@ def rm(
     with sweeping(store.root) as sweep:
         plan, resumed = _plan_rm(store.root, names)
         plan = plan.within(approved) if approved else plan
-        sweep.finish_interrupted(resumed)
-        sweep.prune(plan.resumed)
         swept = sweep.remove(
             plan.record,
             now=time.time(),
             manifests=[doomed.standing for doomed in plan.manifests],
             blobs=plan.blobs,
         )
+        # Not before: until then only their records say what is left of models that nobody lists any more.
+        sweep.finish_interrupted(resumed)
+        sweep.prune(plan.resumed)
         plan = plan.without(swept.stayed)
     return _rm_report(store, plan, dry_run=False, doubt=swept.doubt)
 
