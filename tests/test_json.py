@@ -384,11 +384,14 @@ def report_fields(name: str) -> Iterator[str]:
 
 
 def _fields(kind: type, path: str) -> Iterator[str]:
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        yield f"{path}{field.name}"
-        item = (typing.get_args(hints[field.name]) or (None,))[0]
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _fields(hints[field.name], f"{path}{field.name}.")
-        elif isinstance(item, type) and dataclasses.is_dataclass(item):
-            yield from _fields(item, f"{path}{field.name}[].")
+    for name, hint in typing.get_type_hints(kind).items():
+        yield f"{path}{name}"
+        item = (typing.get_args(hint) or (None,))[0]
+        if _is_record(hint):
+            yield from _fields(hint, f"{path}{name}.")
+        elif _is_record(item):
+            yield from _fields(item, f"{path}{name}[].")
+
+
+def _is_record(kind: object) -> bool:
+    return isinstance(kind, type) and (dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"))

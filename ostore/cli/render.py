@@ -176,6 +176,8 @@ def _quoted(value: object) -> str:
 def _plain(value: Any, key: str = "") -> Any:  # noqa: ANN401 - whatever a report holds
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, dict):
         return {name: _plain(entry, name) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

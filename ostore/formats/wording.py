@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_KILO = 1000
+_UNITS = ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "KB"))
 
 
 def clean(text: str) -> str:
@@ -11,7 +11,7 @@ def clean(text: str) -> str:
 
     A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
     """
-    if text.replace("\n", "").isprintable():
+    if text.isprintable() or text.replace("\n", "").isprintable():
         return text
     return "".join(
         character if character.isprintable() or character == "\n" else _escape(character) for character in text
@@ -25,9 +25,9 @@ def one_line(text: str) -> str:
 
 def human_bytes(size: int) -> str:
     """A size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one digit after the point."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "KB")):
-        if size >= _KILO**power:
-            value = size / _KILO**power
+    for factor, unit in _UNITS:
+        if size >= factor:
+            value = size / factor
             return f"{value:.1f} {unit}" if value < 10 and not value.is_integer() else f"{int(value)} {unit}"  # noqa: PLR2004
     return f"{size} B"
 

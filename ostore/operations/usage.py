@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
@@ -41,9 +41,12 @@ _Owners = tuple[ModelName, ...]
 _Identity = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
-    """Bytes on the disk, as `du` has them, and bytes that reading gives: more in sparse files, less in small ones."""
+class Space(NamedTuple):
+    """
+    Bytes on the disk, as `du` has them, and bytes that reading gives: more in sparse files, less in small ones.
+
+    A tuple, as a model's row: there are ten thousand, and a frozen dataclass takes three times as long to make.
+    """
 
     allocated: int
     apparent: int
@@ -52,8 +55,7 @@ class Space:
 _NOTHING = Space(0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUsage:
+class ModelUsage(NamedTuple):
     """
     One model: its blobs that are there, those that other models need as well, and those that none does.
 
@@ -110,33 +112,35 @@ class Tally:
     """
     Adds up the blobs that models need while a census is taken, which then need not keep them.
 
-    What has several names is left to whoever knows all of them, and so is what is no plain file or oddly named. What
-    models name and was not counted is in `uncounted`.
+    What has several names is left to whoever knows all of them, and so is what is no plain file, is oddly named, or is
+    a manifest as well. `awaited` are those of the others that were not there.
     """
 
     def __init__(self, references: References) -> None:
-        # By identity: the blobs of a model share one tuple, and looking into it costs more than all the rest.
-        self._sums: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._users = references.users
-        self.uncounted = dict(references.users)
+        self.groups: dict[_Owners, _Group] = {}
+        # By filename: to make a digest of each name in a folder takes longer than to add its file up.
+        self.awaited: dict[str, _Group] = {}
+        group = _Group(())
+        last: _Owners | None = None
+        for digest, owners in references.named.items():
+            # The blobs of a model share one tuple; to look for it anew would cost more than all the rest.
+            if owners is not last:
+                last, group = owners, self.groups.setdefault(owners, _Group(owners))
+            self.awaited[f"sha256-{digest.hex}"] = group
+        for digest in references.named.keys() & references.documents.keys():
+            del self.awaited[digest.filename]
 
-    def count(self, digest: Digest, status: os.stat_result) -> bool:
+    def count(self, filename: str, status: os.stat_result) -> bool:
         """Whether the file was added up."""
-        if status.st_nlink > 1 or (owners := self.uncounted.pop(digest, None)) is None:
+        if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
             return False
-        found = self._sums[id(owners)]
-        found[0] += 1
-        found[1] += allocated_by(status)
-        found[2] += status.st_size
+        group = self.awaited.pop(filename, None)
+        if group is None:
+            return False
+        group.files += 1
+        group.allocated += allocated_by(status)
+        group.apparent += status.st_size
         return True
-
-    def groups(self) -> dict[_Owners, _Group]:
-        """What was added up, by who needs it."""
-        groups: dict[_Owners, _Group] = {}
-        for owners in {id(owners): owners for owners in self._users.values()}.values():
-            if id(owners) in self._sums:
-                groups.setdefault(owners, _Group(owners)).add(*self._sums[id(owners)])
-        return groups
 
 
 def measure_usage(
@@ -232,11 +236,11 @@ def _sort_out(
     All files of blobs that are needed, by who needs them: far fewer groups than files, so that the rest is quick. Then
     the files that nobody needs, and what somebody names that is not there.
     """
-    users, groups = references.users, tally.groups()
+    groups: dict[_Owners, _Group] = {}
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
     orphans: list[DiskFacts] = []
     for blob in census.blobs:
-        owners = users.get(blob.digest)
+        owners = references.users.get(blob.digest)
         if owners is None:
             orphans.append(blob.facts)
         elif blob.facts.links > 1:
@@ -248,12 +252,23 @@ def _sort_out(
     for identity, blobs in linked.items():
         facts = blobs[0].facts
         once.is_new(facts)
-        owners = tuple(sorted(set(chain.from_iterable(users[blob.digest] for blob in blobs))))
+        owners = tuple(sorted(set(chain.from_iterable(references.users[blob.digest] for blob in blobs))))
         goes = len(blobs) + manifests.count(identity) >= facts.links
         groups.setdefault(owners, _Group(owners)).add(1, facts.allocated, facts.size, goes=goes)
     present = {blob.digest for blob in census.blobs if blob.filename not in remainder.dangling}
-    absent = {digest for digest in tally.uncounted if digest in references.named and digest not in present}
-    return groups, orphans, absent
+    awaited = {digest for filename in tally.awaited if (digest := Digest.of_filename(filename))}
+    absent = (awaited | (references.named.keys() & references.documents.keys())) - present
+    return _together(tally.groups, groups), orphans, absent
+
+
+def _together(counted: Mapping[_Owners, _Group], kept: Mapping[_Owners, _Group]) -> dict[_Owners, _Group]:
+    """The groups that have files; those of a tally stay as they are."""
+    both = {owners: group for owners, group in counted.items() if group.files}
+    for owners, group in kept.items():
+        if owners in both:
+            group.add(both[owners].files, both[owners].allocated, both[owners].apparent)
+        both[owners] = group
+    return both
 
 
 def _needed_part(kind: UsageKind, groups: Iterable[_Group]) -> UsagePart:
@@ -338,50 +353,39 @@ def _whole(tree: FoundTree) -> list[DiskFacts]:
     return own + [entry.facts for entry in (*tree.files, *tree.folders)]
 
 
-@dataclass(slots=True)
-class _Row:
-    files: int = 0
-    unique: Space = _NOTHING
-    frees: Space = _NOTHING
-    shared: list[Space] = field(default_factory=list)
-
-
 def _model_rows(
     groups: Mapping[_Owners, _Group], models: Sequence[StoredModel], absent: AbstractSet[Digest]
 ) -> tuple[ModelUsage, ...]:
-    # A name that is in both trees of manifests is one model.
-    asked = {model.name: model for model in models}
-    rows = {name: _Row() for name in asked}
+    shared: dict[ModelName, list[_Group]] = defaultdict(list)
     for owners, group in groups.items():
-        for row in filter(None, map(rows.get, owners)):
-            row.files += group.files
-            if len(owners) == 1:
-                row.unique, row.frees = group.space, group.freed
-            else:
-                row.shared.append(group.space)
-    usages = [_usage(model, rows[name], absent) for name, model in asked.items()]
+        if len(owners) > 1:
+            for owner in owners:
+                shared[owner].append(group)
+    # A name that is in both trees of manifests is one model.
+    asked = {model.name: model for model in models}.values()
+    none = _Group(())
+    usages = [_usage(model, groups.get((model.name,), none), shared.get(model.name, ()), absent) for model in asked]
     return tuple(sorted(usages, key=lambda usage: (-usage.size.allocated, usage.name)))
 
 
-def _usage(model: StoredModel, row: _Row, absent: AbstractSet[Digest]) -> ModelUsage:
-    shared = _sum(row.shared)
+def _usage(model: StoredModel, own: _Group, shared: Collection[_Group], absent: AbstractSet[Digest]) -> ModelUsage:
+    together = _sum(group.space for group in shared) if shared else _NOTHING
     # Nearly always there is nothing absent, and then no descriptor need be made.
     named = model.manifest.descriptors if absent and not absent.isdisjoint(model.manifest.digests) else ()
     missing = [blob.digest for blob in named if blob.digest in absent]
     return ModelUsage(
         name=str(model.name),
-        blobs=row.files,
-        size=_sum((shared, row.unique)),
-        shared=shared,
-        unique=row.unique,
-        frees=row.frees,
-        missing=tuple(dict.fromkeys(map(str, missing))),
+        blobs=own.files + sum(group.files for group in shared),
+        size=Space(own.allocated + together.allocated, own.apparent + together.apparent),
+        shared=together,
+        unique=own.space,
+        frees=own.freed,
+        missing=tuple(dict.fromkeys(map(str, missing))) if missing else (),
     )
 
 
-def _freed_together(groups: Mapping[_Owners, _Group], removed: Collection[ModelName]) -> Space:
-    gone = (group for owners, group in groups.items() if owners and all(owner in removed for owner in owners))
-    return _sum(group.freed for group in gone)
+def _freed_together(groups: Mapping[_Owners, _Group], removed: set[ModelName]) -> Space:
+    return _sum(group.freed for owners, group in groups.items() if owners and removed.issuperset(owners))
 
 
 def _shared_blobs(groups: Mapping[_Owners, _Group]) -> tuple[SharedBlobs, ...]:

@@ -199,25 +199,27 @@ def take_census(
     names: Sequence[str] | None = None,
     *,
     needed: Container[Digest] = frozenset(),
-    is_counted: Callable[[Digest, os.stat_result], bool] | None = None,
+    is_counted: Callable[[str, os.stat_result], bool] | None = None,
 ) -> Census:
     """
     Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
 
     With `names`, what `list_blobs` gave before, nothing else in `blobs/` is looked at, nor those of them that are the
-    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. A blob that
-    `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
+    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. An entry of `blobs/`
+    that `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
     """
     found = _Found()
     blobs = root / "blobs"
     chosen = None if names is None else [name for name in names if Digest.of_filename(name) not in needed]
     with contextlib.suppress(FileNotFoundError):
         for name, status in _statuses_in(str(blobs), chosen):
+            if is_counted is not None and is_counted(name, status):
+                continue
             # Nearly all are blobs, so they are asked for first.
-            if not stat.S_ISREG(status.st_mode) or not (digest := Digest.of_filename(name)):
-                found.add(blobs, name, DiskFacts.of(status))
-            elif is_counted is None or not is_counted(digest, status):
+            if stat.S_ISREG(status.st_mode) and (digest := Digest.of_filename(name)):
                 found.blobs.append(StoredBlob(digest, name, DiskFacts.of(status)))
+            else:
+                found.add(blobs, name, DiskFacts.of(status))
     return Census(
         blobs=tuple(found.blobs),
         downloads=tuple(
