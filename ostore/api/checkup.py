@@ -93,15 +93,13 @@ def _report(facts: Facts) -> DoctorReport:
     from ostore.places.store.census import apparent_bytes
 
     diagnosis = diagnose(facts)
-    blobs = facts.store.census.blobs if facts.store.census else ()
+    blobs, settled = facts.store.census.blobs if facts.store.census else (), facts.store.settled
     return DoctorReport(
         store=str(facts.root),
         server=facts.store.account.name,
         models=len(facts.store.scan.models),
-        blobs=len(blobs),
-        size=sum(blob.facts.size for blob in blobs if blob.facts.links == 1)
-        # Only these can be there twice.
-        + apparent_bytes(blob.facts for blob in blobs if blob.facts.links > 1),
+        blobs=settled.count + len(blobs),
+        size=settled.size + apparent_bytes(blob.facts for blob in blobs),
         findings=diagnosis.findings,
         mendings=(),
         verdict=diagnosis.verdict,

@@ -30,17 +30,15 @@ _LOST_AND_FOUND = "lost+found"
 
 def check_needed(facts: Facts) -> Iterator[Finding]:
     """Blobs that models need: is each one there, and as long as it should be?"""
-    census = facts.store.census
+    census, settled = facts.store.census, facts.store.settled
     if census is None:
         return
     sizes = _sizes(census, facts.store.linked)
     foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
     wrong: dict[tuple[Digest, int], tuple[Descriptor, dict[str, None]]] = {}
-    for model in facts.store.scan.models:
-        if all(sizes.get(digits) == size for digits, size in model.manifest.sizes):
-            continue
+    for model in () if settled.is_all else facts.store.scan.models:
         for blob in model.manifest.descriptors:
-            if sizes.get(blob.digest.hex) != blob.size:
+            if not settled.has(blob.digest.filename) and sizes.get(blob.digest.hex) != blob.size:
                 _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
                 names[str(model.name)] = None
     targets = {Digest.tolerate(link.filename): link.target for link in facts.store.linked}
@@ -65,7 +63,8 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
     odd = sorted((blob for blob in census.blobs if not blob.is_canonical), key=by_filename)
     names = {blob.filename for blob in census.blobs} if odd else set()
     for blob in odd:
-        yield _oddly_named(blob, facts, names, facts.store.scan.users.get(blob.digest, ()))
+        is_free = blob.digest.filename not in names and not facts.store.settled.has(blob.digest.filename)
+        yield _oddly_named(blob, facts, facts.store.scan.users.get(blob.digest, ()), is_free=is_free)
 
 
 def check_leftovers(facts: Facts) -> Iterator[Finding]:
@@ -91,7 +90,11 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
 
 
 def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None]:
-    """By digest, the bytes of what Ollama would open; the name it writes itself counts, if there are several."""
+    """
+    Of blobs that are not settled, by digest: the bytes of what Ollama would open.
+
+    The name it writes itself counts, if there are several.
+    """
     targets = {link.filename: link.size for link in linked}
     sizes: dict[str, int | None] = {
         blob.digest.hex: targets.get(blob.filename, blob.facts.size) for blob in census.blobs
@@ -160,9 +163,9 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
         yield finding("blob-link-dangling", "warning", subject, detail=detail, remedy=remedy)
 
 
-def _oddly_named(blob: StoredBlob, facts: Facts, names: set[str], users: tuple[ModelName, ...]) -> Finding:
+def _oddly_named(blob: StoredBlob, facts: Facts, users: tuple[ModelName, ...], *, is_free: bool) -> Finding:
+    """`is_free` says that the name it should have is not taken."""
     subject = f"blobs/{blob.filename}"
-    is_free = blob.digest.filename not in names
     if blob.filename == str(blob.digest):
         second = "ostore verify, then delete it: the blob of today's name is there as well"
         remedy = facts.ostore("doctor", "--fix") if is_free else second

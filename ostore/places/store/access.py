@@ -15,7 +15,6 @@ from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry
 from ostore.places.store.scan import ManifestScan
 
 _READ, _WRITE, _ENTER = 4, 2, 1
-# A regular file that its owner may read, with nothing set that would be told of.
 _PLAIN = stat.S_IFREG | stat.S_IRUSR
 _TELLING = 0o170000 | stat.S_IRUSR | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
 # acl(5): with such a list, the nine bits of the mode are not the whole truth.
@@ -57,6 +56,11 @@ class Misfit:
     links: int
 
 
+def is_plain_file_of(account: Account, status: os.stat_result) -> bool:
+    """Whether it is a regular file of that user's, who may read it, with nothing set that would be told of."""
+    return status.st_uid == account.uid and status.st_mode & _TELLING == _PLAIN
+
+
 def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
     """Folders on the way to a store, and to what its links lead to, that a user may not pass through."""
     places = (root, *(root / name for name in ("blobs", LEGACY_TREE)))
@@ -75,9 +79,7 @@ def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan
         path = f"{root}/{relative}"
         if status := _status(path):
             yield from _of_folder(path, relative, status, account)
-    # As nearly all are: sixty thousand generators would take a while.
-    suspects = [blob for blob in blobs if blob.facts.uid != account.uid or blob.facts.mode & _TELLING != _PLAIN]
-    for blob in sorted(suspects, key=by_filename):
+    for blob in sorted(blobs, key=by_filename):
         yield from _of_blob(root, blob, account)
     read = {model.relative: model.status for model in scan.models}
     for entry in scan.tree.entries:

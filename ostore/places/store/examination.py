@@ -19,6 +19,7 @@ from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob,
 from ostore.places.store.manifest_tree import LEGACY_TREE, Unreadable, find_manifests
 from ostore.places.store.references import References, references_of
 from ostore.places.store.scan import ManifestScan, scan_manifests
+from ostore.places.store.settled import SettledBlobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,8 @@ class LinkedBlob:
 @dataclass(frozen=True, slots=True)
 class Examination:
     """
-    What a store is like. `census` is None if `blobs/` may not be read; `closed` is what could not be looked at.
+    What a store is like. `census` is None if `blobs/` may not be read; `closed` is what could not be looked at. Blobs
+    that are as they should be are in `settled`, and not in the census.
 
     While there are doubts about the `references`, or something is closed, nobody knows the `orphans`.
 
@@ -74,6 +76,7 @@ class Examination:
     orphans: tuple[StoredBlob, ...]
     odd: tuple[OddEntry, ...]
     census: Census | None
+    settled: SettledBlobs
     linked: tuple[LinkedBlob, ...]
     closed: tuple[Unreadable, ...]
     is_empty: bool
@@ -88,8 +91,9 @@ class Examination:
 def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examination:
     """Look at all of a store, as one that a server running as `account` uses."""
     closed: list[Unreadable] = []
-    census = _census(root, closed)
     scan = scan_manifests(find_manifests(root, closed))
+    settled = SettledBlobs(scan, account)
+    census = _census(root, settled, closed)
     blobs = census.blobs if census else ()
     references = references_of(root, scan)
     closed += _closed_trees(root, census)
@@ -102,6 +106,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examin
         orphans=() if closed or references.doubts else tuple(references.orphans(blobs)),
         odd=tuple(odd for entry in scan.unreadable if (odd := _odd(root, entry))),
         census=census,
+        settled=settled,
         linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs), key=by_filename)),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
         is_empty=_is_empty(root),
@@ -125,9 +130,9 @@ def leads_nowhere(path: Path) -> bool:
     return False
 
 
-def _census(root: Path, closed: list[Unreadable]) -> Census | None:
+def _census(root: Path, settled: SettledBlobs, closed: list[Unreadable]) -> Census | None:
     try:
-        return take_census(root)
+        return take_census(root, is_counted=settled.settles)
     except OSError as error:
         closed.append(Unreadable("blobs", error.strerror or str(error), None))
         return None

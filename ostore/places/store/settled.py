@@ -1,0 +1,54 @@
+"""
+Blobs that nobody need look at twice: nearly all of a store.
+
+They are as manifests promise and as a server needs them, and have one name, so that a census can let them go at once:
+to keep sixty thousand of them, and to go through them again for every question, would take as long as to find them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ostore.places.store.access import Account, is_plain_file_of
+from ostore.places.store.scan import ManifestScan
+
+
+class SettledBlobs:
+    """`count` blobs of `size` bytes together; `settles` finds them while a census is taken."""
+
+    def __init__(self, scan: ManifestScan, account: Account) -> None:
+        self.count = 0
+        self.size = 0
+        self._account = account
+        # What comes from the future is to be told of.
+        self._now = time.time()
+        # None once it is settled, and a size that no file has where manifests contradict each other.
+        self._promised: dict[str, int | None] = {}
+        for model in scan.models:
+            for digits, size in model.manifest.sizes:
+                filename = f"sha256-{digits}"
+                if self._promised.setdefault(filename, size) != size:
+                    self._promised[filename] = -1
+
+    def settles(self, filename: str, status: os.stat_result) -> bool:
+        """Whether there is nothing to say of a file in `blobs/`; to be asked once of each."""
+        if (
+            self._promised.get(filename) != status.st_size
+            or status.st_nlink > 1
+            or status.st_mtime > self._now
+            or not is_plain_file_of(self._account, status)
+        ):
+            return False
+        self._promised[filename] = None
+        self.count += 1
+        self.size += status.st_size
+        return True
+
+    def has(self, filename: str) -> bool:
+        return self._promised.get(filename, -1) is None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every blob that a manifest promises is settled."""
+        return self.count == len(self._promised)
