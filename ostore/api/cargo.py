@@ -14,6 +14,7 @@ from ostore.operations.moving import refuse_doubts, refuse_what_cannot_move, str
 from ostore.places.store.census import Census, take_census
 from ostore.places.store.manifest_tree import find_manifests
 from ostore.places.store.references import find_references
+from ostore.places.store.scan import find_blobs
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import Progress, watching
 from ostore.streams.verified import hash_file
@@ -24,13 +25,16 @@ class Cargo:
     """
     What goes along: models, and blobs beside theirs. `damaged` blobs stay, as nobody needs them.
 
-    It goes from `source`, where there was `census`, to `target`. `manifests` are the bytes of the models' manifests as
-    they were read; `modified` their times.
+    It goes from `source` to `target`. `manifests` are the bytes of the models' manifests as they were read; `modified`
+    their times. `along` are the names of the files that are the models' blobs, `census` is what else was there, and
+    `strays` lies among the manifests without being one.
     """
 
     source: LocalStore
     target: LocalStore
+    along: frozenset[str]
     census: Census
+    strays: tuple[str, ...]
     is_whole: bool
     selection: Selection
     manifests: Mapping[ModelName, bytes]
@@ -47,31 +51,41 @@ def load_cargo(
     Raises DamagedStoreError for a store that nobody can understand whole, and as `LocalStore.select`.
     """
     # What is finished between the two can then only add to what is needed.
-    census, references = take_census(source.root), find_references(source.root)
+    files, references = _files(source), find_references(source.root)
     refuse_doubts(references)
     if patterns:
         here, there = _named(source, target, patterns)
         selection = source.select([name.full for name in here]) if here else Selection((), ())
-        wanted = {blob.digest for blob in there}
-        strays = [blob for blob in stray_blobs(census, references.users) if blob.digest in wanted]
+        along = frozenset[str]()
+        census = take_census(source.root, sorted({blob.digest.filename for blob in there} & files.keys()))
         # A move that was interrupted has proved them there, and left them here.
-        strays = [blob for blob in strays if target.size_of(blob.digest) == blob.size]
+        strays = [blob for blob in stray_blobs(census, references.users) if target.size_of(blob.digest) == blob.size]
     else:
         refuse_what_cannot_move(references.scan)
         selection = source.select_scanned(references.scan)
+        # They need not be asked for anything: there are sixty thousand.
+        along = frozenset(name for digest in selection.sizes if files.get(name := digest.filename))
+        census = take_census(source.root, [name for name in files if name not in along])
         strays = stray_blobs(census, selection.sizes)
     damaged = _damaged(source, target, strays, progress) if hashed else frozenset()
     kept = tuple(blob for blob in strays if blob.digest not in damaged)
     return Cargo(
         source,
         target,
+        along,
         census,
+        references.scan.strays,
         not patterns,
         Selection(selection.models, (*selection.blobs, *kept)),
         {model.name: model.manifest.raw for model in source.selected},
         {model.name: model.status.st_mtime_ns for model in source.selected},
         damaged,
     )
+
+
+def _files(store: LocalStore) -> dict[str, bool]:
+    """The names in `blobs/`, and whether each is a file, not a link to one; the disk need not be asked for that."""
+    return {entry.name: entry.is_file(follow_symlinks=False) for entry in find_blobs(store.root)}
 
 
 def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> tuple[list[ModelName], list[Descriptor]]:

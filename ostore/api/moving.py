@@ -225,36 +225,46 @@ def _report(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
         blobs_present=0,
         blobs_removed=0,
         size_removed=0,
-        left=_left(cargo, is_done=False),
+        left=_staying(cargo),
         settings=settings_for(cargo.target.root) if cargo.is_whole else (),
         warnings=tuple(warnings_of(cargo.source.root, cargo.target.root)) if cargo.is_whole else (),
     )
 
 
-def _left(cargo: Cargo, *, is_done: bool) -> tuple[LeftEntry, ...]:
-    """What stays in the old store when all is done, or stays now that it is."""
+def _staying(cargo: Cargo) -> tuple[LeftEntry, ...]:
+    """What will stay in the old store when all is done; of some models only, that is not said."""
+    if not cargo.is_whole:
+        return ()
+    spared = _spared(cargo, cargo.census)
+    gone = removable(cargo.census, proved=cargo.selection.sizes, needed=(), spared=spared)
+    # Of two files with one digest, it is that along which goes.
+    names = {blob.filename for blob in gone if blob.digest.filename not in cargo.along}
+    return what_stays(cargo.census, cargo.strays, gone=names, needed=(), damaged=cargo.damaged, spared=spared)
+
+
+def _left(cargo: Cargo) -> tuple[LeftEntry, ...]:
+    """What is still in the old store now that all is done."""
     if not cargo.is_whole:
         return ()
     root = cargo.source.root
-    census = take_census(root) if is_done else cargo.census
-    spared = _spared(cargo, census)
-    gone = [] if is_done else removable(census, proved=cargo.selection.sizes, needed=(), spared=spared)
+    census, references = take_census(root), find_references(root)
     return what_stays(
         census,
-        find_manifests(root).strays,
-        gone={blob.filename for blob in gone},
-        needed=find_references(root).users if is_done else (),
+        references.scan.strays,
+        gone=(),
+        needed=references.users,
         damaged=cargo.damaged,
-        spared=spared,
+        spared=_spared(cargo, census),
     )
 
 
 def _spared(cargo: Cargo, census: Census) -> frozenset[Digest]:
+    if not census.downloads and not servers_of(cargo.source.root):
+        return frozenset()
     moved = {digest for model in cargo.selection.models for digest in model.blobs}
     return perhaps_in_use(
         census,
         used_there=moved | find_references(cargo.target.root).users.keys(),
-        is_ollama_running=bool(servers_of(cargo.source.root)),
         now=time.time(),
     )
 
@@ -288,7 +298,7 @@ def _clear(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveReport:
         models=tuple(replace(model, removed=model.name in gone) for model in report.models),
         blobs_removed=len(removed),
         size_removed=sum(blob.facts.size for blob in removed),
-        left=_left(cargo, is_done=True),
+        left=_left(cargo),
         settings=settings_for(cargo.target.root) if cargo.is_whole else (),
     )
 

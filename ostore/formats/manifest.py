@@ -23,7 +23,14 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.json_reading import GoObject, read_go_json
-from ostore.formats.plain_manifest import is_plain, plain_descriptors, plain_digests, plain_layer_types, plain_sizes
+from ostore.formats.plain_manifest import (
+    is_plain,
+    plain_config_size,
+    plain_descriptors,
+    plain_digests,
+    plain_layer_types,
+    plain_sizes,
+)
 
 # A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -199,8 +206,9 @@ class Manifest:
             raise InvalidManifestError(f"manifest: {self.unfit}")
         if self.is_list:
             raise InvalidManifestError("manifest: a list of manifests, which no released Ollama writes")
-        if self.config and self.config.size > MAX_CONFIG_BYTES:
-            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self.config.size}")
+        size = plain_config_size(self.raw) if self._reading is None else self.config.size if self.config else 0
+        if size > MAX_CONFIG_BYTES:
+            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {size}")
 
 
 def digest_shaped(raw: bytes) -> set[Digest]:

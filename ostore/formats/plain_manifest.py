@@ -31,6 +31,7 @@ _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
 _MEDIA_TYPES = re.compile(r'"mediaType":"([^"]*)"')
 _SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
+_CONFIG_SIZE = re.compile(rb'","size":([0-9]+)')
 
 
 class PlainDescriptor(NamedTuple):
@@ -61,6 +62,12 @@ def plain_digests(raw: bytes) -> list[str]:
 def plain_layer_types(raw: bytes) -> list[str]:
     """The media types of the layers: all but the document's own and the config's."""
     return _MEDIA_TYPES.findall(raw.decode("ascii"))[2:]
+
+
+def plain_config_size(raw: bytes) -> int:
+    """The size of the first of them."""
+    found = _CONFIG_SIZE.search(raw)
+    return int(found[1]) if found else 0
 
 
 def plain_sizes(raw: bytes) -> list[tuple[str, str]]:

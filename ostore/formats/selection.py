@@ -42,15 +42,18 @@ class Selection:
     @classmethod
     def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
         """Raises UnsafeError when two manifests promise different sizes for one digest, or two names collide."""
-        ordered = sorted(manifests, key=lambda pair: pair[0].full)
-        sizes: dict[Digest, Descriptor] = {}
-        for name, manifest in ordered:
-            for blob in manifest.descriptors:
-                first = sizes.setdefault(blob.digest, Descriptor(blob.digest, blob.size))
-                if first.size != blob.size:
-                    raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob, {first.size} and {blob.size}")
-        refuse_twins(name for name, _ in ordered)
-        return cls(tuple(SelectedModel.of(name, manifest) for name, manifest in ordered), tuple(sizes.values()))
+        models: list[SelectedModel] = []
+        blobs: dict[str, Descriptor] = {}
+        for name, manifest in sorted(manifests, key=lambda pair: pair[0].full):
+            needed: dict[Digest, None] = {}
+            for digits, size in manifest.sizes:
+                blob = blobs.get(digits) or blobs.setdefault(digits, Descriptor(Digest(digits), size))
+                if blob.size != size:
+                    raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob, {blob.size} and {size}")
+                needed[blob.digest] = None
+            models.append(SelectedModel(name, manifest.digest, len(manifest.raw), tuple(needed)))
+        refuse_twins(model.name for model in models)
+        return cls(tuple(models), tuple(blobs.values()))
 
     @cached_property
     def sizes(self) -> dict[Digest, int]:

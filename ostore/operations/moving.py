@@ -136,16 +136,12 @@ def removable(
     return sorted(files, key=by_filename)
 
 
-def perhaps_in_use(
-    census: Census, *, used_there: Collection[Digest], is_ollama_running: bool, now: float
-) -> frozenset[Digest]:
+def perhaps_in_use(census: Census, *, used_there: Collection[Digest], now: float) -> frozenset[Digest]:
     """
-    Young blobs that may belong to a model which Ollama is about to finish.
+    Young blobs that may belong to a model which Ollama is about to finish, where it runs or a download is unfinished.
 
     What a model of the other store uses (`used_there`) was moved with that model, and is none of them.
     """
-    if not is_ollama_running and not census.downloads:
-        return frozenset()
     return frozenset(
         blob.digest
         for blob in census.blobs

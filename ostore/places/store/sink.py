@@ -85,10 +85,13 @@ class StoreSink:
         """
         if self._store.root.exists():
             self._store.require()
-        entries = find_manifests(self._store.root).entries
-        stored = {entry.name for entry in entries if entry.name}
+        tree = find_manifests(self._store.root)
+        stored = {entry.name for entry in tree.entries if entry.name}
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
+        if not tree.folders:
+            # A new store need not be asked about every model.
+            return dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
         return {model.name: self._outcome(model) for model in selection.models}
 
     @contextlib.contextmanager
