@@ -7,7 +7,7 @@ import pytest
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
-from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, named, plan_removal
+from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, named, plan_removal
 from ostore.places.store.census import Census, StoredBlob
 from ostore.places.store.manifest_tree import ManifestTree, Unreadable
 from ostore.places.store.references import References
@@ -37,7 +37,8 @@ def plan(
     interrupted: tuple[FoundBatch, ...] = (),
     dead: tuple[str, ...] = (),
 ) -> RemovalPlan:
-    return plan_removal([doomed(name) for name in names], resumed, interrupted, found, needed, dead=dead)
+    manifests, concerned = [doomed(name) for name in names], concerned_blobs(names, interrupted, needed)
+    return plan_removal(manifests, resumed, interrupted, found, needed, concerned=concerned, dead=dead)
 
 
 def test_a_blob_goes_with_the_last_model_that_needs_it() -> None:

@@ -61,19 +61,19 @@ def _facts(models: Path | None) -> Facts:
     from ostore.places.store.discovery import find_store
     from ostore.places.store.examination import examine
 
-    known = surroundings()
+    known, now = surroundings(), time.time()
     # Not `choose_store`, which refuses what is a finding here.
     choice = find_store(known, models)
     store = LocalStore(choice.path).require()
     disk = _disk(store.root)
     host, account = read_host(known, choice)
-    found = examine(store.root, account, with_empty_folders=disk.is_read_only)
+    found = examine(store.root, account, with_empty_folders=disk.is_read_only, now=now)
     return Facts(
         store=found,
         disk=disk,
         host=host,
         stubs=tuple(str(model.name) for model in found.scan.models if is_cloud_stub(store, model.manifest)),
-        now=time.time(),
+        now=now,
     )
 
 

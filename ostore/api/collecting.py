@@ -46,7 +46,8 @@ def gc(
     terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
 
     approved = None
-    mend_trash(store.root, dry_run=dry_run)
+    if not dry_run:
+        mend_trash(store.root)
     # A workspace is not made only to find out that there is nothing to do, or that it is refused.
     if dry_run or approve or not location(store.root).exists():
         approved = planned_gc(store.root, terms)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedBlob:
+class JudgedBlob(NamedTuple):
     """
     A file in `blobs/` and why it goes or stays; `size` is its bytes, `allocated` those on the disk, `age` seconds since
     it was written, linked or renamed. `models` are those that need it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ostore.api.opening import chosen_store, import_warnings
 from ostore.api.outcomes import CpReport, RemovedBlob, RmReport
 from ostore.api.sweeping import mend_trash, sweeping
+from ostore.formats.digest import Digest
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
@@ -48,8 +49,10 @@ def rm(
     """
     store = chosen_store(models).require()
     approved = None
-    _choose(store.root, names)
-    mend_trash(store.root, dry_run=dry_run)
+    if not dry_run:
+        # A word that stands for nothing is to be found before anything is written.
+        _choose(store.root, names)
+        mend_trash(store.root)
     if dry_run or approve:
         approved, _ = _plan_rm(store.root, names)
         planned = _rm_report(store, approved, dry_run=True)
@@ -141,9 +144,15 @@ def _plan_rm(root: Path, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, 
     doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
     references, dead = find_references(root), dead_transactions(root)
     concerned = concerned_blobs({manifest.name for manifest in doomed}, chosen.interrupted, references)
-    census = take_census(root, names, needed=references.users.keys() - concerned)
-    plan = plan_removal(doomed, chosen.resumed, chosen.interrupted, census, references, dead=dead)
+    census = take_census(root, _named_by_any(concerned, names))
+    plan = plan_removal(doomed, chosen.resumed, chosen.interrupted, census, references, concerned=concerned, dead=dead)
     return plan, tuple(batch.name for batch in chosen.interrupted)
+
+
+def _named_by_any(digests: Collection[Digest], names: Iterable[str]) -> list[str]:
+    """The names in `blobs/` that one of these digests has, in any form: the disk need not be asked about others."""
+    filenames = {digest.filename for digest in digests}
+    return [name for name in names if name.lower().replace(":", "-") in filenames]
 
 
 def _choose(root: Path, words: Sequence[str]) -> _Chosen:

@@ -41,9 +41,9 @@ def sweeping(root: Path) -> Iterator[Sweep]:
         ) from error
 
 
-def mend_trash(root: Path, *, dry_run: bool) -> None:
+def mend_trash(root: Path) -> None:
     """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
-    if not dry_run and find_batches(root):
+    if find_batches(root):
         with sweeping(root) as sweep:
             sweep.mend()
 

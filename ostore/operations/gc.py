@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import chain
 from operator import attrgetter
+from typing import NamedTuple
 
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
@@ -70,8 +71,7 @@ class GcTerms:
     every_blob: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Why one file in `blobs/` goes or stays; `age` in seconds, negative for times in the future."""
 
     blob: StoredBlob
@@ -163,7 +163,7 @@ class GcPlan:
     def without(self, stayed: Collection[str]) -> GcPlan:
         """The plan as it came true: what did not go, by file name, left out."""
         verdicts = tuple(
-            replace(verdict, reason=BlobReason.MEANWHILE)
+            verdict._replace(reason=BlobReason.MEANWHILE)
             if verdict.reason is BlobReason.ORPHAN and verdict.blob.filename in stayed
             else verdict
             for verdict in self.verdicts

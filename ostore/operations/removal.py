@@ -112,18 +112,18 @@ def plan_removal(
     census: Census,
     references: References,
     *,
+    concerned: Collection[Digest],
     dead: Collection[str],
 ) -> RemovalPlan:
     """
     Decide what goes with these manifests, and with what is left of interrupted removings of such models.
 
-    `resumed` are models whose manifests they have removed already.
+    `resumed` are models whose manifests they have removed already, `concerned` what `concerned_blobs` says.
     """
     names = {manifest.name for manifest in doomed}
     paths = {manifest.standing.path for manifest in doomed}
     doubts = [doubt for doubt in references.doubts if doubt.path not in paths]
     users = references.users
-    concerned = concerned_blobs(names, interrupted, references)
     held = {file.facts.identity for file in census.workspace.below(TRANSACTIONS) if file.path.split("/")[1] not in dead}
     blobs, stays = [], []
     for blob in census.blobs:

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -198,7 +198,7 @@ def take_census(
     root: Path,
     names: Sequence[str] | None = None,
     *,
-    needed: Container[Digest] = frozenset(),
+    needed: Collection[Digest] = frozenset(),
     is_counted: Callable[[str, os.stat_result], bool] | None = None,
 ) -> Census:
     """
@@ -210,7 +210,7 @@ def take_census(
     """
     found = _Found()
     blobs = root / "blobs"
-    chosen = None if names is None else [name for name in names if Digest.of_filename(name) not in needed]
+    chosen = [name for name in names if Digest.of_filename(name) not in needed] if names and needed else names
     with contextlib.suppress(FileNotFoundError):
         for name, status in _statuses_in(str(blobs), chosen):
             if is_counted is not None and is_counted(name, status):

@@ -88,11 +88,11 @@ class Examination:
     blobs_folder: os.stat_result | None
 
 
-def examine(root: Path, account: Account, *, with_empty_folders: bool) -> Examination:
+def examine(root: Path, account: Account, *, with_empty_folders: bool, now: float) -> Examination:
     """Look at all of a store, as one that a server running as `account` uses."""
     closed: list[Unreadable] = []
     scan = scan_manifests(find_manifests(root, closed))
-    settled = SettledBlobs(scan, account)
+    settled = SettledBlobs(scan, account, now)
     census = _census(root, settled, closed)
     blobs = census.blobs if census else ()
     references = references_of(root, scan)

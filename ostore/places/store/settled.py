@@ -8,21 +8,23 @@ to keep sixty thousand of them, and to go through them again for every question,
 from __future__ import annotations
 
 import os
-import time
 
 from ostore.places.store.access import Account, is_plain_file_of
 from ostore.places.store.scan import ManifestScan
 
 
 class SettledBlobs:
-    """`count` blobs of `size` bytes together; `settles` finds them while a census is taken."""
+    """
+    `count` blobs of `size` bytes together; `settles` finds them while a census is taken.
 
-    def __init__(self, scan: ManifestScan, account: Account) -> None:
+    They are files of `account`, and not from later than `now`, seconds since 1970.
+    """
+
+    def __init__(self, scan: ManifestScan, account: Account, now: float) -> None:
         self.count = 0
         self.size = 0
         self._account = account
-        # What comes from the future is to be told of.
-        self._now = time.time()
+        self._now = now
         # None once it is settled, and a size that no file has where manifests contradict each other.
         self._promised: dict[str, int | None] = {}
         for model in scan.models:
