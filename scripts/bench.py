@@ -322,8 +322,10 @@ def many_rows(bench: Bench) -> None:
         ("doctor", ("doctor",)),
         ("gc, the plan", ("gc", "--dry-run")),
         ("rm, the plan", ("rm", "--dry-run", "small1")),
+        ("rm of a ninth, the plan", ("rm", "--dry-run", "small1*")),
         ("cp, the plan", ("cp", "--dry-run", "small1", "copy")),
         ("repair, the plan", ("repair", "--dry-run", "small1", "--from", nothing)),
+        ("export, the plan", ("export", "--dry-run", "--all", bench.folder / "all.tar.zst")),
         ("move, the plan", ("move", "--dry-run", bench.folder / "moved")),
     ):
         name = f"{what}, {bench.tags} tags"
