@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import ostore
+from ostore.places.store.publication import Publication
 from tests.support import OSTORE, TORTURE, Store, full, noise, tree
 from tests.support import ostore as run
 
@@ -144,6 +147,18 @@ def test_cleaning_up_is_not_the_outcome(bundle: Path, tmp_path: Path) -> None:
 
 
 @needs_strace
+def test_what_goes_wrong_while_taking_back_does_not_hide_why(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Publication, "_settle", lambda *_: fails(errno.EIO))
+    monkeypatch.setattr(Publication, "_take_back_blobs", lambda *_: fails(errno.EROFS))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        ostore.import_bundle(bundle, models=tmp_path / "other")
+
+
 def test_an_export_that_fails_says_why_and_not_what_went_wrong_after(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = subprocess.run(
