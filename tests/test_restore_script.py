@@ -319,6 +319,8 @@ def test_another_ostore_that_publishes_is_waited_for_and_then_told_of(
 def test_a_signal_ends_it_and_nothing_is_left(
     bundle: Path, root: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    # Under nohup, say, it is not heeded.
+    signal.signal(number, signal.SIG_DFL)
     monkeypatch.setattr(restore, "check_manifest", lambda *_: os.kill(os.getpid(), number))
     done = restored(bundle, root)
     assert (done.code, done.err) == (128 + number, "restore: error: interrupted\n")
