@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,17 @@ def store(tmp_path: Path) -> Store:
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One model of every kind; tests must not change it."""
     return six_kinds(tmp_path_factory.mktemp("kinds") / "models")
+
+
+@pytest.fixture
+def _process_as_before() -> Iterator[None]:
+    """For tests that call a program as a function: it sets what holds for its process."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    handlers, umask = {number: signal.getsignal(number) for number in numbers}, os.umask(0o022)
+    yield
+    os.umask(umask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

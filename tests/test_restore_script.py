@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +36,10 @@ from tests.hostile.forge import (
     manifest_name,
     tar,
 )
-from tests.support import CONFIG, MODEL, sha256, tree
+from tests.support import CONFIG, MODEL, sha256, standard_input, tree
 
 OTHER = dumped(document(layers=[layer(MODEL, WEIGHTS)]))
+pytestmark = pytest.mark.usefixtures("_process_as_before")
 needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -47,17 +48,6 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """The script is a program: it sets what holds for its process."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    handlers, umask = {number: signal.getsignal(number) for number in numbers}, os.umask(0o022)
-    yield
-    os.umask(umask)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
@@ -574,42 +564,24 @@ def test_without_zstd_it_says_what_is_needed(tmp_path: Path, monkeypatch: pytest
     assert (done.code, "needs the zstd program" in done.err) == (2, True)
 
 
-@contextlib.contextmanager
-def standard_input(source: Path) -> Iterator[None]:
-    kept = os.dup(0)
-    descriptor = os.open(source, os.O_RDONLY)
-    os.dup2(descriptor, 0)
-    os.close(descriptor)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)
-
-
 @needs_zstd
 def test_a_bundle_may_come_on_standard_input(tmp_path: Path, bundle: Path, root: Path) -> None:
-    with standard_input(bundle):
+    with standard_input(os.open(bundle, os.O_RDONLY)):
         assert restored(Path("-"), root).code == 0
     assert tree(root) == whole()
-    with standard_input(Path("/dev/null")):
+    with standard_input(os.open("/dev/null", os.O_RDONLY)):
         assert run("-", "--verify-only").code == 12
     folder = tmp_path / "folder"
     folder.mkdir()
-    with standard_input(folder):
+    with standard_input(os.open(folder, os.O_RDONLY)):
         assert run("-", "--verify-only").code == 9
 
 
 def test_a_terminal_is_no_bundle() -> None:
     ours, theirs = os.openpty()
-    kept = os.dup(0)
-    os.dup2(theirs, 0)
-    try:
+    with standard_input(theirs):
         assert run("-", "--verify-only").code == 2
-    finally:
-        os.dup2(kept, 0)
-        for descriptor in (kept, ours, theirs):
-            os.close(descriptor)
+    os.close(ours)
 
 
 @needs_zstd

@@ -206,9 +206,14 @@ class Manifest:
             raise InvalidManifestError(f"manifest: {self.unfit}")
         if self.is_list:
             raise InvalidManifestError("manifest: a list of manifests, which no released Ollama writes")
-        size = plain_config_size(self.raw) if self._reading is None else self.config.size if self.config else 0
-        if size > MAX_CONFIG_BYTES:
-            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {size}")
+        if self._config_size > MAX_CONFIG_BYTES:
+            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self._config_size}")
+
+    @property
+    def _config_size(self) -> int:
+        if self._reading is None:
+            return plain_config_size(self.raw)
+        return self._reading.config.size if self._reading.config else 0
 
 
 def digest_shaped(raw: bytes) -> set[Digest]:

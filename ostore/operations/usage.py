@@ -113,34 +113,40 @@ class Tally:
     Adds up the blobs that models need while a census is taken, which then need not keep them.
 
     What has several names is left to whoever knows all of them, and so is what is no plain file, is oddly named, or is
-    a manifest as well. `awaited` are those of the others that were not there.
+    a manifest as well.
     """
 
     def __init__(self, references: References) -> None:
         self.groups: dict[_Owners, _Group] = {}
         # By filename: to make a digest of each name in a folder takes longer than to add its file up.
-        self.awaited: dict[str, _Group] = {}
+        self._awaited: dict[str, _Group] = {}
         group = _Group(())
         last: _Owners | None = None
         for digest, owners in references.named.items():
             # The blobs of a model share one tuple; to look for it anew would cost more than all the rest.
             if owners is not last:
                 last, group = owners, self.groups.setdefault(owners, _Group(owners))
-            self.awaited[f"sha256-{digest.hex}"] = group
-        for digest in references.named.keys() & references.documents.keys():
-            del self.awaited[digest.filename]
+            self._awaited[f"sha256-{digest.hex}"] = group
+        self._manifests = references.named.keys() & references.documents.keys()
+        for digest in self._manifests:
+            del self._awaited[digest.filename]
 
     def count(self, filename: str, status: os.stat_result) -> bool:
         """Whether the file was added up."""
         if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
             return False
-        group = self.awaited.pop(filename, None)
+        group = self._awaited.pop(filename, None)
         if group is None:
             return False
         group.files += 1
         group.allocated += allocated_by(status)
         group.apparent += status.st_size
         return True
+
+    @property
+    def uncounted(self) -> set[Digest]:
+        """What models name and was not added up: most of it is not there."""
+        return self._manifests.union(filter(None, map(Digest.of_filename, self._awaited)))
 
 
 def measure_usage(
@@ -256,9 +262,7 @@ def _sort_out(
         goes = len(blobs) + manifests.count(identity) >= facts.links
         groups.setdefault(owners, _Group(owners)).add(1, facts.allocated, facts.size, goes=goes)
     present = {blob.digest for blob in census.blobs if blob.filename not in remainder.dangling}
-    awaited = {digest for filename in tally.awaited if (digest := Digest.of_filename(filename))}
-    absent = (awaited | (references.named.keys() & references.documents.keys())) - present
-    return _together(tally.groups, groups), orphans, absent
+    return _together(tally.groups, groups), orphans, tally.uncounted - present
 
 
 def _together(counted: Mapping[_Owners, _Group], kept: Mapping[_Owners, _Group]) -> dict[_Owners, _Group]:

@@ -21,7 +21,7 @@ from ostore.cli.main import run
 from ostore.cli.program import app
 from tests.hostile.corpus import ROWS
 from tests.hostile.rows import DONE, Argument, Outcome, Row, World
-from tests.support import sha256, tree
+from tests.support import sha256, standard_input, tree
 from tests.torture.judge import output_problems
 
 CLASSES = {code: name for name, code in exit_codes.CODES.items()}
@@ -148,7 +148,6 @@ def _silence(arguments: list[Argument]) -> list[str]:
 def _standard_input(data: bytes) -> Iterator[None]:
     """A pipe, and somebody who writes to it until nobody reads."""
     reading, writing = os.pipe()
-    saved = os.dup(0)
 
     def write() -> None:
         with contextlib.suppress(BrokenPipeError), os.fdopen(writing, "wb") as pipe:
@@ -156,13 +155,10 @@ def _standard_input(data: bytes) -> Iterator[None]:
 
     writer = threading.Thread(target=write)
     writer.start()
-    os.dup2(reading, 0)
-    os.close(reading)
     try:
-        yield
+        with standard_input(reading):
+            yield
     finally:
-        os.dup2(saved, 0)
-        os.close(saved)
         writer.join()
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,21 +69,10 @@ def test_a_vector_is_made_the_same_twice() -> None:
         assert vector.bundle.build() == vector.bundle.build()
 
 
-@pytest.fixture
-def _as_before() -> Iterator[None]:
-    """The script is a program: it sets what holds for its process."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    handlers, umask = {number: signal.getsignal(number) for number in numbers}, os.umask(0o022)
-    yield
-    os.umask(umask)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.skipif(
     shutil.which("zstd") is None and sys.version_info < (3, 14), reason="needs zstd, the program or the module"
 )
-@pytest.mark.usefixtures("_as_before")
+@pytest.mark.usefixtures("_process_as_before")
 @pytest.mark.parametrize("vector", CHOSEN, ids=lambda vector: vector.file)
 def test_the_script_of_a_bundle_refuses_them_too(vector: Vector, tmp_path: Path) -> None:
     path = tmp_path / vector.file

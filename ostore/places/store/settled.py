@@ -48,6 +48,7 @@ class SettledBlobs:
         return True
 
     def has(self, filename: str) -> bool:
+        """Whether it is the name of one of them."""
         return self._promised.get(filename, -1) is None
 
     @property
