@@ -117,7 +117,8 @@ def has_begun(stopped: subprocess.CompletedProcess[str]) -> bool:
 
     strace counts by thread, so the number of a call in one of ours is also that of a call long before in the first one.
     """
-    unloaded = ("loading shared libraries", "Fatal Python error", "can't open file")
+    # The last where a script could not be read to its end.
+    unloaded = ("loading shared libraries", "Fatal Python error", "can't open file", "SyntaxError: ")
     return not any(words in stopped.stderr for words in unloaded)
 
 
