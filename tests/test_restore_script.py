@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -344,29 +345,26 @@ def test_whatever_goes_wrong_has_its_exit_code(
     assert tree(root) == {}
 
 
-def test_a_result_that_cannot_be_printed_does_not_look_like_success(
-    bundle: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = os.dup(1)
-    try:
-        with Path("/dev/full").open("w") as full:
-            monkeypatch.setattr(sys, "stdout", full)
-            err = io.StringIO()
-            with contextlib.redirect_stderr(err):
-                assert restore.main([str(bundle), "--models", str(root)]) == 9
-            assert "all is done, but could not be printed" in err.getvalue()
-            monkeypatch.setattr(sys, "stderr", full)
+def test_a_result_that_cannot_be_printed_does_not_look_like_success(bundle: Path, root: Path) -> None:
+    command = [sys.executable, "-I", restore.__file__, str(bundle), "--models", str(root)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, "all is done, but could not be printed" in done.stderr) == (9, True)
+        err = io.StringIO()
+        with contextlib.redirect_stdout(full), contextlib.redirect_stderr(err):
+            assert restore.main([str(bundle), "--models", str(root)]) == 9
+        with contextlib.redirect_stderr(full):
             assert restore.complain(9, "nobody reads this") == 9
-            monkeypatch.undo()
-            with contextlib.suppress(OSError):
-                full.flush()
-    except OSError as error:
-        # What stayed in the buffer, when the file is closed.
-        assert error.errno == errno.ENOSPC  # noqa: PT017
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        # What it could not be rid of.
+        with contextlib.suppress(OSError):
+            full.close()
     assert tree(root) == whole()
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-I", restore.__file__, str(tmp_path / "no.tar")]
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 3
 
 
 def test_what_a_server_prunes_meanwhile_comes_back(bundle: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,13 +204,15 @@ def report(lines: list[str]) -> None:
     try:
         print("\n".join(map(printable, lines)), flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python tries again when it exits
+        sys.stdout = None  # or Python would try again when it exits, and end with 120
         raise RestoreError(IO, f"all is done, but could not be printed: {error.strerror}") from error
 
 
 def complain(code: int, message: str) -> int:
-    with suppress(OSError):
+    try:
         print(f"restore: error: {printable(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # likewise
     return code
 
 
