@@ -278,6 +278,14 @@ def test_a_missing_config_is_told_to_hide_the_model(store: Store) -> None:
     assert "does not list the model" in one(ostore.doctor(models=store.root), "blob-missing").detail
 
 
+def test_of_two_sizes_promised_for_one_blob_one_is_wrong(store: Store) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    path.write_bytes(path.read_bytes().replace(b'"size":%d' % len(WEIGHTS), b'"size":%d' % (len(WEIGHTS) + 1)))
+    found = one(ostore.doctor(models=store.root), "blob-size")
+    assert (found.subject, found.models) == (f"sha256:{sha256(WEIGHTS)}", ("tiny:q4",))
+    assert found.detail == f"expected {len(WEIGHTS) + 1:,} bytes, got {len(WEIGHTS):,}"
+
+
 def test_a_store_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     done = run("doctor", "--models", tmp_path / "absent")
     assert (done.returncode, done.stdout) == (3, "")

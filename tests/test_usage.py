@@ -348,6 +348,16 @@ def test_a_broken_manifest_keeps_what_it_mentions_and_stops_gc(store: Store) -> 
     assert "not before what cannot be read is mended" in run("du", "--models", store.root).stdout
 
 
+def test_a_manifest_that_another_model_names_as_a_blob_is_shared_by_both(store: Store) -> None:
+    raw = store.manifest_path(full("tiny:q4")).read_bytes()
+    store.add(full("names:latest"), store.layer("any", raw))
+    shared = {group.models for group in measured(store).shared_blobs}
+    assert ("names:latest", "tiny:q4") in shared
+    assert measured(store, "names").models[0].missing == ()
+    store.blob_path(raw).unlink()
+    assert measured(store, "names").models[0].missing == (f"sha256:{sha256(raw)}",)
+
+
 def test_shared_blobs_say_who_shares_them(kinds: Store) -> None:
     report = measured(kinds)
     assert sum(group.size.allocated for group in report.shared_blobs) == report.shared.allocated
