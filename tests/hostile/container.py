@@ -136,6 +136,7 @@ def container_rows() -> Iterator[Row]:
     yield from file_rows("A11 a frame after the seek table", lambda: good() + frame(b"x"), FORMAT)
     yield from member_rows()
     yield from odd_source_rows()
+    yield from fake_medium_rows()
 
 
 def _cut(build: Callable[[], bytes], end: int) -> bytes:
@@ -207,6 +208,7 @@ FORBIDDEN_PLACES = {
     "A14 verbatim path": "\\\\?\\C:\\x",
     "A14 share": "//srv/share/x",
     "A14 absolute into the store": "/blobs/sha256-" + "0" * 64,
+    "A14 beyond ASCII": "blobs/caf\u00e9",
 }
 
 
@@ -295,6 +297,11 @@ def extended_rows() -> Iterator[Row]:
         for flag, kind in ((b"x", "for a member"), (b"g", "for all")):
             extended = member("pax", line, flag=flag)
             yield from parts_rows(f"A22 {record.decode()} {kind}", insert(2, extended), UNSAFE)
+    yield from parts_rows(
+        "A22 a blob in the POSIX format, which has pax headers",
+        replace(WEIGHTS_MEMBER, member(blob_name(WEIGHTS), WEIGHTS, magic=forge.POSIX)),
+        FORMAT,
+    )
     yield from parts_rows("A23 3,000 pax headers", insert(2, member("pax", b"11 path=abc\n", flag=b"x") * 3000), LIMIT)
     yield from parts_rows(
         "A23 3,000 global pax headers without data", insert(2, member("pax", b"", flag=b"g") * 3000), LIMIT
@@ -481,6 +488,28 @@ def odd_source_rows() -> Iterator[Row]:
     for what, change in changes.items():
         yield Row(f"A36 {what} during the read", _changed_while_read(change), (INTEGRITY,), moving=moving)
     yield Row("A36 replaced during the read", _changed_while_read(_swap), (DONE, INTEGRITY), moving=moving)
+
+
+def fake_medium_rows() -> Iterator[Row]:
+    """A stick that holds less than it says: what comes back from it of a bundle that is half as large again."""
+    for name, comes_back, codes in (
+        ("begins anew where it is full", _from_stick_that_begins_anew, (FORMAT,)),
+        ("keeps nothing beyond its size", _from_stick_that_forgets, (INTEGRITY, FORMAT)),
+    ):
+        yield from file_rows(f"H144 a stick that {name}", partial(comes_back, good), *codes)
+        yield Row(f"H144 a stick that {name} [tar]", imported(partial(comes_back, good_tar), "in.tar"), codes)
+
+
+def _from_stick_that_begins_anew(build: Callable[[], bytes]) -> bytes:
+    data = build()
+    size = len(data) * 2 // 3
+    return data[size:] + data[len(data) - size : size] + data[size:]
+
+
+def _from_stick_that_forgets(build: Callable[[], bytes]) -> bytes:
+    data = build()
+    size = len(data) * 2 // 3
+    return data[:size] + bytes(len(data) - size)
 
 
 def _odd_source(command: str, make: Callable[[Path], object]) -> Prepare:

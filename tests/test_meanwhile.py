@@ -1,0 +1,89 @@
+"""One look at a store comes after another, and others work in it meanwhile: what has gone by then is not an error."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ostore.formats.digest import Digest
+from ostore.places.store import workspace
+from ostore.places.store.census import take_census
+from ostore.places.store.manifest_tree import find_manifests
+from ostore.places.store.obstacles import find_obstacles
+from ostore.places.store.remainder import find_remainder
+from ostore.places.store.scan import scan_manifests
+from ostore.places.store.workspace import Workspace
+from ostore.streams.durable import Directory
+from ostore.streams.lock import try_lock
+from tests.support import Store, full, sha256
+
+LIBRARY = "manifests/registry.ollama.ai/library"
+
+
+def test_a_manifest_that_goes_after_it_was_found_is_no_model_and_no_failure(store: Store) -> None:
+    found = find_manifests(store.root)
+    store.manifest_path(full("tiny:q4")).unlink()
+    scan = scan_manifests(found)
+    assert [model.name.full for model in scan.models] == [full("tiny:latest")]
+    assert scan.unreadable == ()
+
+
+def test_a_link_in_the_place_of_a_folder_that_leads_to_itself_is_no_folder(store: Store) -> None:
+    (store.root / "manifests/round").symlink_to("round")
+    found = find_manifests(store.root)
+    assert found.strays == ["manifests/round"]
+    assert len(found.entries) == 2
+
+
+def test_what_else_there_was_under_manifests_is_counted_only_while_it_is_there(store: Store) -> None:
+    for place in ("notes", "closed/notes"):
+        (store.root / "manifests" / place).parent.mkdir(exist_ok=True)
+        (store.root / "manifests" / place).write_bytes(b"notes")
+    (store.root / LIBRARY / "notes").write_bytes(b"notes")
+    scan, census = scan_manifests(find_manifests(store.root)), take_census(store.root)
+    (store.root / "manifests/notes").unlink()
+    shutil.rmtree(store.root / "manifests/closed")
+    # One that cannot be entered, by whoever runs the test.
+    (store.root / "manifests/closed").symlink_to("closed")
+    remainder = find_remainder(store.root, census, scan)
+    assert [entry.path for entry in remainder.foreign] == [f"{LIBRARY}/notes"]
+    assert [(found.path, found.reason) for found in remainder.unreadable] == [
+        ("manifests/closed", "Too many levels of symbolic links")
+    ]
+
+
+def test_without_blobs_nothing_is_in_the_way_of_one(tmp_path: Path) -> None:
+    assert find_obstacles(tmp_path, [Digest.parse(f"sha256:{sha256(b'x')}")]) == {}
+
+
+def test_a_blob_that_a_failing_disk_does_not_open_is_not_in_the_way_of_a_good_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_folder: Directory, _name: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    # A disk that fails at one file of many: a double, because the disks that tests can make fail do so altogether.
+    monkeypatch.setattr(Directory, "open_file", failing)
+    assert find_obstacles(store.root, [Digest.parse(f"sha256:{sha256(b'{{ .Prompt }}')}")]) == {}
+
+
+def test_a_folder_that_another_command_takes_for_a_dead_ones_is_made_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def overtaken(fd: int) -> bool:
+        if not taken:
+            taken.append(fd)
+            (folder,) = (store.root / ".ostore/tx").iterdir()
+            folder.rmdir()
+        return try_lock(fd)
+
+    monkeypatch.setattr(workspace, "try_lock", overtaken)
+    with Directory.open(store.root) as root, Workspace.open(root).transaction() as running:
+        assert running.path.is_dir()
+        assert len(list((store.root / ".ostore/tx").iterdir())) == 1
+    assert len(taken) == 1
+    assert list((store.root / ".ostore/tx").iterdir()) == []

@@ -1,0 +1,113 @@
+"""Doctor takes its steps where the store has changed since they were planned: what is not due is let be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ostore.places.store.mending import Action, Mending, mend_store
+from tests.support import Store, sha256, tree
+
+LIBRARY = "manifests/registry.ollama.ai/library"
+EMPTY = f"{LIBRARY}/tiny/empty"
+OLD, NEW = f"sha256:{sha256(b'old')}", f"sha256-{sha256(b'old')}"
+
+
+def taken(store: Store, action: Action, path: str) -> str:
+    """Why the step was not taken; the store is as it was then."""
+    before = tree(store.root)
+    (step,) = mend_store(store.root, [Mending(action, path)])
+    assert (step.outcome == "mended") == (tree(store.root) != before)
+    return step.outcome
+
+
+def test_a_step_that_is_due_is_taken_and_what_is_set_aside_is_kept(store: Store) -> None:
+    (store.root / EMPTY).touch()
+    (store.root / "blobs" / OLD).write_bytes(b"old")
+    done = mend_store(store.root, [Mending("set-aside", EMPTY), Mending("rename", f"blobs/{OLD}")])
+    assert [step.outcome for step in done] == ["mended", "mended"]
+    assert (store.root / done[0].target).read_bytes() == b""
+    assert (store.root / "blobs" / NEW).read_bytes() == b"old"
+    assert not (store.root / "blobs" / OLD).exists()
+    assert not (store.root / EMPTY).exists()
+
+
+def test_one_step_that_fails_does_not_keep_the_others_from_it(store: Store) -> None:
+    (store.root / EMPTY).touch()
+    done = mend_store(store.root, [Mending("set-aside", f"{LIBRARY}/no/such"), Mending("set-aside", EMPTY)])
+    assert [step.outcome for step in done] == ["No such file or directory", "mended"]
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+
+
+def manifest(path: Path) -> None:
+    path.write_bytes(b"{}")
+
+
+def good_link(path: Path) -> None:
+    path.symlink_to(path.with_name("latest"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda _path: None, "gone meanwhile"),
+        (folder, "changed meanwhile"),
+        (os.mkfifo, "changed meanwhile"),
+        (manifest, "changed meanwhile"),
+        (good_link, "the link leads somewhere, or where we may not look"),
+    ],
+    ids=["nothing", "folder", "pipe", "manifest", "link"],
+)
+def test_what_is_no_longer_odd_is_not_set_aside(store: Store, change: Callable[[Path], None], why: str) -> None:
+    change(store.root / EMPTY)
+    assert taken(store, "set-aside", EMPTY) == why
+
+
+def test_what_is_under_no_name_is_set_aside_with_whatever_it_holds(store: Store) -> None:
+    stray = store.root / f"{LIBRARY}/tiny/a b"
+    stray.write_bytes(b"notes")
+    (step,) = mend_store(store.root, [Mending("set-aside", f"{LIBRARY}/tiny/a b")])
+    assert (step.outcome, (store.root / step.target).read_bytes()) == ("mended", b"notes")
+
+
+@pytest.mark.parametrize("place", ["notes/a", ".ostore/trash", "../models/blobs/x", "/etc/passwd"])
+@pytest.mark.parametrize("action", ["set-aside", "give"])
+def test_a_place_that_is_not_of_the_store_is_not_mended(store: Store, place: str, action: Action) -> None:
+    assert taken(store, action, place) == "not a place that ostore mends"
+
+
+def test_a_blob_gets_no_name_that_another_file_has(store: Store) -> None:
+    (store.root / "blobs" / OLD).write_bytes(b"old")
+    (store.root / "blobs" / NEW).write_bytes(b"another")
+    assert taken(store, "rename", f"blobs/{OLD}") == "a blob of the new name is there by now"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_file_with_a_second_name_is_not_given_away(store: Store, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    secret.chmod(0o600)
+    for path in (store.root, *store.root.rglob("*")):
+        os.chown(path, 12345, 12345)
+    os.link(secret, store.root / "blobs" / NEW)
+    assert taken(store, "give", f"blobs/{NEW}") == "the file has a second name elsewhere"
+    assert (secret.stat().st_uid, secret.stat().st_mode & 0o777) == (0, 0o600)
+    secret.unlink()
+    (step,) = mend_store(store.root, [Mending("give", f"blobs/{NEW}")])
+    assert step.outcome == "mended"
+    assert ((store.root / "blobs" / NEW).stat().st_uid, (store.root / "blobs" / NEW).stat().st_mode & 0o777) == (
+        12345,
+        0o644,
+    )
+
+
+def test_whoever_may_not_give_is_told_who_may(store: Store) -> None:
+    assert taken(store, "give", "blobs/" + store.blob_path(b"{{ .Prompt }}").name) == (
+        "only root or its owner may do that"
+    )
