@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import ostore
 from ostore.places.store.mending import Action, Mending, mend_store
-from tests.support import Store, sha256, tree
+from tests.support import Store, full, sha256, tree
+from tests.torture.disks import mounted_disk
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 EMPTY = f"{LIBRARY}/tiny/empty"
@@ -111,3 +114,17 @@ def test_whoever_may_not_give_is_told_who_may(store: Store) -> None:
     assert taken(store, "give", "blobs/" + store.blob_path(b"{{ .Prompt }}").name) == (
         "only root or its owner may do that"
     )
+
+
+def test_a_link_to_a_disk_that_does_not_answer_is_neither_missing_nor_set_aside(store: Store, tmp_path: Path) -> None:
+    with mounted_disk("xfs", tmp_path) as disk:
+        weights, model = store.blob_path(b"the weights " * 1000), store.manifest_path(full("tiny:q4"))
+        for path in (weights, model):
+            shutil.move(path, disk.mounted / path.name)
+            path.symlink_to(disk.mounted / path.name)
+        disk.stop()
+        found = {finding.subject: finding for finding in ostore.doctor(models=store.root).findings}
+        assert found[f"{LIBRARY}/tiny/q4"].code == "not-checked"
+        assert found[f"blobs/{weights.name}"].code == "not-checked"
+        assert not {finding.code for finding in found.values()} & {"blob-missing", "manifest-link-dangling"}
+        assert taken(store, "set-aside", f"{LIBRARY}/tiny/q4") == ("the link leads somewhere, or where we may not look")

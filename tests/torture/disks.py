@@ -47,6 +47,14 @@ class Disk:
         subprocess.run(["cp", "-a", origin, self.folder], check=True)
         subprocess.run(["sync", "-f", self.mounted], check=True)
 
+    def stop(self) -> None:
+        """From now on it answers nothing but that it has failed."""
+        fd = os.open(self.mounted, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _GOING_DOWN, struct.pack("I", _NO_LOG_FLUSH))
+        finally:
+            os.close(fd)
+
     def cut(self) -> None:
         """
         Let the power fail, and come back: the journal is replayed.
@@ -54,11 +62,7 @@ class Disk:
         That is done on a copy of what is on the disk by then. Where somebody's mount namespace still holds the first
         mount, another of the same file would not be a new one.
         """
-        fd = os.open(self.mounted, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, _GOING_DOWN, struct.pack("I", _NO_LOG_FLUSH))
-        finally:
-            os.close(fd)
+        self.stop()
         subprocess.run(["umount", self.mounted], check=True)
         copy = self.image.with_name("copy" if self.image.name == "image" else "image")
         subprocess.run(["cp", "--sparse=always", self.image, copy], check=True)

@@ -34,6 +34,7 @@ from ostore.streams.plain import PlainWriter
 from ostore.streams.verified import verified
 
 SUMS_PATH = "ostore/SHA256SUMS"
+_RENAMES_OPEN_FILES = os.name != "nt"
 
 
 class _Writer(Protocol):
@@ -74,10 +75,10 @@ class BundleFile:
                     yield inbox
                     inbox.seal()
                 sync_file(fd)
-                if os.name != "nt":
+                if _RENAMES_OPEN_FILES:
                     self._give_name(directory)
-            if os.name == "nt":
-                # Windows renames no file that is open; whoever opens it now makes the rename fail.
+            if not _RENAMES_OPEN_FILES:
+                # Whoever opens it now makes the rename fail.
                 self._give_name(directory)
 
     def _give_name(self, directory: Directory) -> None:

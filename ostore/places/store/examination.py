@@ -6,6 +6,7 @@ Read only, and for anybody: what may not be read is named among `closed`, and th
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -21,14 +22,16 @@ from ostore.places.store.references import References, references_of
 from ostore.places.store.scan import ManifestScan, scan_manifests
 from ostore.places.store.settled import SettledBlobs
 
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+
 
 @dataclass(frozen=True, slots=True)
 class OddEntry:
     """
     Something at manifest depth that is no manifest: what it is itself, why it is none, and of which model.
 
-    `target` is where a link leads. `is_dangling` is true of one that leads nowhere, `is_closed` of a file that we may
-    not read.
+    `target` is where a link leads. `is_dangling` is true of one that leads nowhere, `is_closed` of a file that
+    cannot be read, because we may not or the disk does not answer.
     """
 
     path: str
@@ -47,7 +50,7 @@ class LinkedBlob:
     """
     A link in `blobs/`: where it leads, and the size of the file there, None if there is none.
 
-    `is_closed` is true if we may not look there.
+    `is_closed` is true if nobody can look there: we may not, or the disk does not answer.
     """
 
     filename: str
@@ -120,14 +123,20 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
 
 
 def leads_nowhere(path: Path) -> bool:
-    """Whether nothing is there, links followed; False if we may not look."""
+    """Whether nothing is there, links followed; False if we may not look, or a disk that has it does not answer."""
     try:
         path.stat()
-    except PermissionError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno in _NOWHERE
     return False
+
+
+def _is_closed(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno not in _NOWHERE
+    return not os.access(path, os.R_OK)
 
 
 def _census(root: Path, settled: SettledBlobs, closed: list[Unreadable]) -> Census | None:
@@ -164,7 +173,7 @@ def _odd(root: Path, entry: Unreadable) -> OddEntry | None:
         mtime=status.st_mtime,
         target=_target(path) if kind is EntryKind.LINK else "",
         is_dangling=kind is EntryKind.LINK and leads_nowhere(path),
-        is_closed=not leads_nowhere(path) and not os.access(path, os.R_OK),
+        is_closed=_is_closed(path),
     )
 
 
@@ -185,7 +194,7 @@ def _linked(root: Path, filename: str) -> LinkedBlob:
     try:
         status = path.stat()
     except OSError as error:
-        return LinkedBlob(filename, _target(path), None, isinstance(error, PermissionError))
+        return LinkedBlob(filename, _target(path), None, error.errno not in _NOWHERE)
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
     return LinkedBlob(filename, _target(path), size, is_closed=False)
 
