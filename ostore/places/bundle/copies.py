@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 
 from ostore.formats.digest import Digest
@@ -51,6 +52,6 @@ class BundleCopies:
     def read_manifests(self, names: Collection[ModelName]) -> Iterator[tuple[ModelName, bytes]]:
         """Yield the raw manifests of these models, after the blobs. Raises as `BundleReader.read_manifests`."""
         if names:
-            for _ in self._reading or self._bundle.read_blobs(()):
-                pass
+            # On to what lies behind the last blob.
+            deque(self._reading or self._bundle.read_blobs(()), maxlen=0)
             yield from ((name, raw) for name, raw in self._bundle.read_manifests() if name in names)
