@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import zstandard
 
 import ostore
 from ostore.formats import seek_table
+from ostore.streams import frames
+from ostore.streams.chunks import read_at
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -227,6 +230,99 @@ def test_a_copy_that_is_not_the_blob_is_noted_and_the_next_source_is_tried(
     assert f"warning: {cache}: blob sha256:{sha256(WEIGHTS)}: expected these bytes" in told
     assert f"from {bundle}" in told
     assert tree(store.root) == before
+
+
+def test_the_second_of_two_copies_in_one_folder_serves_where_the_first_does_not_and_is_not_read_where_it_does(
+    store: Store, tmp_path: Path
+) -> None:
+    before = tree(store.root)
+    for first, origin in ((WEIGHTS[::-1], "second"), (WEIGHTS, "first")):
+        for name, data in (("first", first), ("second", WEIGHTS)):
+            shutil.rmtree(tmp_path / "caches" / name, ignore_errors=True)
+            as_hugging_face(tmp_path / "caches" / name, WEIGHTS)
+            (copy,) = (path for path in (tmp_path / "caches" / name).rglob(sha256(WEIGHTS)) if not path.is_symlink())
+            copy.write_bytes(data)
+        zero(store.blob_path(WEIGHTS))
+        report = ostore.repair(sources=[tmp_path / "caches"], models=store.root)
+        assert (report.verdict, len(report.notes)) == ("whole", origin == "second")
+        assert tree(store.root) == before
+
+
+def test_a_source_whose_medium_fails_anywhere_is_noted_and_the_store_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bundle, weights = Store(tmp_path / "models"), tmp_path / "b.tar.zst", noise(20_000_000)
+    store.model("large:latest", weights)
+    ostore.export(["*"], bundle, models=store.root)
+    whole = tree(store.root)
+    zero(store.blob_path(weights))
+    damaged, real = tree(store.root), read_at
+    outcomes: list[str] = []
+    while not outcomes or outcomes[-1] != "whole":
+        calls = iter([True] * len(outcomes))
+
+        # A double of a medium: one that fails at a place of choice cannot be had everywhere.
+        def failing(fd: int, count: int, offset: int, calls: Iterator[bool] = calls) -> bytes:
+            if next(calls, False):
+                return bytes(real(fd, count, offset))
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(frames, "read_at", failing)
+        try:
+            report = ostore.repair(sources=[bundle], models=store.root)
+            outcomes.append(report.verdict if report.verdict == "whole" else " ".join(report.notes))
+        except OSError as error:
+            outcomes.append(f"not opened: {error.strerror}")
+        assert tree(store.root) == (whole if outcomes[-1] == "whole" else damaged)
+    # It cannot even be opened, and there is no other; then it can.
+    assert outcomes[0] == "not opened: Input/output error"
+    assert outcomes[-2] == f"{bundle}: Input/output error"
+
+
+def test_a_model_with_something_in_the_place_of_its_blob_is_not_restored(store: Store, bundle: Path) -> None:
+    store.manifest_path(full("tiny:q4")).unlink()
+    blob = store.blob_path(b"Say hi!")
+    blob.unlink()
+    blob.mkdir()
+    told = repair(store, "tiny:q4", "--from", bundle, code=10)
+    assert f"blob sha256:{sha256(b'Say hi!')}: something is in its place" in told
+    assert not store.manifest_path(full("tiny:q4")).exists()
+
+
+@pytest.fixture
+def _promised(store: Store, tmp_path: Path) -> None:
+    """A model that promises a wrong size, and two sources of another with the same weights, which one has cut off."""
+    other, liar = Store(tmp_path / "other"), store.manifest_path(full("tiny:latest"))
+    other.model("more:latest", WEIGHTS, system=b"More!")
+    ostore.export(["*"], tmp_path / "more.tar", models=other.root)
+    os.truncate(other.blob_path(WEIGHTS), 5)
+    liar.write_bytes(liar.read_bytes().replace(b"12000", b"5"))
+    store.manifest_path(full("tiny:q4")).unlink()
+
+
+@pytest.mark.usefixtures("_promised")
+def test_a_model_is_not_restored_where_another_keeps_its_blob_from_having_the_right_size(
+    store: Store, tmp_path: Path
+) -> None:
+    store.blob_path(WEIGHTS).unlink()
+    before = tree(store.root)
+    told = repair(store, "more", "tiny:latest", "--from", tmp_path / "other", "--from", tmp_path / "more.tar", code=4)
+    assert f"blob sha256:{sha256(WEIGHTS)}: another size than the store's own models promise" in told
+    assert tree(store.root) == before
+
+
+@pytest.mark.usefixtures("_promised")
+def test_a_promise_of_a_wrong_size_is_still_wrong_when_another_model_has_brought_the_blob(
+    store: Store, tmp_path: Path
+) -> None:
+    zero(store.blob_path(WEIGHTS))
+    sources = [tmp_path / "other", tmp_path / "more.tar"]
+    report = ostore.repair(["more", "tiny:latest"], sources=sources, models=store.root)
+    assert "more:latest" in {item.subject for item in report.repaired}
+    assert store.blob_path(WEIGHTS).read_bytes() == WEIGHTS
+    (verified,) = ostore.verify(models=store.root)
+    assert (report.verdict, report.left) == (verified.verdict, verified.problems)
+    assert [problem.kind for problem in report.left] == ["blob-size"]
 
 
 def test_a_damaged_bundle_still_gives_what_is_whole_in_it(tmp_path: Path) -> None:

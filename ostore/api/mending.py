@@ -138,7 +138,7 @@ def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: b
     }
     names = [model.name for model in plan.selection.models]
     repaired = (*_repaired_blobs(found, blobs), *_repaired_manifests(plan, names))
-    return _report(found, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)
+    return _report(found, plan, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)
 
 
 def carry_out(
@@ -165,7 +165,7 @@ def carry_out(
         *_repaired_manifests(plan, [name for name, _ in received.outcomes]),
     )
     return _report(
-        found, repaired, notes=(*notes, *plan.notes, *gathered.notes, *more), kept=_kept(found.store, received)
+        found, plan, repaired, notes=(*notes, *plan.notes, *gathered.notes, *more), kept=_kept(found.store, received)
     )
 
 
@@ -254,13 +254,14 @@ def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> tuple[R
 
 def _report(
     found: Found,
+    plan: RepairPlan,
     repaired: tuple[Repaired, ...],
     *,
     notes: Iterable[str],
     kept: tuple[str, ...] = (),
     dry_run: bool = False,
 ) -> RepairReport:
-    verified, left = found.verified, _left(found, {item.subject for item in repaired})
+    verified, left = found.verified, _left(found, _mended(plan, repaired))
     return RepairReport(
         store=str(found.store.root),
         dry_run=dry_run,
@@ -273,6 +274,12 @@ def _report(
         notes=tuple(dict.fromkeys(notes)),
         verdict=VerifyReport.of(verified.subject, 0, (), left).verdict,
     )
+
+
+def _mended(plan: RepairPlan, repaired: Iterable[Repaired]) -> set[str]:
+    """What is right by now. A blob that only came for another model is not what a model of the store promises of it."""
+    damaged = {str(digest) for digest in plan.damaged}
+    return {item.subject for item in repaired if item.kind == "manifest" or item.subject in damaged}
 
 
 def _left(found: Found, mended: set[str]) -> tuple[Problem, ...]:
