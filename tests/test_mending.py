@@ -11,6 +11,7 @@ import pytest
 
 import ostore
 from ostore.places.store.mending import Action, Mending, mend_store
+from ostore.streams import durable
 from tests.support import Store, full, sha256, tree
 from tests.torture.disks import mounted_disk
 
@@ -114,6 +115,11 @@ def test_whoever_may_not_give_is_told_who_may(store: Store) -> None:
     assert taken(store, "give", "blobs/" + store.blob_path(b"{{ .Prompt }}").name) == (
         "only root or its owner may do that"
     )
+
+
+def test_where_folders_have_no_handles_none_is_given_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "HAS_DIRECTORY_HANDLES", False)
+    assert taken(store, "give", f"{LIBRARY}/tiny") == "only root or its owner may do that"
 
 
 def test_a_link_to_a_disk_that_does_not_answer_is_neither_missing_nor_set_aside(store: Store, tmp_path: Path) -> None:

@@ -289,6 +289,42 @@ def test_a_model_with_something_in_the_place_of_its_blob_is_not_restored(store: 
     assert not store.manifest_path(full("tiny:q4")).exists()
 
 
+def test_a_manifest_that_readers_would_understand_differently_is_not_taken_from_a_store(
+    store: Store, tmp_path: Path
+) -> None:
+    other = Store(shutil.copytree(store.root, tmp_path / "other"))
+    theirs = other.manifest_path(full("tiny:q4"))
+    theirs.write_bytes(theirs.read_bytes().replace(b'"layers":', b'"layers":[],"layers":'))
+    store.write_manifest(full("tiny:q4"), b"")
+    before = tree(store.root)
+    told = repair(store, "--from", other.root, code=10)
+    assert "left: manifest-damaged" in told
+    assert tree(store.root) == before
+
+
+def test_a_file_of_the_right_size_that_goes_before_it_is_read_is_no_copy(store: Store, tmp_path: Path) -> None:
+    class Removing:
+        def phase(self, label: str, total_bytes: int) -> None:
+            if total_bytes == len(WEIGHTS):
+                (tmp_path / "copies/weights").unlink(missing_ok=True)
+
+        def begin(self, item: str, size: int) -> None:
+            pass
+
+        def advance(self, item: str, size: int) -> None:
+            pass
+
+        def end(self, item: str) -> None:
+            pass
+
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "copies/weights").write_bytes(WEIGHTS)
+    zero(store.blob_path(WEIGHTS))
+    before = tree(store.root)
+    report = ostore.repair(sources=[tmp_path / "copies"], models=store.root, progress=Removing())
+    assert (report.verdict, tree(store.root)) == ("integrity", before)
+
+
 @pytest.fixture
 def _promised(store: Store, tmp_path: Path) -> None:
     """A model that promises a wrong size, and two sources of another with the same weights, which one has cut off."""
