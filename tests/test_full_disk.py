@@ -9,12 +9,16 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import ostore
+from ostore.formats.errors import NoSpaceError
+from ostore.places.store import headroom
+from ostore.places.store.census import FoundEntry
+from ostore.places.store.headroom import HeadRoom
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.test_gc import batches, on_terminal, orphan, under
 from tests.test_import import as_user, public_path
@@ -214,6 +218,52 @@ def test_a_young_orphan_stays_on_a_full_disk(disk: Path) -> None:
     os.utime(young)
     done = under([], "gc", "--grace", "2s", "--yes", "--models", store.root)
     assert (done.returncode, old.exists(), young.exists()) == (0, False, True), done.stderr
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_changes_right_before_it_is_to_go_stays_on_a_full_disk(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = store_on(disk, [])
+    orphans = [orphan(store, data) for data in (LARGE, b"another orphan " * 400)[:number]]
+    fill(disk, [])
+    real = HeadRoom.remove
+
+    def late(room: HeadRoom, files: Sequence[FoundEntry], *, latest: float) -> bool:
+        later = time.time() + 1
+        os.utime(orphans[0], (later, later))
+        return real(room, files, latest=latest)
+
+    monkeypatch.setattr(HeadRoom, "remove", late)
+    if number == 1:
+        with pytest.raises(NoSpaceError):
+            ostore.gc(models=store.root, grace=0)
+    else:
+        report = ostore.gc(models=store.root, grace=0)
+        assert report is not None
+        assert [blob.digest.replace(":", "-") for blob in report.removed] == [orphans[1].name]
+    assert [path.exists() for path in orphans] == [True, False][:number]
+
+
+def test_where_not_even_leftovers_can_be_cleared_an_orphan_makes_room(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_on(disk, [])
+    dead = store.root / ".ostore/tx/1-00000000"
+    dead.mkdir(parents=True, mode=0o700)
+    (dead / "blob.part").write_bytes(b"x" * 5000)
+    path = orphan(store, LARGE)
+    fill(disk, [])
+
+    def full_too(*_arguments: object) -> None:
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # A double: some disks need room for it, none that a test can have.
+    monkeypatch.setattr(headroom, "clear_leftovers", full_too)
+    report = ostore.gc(models=store.root, grace=0)
+    assert report is not None
+    assert (path.exists(), dead.exists(), len(report.removed)) == (False, False, 1)
 
 
 def test_what_a_killed_import_left_makes_room_too(disk: Path, runner: list[str]) -> None:

@@ -443,6 +443,25 @@ def test_what_changes_before_it_is_removed_stays(store: Store, tmp_path: Path) -
     assert [model.name for model in ostore.list_models(models=store.root).models if model.name == "tiny:latest"] == []
 
 
+def test_a_manifest_that_goes_there_or_comes_to_another_place_here_stays_here(store: Store, tmp_path: Path) -> None:
+    there, q4 = Store(tmp_path / "to"), full("tiny:q4")
+    coming = (
+        store.root / "manifests-v2" / store.manifest_path(full("tiny:latest")).relative_to(store.root / "manifests")
+    )
+
+    def meddle(_report: ostore.MoveReport) -> bool:
+        there.manifest_path(q4).unlink()
+        coming.parent.mkdir(parents=True)
+        coming.write_bytes(store.manifest_path(full("tiny:latest")).read_bytes())
+        return True
+
+    ostore.move(there.root, models=store.root, approve=meddle)
+    assert store.manifest_path(q4).exists()
+    assert coming.exists()
+    assert not store.manifest_path(full("tiny:latest")).exists()
+    assert ostore.verify(models=store.root)[0].verdict == "whole"
+
+
 def test_a_model_that_comes_while_the_others_leave_keeps_its_blobs(store: Store, tmp_path: Path) -> None:
     def pull(_report: ostore.MoveReport) -> bool:
         store.model("late:latest", WEIGHTS)
