@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from ostore.formats.bundle_index import BundleIndex, blob_path, manifest_path
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.places.store.store import LocalStore
+from ostore.streams.durable import Directory
 from tests.support import OSTORE, SYSTEM, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -362,6 +364,34 @@ def test_a_blob_that_a_server_removes_while_publishing_is_put_back(store: Store,
         shutil.rmtree(other / "manifests")
         shutil.rmtree(other / "blobs")
         (other / "blobs").mkdir()
+
+
+@pytest.mark.parametrize("standing", [b"a damaged blob", None])
+def test_on_a_disk_without_hard_links_a_failure_takes_back_no_blob_but_those_that_were_placed(
+    store: Store, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: bytes | None
+) -> None:
+    other, weights = tmp_path / "other", store.blob_path(b"the weights " * 1000)
+    (other / "blobs").mkdir(parents=True)
+    if standing:
+        (other / "blobs" / weights.name).write_bytes(standing)
+    before, rename = tree(other), Directory.rename
+
+    def failing(folder: Directory, name: str, into: Directory, new: str) -> None:
+        if into.path.name == "blobs" and new == weights.name:
+            if standing is None:
+                # Of a pull that is faster than we are.
+                (other / "blobs" / new).write_bytes(weights.read_bytes())
+            raise OSError(errno.EIO, "Input/output error")
+        rename(folder, name, into, new)
+
+    monkeypatch.setattr(Directory, "link", lambda *_arguments: False)
+    monkeypatch.setattr(Directory, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        ostore.import_bundle(bundle, models=other)
+    pulled = {} if standing else {f"blobs/{weights.name}": sha256(weights.read_bytes())}
+    assert {path: what for path, what in tree(other).items() if what != "folder"} == {
+        path: what for path, what in (before | pulled).items() if what != "folder"
+    }
 
 
 def test_layers_are_kept_as_data(tmp_path: Path) -> None:

@@ -867,8 +867,7 @@ class Inbox:
 
     def _place_blob(self, blob: Blob, undo: ExitStack) -> None:
         staged, target = self._folder / blob.filename, self._store.blobs / blob.filename
-        if not os.path.lexists(target):
-            undo.callback(self._take_back, blob)  # but a damaged one, once replaced, stays so
+        is_new = not os.path.lexists(target)
         os.utime(staged)
         second = self._folder / f"{blob.filename}.again"
         try:
@@ -876,6 +875,8 @@ class Inbox:
         except OSError:  # a disk without hard links
             second = staged
         second.replace(target)
+        if is_new:  # a damaged one, once replaced, stays so; and what did not get its name is not to be taken back
+            undo.callback(self._take_back, blob)
 
     def _take_back(self, blob: Blob) -> None:
         """Remove a blob again, unless an ollama that works at the same time has come to need it."""

@@ -149,14 +149,17 @@ class Publication:
         self._transaction.touch(source)
         try:
             is_linked = self._transaction.link(source, blobs, digest.filename)
-            self._placed.append(digest)
+            is_new = is_linked or blobs.lstat(digest.filename) is None
         except FileExistsError:
             # A damaged blob being healed, or somebody was faster: replace it, because ours is known to be right.
+            is_new = False
             is_linked = self._transaction.link(source, self._transaction, source + _AGAIN)
             if is_linked:
                 self._transaction.rename(source + _AGAIN, blobs, digest.filename)
         if not is_linked:
             self._transaction.rename(source, blobs, digest.filename)
+        if is_new:
+            self._placed.append(digest)
 
     def _replace_blob(self, blobs: Directory, digest: Digest) -> None:
         """Place a staged blob, and keep aside the file that stands for it, in whichever form of its name."""
