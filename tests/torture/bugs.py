@@ -8,19 +8,35 @@ so that a change of the code there asks for a change here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 FAULTS, STATES = "tests/torture/test_faults.py", "tests/torture/test_crash_states.py"
 
 
 @dataclass(frozen=True)
 class Bug:
-    """One mistake: the file below `ostore/`, the text there and what stands there instead; `words` select tests."""
+    """
+    One mistake: the file below `ostore/`, the text there and what stands there instead; `caught_by` selects tests.
+
+    `hangs` is true of one that lets somebody wait for what never comes.
+    """
 
     name: str
     path: str
     old: str
     new: str
     caught_by: tuple[str, ...]
+    hangs: bool = False
+
+    def patch(self, source: Path) -> None:
+        """Put it into a copy of the source. Raises RuntimeError if the text is not there once, or is no Python then."""
+        path = source / self.path
+        text = path.read_text()
+        if text.count(self.old) != 1:
+            raise RuntimeError(f"{self.path}: the text that this patch is about has changed")
+        patched = text.replace(self.old, self.new)
+        compile(patched, str(path), "exec")
+        path.write_text(patched)
 
 
 WRITING, SWEEP, TRASH = "streams/writing.py", "places/store/sweep.py", "places/store/trash.py"
@@ -52,8 +68,8 @@ BUGS = (
     Bug(
         "an export gets its name before it is on the disk",
         "places/bundle/writer.py",
-        "                sync_file(fd)\n                if os.name",
-        "                if os.name",
+        "                sync_file(fd)\n                if _RENAMES",
+        "                if _RENAMES",
         (STATES, "-k", "export"),
     ),
     # What a kill would show.

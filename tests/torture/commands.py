@@ -24,6 +24,8 @@ OSTORE = str(Path(sys.executable).with_name("ostore"))
 WEIGHTS, OTHER, SHARED = noise(150_000, 11), noise(90_000, 12), b"{{ .Prompt }}"
 ORPHAN = noise(40_000, 13)
 SCRIPT = "restore.py"
+# Exit code of the same words again, where what they stand for is gone.
+NOTHING_LEFT = 3
 # Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
 NO_GRACE = ("--grace", "0s")
 
@@ -34,7 +36,8 @@ class Command:
     A command, and the scene that it begins with: what is in `folder`, its working directory, when it is called.
 
     `once` is true of one that has nothing to do when it is called again after it ended well, so that it may say so with
-    another exit code. `disk` is the file system that it needs. `clears` is false of one that leaves to others what was
+    another exit code. `disk` is the file system that it needs. `always` are calls that fail all the time, as on a disk
+    that lacks something: injections of strace. `clears` is false of one that leaves to others what was
     staged by one of its kind that was killed.
     """
 
@@ -43,6 +46,7 @@ class Command:
     words: tuple[str, ...]
     once: bool = False
     disk: str = ""
+    always: tuple[str, ...] = ()
     clears: bool = True
 
     @property
@@ -148,24 +152,65 @@ def to_diagnose(folder: Path) -> None:
     old.rename(old.with_name(old.name.replace("-", ":", 1)))
 
 
+def with_half_a_model(folder: Path) -> None:
+    """A model whose weights are only begun, as `ollama pull` leaves it, and what is downloaded of them."""
+    store = a_store(folder)
+    store.model("half:latest", ORPHAN, template=SHARED)
+    weights = store.blob_path(ORPHAN)
+    weights.unlink()
+    weights.with_name(f"{weights.name}-partial").write_bytes(ORPHAN[:1000])
+    weights.with_name(f"{weights.name}-partial-0").write_bytes(b"{}")
+
+
+def with_another_copy(folder: Path) -> None:
+    a_store(folder)
+    Store(folder / "models").model("copy:new", b"another model of that name")
+
+
+def to_repair_from_a_store(folder: Path) -> None:
+    a_store(folder)
+    shutil.copytree(folder / "models", folder / "good")
+    store = Store(folder / "models")
+    store.blob_path(OTHER).unlink()
+    store.blob_path(WEIGHTS).write_bytes(bytes(len(WEIGHTS)))
+    store.write_manifest("registry.ollama.ai/someone/mine:latest", b"{")
+
+
+def to_join(folder: Path) -> None:
+    """A store that has one of the models, and another one."""
+    with_orphans(folder)
+    there = Store(folder / "elsewhere")
+    there.model("tiny:q4", OTHER, template=SHARED)
+    there.model("theirs:latest", b"their own weights")
+
+
 def with_a_second_store(folder: Path) -> None:
     a_store(folder)
     Store(folder / "other").model("same:latest", WEIGHTS, system=b"another one")
 
 
+# A disk that knows no hard links.
+NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
+    Command("import-no-links", to_import, ("import", "b.tar.zst", "--replace"), always=NO_LINKS),
     Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace")),
+    Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace")),
     Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),
     Command("gc-keep", with_orphans, ("gc", "--yes", "--keep", "24h", *NO_GRACE)),
     Command("gc-restore", with_trash, ("gc", "--restore"), once=True),
     Command("rm", a_store, ("rm", "--yes", "tiny:latest", "*mine*"), once=True),
+    Command("rm-half", with_half_a_model, ("rm", "--yes", "half"), once=True),
     Command("cp", a_store, ("cp", "tiny:latest", "copy:new")),
+    Command("cp-replace", with_another_copy, ("cp", "tiny:latest", "copy:new", "--replace")),
     Command("repair", to_repair, ("repair", "--from", "b.tar.zst")),
+    Command("repair-from-store", to_repair_from_a_store, ("repair", "--from", "good")),
     Command("move", with_orphans, ("move", "--yes", "elsewhere")),
+    Command("move-no-links", with_orphans, ("move", "--yes", "elsewhere"), always=NO_LINKS),
+    Command("move-joining", to_join, ("move", "--yes", "elsewhere")),
     Command("offload", with_orphans, ("move", "--yes", "--offload", "tiny:q4", "elsewhere"), once=True),
     Command("doctor-fix", to_diagnose, ("doctor", "--fix", "--yes")),
     Command("dedup-link", with_a_second_store, ("dedup", "--link", "--yes", "other"), disk="xfs"),

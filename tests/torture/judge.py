@@ -2,7 +2,8 @@
 What must hold at every instant, whoever stops whatever where: judged from the files alone, in plain Python.
 
 The rule is the same for every command: each file is as it was before or as it is to be, nothing is gone that was to
-stay, and what is listed is whole. A command's own folder `.ostore` and unfinished files `NAME.part` are its own affair.
+stay, and what is listed is whole. A command's own folder `.ostore` beside `blobs/`, what it stages in `manifests/`, and
+unfinished files `NAME.part` outside of both are its own affair.
 """
 
 from __future__ import annotations
@@ -16,14 +17,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
-_OWN = frozenset({".ostore", ".ostore-tmp"})
-_UNFINISHED = ".part"
+_OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", ".part"
 _NOTHING = hashlib.sha256(b"").hexdigest()
+# A folder right in `blobs/`, or where a manifest would be.
+_NO_FOLDER = re.compile(r"(?:.*/)?(?:blobs/[^/]+|manifests/[^/]+/[^/]+/[^/]+/[^/]+)")
 # An error, a warning, being stopped; or how far a command has got.
 _LINE = re.compile(
     r"(ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;]|restore: error:).*"
     r"|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?"
 )
+_ERROR = re.compile(r"ostore: error\[([a-z-]+)\]: .*")
+# docs/exit-codes.md
+_CODES = {
+    "failed": 1,
+    "usage": 2,
+    "not-found": 3,
+    "integrity": 4,
+    "busy": 6,
+    "no-space": 7,
+    "unsafe": 8,
+    "io": 9,
+    "damaged": 10,
+    "format": 12,
+    "limit": 13,
+}
 # By exit code, how many lines of errors there are: one, but none if all is well or somebody stopped it; what verify and
 # doctor find (4, 9 and 10) is a report and no error, and so is what move left (6).
 _ERROR_LINES = {0: (0, 0), 130: (0, 0), 143: (0, 0), 4: (0, 1), 6: (0, 1), 9: (0, 1), 10: (0, 1)}
@@ -34,7 +51,8 @@ _SLASHES = 3
 @dataclass(frozen=True)
 class State:
     """
-    All files and links below a folder, by path: what they are. Folders count only by what is in them.
+    All files and links below a folder, by path: what they are. Folders count only by what is in them, unless they are
+    in the place of a file.
 
     `broken` are the models that Ollama would list, each with a blob that it needs and that is not there and whole.
     `contents` are the bytes that are somewhere, also set aside or in the trash; where, is a command's own affair.
@@ -52,7 +70,7 @@ class State:
     def made_of(cls, everything: Mapping[str, str], read: Callable[[str], bytes]) -> State:
         """The same from what is said to be there: every path below a folder, with the SHA-256 of its bytes."""
         finished = {path: content for path, content in everything.items() if not path.endswith(_UNFINISHED)}
-        files = {path: content for path, content in finished.items() if _OWN.isdisjoint(path.split("/"))}
+        files = {path: content for path, content in everything.items() if not _is_own(path)}
         needs = [need for path in files for need in _needs(path, read)]
         broken = {(model, blob) for root, model, blob in needs if not _is_whole(files, root, blob)}
         return cls(files, frozenset(broken), frozenset(finished.values()) - {_NOTHING})
@@ -88,20 +106,39 @@ def output_problems(code: int, out: str, err: str) -> list[str]:
     wrong += ["a bug was met"] if "OSTORE_DEBUG" in err else []
     wrong += [f"not one of ours: {line}" for line in err.splitlines() if code and not _LINE.fullmatch(line)]
     errors = [line for line in err.splitlines() if line.startswith(("ostore: error", "restore: error"))]
+    told = [_CODES.get(match[1]) for line in errors if (match := _ERROR.fullmatch(line))]
+    wrong += [f"exit code {code}, and told is that of {other}" for other in told if other != code]
     least, most = _ERROR_LINES.get(code, (1, 1))
     if not least <= len(errors) <= most:
         wrong.append(f"{len(errors)} lines of errors, exit code {code}")
     return wrong
 
 
+def _is_own(path: str) -> bool:
+    above, inside = _at_store(path)
+    if _OWN in above or inside[:2] == ["manifests", _OWN_IN_MANIFESTS]:
+        return True
+    return not inside and path.endswith(_UNFINISHED)
+
+
+def _at_store(path: str) -> tuple[list[str], list[str]]:
+    """The parts of a path before the first that is `blobs` or `manifests`, and from there on."""
+    parts = path.split("/")
+    start = next((number for number, part in enumerate(parts) if part in {"blobs", "manifests"}), len(parts))
+    return parts[:start], parts[start:]
+
+
 def _files(folder: Path) -> Iterator[tuple[str, str]]:
     for base, folders, files in os.walk(folder):
         for name in (*files, *folders):
             path = Path(base) / name
+            told = str(path.relative_to(folder))
             if path.is_symlink():
-                yield str(path.relative_to(folder)), f"link to {path.readlink()}"
+                yield told, f"link to {path.readlink()}"
             elif path.is_file():
-                yield str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()
+                yield told, hashlib.sha256(path.read_bytes()).hexdigest()
+            elif not path.is_dir() or _NO_FOLDER.fullmatch(told):
+                yield told, "a folder" if path.is_dir() else "no file"
 
 
 def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import TORTURE
-from tests.torture.commands import ON_ANY_DISK, Command, run
+from tests.torture.commands import NOTHING_LEFT, ON_ANY_DISK, Command, run
 from tests.torture.disks import KINDS, Disk, mounted_disk
 from tests.torture.judge import State, problems
-from tests.torture.tracing import MUTATING, injecting, needs_strace, points, recording
+from tests.torture.tracing import MUTATING, called, injecting, needs_strace, points, recording
 
 # `make torture` cuts at every call on ext4 and at every second one on XFS; `make test` here and there.
 STEP = {"ext4": 1, "xfs": 2}
@@ -37,7 +37,11 @@ class Scene:
     def cut_at(self, call: str, number: int) -> None:
         """Stop the command before that call and cut the power; then let it begin again."""
         self.disk.fill(self.origin)
-        stopped = run(self.disk.folder, *self.command.words, tracer=injecting(f"{call}:signal=KILL:when={number}"))
+        stopped = run(
+            self.disk.folder,
+            *self.command.words,
+            tracer=injecting(f"{call}:signal=KILL:when={number}", *self.command.always),
+        )
         self.disk.cut()
         told = f"{self.command.name} on {self.disk.kind}, {call} {number}: exit {stopped.returncode}"
         assert problems(self.disk.folder, self.before, self.after) == [], told
@@ -45,7 +49,9 @@ class Scene:
             # Threads have not always the same share of the work.
             self.assert_done(told)
         again = run(self.disk.folder, *self.command.words)
-        assert again.returncode == 0 or self.command.once, f"{told}\nand then {again.returncode}: {again.stderr}"
+        assert again.returncode == 0 or (self.command.once and again.returncode == NOTHING_LEFT), (
+            f"{told}\nand then {again.returncode}: {again.stderr}"
+        )
         assert State.of(self.disk.folder) == self.after, f"{told}\nand then {again.returncode}: {again.stderr}"
 
     def assert_done(self, told: str) -> None:
@@ -68,9 +74,10 @@ def scene(request: pytest.FixtureRequest, disk: Disk, tmp_path_factory: pytest.T
     origin.mkdir()
     command.prepare(origin)
     disk.fill(origin)
-    done = run(disk.folder, *command.words, tracer=recording(log))
+    done = run(disk.folder, *command.words, tracer=recording(log, injections=command.always))
     assert done.returncode == 0, done.stderr
-    found = [point for point in points(log, disk.folder) if point[0] in MUTATING]
+    taken = called(command.always)
+    found = [point for point in points(log, disk.folder) if point[0] in MUTATING and point[0] not in taken]
     return Scene(command, disk, origin, State.of(origin), State.of(disk.folder), found)
 
 

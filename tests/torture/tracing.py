@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,33 +19,60 @@ MUTATING = (
     "fsync", "fdatasync", "chmod", "fchmod", "fchmodat", "chown", "fchown", "fchownat", "lchown", "utimensat", "write",
     "writev", "pwrite64", "ftruncate", "fallocate", "symlinkat", "ioctl", "copy_file_range", "sendfile", "flock",
 )  # fmt: skip
-READING = ("read", "pread64", "preadv", "getdents64", "newfstatat", "fstat", "statx", "readlink", "readlinkat")
+READING = (
+    "read", "pread64", "preadv", "getdents64", "newfstatat", "fstat", "statx", "readlink", "readlinkat", "lseek",
+    "statfs", "fstatfs", "fcntl", "close",
+)  # fmt: skip
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 _RELATIVE = re.compile(r'AT_FDCWD, "[^/]')
 _WRITING_OPEN = re.compile(r"O_(WRONLY|RDWR|CREAT)")
 
 
-def recording(log: Path, calls: tuple[str, ...] = MUTATING) -> tuple[str, ...]:
-    """Words to put before a command, so that its calls are written down, with the paths of descriptors."""
+def recording(log: Path, calls: tuple[str, ...] = MUTATING, injections: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """
+    Words to put before a command, so that its calls are written down, with the paths of descriptors.
+
+    `injections` are as for `injecting`.
+    """
     # A question mark: not every system has every call.
-    return ("strace", "-f", "-y", "-o", str(log), "-e", f"trace={','.join(f'?{call}' for call in calls)}")
+    words = ("strace", "-f", "-y", "-o", str(log), "-e", f"trace={','.join(f'?{call}' for call in calls)}")
+    return (*words, *tampering(injections))
 
 
-def injecting(*injections: str) -> tuple[str, ...]:
-    """The same, so that calls are tampered with: `renameat:error=EIO:when=3`."""
-    words = ["strace", "-f", "-o", "/dev/null", "--quiet=attach,exit,path-resolution,personality,thread-execve"]
+def injecting(*injections: str, log: Path | None = None) -> tuple[str, ...]:
+    """The same, so that calls are tampered with: `renameat:error=EIO:when=3`. `log` is for `was_met`."""
+    words = ["strace", "-f", "-o", str(log or os.devnull)]
+    words += ["--quiet=attach,exit,path-resolution,personality,thread-execve"]
+    if log:
+        words += ["-e", f"trace={','.join(sorted(called(injections)))}"]
+    return (*words, *tampering(injections))
+
+
+def tampering(injections: Sequence[str]) -> Iterator[str]:
+    """The words of that alone, for strace."""
     for injection in injections:
-        words += ["-e", f"inject={injection}"]
-    return tuple(words)
+        yield from ("-e", f"inject={injection}")
 
 
-def points(log: Path, folder: Path, *, reading: bool = False) -> list[tuple[str, int]]:
+def called(injections: Sequence[str]) -> set[str]:
+    """The calls that they are about."""
+    return {injection.partition(":")[0] for injection in injections}
+
+
+def was_met(log: Path) -> bool:
+    """Whether a call of those that were to be tampered with came to pass."""
+    told = log.read_text(errors="replace")
+    return "(INJECTED)" in told or "+++ killed by" in told
+
+
+def points(log: Path, folder: Path, *, reading: bool = False, after: str = "") -> list[tuple[str, int]]:
     """
     Every call that a recorded command made below a folder: its name, and its number as strace counts `when`.
 
     That is by name and thread; a number that two threads reach is one point. Opening a file to read it counts only if
-    `reading`.
+    `reading`. With the injection `after`, only what came after the call that failed by it.
     """
+    has_failed = not after
     counts: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, int], None] = {}
     for line in log.read_text(errors="replace").splitlines():
@@ -51,6 +80,9 @@ def points(log: Path, folder: Path, *, reading: bool = False) -> list[tuple[str,
             continue
         thread, call, rest = match.groups()
         counts[thread, call] += 1
+        if not has_failed:
+            has_failed = call == after.partition(":")[0] and "(INJECTED)" in rest
+            continue
         is_open_to_read = call == "openat" and not _WRITING_OPEN.search(rest)
         if _is_below(folder, rest) and (reading or not is_open_to_read):
             found[call, counts[thread, call]] = None
