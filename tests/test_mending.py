@@ -128,9 +128,11 @@ def test_a_link_to_a_disk_that_does_not_answer_is_neither_missing_nor_set_aside(
         for path in (weights, model):
             shutil.move(path, disk.mounted / path.name)
             path.symlink_to(disk.mounted / path.name)
+        (store.root / "manifests/hf.co").symlink_to(disk.mounted)
         disk.stop()
         found = {finding.subject: finding for finding in ostore.doctor(models=store.root).findings}
         assert found[f"{LIBRARY}/tiny/q4"].code == "not-checked"
         assert found[f"blobs/{weights.name}"].code == "not-checked"
+        assert found["manifests/hf.co"].code == "not-checked"
         assert not {finding.code for finding in found.values()} & {"blob-missing", "manifest-link-dangling"}
         assert taken(store, "set-aside", f"{LIBRARY}/tiny/q4") == ("the link leads somewhere, or where we may not look")

@@ -357,8 +357,65 @@ def test_a_promise_of_a_wrong_size_is_still_wrong_when_another_model_has_brought
     assert "more:latest" in {item.subject for item in report.repaired}
     assert store.blob_path(WEIGHTS).read_bytes() == WEIGHTS
     (verified,) = ostore.verify(models=store.root)
-    assert (report.verdict, report.left) == (verified.verdict, verified.problems)
-    assert [problem.kind for problem in report.left] == ["blob-size"]
+    assert report.verdict == verified.verdict
+    assert [(problem.kind, problem.models) for problem in report.left] == [("blob-size", ("tiny:latest",))]
+    assert [(problem.kind, problem.models) for problem in verified.problems] == [("blob-size", ("tiny:latest",))]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(WEIGHTS[::-1]),
+        lambda path: path.unlink(),
+        lambda path: (path.unlink(), path.symlink_to("gone")),
+    ],
+    ids=["altered", "missing", "dangling"],
+)
+def test_of_two_promises_the_wrong_one_is_left_when_the_blob_has_come(
+    store: Store, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    other = Store(tmp_path / "other")
+    other.model("third:latest", WEIGHTS)
+    store.model("third:latest", WEIGHTS)
+    store.write_manifest(full("third:latest"), b"")
+    liar = store.manifest_path(full("tiny:latest"))
+    liar.write_bytes(liar.read_bytes().replace(b"12000", b"12001"))
+    damage(store.blob_path(WEIGHTS))
+    report = ostore.repair(sources=[other.root], models=store.root)
+    (verified,) = ostore.verify(models=store.root)
+    assert [(problem.kind, problem.models) for problem in report.left] == [("blob-size", ("tiny:latest",))]
+    assert [(problem.kind, problem.models) for problem in verified.problems] == [("blob-size", ("tiny:latest",))]
+    assert {item.models for item in report.repaired if item.kind == "blob"} == {("tiny:q4",)}
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"schemaVersion":3,"layers":[]}'])
+def test_a_manifest_in_the_coming_tree_is_not_mended_by_one_of_its_name(
+    store: Store, bundle: Path, damaged: bytes
+) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    coming = store.root / "manifests-v2" / path.relative_to(store.root / "manifests")
+    coming.parent.mkdir(parents=True)
+    coming.write_bytes(damaged)
+    path.write_bytes(b"")
+    report = ostore.repair(sources=[bundle], models=store.root)
+    assert [item.subject for item in report.repaired] == ["tiny:q4"]
+    (verified,) = ostore.verify(models=store.root)
+    assert (report.verdict, report.left) == (verified.verdict, verified.problems) != ("whole", ())
+
+
+def test_a_model_that_was_named_in_capitals_is_not_missed_when_it_has_come(store: Store, bundle: Path) -> None:
+    store.manifest_path(full("tiny:q4")).unlink()
+    report = ostore.repair(["TINY:Q4"], sources=[bundle], models=store.root)
+    assert (report.verdict, report.left) == ("whole", ())
+
+
+def test_an_odd_name_that_the_good_blob_has_replaced_is_not_left(store: Store, bundle: Path) -> None:
+    path = store.blob_path(WEIGHTS)
+    zero(path)
+    path.rename(path.with_name(f"sha256-{sha256(WEIGHTS).upper()}"))
+    report = ostore.repair(sources=[bundle], models=store.root)
+    assert (report.verdict, report.left) == ("whole", ())
+    assert ostore.verify(models=store.root)[0].verdict == "whole"
 
 
 def test_a_damaged_bundle_still_gives_what_is_whole_in_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,8 +137,7 @@ def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: b
         if blob.digest in plan.damaged or found.store.size_of(blob.digest) != blob.size
     }
     names = [model.name for model in plan.selection.models]
-    repaired = (*_repaired_blobs(found, blobs), *_repaired_manifests(plan, names))
-    return _report(found, plan, repaired, notes=(*notes, *plan.notes), dry_run=dry_run)
+    return _report(found, plan, blobs, names, notes=(*notes, *plan.notes), dry_run=dry_run)
 
 
 def carry_out(
@@ -160,12 +159,13 @@ def carry_out(
         raise RuntimeError("the repair ended without a result")
     fetched = (*received.written, *received.resumed)
     blobs = {blob: gathered.origins.get(blob.digest, _RESUMED) for blob in fetched}
-    repaired = (
-        *_repaired_blobs(found, blobs),
-        *_repaired_manifests(plan, [name for name, _ in received.outcomes]),
-    )
     return _report(
-        found, plan, repaired, notes=(*notes, *plan.notes, *gathered.notes, *more), kept=_kept(found.store, received)
+        found,
+        plan,
+        blobs,
+        [name for name, _ in received.outcomes],
+        notes=(*notes, *plan.notes, *gathered.notes, *more),
+        kept=_kept(found.store, received),
     )
 
 
@@ -236,39 +236,26 @@ def _closed(opened: ExitStack) -> tuple[str, ...]:
     return ()
 
 
-def _repaired_blobs(found: Found, origins: Mapping[Descriptor, str]) -> tuple[Repaired, ...]:
-    users = {problem.subject: problem.models for problem in found.verified.problems}
-    return tuple(
-        Repaired("blob", str(blob.digest), origin, blob.size, users.get(str(blob.digest), ()))
-        for blob, origin in sorted(origins.items(), key=lambda pair: pair[0].digest)
-    )
-
-
-def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> tuple[Repaired, ...]:
-    sizes = {model.name: model.manifest_size for model in plan.selection.models}
-    return tuple(
-        Repaired("manifest", str(name), plan.offers[plan.manifests_from[name]].place.label, sizes[name], (str(name),))
-        for name in sorted(names)
-    )
-
-
 def _report(
     found: Found,
     plan: RepairPlan,
-    repaired: tuple[Repaired, ...],
+    origins: Mapping[Descriptor, str],
+    names: Sequence[ModelName],
     *,
     notes: Iterable[str],
     kept: tuple[str, ...] = (),
     dry_run: bool = False,
 ) -> RepairReport:
-    verified, left = found.verified, _left(found, _mended(plan, repaired))
+    """`origins` are the blobs that came and from where, `names` the models whose manifests did."""
+    verified, misfits = found.verified, tuple(_misfits(found, origins))
+    left = (*_still_wrong(found, origins, names), *misfits)
     return RepairReport(
         store=str(found.store.root),
         dry_run=dry_run,
         models=verified.models,
         blobs=verified.blobs,
         size=verified.size,
-        repaired=repaired,
+        repaired=(*_repaired_blobs(found, origins, misfits), *_repaired_manifests(plan, names)),
         left=left,
         quarantine=kept,
         notes=tuple(dict.fromkeys(notes)),
@@ -276,27 +263,54 @@ def _report(
     )
 
 
-def _mended(plan: RepairPlan, repaired: Iterable[Repaired]) -> set[str]:
-    """What is right by now. A blob that only came for another model is not what a model of the store promises of it."""
-    damaged = {str(digest) for digest in plan.damaged}
-    return {item.subject for item in repaired if item.kind == "manifest" or item.subject in damaged}
+def _repaired_blobs(found: Found, origins: Mapping[Descriptor, str], misfits: Iterable[Problem]) -> Iterator[Repaired]:
+    liars = {(problem.subject, name) for problem in misfits for name in problem.models}
+    for blob, origin in sorted(origins.items(), key=lambda pair: pair[0].digest):
+        subject = str(blob.digest)
+        users = (name for problem in found.verified.problems if problem.subject == subject for name in problem.models)
+        helped = tuple(name for name in dict.fromkeys(users) if (subject, name) not in liars)
+        yield Repaired("blob", subject, origin, blob.size, helped)
 
 
-def _left(found: Found, mended: set[str]) -> tuple[Problem, ...]:
-    """Every problem that is not mended; those that no copy mends say what a person can do."""
-    explained = {(problem.kind, problem.subject): problem for problem in found.wanted.left}
-    names = {entry.path: str(entry.name) for entry in found.scan.unreadable}
-    left = [
-        explained.get((problem.kind, problem.subject), problem)
-        for problem in found.verified.problems
-        if problem.subject not in mended and names.get(problem.subject) not in mended
-    ]
-    left += (
-        Problem("manifest-damaged", str(name), "not there, and not to be had with all of its blobs", (str(name),))
-        for name in found.absent
-        if str(name) not in mended
-    )
-    return tuple(left)
+def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> Iterator[Repaired]:
+    sizes = {model.name: model.manifest_size for model in plan.selection.models}
+    for name in sorted(names):
+        origin = plan.offers[plan.manifests_from[name]].place.label
+        yield Repaired("manifest", str(name), origin, sizes[name], (str(name),))
+
+
+def _misfits(found: Found, came: Iterable[Descriptor]) -> Iterator[Problem]:
+    """What models of the store promise wrongly of a blob that came: another size than its bytes have."""
+    sizes, wrong = {blob.digest: blob.size for blob in came}, dict[tuple[Digest, int], dict[str, None]]()
+    for model in found.scan.models:
+        for blob in model.manifest.descriptors:
+            if sizes.get(blob.digest, blob.size) != blob.size:
+                wrong.setdefault((blob.digest, blob.size), {})[str(model.name)] = None
+    for (digest, size), names in wrong.items():
+        detail = f"blob {digest}: expected {size} bytes, got {sizes[digest]}"
+        yield Problem("blob-size", str(digest), detail, tuple(names))
+
+
+def _still_wrong(found: Found, came: Iterable[Descriptor], names: Iterable[ModelName]) -> Iterator[Problem]:
+    """Every problem of a thing that did not come; those that no copy mends say what a person can do."""
+    back = {name.folded for name in names}
+    mended = {str(blob.digest) for blob in came}
+    mended |= {
+        entry.path
+        for entry in found.scan.unreadable
+        # A manifest is put where released Ollamas look for it.
+        if entry.name and entry.name.folded in back and entry.path.startswith(f"{LEGACY_TREE}/")
+    }
+    explained = {(problem.kind, problem.subject, problem.models): problem for problem in found.wanted.left}
+    for problem in found.verified.problems:
+        # A blob takes the place of one that is oddly named.
+        is_gone = problem.kind == "stray-name" and not os.path.lexists(found.store.root / problem.subject)
+        if problem.subject not in mended and not is_gone:
+            yield explained.get((problem.kind, problem.subject, problem.models), problem)
+    for name in found.absent:
+        if name.folded not in back:
+            detail = "not there, and not to be had with all of its blobs"
+            yield Problem("manifest-damaged", str(name), detail, (str(name),))
 
 
 def _kept(store: LocalStore, received: Received) -> tuple[str, ...]:

@@ -42,8 +42,9 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
             yield finding("manifest-list", "problem", doubt.path, detail=doubt.reason, remedy=remedy)
     for odd in facts.store.odd:
         yield _odd(odd, facts)
+    told = {entry.path for entry in (*facts.store.lost, *facts.store.closed)}
     for stray in facts.store.scan.strays:
-        if stray not in {lost.path for lost in facts.store.lost}:
+        if stray not in told:
             remedy = command("mv", facts.root / stray, "/elsewhere")
             yield finding("manifest-misplaced", "warning", stray, remedy=remedy)
 

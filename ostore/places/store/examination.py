@@ -100,6 +100,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
     blobs = census.blobs if census else ()
     references = references_of(root, scan)
     closed += _closed_trees(root, census)
+    closed += _unanswered(root, scan.strays)
     lost = tuple(_lost(root, scan, references.doubts))
     return Examination(
         root=root,
@@ -219,6 +220,16 @@ def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Itera
         is_told = doubt.name is not None or doubt.path in at_depth or _status(root / doubt.path) is not None
         if not is_told and _is_link(root / doubt.path) and leads_nowhere(root / doubt.path):
             yield doubt
+
+
+def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
+    """Links that may be to folders of models, and of which nobody can tell."""
+    for stray in strays:
+        try:
+            (root / stray).stat()
+        except OSError as error:
+            if error.errno not in _NOWHERE:
+                yield Unreadable(stray, error.strerror or str(error), None)
 
 
 def _is_empty(root: Path) -> bool:
