@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
 from ostore.places.store.census import take_census
+from ostore.places.store.headroom import HeadRoom
 from ostore.places.store.manifest_tree import find_manifests
 from ostore.places.store.obstacles import find_obstacles
 from ostore.places.store.remainder import find_remainder
@@ -17,7 +20,7 @@ from ostore.places.store.scan import scan_manifests
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from ostore.streams.lock import try_lock
-from tests.support import Store, full, sha256
+from tests.support import Store, full, sha256, tree
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 
@@ -67,6 +70,20 @@ def test_a_blob_that_a_failing_disk_does_not_open_is_not_in_the_way_of_a_good_on
     # A disk that fails at one file of many: a double, because the disks that tests can make fail do so altogether.
     monkeypatch.setattr(Directory, "open_file", failing)
     assert find_obstacles(store.root, [Digest.parse(f"sha256:{sha256(b'{{ .Prompt }}')}")]) == {}
+
+
+def test_where_there_is_no_room_for_a_workspace_nothing_is_left_in_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_up(_root: Directory) -> Workspace:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = tree(store.root)
+    # A double of a disk that is full to the last byte; tests/test_full_disk.py has real ones, which need root.
+    monkeypatch.setattr(Workspace, "open", full_up)
+    with HeadRoom.opened(store.root) as room:
+        room.clear_leftovers()
+    assert tree(store.root) == before
 
 
 def test_a_folder_that_another_command_takes_for_a_dead_ones_is_made_anew(
