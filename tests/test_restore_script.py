@@ -363,6 +363,32 @@ def test_a_result_that_cannot_be_printed_does_not_look_like_success(bundle: Path
     assert tree(root) == whole()
 
 
+def closed_at(number: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    shell = ["sh", "-c", f'exec "$@" {number}>&-', "sh", *command]
+    return subprocess.run(shell, capture_output=True, text=True, check=False)
+
+
+def test_a_result_does_not_look_like_success_where_standard_output_was_closed(
+    bundle: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = closed_at(1, sys.executable, "-I", restore.__file__, bundle, "--models", root)
+    assert (done.returncode, "could not be printed: Bad file descriptor" in done.stderr) == (9, True)
+    assert tree(root) == whole()
+    monkeypatch.setattr(sys, "stdout", None)
+    with contextlib.redirect_stderr(io.StringIO()):
+        assert restore.main([str(bundle), "--verify-only"]) == 9
+
+
+def test_an_error_does_not_go_to_standard_output_where_standard_error_was_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = closed_at(2, sys.executable, "-I", restore.__file__, "/no/such")
+    assert (done.returncode, done.stdout) == (3, "")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert restore.main(["/no/such"]) == 3
+    assert capsys.readouterr().out == ""
+
+
 def test_an_error_that_cannot_be_printed_keeps_its_exit_code(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-I", restore.__file__, str(tmp_path / "no.tar")]

@@ -202,7 +202,7 @@ def interrupt(number: int, _frame: object) -> NoReturn:
 def report(lines: list[str]) -> None:
     """Print the result. If nobody can read it, the import stands, but it must not look like success."""
     try:
-        print("\n".join(map(printable, lines)), flush=True)
+        say("\n".join(map(printable, lines)), sys.stdout)
     except OSError as error:
         sys.stdout = None  # or Python would try again when it exits, and end with 120
         raise RestoreError(IO, f"all is done, but could not be printed: {error.strerror}") from error
@@ -210,10 +210,16 @@ def report(lines: list[str]) -> None:
 
 def complain(code: int, message: str) -> int:
     try:
-        print(f"restore: error: {printable(message)}", file=sys.stderr, flush=True)
+        say(f"restore: error: {printable(message)}", sys.stderr)
     except OSError:
         sys.stderr = None  # likewise
     return code
+
+
+def say(text: str, stream: Any) -> None:  # noqa: ANN401 - None where it was closed before we began
+    if stream is None:  # for print that is standard output, and nowhere where that is closed
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    print(text, file=stream, flush=True)
 
 
 def printable(text: str) -> str:
