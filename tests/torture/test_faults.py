@@ -65,7 +65,7 @@ class Scene:
         log = self.folder.with_name("injected")
         stopped = self.run(injecting(*injections, *self.command.always, log=log))
         self.judge(stopped, str(injections), code, leaves_be=leaves_be)
-        return was_met(log)
+        return was_met(log, injections)
 
     def points_after(self, failing: str) -> Sequence[tuple[str, int]]:
         """The calls by which the command changes something once that one has failed."""

@@ -59,10 +59,11 @@ def called(injections: Sequence[str]) -> set[str]:
     return {injection.partition(":")[0] for injection in injections}
 
 
-def was_met(log: Path) -> bool:
+def was_met(log: Path, injections: Sequence[str]) -> bool:
     """Whether a call of those that were to be tampered with came to pass."""
-    told = log.read_text(errors="replace")
-    return "(INJECTED)" in told or "+++ killed by" in told
+    calls, told = called(injections), log.read_text(errors="replace")
+    hits = (match[2] for line in told.splitlines() if "(INJECTED)" in line and (match := _CALL.match(line)))
+    return "+++ killed by" in told or not calls.isdisjoint(hits)
 
 
 def points(log: Path, folder: Path, *, reading: bool = False, after: str = "") -> list[tuple[str, int]]:
