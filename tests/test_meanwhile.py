@@ -65,7 +65,7 @@ def test_a_blob_that_a_failing_disk_does_not_open_is_not_in_the_way_of_a_good_on
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(_folder: Directory, _name: str) -> int:
-        raise OSError(5, "Input/output error")
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     # A disk that fails at one file of many: a double, because the disks that tests can make fail do so altogether.
     monkeypatch.setattr(Directory, "open_file", failing)

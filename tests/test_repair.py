@@ -19,6 +19,7 @@ import ostore
 from ostore.formats import seek_table
 from ostore.streams import frames
 from ostore.streams.chunks import read_at
+from ostore.streams.progress import _Silent
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -303,19 +304,10 @@ def test_a_manifest_that_readers_would_understand_differently_is_not_taken_from_
 
 
 def test_a_file_of_the_right_size_that_goes_before_it_is_read_is_no_copy(store: Store, tmp_path: Path) -> None:
-    class Removing:
+    class Removing(_Silent):
         def phase(self, label: str, total_bytes: int) -> None:
             if total_bytes == len(WEIGHTS):
                 (tmp_path / "copies/weights").unlink(missing_ok=True)
-
-        def begin(self, item: str, size: int) -> None:
-            pass
-
-        def advance(self, item: str, size: int) -> None:
-            pass
-
-        def end(self, item: str) -> None:
-            pass
 
     (tmp_path / "copies").mkdir()
     (tmp_path / "copies/weights").write_bytes(WEIGHTS)

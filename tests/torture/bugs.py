@@ -15,18 +15,13 @@ FAULTS, STATES = "tests/torture/test_faults.py", "tests/torture/test_crash_state
 
 @dataclass(frozen=True)
 class Bug:
-    """
-    One mistake: the file below `ostore/`, the text there and what stands there instead; `caught_by` selects tests.
-
-    `hangs` is true of one that lets somebody wait for what never comes.
-    """
+    """One mistake: the file below `ostore/`, the text there and what stands there instead, and who must notice."""
 
     name: str
     path: str
     old: str
     new: str
     caught_by: tuple[str, ...]
-    hangs: bool = False
 
     def patch(self, source: Path) -> None:
         """Put it into a copy of the source. Raises RuntimeError if the text is not there once, or is no Python then."""
