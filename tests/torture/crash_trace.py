@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.tracing import tampering
+from tests.torture.tracing import tampering, tracing
 
 # Those that a model can follow; of the others it must be known that they were not made.
 _NAMING = ("mkdir", "mkdirat", "link", "linkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir")
@@ -50,10 +50,9 @@ class Call:
 
 def recording(log: Path, injections: Sequence[str]) -> tuple[str, ...]:
     """Words to put before a command, so that all that is written down; what fails by the injections is not done."""
-    calls = ",".join(f"?{call}" for call in (*sorted(_FOLLOWED), *_NOT_FOLLOWED))
     # Longer than anything that is written at once.
-    words = ("strace", "-f", "-y", "-xx", "-s", "100000000", "-o", str(log), "-e", f"trace={calls}")
-    return (*words, *tampering(injections))
+    whole = ("-y", "-xx", "-s", "100000000")
+    return (*tracing(log, (*sorted(_FOLLOWED), *_NOT_FOLLOWED)), *whole, *tampering(injections))
 
 
 def calls(log: Path, folder: Path) -> Iterator[Call]:

@@ -100,7 +100,9 @@ class Scene:
             assert code in {fault, *FAILED} or is_report or is_done, told
             # Where no more write succeeds, standard error has none either; the exit code has to say it alone.
             is_mute = stopped.stderr == "" and re.search(r"'write:\S+\+'", what)
-            assert is_mute or output_problems(code, stopped.stdout, stopped.stderr) == [], told
+            # That of Python, which looks whether the file it is to run is an archive.
+            is_of_python = "Failed checking if argv[0]" in stopped.stderr
+            assert is_mute or is_of_python or output_problems(code, stopped.stdout, stopped.stderr) == [], told
         if code == 0 and not leaves_be:
             assert State.of(self.folder) == self.after, told
         again = self.run()
@@ -192,21 +194,26 @@ def test_a_command_that_cannot_read_loses_nothing_and_goes_on(scene: Scene) -> N
 def test_a_command_that_fails_and_is_killed_while_it_takes_back_what_it_did_loses_nothing(scene: Scene) -> None:
     choices = random.Random(f"{scene.command.name} double")
     count = 40 if TORTURE else SAMPLE
+    met: list[bool] = []
     for call, number in choices.sample(list(scene.mutating), min(count, len(scene.mutating))):
         failing = f"{call}:error=EIO:when={number}"
         afterwards = [point for point in scene.points_after(failing) if point[0] != call]
         for other, later in choices.sample(afterwards, min(5 if TORTURE else 1, len(afterwards))):
-            scene.attempt(failing, f"{other}:signal=KILL:when={later}")
+            met.append(scene.attempt(failing, f"{other}:signal=KILL:when={later}"))
+    assert_most(met)
 
 
 @needs_strace
 def test_a_command_that_is_killed_and_killed_again_while_it_goes_on_loses_nothing(scene: Scene) -> None:
     choices = random.Random(f"{scene.command.name} again")
+    met: list[bool] = []
     for _ in range(150 if TORTURE else SAMPLE):
         scene.reset()
         first, then = (f"{call}:signal=KILL:when={number}" for call, number in choices.choices(scene.mutating, k=2))
-        scene.run(injecting(first, *scene.command.always))
+        met.append(scene.run(injecting(first, *scene.command.always)).returncode in KILLED)
+        # Less is left to be done than before, so it may end without a second one.
         scene.judge(scene.run(injecting(then, *scene.command.always)), f"{first}, and then {then}", 0)
+    assert_most(met)
 
 
 def test_every_command_is_in_the_table_or_writes_nothing_that_anybody_lacks_later(tmp_path: Path) -> None:
