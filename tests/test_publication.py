@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -345,20 +346,37 @@ def test_a_manifest_too_large_for_us_is_not_taken_for_a_broken_one(bundle: Path,
     assert path.stat().st_size < 5_000_000
 
 
+@dataclass(frozen=True)
+class Meddler:
+    """Somebody who does something as soon as an import begins with one part of its work."""
+
+    label: str
+    meddle: Callable[[], object]
+
+    def phase(self, label: str, total_bytes: int) -> None:
+        if label == self.label:
+            self.meddle()
+
+    def begin(self, item: str, size: int) -> None: ...
+    def advance(self, item: str, size: int) -> None: ...
+    def end(self, item: str) -> None: ...
+
+
 def test_a_bundle_that_changes_while_it_is_read_publishes_nothing(bundle: Path, tmp_path: Path) -> None:
-    class Touching:
-        def phase(self, label: str, total_bytes: int) -> None:
-            if label == "importing":
-                with bundle.open("ab") as file:
-                    file.write(b"more")
-
-        def begin(self, item: str, size: int) -> None: ...
-        def advance(self, item: str, size: int) -> None: ...
-        def end(self, item: str) -> None: ...
-
+    somebody = Meddler("importing", lambda: bundle.write_bytes(bundle.read_bytes() + b"more"))
     with pytest.raises(ostore.IntegrityError, match="changed"):
-        ostore.import_bundle(bundle, models=tmp_path / "other", progress=Touching())
+        ostore.import_bundle(bundle, models=tmp_path / "other", progress=somebody)
     assert not (tmp_path / "other/manifests").exists()
+
+
+def test_a_blob_that_goes_before_it_is_looked_at_comes_from_the_bundle(
+    bundle: Path, store: Store, tmp_path: Path
+) -> None:
+    other = Store(tmp_path / "other")
+    other.blob(WEIGHTS)
+    somebody = Meddler("verifying sha256 digest", other.blob_path(WEIGHTS).unlink)
+    assert ostore.import_bundle(bundle, models=other.root, progress=somebody).blobs_written == 4
+    assert tree(other.root) == tree(store.root)
 
 
 def test_what_a_dead_command_left_never_stops_the_next_one(bundle: Path, store: Store, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.formats.manifest import Descriptor
+from ostore.places.store import inbox
+from ostore.streams.durable import Directory
+from ostore.streams.progress import Progress
 from tests.support import OSTORE, Store, full, noise, tree
 from tests.support import ostore as run
 
@@ -64,6 +69,26 @@ def test_a_damaged_file_comes_back_if_the_good_one_cannot_take_its_place(
     assert done.returncode == 9, done.stderr
     assert tree(store.root) == before
     assert list(store.root.glob(".ostore/quarantine/*")) == []
+
+
+def test_a_blob_that_cannot_be_read_any_more_is_replaced_with_the_manifest_that_needs_it(
+    store: Store, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, weights = tree(store.root), store.blob_path(WEIGHTS)
+    store.write_manifest(full("tiny:q4"), b"{")
+    inode, is_sound = weights.stat().st_ino, inbox._is_sound
+
+    def failing(where: Directory, name: str, blob: Descriptor, progress: Progress) -> bool:
+        if blob.digest.filename == weights.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return is_sound(where, name, blob, progress)
+
+    # A double of a disk that fails once it has been read whole: one that fails at a call of choice fails at the first.
+    monkeypatch.setattr(inbox, "_is_sound", failing)
+    report = ostore.repair(models=store.root, sources=[bundle])
+    assert report.verdict == "whole"
+    assert tree(store.root) == before
+    assert weights.stat().st_ino != inode
 
 
 def service_store(root: Path) -> Store:
