@@ -36,6 +36,7 @@ def owner_of(path: Path) -> str:
     """A user name, or the number of a user without one."""
     try:
         return path.owner()
+    # The second is what Python says where files have no such owner, on Windows.
     except (KeyError, NotImplementedError):
         return str(path.stat().st_uid)
 

@@ -363,9 +363,10 @@ class Meddler:
 
 
 def test_a_bundle_that_changes_while_it_is_read_publishes_nothing(bundle: Path, tmp_path: Path) -> None:
-    somebody = Meddler("importing", lambda: bundle.write_bytes(bundle.read_bytes() + b"more"))
-    with pytest.raises(ostore.IntegrityError, match="changed"):
-        ostore.import_bundle(bundle, models=tmp_path / "other", progress=somebody)
+    with bundle.open("ab", buffering=0) as file:
+        somebody = Meddler("importing", lambda: file.write(b"more"))
+        with pytest.raises(ostore.IntegrityError, match="changed"):
+            ostore.import_bundle(bundle, models=tmp_path / "other", progress=somebody)
     assert not (tmp_path / "other/manifests").exists()
 
 

@@ -91,6 +91,7 @@ def _below(folder: Path, name: str, arguments: str, result: int, begun: int) -> 
     if handle is None and not paths:
         return None
     if name not in _FOLLOWED:
+        # A model that leaves out a call would prove too much.
         raise NotImplementedError(f"{name}: the model does not know what it does")
     data = b"".join(map(_bytes, _DATA.findall(arguments))) if "write" in name else b""
     rest = _DATA.sub("", _HANDLE.sub("", arguments))
