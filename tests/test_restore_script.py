@@ -141,7 +141,7 @@ def test_another_model_of_that_name_stays_unless_it_is_to_be_replaced(bundle: Pa
 def test_a_broken_manifest_is_mended(bundle: Path, root: Path, raw: bytes) -> None:
     restored(bundle, root)
     (root / manifest_name(NAME)).write_bytes(raw)
-    assert restored(bundle, root).out.splitlines()[0] == f"{NAME}: mended"
+    assert restored(bundle, root).out.splitlines()[0] == f"{NAME}: repaired"
     assert tree(root) == whole()
 
 
@@ -351,7 +351,7 @@ def test_a_result_that_cannot_be_printed_does_not_look_like_success(bundle: Path
     command = [sys.executable, "-I", restore.__file__, str(bundle), "--models", str(root)]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        assert (done.returncode, "all is done, but could not be printed" in done.stderr) == (9, True)
+        assert (done.returncode, "done, but the result could not be printed" in done.stderr) == (9, True)
         err = io.StringIO()
         with contextlib.redirect_stdout(full), contextlib.redirect_stderr(err):
             assert restore.main([str(bundle), "--models", str(root)]) == 9

@@ -1,27 +1,29 @@
 """
-Import an ostore bundle on a machine that has Python but no ostore.
+Restore the models of an ostore bundle on a machine that has Python but no ostore.
 
-Every bundle carries this file, because the machine it is carried to may have no way to install anything. Plain `tar`
-restores a bundle too, but believes what it reads; here every byte is checked against the bundle's index, and a model
-becomes visible only when all of its blobs are whole and on the disk.
+Every bundle contains this file, because an offline machine may have no way to install ostore. Plain `tar` restores a
+bundle too, but it checks nothing. This program checks every byte against the bundle's index. It publishes a model, that
+is, makes it visible to Ollama, only when all blobs of the model are complete and on the disk.
 
     python3 restore.py BUNDLE [--models DIR] [--replace]     into DIR, else $OLLAMA_MODELS, else ~/.ollama/models
     python3 restore.py BUNDLE --verify-only                  check the bundle, write nothing
-    cat BUNDLE.[0-9]* | python3 restore.py -                 from volumes or any other pipe
+    cat BUNDLE.[0-9]* | python3 restore.py -                 read volumes, or any other pipe
 
-Run it as the owner of the store, or as root (new files then go to the owner of `blobs/`). It needs Python 3.9 or newer
-on a POSIX system and, for a `.tar.zst`, the `zstd` program or Python 3.14. Signatures are not checked. A failure leaves
-the store as it was; what a power cut leaves lies in `.ostore/tx` beside `blobs/` and may be deleted.
+Run it as the owner of the store, or as root. As root, it gives new files to the owner of `blobs/`. It needs Python 3.9
+or newer on a POSIX system; a `.tar.zst` bundle also needs the `zstd` program or Python 3.14. It checks no signatures.
 
-Exit codes are ostore's: 0 done, 2 usage, 3 not found, 4 wrong or missing bytes, 6 busy, 7 no space, 8 unsafe name or
-member, 9 the disk failed, 10 the store is damaged, 12 not a bundle, 13 a limit was exceeded.
+If it fails, it takes back what it published. A damaged blob that it has replaced stays replaced. A power cut may leave
+files in `.ostore/tx` beside `blobs/`, or in `manifests/.ostore-tmp`; they may be deleted.
+
+The exit codes are those of ostore: 0 done, 2 usage, 3 not found, 4 wrong or missing bytes, 6 busy, 7 no space, 8 unsafe
+name or member, 9 the disk failed, 10 the store is damaged, 12 not a bundle, 13 a limit was exceeded.
 """
 
 from __future__ import annotations
 
 import sys
 
-# A script's own folder comes first where Python looks for modules, and anything may lie beside a bundle.
+# Python looks for modules in the script's own folder first, and any file may lie beside a bundle.
 if __name__ == "__main__" and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
     sys.path.pop(0)
 
@@ -52,27 +54,27 @@ from typing import Any, NamedTuple, NoReturn
 FAILED, USAGE, NOT_FOUND, INTEGRITY, BUSY, NO_SPACE = 1, 2, 3, 4, 6, 7
 UNSAFE, IO, DAMAGED, FORMAT, LIMIT, INTERRUPTED = 8, 9, 10, 12, 13, 130
 
-CHUNK_BYTES = 1024 * 1024  # in memory at a time, whatever the size of a blob
-BLOCK, NAME_BYTES = 512, 100  # of tar
+CHUNK_BYTES = 1024 * 1024  # the most of a blob that is in memory at a time
+BLOCK, NAME_BYTES = 512, 100  # the block and the name field of tar
 INDEX_PATH, SIGNATURE_PATH = "ostore/bundle.json", "ostore/bundle.json.sig"
 MAX_INDEX_BYTES = 16 * 1024 * 1024
 MAX_SIGNATURE_BYTES = 64 * 1024
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_MEMBERS = 100_000
-MAX_JSON_MARKS = 1_000_000  # commas and brackets: the largest index has about 600,000, and each costs some 60 bytes
+MAX_JSON_MARKS = 1_000_000  # commas and brackets; the largest index has about 600,000, and each takes some 60 bytes
 MAX_LONG_NAME_BYTES = 1024
-MAX_KEY_CHARACTERS = 255  # no key that is looked up is longer
-MAX_DIGITS = 20  # of an integer of 64 bits, with its sign; a million digits take minutes
+MAX_KEY_CHARACTERS = 255  # every key that this program reads is shorter
+MAX_DIGITS = 20  # a 64-bit integer with its sign; Python takes minutes to convert a million digits
 MAX_SIZE = 2**63 - 1
 MAX_OCTAL_SIZE = 8**11 - 1
 LOCK_SECONDS = 60.0
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-SEAL = (0x8F92EAB1).to_bytes(4, "little")  # the end of zstd's seekable format (contrib/seekable_format of zstd)
+SEAL = (0x8F92EAB1).to_bytes(4, "little")  # ends zstd's seekable format (contrib/seekable_format of zstd)
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
-# ollama types/model/name.go; a host may have 350 characters there, but no disk has names of more than 255 bytes.
+# Ollama's types/model/name.go allows 350 characters for a host, but file names on disks have at most 255 bytes.
 NAME = re.compile(
     r"([A-Za-z0-9_][A-Za-z0-9_.:-]{0,254})/([A-Za-z0-9_][A-Za-z0-9_-]{0,79})"
     r"/([A-Za-z0-9_][A-Za-z0-9_.-]{0,79}):([A-Za-z0-9_][A-Za-z0-9_.-]{0,79})"
@@ -80,7 +82,7 @@ NAME = re.compile(
 
 
 class RestoreError(Exception):
-    """A refusal: the exit code, and one line that says why."""
+    """An expected failure: its exit code, and one line that says why."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -88,7 +90,7 @@ class RestoreError(Exception):
 
 
 class Blob(NamedTuple):
-    """A promise of `size` bytes with the SHA-256 `hex`; made about manifests and files as well."""
+    """The size and the SHA-256 (`hex`) that the index lists for a blob, a manifest or another file."""
 
     hex: str
     size: int
@@ -100,9 +102,9 @@ class Blob(NamedTuple):
 
 class Model(NamedTuple):
     name: str  # host/namespace/model:tag
-    parts: tuple[str, ...]  # the same four
+    parts: tuple[str, ...]  # the four parts of the name
     manifest: Blob
-    blobs: list[str]  # distinct, config first, then layers in manifest order
+    blobs: list[str]  # distinct; the config first, then the layers in the order of the manifest
 
     @property
     def path(self) -> str:
@@ -110,9 +112,9 @@ class Model(NamedTuple):
 
 
 class Index(NamedTuple):
-    models: list[Model]  # in the order of the bundle, as the blobs
-    blobs: list[Blob]
-    requires: list[Blob]  # not in the bundle: the store must have them
+    models: list[Model]  # in the order of the bundle
+    blobs: list[Blob]  # in the order of the bundle
+    requires: list[Blob]  # not in the bundle; the store must have them
     files: list[tuple[str, Blob]]
 
 
@@ -120,8 +122,8 @@ class Index(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line asks; returns the exit code, after at most one line on stderr."""
-    os.umask(0o022)  # ollama, often another user, must be able to read what is made here
+    """Run the command line. Returns the exit code; prints at most one line on stderr."""
+    os.umask(0o022)  # Ollama often runs as another user and must be able to read new files
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, interrupt)
@@ -134,7 +136,7 @@ def main(arguments: list[str]) -> int:
         return complain(code, f"{error.strerror or error}" + (f": {error.filename!r}" if error.filename else ""))
     except KeyboardInterrupt:
         return complain(INTERRUPTED, "interrupted")
-    except Exception as error:  # noqa: BLE001 - a traceback would help nobody where this runs
+    except Exception as error:  # noqa: BLE001 - a traceback would not help an offline user
         return complain(LIMIT if isinstance(error, MemoryError) else FAILED, repr(error))
     return 0
 
@@ -154,12 +156,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def restore(archive: Archive, index: Index, store: Store, *, replace: bool) -> dict[str, str]:
-    """Bring every model into the store, or none; returns what became of each."""
+    """Restore all models or none. Returns the outcome of each."""
     store.compare(index.models, replace=replace)
     present = {blob for blob in (*index.requires, *index.blobs) if is_sound(store.blobs / blob.filename, blob)}
     lacking = [f"sha256:{blob.hex}" for blob in index.requires if blob not in present]
     if lacking:
-        raise RestoreError(NOT_FOUND, f"the store lacks blobs that this bundle builds upon: {' '.join(lacking)}")
+        raise RestoreError(NOT_FOUND, f"the bundle requires blobs that the store does not have: {' '.join(lacking)}")
     missing = [blob for blob in index.blobs if blob not in present]
     refuse_short_space(nearest(store.state), [*missing, *(model.manifest for model in index.models)])
     with open_inbox(store, present) as inbox:
@@ -168,21 +170,25 @@ def restore(archive: Archive, index: Index, store: Store, *, replace: bool) -> d
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(prog="restore.py", description="Import an ostore bundle.", allow_abbrev=False)
-    parser.add_argument("bundle", metavar="BUNDLE", help="a .tar.zst or .tar bundle, or - for standard input")
+    parser = Parser(prog="restore.py", description="Restore the models of an ostore bundle.", allow_abbrev=False)
+    parser.add_argument("bundle", metavar="BUNDLE", help="a .tar.zst or .tar bundle; - is standard input")
     parser.add_argument("--models", metavar="DIR", help="the store (default: $OLLAMA_MODELS, else ~/.ollama/models)")
-    parser.add_argument("--replace", action="store_true", help="replace a tag that has another content")
+    parser.add_argument("--replace", action="store_true", help="replace models of the same name that differ")
     parser.add_argument("--verify-only", action="store_true", help="check the bundle, write nothing")
     return parser.parse_args(arguments)
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise RestoreError(USAGE, message)  # one line, where argparse has several
+        raise RestoreError(USAGE, message)  # argparse would print several lines
 
 
 def find_store(given: str | None) -> Path:
-    """The store of the command line, else of the environment, read as ollama does (envconfig/config.go), else ours."""
+    """
+    Find the store: the command line's, else that of $OLLAMA_MODELS, else the default.
+
+    The variable is read as Ollama reads it (envconfig/config.go).
+    """
     named = os.environ.get("OLLAMA_MODELS", "").strip().strip("\"'") if given is None else given
     if given == "":
         raise RestoreError(USAGE, "--models: expected a folder")
@@ -195,35 +201,35 @@ def find_store(given: str | None) -> Path:
 
 
 def interrupt(number: int, _frame: object) -> NoReturn:
-    """A signal becomes an exception, so that what is staged is removed on the way out."""
+    """Turn a signal into an exception, so that staged files are removed."""
     raise RestoreError(128 + number, "interrupted")
 
 
 def report(lines: list[str]) -> None:
-    """Print the result. If nobody can read it, the import stands, but it must not look like success."""
+    """Print the result. If that fails, the models stay restored, but the exit code says that nobody saw the result."""
     try:
         say("\n".join(map(printable, lines)), sys.stdout)
     except OSError as error:
-        sys.stdout = None  # or Python would try again when it exits, and end with 120
-        raise RestoreError(IO, f"all is done, but could not be printed: {error.strerror}") from error
+        sys.stdout = None  # else Python flushes it again at exit and ends with code 120
+        raise RestoreError(IO, f"done, but the result could not be printed: {error.strerror}") from error
 
 
 def complain(code: int, message: str) -> int:
     try:
         say(f"restore: error: {printable(message)}", sys.stderr)
     except OSError:
-        sys.stderr = None  # likewise
+        sys.stderr = None  # for the same reason as in `report`
     return code
 
 
-def say(text: str, stream: Any) -> None:  # noqa: ANN401 - None where it was closed before we began
-    if stream is None:  # for print that is standard output, and nowhere where that is closed
+def say(text: str, stream: Any) -> None:  # noqa: ANN401 - None if it was closed before the start
+    if stream is None:  # print would write to standard output instead, or silently to nowhere
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     print(text, file=stream, flush=True)
 
 
 def printable(text: str) -> str:
-    """A terminal may obey what a hostile name holds, and a plain locale cannot show what an honest one holds."""
+    """Escape all but printable ASCII: a terminal may obey control characters, and a plain locale has only ASCII."""
     return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -232,7 +238,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def open_archive(bundle: str) -> Iterator[Archive]:
-    """Open a bundle, zstd or plain tar: told apart by its first bytes, not by its name."""
+    """Open a bundle. Its first bytes say whether it is zstd or plain tar; its name does not matter."""
     with ExitStack() as stack:
         file = stack.enter_context(open_bundle(bundle))
         source = Source(file)
@@ -242,7 +248,7 @@ def open_archive(bundle: str) -> Iterator[Archive]:
             yield Archive(source.read)
             return
         status = os.fstat(file.fileno())
-        if stat.S_ISREG(status.st_mode):  # better now than after forty gigabytes
+        if stat.S_ISREG(status.st_mode):  # find a truncated bundle before reading all of it
             refuse_unsealed(os.pread(file.fileno(), 4, max(0, status.st_size - 4)))
         try:
             zstd = importlib.import_module("compression.zstd")
@@ -263,18 +269,18 @@ def open_bundle(bundle: str) -> FileIO:
             raise RestoreError(NOT_FOUND, f"no such bundle: {bundle!r}") from error
     if os.isatty(0):
         raise RestoreError(USAGE, "refusing to read a bundle from a terminal")
-    # Unbuffered: a thread that waits for a buffered stdin would abort the interpreter's exit.
+    # Unbuffered, because Python aborts at exit if a thread still waits for a buffered stdin.
     return os.fdopen(0, "rb", buffering=0, closefd=False)
 
 
 def refuse_unsealed(tail: bytes) -> None:
-    """The seek table at the end is for others; here its last bytes show that nothing was cut off."""
+    """Check the last bytes of the bundle. They end the seek table, so a bundle without them was cut off."""
     if tail != SEAL:
         raise RestoreError(INTEGRITY, "truncated: the end of the bundle is missing")
 
 
 class Source:
-    """The bundle as it comes. `head` is its first four bytes, `tail` the last four that were read."""
+    """The bytes of the bundle file or pipe. `head` is the first four bytes, `tail` the last four read so far."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -286,7 +292,7 @@ class Source:
         self._ahead = self.head
 
     def read(self, count: int) -> bytes:
-        """At most `count` bytes, and at least one unless this is the end."""
+        """Return at least one and at most `count` bytes, or none at the end."""
         data = self._ahead[:count] or self._file.read(count)
         self._ahead = self._ahead[count:]
         self.tail = (self.tail + data[-4:])[-4:]
@@ -294,15 +300,15 @@ class Source:
 
 
 class ZstdProgram:
-    """zstd as a program. A thread feeds it, so that neither side can block the other."""
+    """Decompress with the zstd program. A thread writes its input, so that reading its output cannot block."""
 
     def __init__(self, source: Source) -> None:
         program = shutil.which("zstd")
         if program is None:
-            raise RestoreError(USAGE, "a .tar.zst bundle needs the zstd program, or Python 3.14")
+            raise RestoreError(USAGE, "a .tar.zst bundle needs the zstd program, or Python 3.14 or newer")
         self._source = source
         self._error: BaseException | None = None
-        # A bundle has windows of 8 MiB at most; a hostile one may ask for 2 GiB.
+        # The window of a bundle has at most 8 MiB. A hostile file may ask for 2 GiB.
         command = [program, "-dcq", "--memory=8MB"]
         pipe = subprocess.PIPE
         self._child: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -314,9 +320,9 @@ class ZstdProgram:
         return data
 
     def finish(self) -> None:
-        """After the last byte: raise what went wrong, if anything did."""
+        """Wait for zstd after the last byte, and raise the error of zstd or of the thread, if any."""
         status = self._child.wait()
-        # zstd succeeds only at the end of its input; if it fails, the feeder may wait for more of it for ever.
+        # zstd succeeds only at the end of its input. If it fails, the thread may wait for input without end.
         self._feeder.join(None if status == 0 else 1.0)
         if self._error is not None:
             raise self._error
@@ -337,7 +343,7 @@ class ZstdProgram:
                 while data := self._source.read(CHUNK_BYTES):
                     pipe.write(data)
         except BrokenPipeError:
-            pass  # zstd gave up, and its exit status will say so
+            pass  # zstd has failed; `finish` reads its exit status
         except (OSError, ValueError, MemoryError) as error:
             self._error = error
 
@@ -346,15 +352,15 @@ def zstd_error(said: str) -> RestoreError:
     return RestoreError(LIMIT if "too much memory" in said else INTEGRITY, f"zstd: {' '.join(said.split())}")
 
 
-# ---- its members -----------------------------------------------------------------------------------------------------
+# ---- the bundle's members --------------------------------------------------------------------------------------------
 
 
 class Archive:
     """
-    The tar stream of a bundle, whose members are entered by the names that the index promises, in their one order.
+    The tar stream of a bundle. Its members are read in the order of the index.
 
-    Not Python's tarfile, which does what headers say and has hung on crafted ones (CVE-2025-8194). Here the name in a
-    header is compared and never used; its mode, owner and time are not even looked at.
+    Python's tarfile is not used: it trusts headers, and crafted headers made it hang (CVE-2025-8194). This class only
+    compares the name in a header with the index, and ignores mode, owner and time.
     """
 
     def __init__(
@@ -363,20 +369,20 @@ class Archive:
         finish: Callable[[], None] = lambda: None,
         zstd_errors: tuple[type[Exception], ...] = (),
     ) -> None:
-        """`read` gives at most as many bytes as asked, none at the end; `finish` then raises what else is wrong."""
+        """`read` returns at most the given number of bytes, none at the end. `finish` checks the end of the bundle."""
         self._read, self._finish, self._zstd_errors = read, finish, zstd_errors
         self._offset = 0
         self._ahead: tuple[str, int] | None = None
         self.known = {INDEX_PATH}
 
     def peek(self) -> tuple[str, int]:
-        """The next member's path and size, or ("", 0) at the end of the archive."""
+        """Return the path and size of the next member, or ("", 0) at the end of the archive."""
         if self._ahead is None:
             self._ahead = self._next_member()
         return self._ahead
 
     def enter(self, path: str, *, limit: int = MAX_SIZE, size: int | None = None) -> int:
-        """Go to the next member, which must be this one, of this size; returns the size. Its body is to be read."""
+        """Enter the next member, which must have this path and size. Returns the size; the caller then reads `body`."""
         (found, found_size), self._ahead = self.peek(), None
         if found != path:
             self._refuse(found, found_size, path)
@@ -388,14 +394,14 @@ class Archive:
         return found_size
 
     def body(self, size: int) -> Iterator[bytes]:
-        """The member's bytes, in pieces."""
+        """Yield the bytes of the member, in pieces."""
         for left in range(size, 0, -CHUNK_BYTES):
             yield self._exactly(min(left, CHUNK_BYTES))
         if any(self._exactly(-size % BLOCK)):
             raise RestoreError(FORMAT, f"tar: data in the padding before byte {self._offset}")
 
     def verified(self, path: str, blob: Blob) -> Iterator[bytes]:
-        """Enter a member and yield its bytes; raises after the last of them unless they are what was promised."""
+        """Enter a member and yield its bytes. Raises after the last piece if their SHA-256 is not that of `blob`."""
         self.enter(path, size=blob.size)
         digest = hashlib.sha256()
         for piece in self.body(blob.size):
@@ -405,7 +411,7 @@ class Archive:
             raise RestoreError(INTEGRITY, f"member {path!r}: expected sha256 {blob.hex}, got {digest.hexdigest()}")
 
     def close(self) -> None:
-        """Check that archive and bundle end here."""
+        """Check that the archive and the bundle end here."""
         path, _ = self.peek()
         if path:
             raise RestoreError(UNSAFE, f"member {path!r}: repeated, or not in the index")
@@ -415,32 +421,32 @@ class Archive:
 
     def _refuse(self, found: str, size: int, expected: str) -> NoReturn:
         early = found
-        while found not in ("", expected):  # ends soon, whatever comes: no name may come twice on the way
+        while found not in ("", expected):  # the loop ends, because it accepts each name once
             if found not in self.known:
                 raise RestoreError(UNSAFE, f"member {found!r}: repeated, or not in the index")
             self.known.discard(found)
             drain(self.body(size))
             found, size = self._next_member()
         if not found:
-            raise RestoreError(INTEGRITY, f"member {expected!r}: in the index, but not in the archive")
+            raise RestoreError(INTEGRITY, f"member {expected!r}: listed in the index, but not in the archive")
         raise RestoreError(FORMAT, f"member {early!r}: expected {expected!r} first")
 
     def _next_member(self) -> tuple[str, int]:
         kind, name, size = self._header()
-        if kind == b"L":  # GNU's entry for a name of more than 100 bytes, which the next header has cut
+        if kind == b"L":  # GNU tar: a name of more than 100 bytes; the next header has its first 100
             if size > MAX_LONG_NAME_BYTES:
-                raise RestoreError(LIMIT, f"a member name of {size} bytes: expected at most {MAX_LONG_NAME_BYTES}")
+                raise RestoreError(LIMIT, f"member name: expected at most {MAX_LONG_NAME_BYTES} bytes, got {size}")
             long_name = b"".join(self.body(size))
             kind, name, size = self._header()
             if name != long_name[:NAME_BYTES] or len(long_name) <= NAME_BYTES + 1 or long_name[-1:] != b"\0":
-                raise RestoreError(UNSAFE, f"member {name!r}: another name than its long name")
+                raise RestoreError(UNSAFE, f"member {name!r}: the long name does not match the header")
             name = plain_name(long_name[:-1])
         if kind not in (b"0", b""):
-            raise RestoreError(UNSAFE, f"member {name!r}: not a regular file, but of type {kind!r}")
+            raise RestoreError(UNSAFE, f"member {name!r}: expected a regular file, got type {kind!r}")
         return name.decode("ascii"), size
 
     def _header(self) -> tuple[bytes, bytes, int]:
-        """Type, name field and size; no type for a block of zeros."""
+        """Read a header. Returns its type, name field and size; the type is empty for a block of zeros."""
         block = self._exactly(BLOCK)
         is_first = self._offset == BLOCK
         if not any(block) and not is_first:
@@ -452,12 +458,10 @@ class Archive:
         if kind == b"0" and block[257:265] != b"ustar  \0":
             raise RestoreError(FORMAT, f"member {name!r}: expected a GNU tar header")
         if kind == b"0" and (any(block[157:257]) or any(block[345:])):
-            raise RestoreError(
-                UNSAFE, f"member {name!r}: a link target or an extension in the header of a regular file"
-            )
+            raise RestoreError(UNSAFE, f"member {name!r}: expected no link target and no extension in its header")
         if re.fullmatch(rb"[0-7]{11}\0", number):
             return kind, name, int(number[:11], 8)
-        size = int.from_bytes(number[1:], "big")  # base-256, for 8 GiB and more
+        size = int.from_bytes(number[1:], "big")  # base-256, for sizes of 8 GiB and more
         if number[:1] != b"\x80" or not MAX_OCTAL_SIZE < size <= MAX_SIZE:
             raise RestoreError(FORMAT, f"member {name!r}: invalid size {number!r}")
         return kind, name, size
@@ -467,7 +471,7 @@ class Archive:
         while len(data) < count:
             more = self._some(count - len(data))
             if not more:
-                self._finish()  # may know better why
+                self._finish()  # raises a more exact error, if there is one
                 raise RestoreError(INTEGRITY, f"truncated at byte {self._offset} of the tar stream")
             data = data + more if data else more
         return data
@@ -488,9 +492,9 @@ def plain_name(name: bytes) -> bytes:
 
 
 def read_index(archive: Archive) -> Index:
-    """Read the first member; from then on the archive knows every name that may follow."""
+    """Read the index, which is the first member, and tell the archive the names of all other members."""
     if archive.peek()[0] != INDEX_PATH:
-        raise RestoreError(FORMAT, f"not a bundle: its first member is not {INDEX_PATH!r}")
+        raise RestoreError(FORMAT, f"not a bundle: expected {INDEX_PATH!r} as its first member")
     index = parse_index(b"".join(archive.body(archive.enter(INDEX_PATH, limit=MAX_INDEX_BYTES))))
     archive.known.update(path for path, _ in index.files)
     archive.known.update(f"blobs/{blob.filename}" for blob in index.blobs)
@@ -499,7 +503,7 @@ def read_index(archive: Archive) -> Index:
 
 
 def read_members(archive: Archive, index: Index, inbox: Inbox | None) -> None:
-    """Read and verify all that follows the index, to the last byte; blobs and manifests go to the inbox, if any."""
+    """Read and verify all members after the index. Blobs and manifests go to the inbox, if there is one."""
     if archive.peek()[0] == SIGNATURE_PATH:
         archive.known.add(SIGNATURE_PATH)
         drain(archive.body(archive.enter(SIGNATURE_PATH, limit=MAX_SIGNATURE_BYTES)))
@@ -525,7 +529,7 @@ def drain(pieces: Iterator[bytes]) -> None:
         pass
 
 
-# ---- what its JSON says ----------------------------------------------------------------------------------------------
+# ---- the index and the manifests -------------------------------------------------------------------------------------
 
 
 def parse_index(raw: bytes) -> Index:
@@ -533,7 +537,7 @@ def parse_index(raw: bytes) -> Index:
     top = fields(value, "index")
     version = top.get("version")
     if rest or top.get("format") != "ostore-bundle" or type(version) is not int or version < 1:
-        raise RestoreError(FORMAT, "not a bundle: its index is not one")
+        raise RestoreError(FORMAT, f"not a bundle: {INDEX_PATH!r} is not the index of an ostore bundle")
     if version > 1 or elements(top, "needs"):
         raise RestoreError(FORMAT, f"made by a newer ostore: version {version}, needs {top.get('needs')!r:.80}")
     if sum(len(elements(top, key)) for key in ("models", "blobs", "requires", "files")) > MAX_MEMBERS:
@@ -543,12 +547,12 @@ def parse_index(raw: bytes) -> Index:
     models = [parse_model(entry) for entry in elements(top, "models")]
     files = [parse_file(entry) for entry in elements(top, "files")]
     refuse_repeats([blob.hex for blob in (*blobs, *requires)])
-    refuse_repeats([model.name.lower() for model in models])  # one to ollama, and one file on many disks
+    refuse_repeats([model.name.lower() for model in models])  # Ollama and many disks ignore case
     refuse_repeats([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
     if sum(blob.size for blob in (*blobs, *requires)) > MAX_SIZE:
-        raise RestoreError(LIMIT, "index: sizes that no disk holds")
+        raise RestoreError(LIMIT, f"index: expected at most {MAX_SIZE} bytes of blobs")
     if {blob.hex for blob in (*blobs, *requires)} != {digest for model in models for digest in model.blobs}:
-        raise RestoreError(FORMAT, "index: its models need other blobs than it lists")
+        raise RestoreError(FORMAT, "index: expected exactly the blobs that its models need")
     return Index(models, blobs, requires, files)
 
 
@@ -574,7 +578,7 @@ def parse_file(entry: object) -> tuple[str, Blob]:
 def parse_blob(entry: object, what: str, limit: int = MAX_SIZE) -> Blob:
     blob = fields(entry, what)
     size = blob.get("size")
-    if type(size) is not int or not 0 <= size <= MAX_SIZE:  # bool is an int to isinstance
+    if type(size) is not int or not 0 <= size <= MAX_SIZE:  # isinstance would accept a bool
         raise RestoreError(FORMAT, f"{what}: expected a size, got {size!r:.90}")
     if size > limit:
         raise RestoreError(LIMIT, f"{what}: expected at most {limit} bytes, got {size}")
@@ -592,40 +596,44 @@ def refuse_repeats(keys: list[str]) -> None:
     seen: set[str] = set()
     for key in keys:
         if key in seen:
-            raise RestoreError(UNSAFE, f"index: {key!r} twice, perhaps in another case")
+            raise RestoreError(UNSAFE, f"index: {key!r} occurs twice, perhaps in another case")
         seen.add(key)
 
 
 def check_manifest(raw: bytes, model: Model, sizes: dict[str, int]) -> None:
-    """Refuse a manifest that two readers could understand differently, or that needs what the index did not say."""
+    """Refuse a manifest that two programs could read differently, or that does not match the index."""
     what = f"manifest of {model.name}"
     value, rest = parse_json(raw, what)
     version = fields(value, what).get("schemaversion")
-    if rest or type(version) is not int or version != 2:  # noqa: PLR2004 - the only version there is
-        raise RestoreError(FORMAT, f"{what}: expected schemaVersion 2, and nothing after it")
+    if rest or type(version) is not int or version != 2:  # noqa: PLR2004 - the only version of manifests
+        raise RestoreError(FORMAT, f"{what}: expected one JSON document of schemaVersion 2")
     needed = references(value, what)
     if list(dict.fromkeys(blob.hex for blob in needed)) != model.blobs:
-        raise RestoreError(INTEGRITY, f"{what}: needs other blobs than the index says")
+        raise RestoreError(INTEGRITY, f"{what}: expected the blobs that the index lists, got others")
     if any(blob.size != sizes[blob.hex] for blob in needed):
-        raise RestoreError(INTEGRITY, f"{what}: a blob of another size than the index says")
+        raise RestoreError(INTEGRITY, f"{what}: expected the blob sizes that the index lists, got others")
 
 
 def references(value: object, what: str) -> list[Blob]:
-    """What a manifest needs; null, or an empty digest, is how ollama says that there is no config."""
+    """Return the blobs that a manifest names. Ollama writes null or an empty digest if there is no config."""
     manifest = fields(value, what)
     if manifest.get("manifests"):
-        raise RestoreError(UNSAFE, f"{what}: a list of manifests")
+        raise RestoreError(UNSAFE, f"{what}: expected one manifest, got a list of manifests")
     config = manifest.get("config")
     has_config = config is not None and fields(config, what).get("digest") not in (None, "")
     layers = [] if manifest.get("layers") is None else elements(manifest, "layers")
     return [parse_blob(entry, what) for entry in (*([config] if has_config else []), *layers)]
 
 
-TWINS = object()  # stands for a JSON object with a key twice
+TWINS = object()  # replaces a JSON object in which a key occurs twice
 
 
 def fold(key: str) -> str:
-    """A key as Go compares it: one character to one, so that the long s is an s, but a ligature is itself."""
+    """
+    Fold the case of a key as Go does when it compares keys.
+
+    Go folds single characters: the long s equals an s, but a ligature equals no two letters.
+    """
     if key.isascii():
         return key.lower()
     if len(key) > MAX_KEY_CHARACTERS:
@@ -641,7 +649,7 @@ def folded(pairs: list[tuple[str, Any]]) -> object:
 
 def exact(pairs: list[tuple[str, Any]]) -> object:
     if folded(pairs) is TWINS:
-        raise RestoreError(UNSAFE, "index: a key twice, perhaps in another case")
+        raise RestoreError(UNSAFE, "index: a key occurs twice, perhaps in another case")
     return dict(pairs)
 
 
@@ -655,22 +663,26 @@ def short_integer(digits: str) -> int:
     return int(digits)
 
 
-# As Go reads, and as we write; parse_constant raises, because NaN is not JSON.
+# DECODER reads as Go does; STRICT_DECODER accepts what ostore writes. `int` raises for NaN, which is not JSON.
 DECODER = json.JSONDecoder(object_pairs_hook=folded, parse_int=integer, parse_constant=int)
 STRICT_DECODER = json.JSONDecoder(object_pairs_hook=exact, parse_int=short_integer, parse_constant=int)
 
 
 def parse_json(raw: bytes, what: str, *, is_strict: bool = False) -> tuple[object, str]:
-    """The first JSON value, and what follows it but white space. Strict is for what we write, the rest for Ollama's."""
+    """
+    Return the first JSON value, and the text after it without white space around it.
+
+    Strict parsing is for the index, which ostore writes. Manifests are parsed as Ollama does it.
+    """
     try:
         text = raw.decode("utf-8", "strict" if is_strict else "replace").strip(" \t\r\n")
         if sum(map(text.count, ",[{")) > MAX_JSON_MARKS:
             raise RestoreError(LIMIT, f"{what}: expected at most {MAX_JSON_MARKS} JSON values")
         value, end = (STRICT_DECODER if is_strict else DECODER).raw_decode(text)
-        if is_strict:  # a lone surrogate and 1e999 can be read, but not written
+        if is_strict:  # Python reads a lone surrogate and 1e999, but cannot write them
             json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
-        raise RestoreError(LIMIT, f"{what}: JSON nested too deep") from None
+        raise RestoreError(LIMIT, f"{what}: JSON nested too deeply") from None
     except ValueError as error:
         raise RestoreError(FORMAT, f"{what}: not JSON: {error}") from error
     return value, text[end:]
@@ -678,7 +690,7 @@ def parse_json(raw: bytes, what: str, *, is_strict: bool = False) -> tuple[objec
 
 def fields(value: object, what: str) -> dict[str, Any]:
     if value is TWINS:
-        raise RestoreError(UNSAFE, f"{what}: a key twice, perhaps in another case")
+        raise RestoreError(UNSAFE, f"{what}: a key occurs twice, perhaps in another case")
     if not isinstance(value, dict):
         raise RestoreError(FORMAT, f"{what}: expected a JSON object, got {value!r:.90}")
     return value
@@ -695,23 +707,23 @@ def elements(top: dict[str, Any], key: str) -> list[Any]:
 
 
 class Store:
-    """A models directory of ollama. Every path in it is made from a parsed digest or name."""
+    """A model store of Ollama. Its paths are made only from checked digests and names."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.blobs, self.manifests = root, root / "blobs", root / "manifests"
-        # Beside the real blobs, which may be a link to a larger disk: what is staged there can be renamed into them.
+        # `blobs` may be a link to another disk. Staged blobs must be on that disk, so that a rename publishes them.
         self.state = Path(os.path.realpath(self.blobs)).parent / ".ostore"
 
     @property
     def like(self) -> os.stat_result:
-        """Whose owner and mode new things get: the blobs' folder, or what there is of the path to it."""
+        """The owner and mode for new files: those of `blobs`, or of the nearest folder above it that exists."""
         return nearest(self.blobs).stat()
 
     def manifest_path(self, model: Model) -> Path:
         return self.manifests.joinpath(*model.parts)
 
     def compare(self, models: list[Model], *, replace: bool) -> dict[str, str]:
-        """What would become of each model. Raises if one of them may not be written."""
+        """Return the outcome that each model would have. Raises if a model cannot be restored."""
         existing = {"/".join(parts).casefold(): parts for parts in walk(self.manifests, 4)}
         return {model.name: self._compare(model, existing, replace=replace) for model in models}
 
@@ -725,29 +737,29 @@ class Store:
         if hashlib.sha256(raw).hexdigest() == model.manifest.hex:
             return "already there"
         if is_broken(raw):
-            return "mended"
+            return "repaired"
         if not replace:
-            raise RestoreError(USAGE, f"{model.name}: another model of that name is there; --replace replaces it")
+            raise RestoreError(USAGE, f"{model.name}: the store has another model of this name; --replace replaces it")
         return "replaced"
 
     def give(self, path: Path) -> None:
-        """A new file or folder goes to the store's owner, because ollama must be able to touch and delete it."""
+        """Give a new file or folder to the owner of the store, because Ollama must be able to touch and delete it."""
         if os.geteuid() == 0:
             os.chown(path, self.like.st_uid, self.like.st_gid)
 
     def make_folder(self, folder: Path, undo: ExitStack) -> None:
-        """Make a folder, and those above it, durably."""
+        """Make a folder and the missing folders above it, and sync them to the disk."""
         if folder.is_dir():
             return
         self.make_folder(folder.parent, undo)
-        with suppress(FileExistsError):  # ollama may have been faster
+        with suppress(FileExistsError):  # Ollama may have made it meanwhile
             folder.mkdir(0o755)
             undo.callback(quietly, folder.rmdir)
             self.give(folder)
             sync_path(folder.parent)
 
     def make_state(self) -> None:
-        """Make `.ostore/tx`, or refuse one where somebody else could meddle."""
+        """Make `.ostore/tx`. Refuses a folder that another user could change."""
         for folder in (self.state, self.state / "tx"):
             with suppress(FileExistsError):
                 folder.mkdir()
@@ -756,13 +768,13 @@ class Store:
             found = folder.lstat()
             is_ours = found.st_uid in (0, os.geteuid(), self.like.st_uid) or found.st_gid == self.like.st_gid
             if not stat.S_ISDIR(found.st_mode) or found.st_mode & stat.S_IWOTH or not is_ours:
-                raise RestoreError(UNSAFE, f"not a folder of the store's owner alone: {str(folder)!r}")
+                raise RestoreError(UNSAFE, f"expected a folder that no other user can change, got {str(folder)!r}")
         if self.state.stat().st_dev != nearest(self.blobs).stat().st_dev:
             raise RestoreError(IO, f"not on the disk of the blobs: {str(self.state)!r}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other ostore from publishing. The file is never removed, or two could hold the lock."""
+        """Hold the store lock. Its file is never removed, because then two programs could hold the lock at once."""
         lock = self.state / "lock"
         descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -770,7 +782,7 @@ class Store:
             deadline = time.monotonic() + LOCK_SECONDS
             while not try_lock(descriptor):
                 if time.monotonic() > deadline:
-                    raise RestoreError(BUSY, f"another ostore holds {str(lock)!r}")
+                    raise RestoreError(BUSY, f"another ostore holds the store lock: {str(lock)!r}")
                 time.sleep(0.05)
             yield
         finally:
@@ -779,7 +791,7 @@ class Store:
 
 @contextmanager
 def open_inbox(store: Store, present: set[Blob]) -> Iterator[Inbox]:
-    """A private folder for what is not complete yet, where ollama never looks; removed at the end."""
+    """Make a private folder for staged files, where Ollama does not look, and remove it at the end."""
     with ExitStack() as undo, ExitStack() as cleanup:
         store.make_folder(store.root, undo)
         store.make_state()
@@ -788,10 +800,11 @@ def open_inbox(store: Store, present: set[Blob]) -> Iterator[Inbox]:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         descriptor = os.open(folder, os.O_RDONLY)
         cleanup.callback(os.close, descriptor)
-        try_lock(descriptor)  # tells whoever sweeps the folders of dead commands that this one lives
+        try_lock(descriptor)  # ostore deletes folders of ended programs; the lock shows that this one still runs
         letters = folder / "m"
         if nearest(store.manifests).stat().st_dev != folder.stat().st_dev:
-            # Another disk needs a folder of its own: at depth 3, for ollama takes what is at depth 4 for a manifest.
+            # The manifests are on another disk, so they are staged there. Ollama reads files at depth 4 as manifests;
+            # these are at depth 3.
             letters = store.manifests / ".ostore-tmp" / folder.name
             cleanup.callback(quietly, letters.parent.rmdir)
             cleanup.callback(shutil.rmtree, letters, ignore_errors=True)
@@ -802,10 +815,10 @@ def open_inbox(store: Store, present: set[Blob]) -> Iterator[Inbox]:
 
 class Inbox:
     """
-    Takes blobs and manifests, and makes all of them visible at once, manifests last.
+    Stages blobs and manifests, then publishes all of them, manifests last.
 
-    Ollama has no lock, and a start of one older than 0.21 deletes every blob that no manifest names yet. So a blob,
-    staged here or found in the store, keeps a second name in the folder until the manifests are in their place.
+    Ollama has no lock. When a version before 0.21 starts, it deletes every blob that no manifest names. So each blob,
+    staged here or found in the store, keeps a second name in the folder, a hard link, until all manifests are there.
     """
 
     def __init__(self, store: Store, folder: Path, letters: Path, present: set[Blob]) -> None:
@@ -828,10 +841,11 @@ class Inbox:
         self._write(self._manifests[model.name], iter([raw]))
 
     def publish(self, index: Index, *, replace: bool) -> dict[str, str]:
-        """Returns what became of each model; an error takes everything back."""
+        """Publish everything. Returns the outcome of each model; an error takes back what was published."""
         store = self._store
         with store.locked(), ExitStack() as undo:
-            outcome = store.compare(index.models, replace=replace)  # again: others had time to publish
+            # Compared again, because another program may have published meanwhile.
+            outcome = store.compare(index.models, replace=replace)
             store.make_folder(store.blobs, undo)
             for blob in self._staged:
                 self._place_blob(blob, undo)
@@ -850,14 +864,14 @@ class Inbox:
         return outcome
 
     def _pin(self, blob: Blob) -> bool:
-        """Give a blob of the store its second name, if the disk has such; False if it vanished."""
+        """Give a blob of the store its second name, if the disk has hard links. Returns False if the blob is gone."""
         path = self._store.blobs / blob.filename
         with suppress(OSError):
             os.link(path, self._folder / blob.filename)
-        with suppress(OSError):  # not ours
-            os.utime(path)  # ollama spares young blobs since 0.21, and does the same with one that it finds
+        with suppress(OSError):  # another user may own the blob
+            os.utime(path)  # since 0.21 Ollama keeps young blobs; it also sets the time of a blob that it reuses
         try:
-            sync_path(path)  # ollama syncs nothing that it writes, and a model will stand on this
+            sync_path(path)  # Ollama does not sync its files, and a model will need this blob
         except FileNotFoundError:
             return False
         return True
@@ -878,14 +892,14 @@ class Inbox:
         second = self._folder / f"{blob.filename}.again"
         try:
             os.link(staged, second)
-        except OSError:  # a disk without hard links
+        except OSError:  # the disk has no hard links
             second = staged
         second.replace(target)
-        if is_new:  # a damaged one, once replaced, stays so; and what did not get its name is not to be taken back
+        if is_new:  # after the rename, so that only a published blob is taken back; a replaced one stays
             undo.callback(self._take_back, blob)
 
     def _take_back(self, blob: Blob) -> None:
-        """Remove a blob again, unless an ollama that works at the same time has come to need it."""
+        """Remove a published blob, unless a manifest names it: Ollama may have pulled a model that needs it."""
         with suppress(OSError, RestoreError):
             paths = [self._store.manifests.joinpath(*parts) for parts in walk(self._store.manifests, 4)]
             if not any(blob.hex.encode() in read_manifest(path) for path in paths):
@@ -897,7 +911,7 @@ class Inbox:
             former = staged.with_suffix(".former")
             try:
                 os.link(target, former, follow_symlinks=False)
-            except OSError:  # a disk without hard links
+            except OSError:  # the disk has no hard links
                 shutil.copy2(target, former, follow_symlinks=False)
             undo.callback(quietly, lambda: former.replace(target))
         else:
@@ -906,12 +920,12 @@ class Inbox:
         sync_path(target.parent)
 
     def _settle(self, blobs: list[Blob], pause_seconds: float, undo: ExitStack) -> None:
-        """Look again: a prune that had read the manifests before ours were there may still be deleting."""
+        """Put back blobs that Ollama deletes meanwhile: it may have listed the manifests before ours were published."""
         time.sleep(pause_seconds)
         lost = [blob for blob in blobs if not (self._store.blobs / blob.filename).exists()]
         for blob in lost:
             if not (self._folder / blob.filename).exists():
-                raise RestoreError(DAMAGED, f"sha256:{blob.hex}: removed by another program during the import")
+                raise RestoreError(DAMAGED, f"sha256:{blob.hex}: removed by another program during the restore")
             self._place_blob(blob, undo)
         if lost:
             sync_path(self._store.blobs)
@@ -921,7 +935,7 @@ class Inbox:
 
 
 def refuse_short_space(folder: Path, blobs: list[Blob]) -> None:
-    """Better before the first byte than after forty gigabytes."""
+    """Refuse a disk with too little free space before anything is written."""
     needed = sum(-(-blob.size // 4096) * 4096 for blob in blobs) * 101 // 100
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -929,9 +943,9 @@ def refuse_short_space(folder: Path, blobs: list[Blob]) -> None:
 
 
 def is_sound(path: Path, blob: Blob) -> bool:
-    """Whether the store has the blob, whole: after a power cut, a name proves nothing."""
+    """Whether the store has the blob and its SHA-256 is right. After a power cut a file may have the name alone."""
     if path.is_symlink() or not path.exists():
-        return False  # a link is replaced, and what it leads to left alone
+        return False  # a link is replaced; its target stays as it is
     with open_regular(path, DAMAGED) as file:
         digest = hashlib.sha256()
         if os.fstat(file.fileno()).st_size == blob.size:
@@ -941,18 +955,18 @@ def is_sound(path: Path, blob: Blob) -> bool:
 
 
 def read_manifest(path: Path) -> bytes:
-    """The bytes of a manifest of the store; none if it is a link that leads nowhere."""
+    """Return the bytes of a manifest of the store, or b"" if there is no such file."""
     try:
         with open_regular(path, DAMAGED) as file:
             return file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
         return b""
     except NotADirectoryError:
-        raise RestoreError(DAMAGED, f"a file where a folder should be: above {str(path)!r}") from None
+        raise RestoreError(DAMAGED, f"expected only folders above {str(path)!r}, got a file") from None
 
 
 def is_broken(raw: bytes) -> bool:
-    """Whether a manifest of the store is empty or half written, so that there is no model to lose."""
+    """Whether a manifest of the store is empty or incomplete, so that replacing it loses no model."""
     try:
         references(parse_json(raw, "manifest")[0], "manifest")
     except RestoreError as error:
@@ -961,8 +975,8 @@ def is_broken(raw: bytes) -> bool:
 
 
 def open_regular(path: str | Path, otherwise: int) -> FileIO:
-    """Open for reading, without waiting for the other end of a FIFO. Raises with this code for what is no file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    """Open a regular file for reading. Raises with the exit code `otherwise` for anything else, and never waits."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # else a FIFO would wait for its writer
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise RestoreError(otherwise, f"not a regular file: {str(path)!r}")
@@ -970,7 +984,7 @@ def open_regular(path: str | Path, otherwise: int) -> FileIO:
 
 
 def walk(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
-    """The names of everything so many levels below a folder."""
+    """Yield the paths, as tuples of names, of all entries exactly `depth` levels below a folder."""
     try:
         names = [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -983,7 +997,7 @@ def walk(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
 
 
 def nearest(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
+    """Return the path, or the nearest folder above it that exists."""
     return path if path.exists() else nearest(path.parent)
 
 
@@ -996,7 +1010,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 def sync_path(path: Path) -> None:
-    """Put a file or folder on the disk as it is."""
+    """Sync a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         sync(descriptor)
@@ -1005,19 +1019,19 @@ def sync_path(path: Path) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Make durable. Never tried twice: the second fsync reports success for what the first has lost."""
+    """Sync to the disk. Never try again after an error: a second fsync succeeds although the first lost data."""
     try:
-        if sys.platform == "darwin":  # where fsync stops at the drive's cache
+        if sys.platform == "darwin":  # where fsync does not empty the drive's cache
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         else:
             os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some network disks cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # some network disks cannot sync
             raise
 
 
 def quietly(action: Callable[[], object]) -> None:
-    """Clean up; what went wrong first is what must be told."""
+    """Clean up without raising, so that the first error is the one reported."""
     with suppress(OSError):
         action()
 
