@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from ostore.api.removal import cp, rm
     from ostore.api.resettling import check_move
-    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedPlace, UnsearchedPath, dedup
+    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, UnsearchedPath, dedup
     from ostore.api.usage import UsageReport, du
     from ostore.formats.errors import (
         AmbiguousManifestError,
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.moving import LeftEntry, MoveCheckReport, MovedModel, MoveReport, StoreSetting
     from ostore.operations.repair import Repaired, RepairReport
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
-    from ostore.places.store.discovery import FoundStore
-    from ostore.places.store.mending import Mending
+    from ostore.places.store.fixing import Mending
     from ostore.reports import (
         BundledModel,
         ExportReport,
@@ -126,7 +126,7 @@ __all__ = [
     "RestoreReport",
     "RestoredBlob",
     "RmReport",
-    "SearchedPlace",
+    "SearchedFolder",
     "SharedBlobs",
     "ShownLayer",
     "ShownModel",

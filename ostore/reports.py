@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ostore.host.discovery import FoundStore
 from ostore.operations.listing import ListedModel
-from ostore.places.store.discovery import FoundStore
 
 
 @dataclass(frozen=True, slots=True)

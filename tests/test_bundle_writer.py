@@ -19,7 +19,7 @@ from ostore.places.bundle import writer
 from ostore.places.bundle.writer import BundleFile, BundleInbox, BundlePipe
 from ostore.places.store.store import LocalStore
 from ostore.streams.durable import Directory
-from ostore.streams.lock import try_lock
+from ostore.streams.file_lock import try_lock
 from tests.support import Store, full, sha256
 
 NAMES = (full("tiny:latest"), full("tiny:q4"))

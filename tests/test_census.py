@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.places.store import census, workspace
-from ostore.places.store.census import (
+from ostore.places.store import workspace
+from ostore.places.store.survey import census
+from ostore.places.store.survey.census import (
     Census,
     DiskFacts,
     EntryKind,
@@ -26,7 +27,7 @@ from ostore.places.store.census import (
     read_tree,
     take_census,
 )
-from ostore.places.store.manifest_tree import Unreadable
+from ostore.places.store.survey.manifest_tree import Unreadable
 from ostore.streams.durable import Directory
 from tests.support import Store, noise, ostore, sha256, tree
 
@@ -221,7 +222,7 @@ def test_what_belongs_to_somebody_else_is_named_and_the_rest_still_counted(root:
         closed.chmod(0o700)
     put(root / ".ostore/quarantine/q")
     code = (
-        "import sys; from pathlib import Path; from ostore.places.store.census import take_census\n"
+        "import sys; from pathlib import Path; from ostore.places.store.survey.census import take_census\n"
         "census = take_census(Path(sys.argv[1]))\n"
         "for tree in (census.workspace, *census.working_folders):\n"
         "    print([file.path for file in tree.files], [(found.path, found.reason) for found in tree.unreadable])\n"

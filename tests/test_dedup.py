@@ -22,8 +22,9 @@ from ostore.operations.dedup import (
     must_be_hashed,
     named_by_inode,
 )
-from ostore.places.foreign_caches.candidates import PlaceKind
-from ostore.settings import foreign_places
+from ostore.places.foreign_caches.candidates import CacheKind
+from ostore.places.foreign_caches.usual_folders import usual_caches
+from ostore.settings import surroundings
 from ostore.streams.extents import Extent, shared_bytes
 from tests.support import OSTORE, Store, noise, sha256
 from tests.support import ostore as run
@@ -151,7 +152,7 @@ def test_variables_that_move_a_cache_are_followed(
     tmp_path = home.parent
     monkeypatch.setenv(variable, value.format(tmp_path))
     (tmp_path / expected).mkdir(parents=True)
-    assert tmp_path / expected in [place.path for place in foreign_places(tmp_path / "models")]
+    assert tmp_path / expected in [cache.path for cache in usual_caches(surroundings(), tmp_path / "models")]
 
 
 def test_named_folders_are_looked_in_instead_of_the_usual_ones(home: Path, models: Store, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_the_document_is_what_its_schema_says_and_knows_every_state(models: Stor
     properties = schema("dedup")["properties"]
     copy = properties["duplicates"]["items"]["properties"]["copies"]["items"]["properties"]
     assert copy["state"]["enum"] == list(typing.get_args(CopyState))
-    assert copy["place"]["enum"] == properties["places"]["items"]["properties"]["kind"]["enum"] == list(PlaceKind)
+    assert copy["place"]["enum"] == properties["places"]["items"]["properties"]["kind"]["enum"] == list(CacheKind)
     assert properties["verdict"]["enum"] == list(typing.get_args(Verdict))
 
 

@@ -15,15 +15,9 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.errors import NotFoundError
-from ostore.places.store.discovery import (
-    MAX_SETTING_CHARACTERS,
-    FoundStore,
-    StoreChoice,
-    Surroundings,
-    find_store,
-    other_stores,
-)
-from ostore.places.store.service_unit import MAX_CONFIG_BYTES
+from ostore.host.discovery import MAX_SETTING_CHARACTERS, FoundStore, find_store, other_stores
+from ostore.host.service_unit import MAX_CONFIG_BYTES
+from ostore.host.surroundings import StoreChoice, Surroundings
 
 UNIT = "etc/systemd/system/ollama.service"
 DROP_IN = "etc/systemd/system/ollama.service.d/override.conf"

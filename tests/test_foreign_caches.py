@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, FoundFiles, PlaceKind, opened
+from ostore.places.foreign_caches.candidates import CacheKind, Candidate, ForeignCache, FoundFiles, opened
 from ostore.places.foreign_caches.walk import MAX_DEPTH, find_files, recognise
 from tests.support import Store, noise, sha256
 
@@ -35,8 +35,8 @@ def link(path: Path, target: Path) -> Path:
     return path
 
 
-def look(*places: Path, kind: PlaceKind = PlaceKind.FOLDER) -> FoundFiles:
-    return find_files(ForeignPlace(kind, place) for place in places)
+def look(*places: Path, kind: CacheKind = CacheKind.FOLDER) -> FoundFiles:
+    return find_files(ForeignCache(kind, place) for place in places)
 
 
 def named(found: FoundFiles) -> dict[str, str | None]:
@@ -164,9 +164,9 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_is_found(tmp_path: 
     shut.chmod(0o700)
     code = (
         "import sys; from pathlib import Path\n"
-        "from ostore.places.foreign_caches.candidates import ForeignPlace, PlaceKind\n"
+        "from ostore.places.foreign_caches.candidates import ForeignCache, CacheKind\n"
         "from ostore.places.foreign_caches.walk import find_files\n"
-        "found = find_files([ForeignPlace(PlaceKind.FOLDER, Path(sys.argv[1]))])\n"
+        "found = find_files([ForeignCache(CacheKind.FOLDER, Path(sys.argv[1]))])\n"
         "print([Path(file.path).name for file in found.candidates])\n"
         "print([(Path(folder.path).name, folder.reason) for folder in found.unreadable])\n"
     )
@@ -217,7 +217,7 @@ def test_folders_are_recognised_by_what_lies_in_them(tmp_path: Path, store: Stor
     cached_repository(tmp_path / "hub", "org/repo", {"x.gguf": b"x"})
     put(tmp_path / "folder/x.gguf", b"x")
     kinds = [recognise(path).kind for path in (store.root, tmp_path / "hub", tmp_path / "folder")]
-    assert kinds == [PlaceKind.STORE, PlaceKind.HUGGING_FACE, PlaceKind.FOLDER]
+    assert kinds == [CacheKind.STORE, CacheKind.HUGGING_FACE, CacheKind.FOLDER]
 
 
 def test_ten_thousand_files_take_little_longer_than_listing_them(tmp_path: Path) -> None:
@@ -240,6 +240,6 @@ def test_ten_thousand_files_take_little_longer_than_listing_them(tmp_path: Path)
 def test_a_candidate_knows_its_file(tmp_path: Path) -> None:
     path = put(tmp_path / "x.gguf", noise(10_000))
     status = path.stat()
-    assert look(tmp_path, kind=PlaceKind.LM_STUDIO).candidates == (
-        Candidate(str(path), PlaceKind.LM_STUDIO, 10_000, status.st_blocks * 512, status.st_dev, status.st_ino, None),
+    assert look(tmp_path, kind=CacheKind.LM_STUDIO).candidates == (
+        Candidate(str(path), CacheKind.LM_STUDIO, 10_000, status.st_blocks * 512, status.st_dev, status.st_ino, None),
     )

@@ -16,9 +16,9 @@ import pytest
 
 import ostore
 from ostore.formats.errors import NoSpaceError
-from ostore.places.store import headroom
-from ostore.places.store.census import FoundEntry
-from ostore.places.store.headroom import HeadRoom
+from ostore.places.store.removing import full_disk
+from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.survey.census import FoundEntry
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.test_gc import batches, on_terminal, orphan, under
 from tests.test_import import as_user, public_path
@@ -260,7 +260,7 @@ def test_where_not_even_leftovers_can_be_cleared_an_orphan_makes_room(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # A double: some disks need room for it, none that a test can have.
-    monkeypatch.setattr(headroom, "clear_leftovers", full_too)
+    monkeypatch.setattr(full_disk, "clear_leftovers", full_too)
     report = ostore.gc(models=store.root, grace=0)
     assert report is not None
     assert (path.exists(), dead.exists(), len(report.removed)) == (False, False, 1)

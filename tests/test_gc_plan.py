@@ -15,11 +15,11 @@ from ostore.formats.errors import DamagedStoreError
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.operations.gc import DAY_SECONDS, DOWNLOAD_SECONDS, BlobReason, GcPlan, GcTerms, plan_gc
-from ostore.places.store.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
-from ostore.places.store.manifest_tree import ManifestTree, Unreadable
-from ostore.places.store.references import References
-from ostore.places.store.scan import ManifestScan, StoredModel
-from ostore.places.store.trash import BatchRecord, FoundBatch
+from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
+from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.references import References
+from ostore.places.store.survey.scan import ManifestScan, StoredModel
 
 NOW = 2_000_000_000.0
 HOUR = 3600.0

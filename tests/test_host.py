@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ostore.api.host import is_offline, read_host
-from ostore.operations.doctor.finding import Host
-from ostore.places.store.access import Account
-from ostore.places.store.discovery import StoreChoice, Surroundings
-from ostore.places.store.servers import ollama_processes, sees_ollama
-from ostore.settings import account_of
+from ostore.host.accounts import Account, account_of
+from ostore.host.machine import Host, is_offline, read_host
+from ostore.host.servers import ollama_processes, sees_ollama
+from ostore.host.surroundings import StoreChoice, Surroundings
 
 IPV4_HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
 LAN = "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0"
@@ -76,7 +74,7 @@ def asked(machine: Path, store: Path, **environ: str) -> tuple[Host, Account]:
     known = Surroundings(
         environ, "linux", machine / "home", machine, root=machine, home_of=lambda _user: machine / "service"
     )
-    return read_host(known, StoreChoice(store, "service", "unit"))
+    return read_host(known, StoreChoice(store, "service", "unit"), lambda _root: 0)
 
 
 def process(machine: Path, pid: int, *words: str, root: str = "/", **environ: str) -> None:

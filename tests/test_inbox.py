@@ -14,9 +14,9 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor
-from ostore.places.store import inbox, publication, staging
-from ostore.places.store.publication import Publication
-from ostore.places.store.sink import StoreSink
+from ostore.places.store.receiving import inbox, publication, staging
+from ostore.places.store.receiving.publication import Publication
+from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.durable import Directory
 from ostore.streams.progress import SILENT

@@ -17,13 +17,13 @@ import pytest
 
 import ostore
 from ostore.cli.exit_codes import CODES
+from ostore.formats.outcome import Outcome
+from ostore.host.surroundings import Reason
 from ostore.operations.gc import BlobReason
 from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
-from ostore.places.store.discovery import Reason
-from ostore.places.store.inbox import Outcome
-from ostore.places.store.restoring import RestoreOutcome
+from ostore.places.store.removing.untrash import RestoreOutcome
 from tests.support import MODEL, OSTORE, Store, full, noise
 from tests.support import ostore as run
 

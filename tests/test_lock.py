@@ -16,20 +16,20 @@ import pytest
 
 from ostore.formats.errors import BusyError
 from ostore.streams.durable import Directory
-from ostore.streams.lock import try_lock, wait_lock
+from ostore.streams.file_lock import try_lock, wait_lock
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
 
 HOLD = """
 import os, sys, time
-from ostore.streams.lock import try_lock
+from ostore.streams.file_lock import try_lock
 assert try_lock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644))
 print("held", flush=True)
 time.sleep(60)
 """
 TRY = """
 import os, sys
-from ostore.streams.lock import try_lock
+from ostore.streams.file_lock import try_lock
 print(try_lock(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)))
 """
 

@@ -11,15 +11,15 @@ import pytest
 
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
-from ostore.places.store.census import take_census
-from ostore.places.store.headroom import HeadRoom
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.obstacles import find_obstacles
-from ostore.places.store.remainder import find_remainder
-from ostore.places.store.scan import scan_manifests
+from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.survey.census import take_census
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.obstacles import find_obstacles
+from ostore.places.store.survey.remainder import find_remainder
+from ostore.places.store.survey.scan import scan_manifests
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
-from ostore.streams.lock import try_lock
+from ostore.streams.file_lock import try_lock
 from tests.support import Store, full, sha256, tree
 
 LIBRARY = "manifests/registry.ollama.ai/library"

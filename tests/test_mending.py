@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.places.store.mending import Action, Mending, mend_store
+from ostore.places.store.fixing import Action, Mending, mend_store
 from ostore.streams import durable
 from tests.support import Store, full, sha256, tree
 from tests.torture.disks import mounted_disk

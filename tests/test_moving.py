@@ -21,8 +21,8 @@ import pytest
 import ostore
 from ostore.cli.render_moving import check_text
 from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFoundError, UsageError
-from ostore.places.store.servers import ollama_processes
-from ostore.places.store.service_unit import environment_line, service_directives, service_environment
+from ostore.host.servers import ollama_processes
+from ostore.host.service_unit import environment_line, service_directives, service_environment
 from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 from tests.test_publication import injected, strace

@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 import ostore
-from ostore.places.store.publication import Publication
+from ostore.places.store.receiving.publication import Publication
 from tests.support import OSTORE, TORTURE, Store, full, noise, tree
 from tests.support import ostore as run
 

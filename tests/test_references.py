@@ -13,15 +13,15 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.references import (
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.references import (
     MAX_LIST_DEPTH,
     References,
     find_references,
     mentioned_by,
     references_of,
 )
-from ostore.places.store.scan import scan_manifests
+from ostore.places.store.survey.scan import scan_manifests
 from tests.support import MODEL, Store, full, sha256
 
 A, B, C, D = (Digest(letter * 64) for letter in "abcd")

@@ -8,12 +8,12 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, named, plan_removal
-from ostore.places.store.census import Census, StoredBlob
-from ostore.places.store.manifest_tree import ManifestTree, Unreadable
-from ostore.places.store.references import References
-from ostore.places.store.scan import ManifestScan
-from ostore.places.store.sweep import StandingManifest
-from ostore.places.store.trash import BatchRecord, FoundBatch
+from ostore.places.store.removing.sweep import StandingManifest
+from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.census import Census, StoredBlob
+from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.references import References
+from ostore.places.store.survey.scan import ManifestScan
 from tests.test_gc_plan import blob, census, entry, tree
 
 A, B, C, D = (Digest(letter * 64) for letter in "abcd")

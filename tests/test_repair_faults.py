@@ -14,7 +14,7 @@ import pytest
 
 import ostore
 from ostore.formats.manifest import Descriptor
-from ostore.places.store import inbox
+from ostore.places.store.receiving import inbox
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress
 from tests.support import OSTORE, Store, full, noise, tree

@@ -16,14 +16,15 @@ import pytest
 
 import ostore
 from ostore.formats.errors import DamagedStoreError, UsageError
-from ostore.places.store import restoring, sink
-from ostore.places.store import sweep as sweep_module
-from ostore.places.store.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
-from ostore.places.store.headroom import HeadRoom
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.restoring import find_kept
-from ostore.places.store.sweep import Sweep, stand
-from ostore.places.store.trash import BatchRecord
+from ostore.places.store.receiving import sink
+from ostore.places.store.removing import sweep as sweep_module
+from ostore.places.store.removing import untrash
+from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.removing.sweep import Sweep, stand
+from ostore.places.store.removing.trash import BatchRecord
+from ostore.places.store.removing.untrash import find_kept
+from ostore.places.store.survey.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
+from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from ostore.streams.progress import SILENT
@@ -278,10 +279,10 @@ def test_what_stands_in_the_trash_in_the_place_of_a_blob_is_not_restored(store: 
     path = store.root / ".ostore/trash" / kept.batch / kept.filename
     path.rename(path.with_name("elsewhere"))
     path.write_bytes(ORPHAN)
-    assert not restoring._is_sound(store.root, kept, SILENT)
+    assert not untrash._is_sound(store.root, kept, SILENT)
     path.unlink()
     path.symlink_to("elsewhere")
-    assert not restoring._is_sound(store.root, kept, SILENT)
+    assert not untrash._is_sound(store.root, kept, SILENT)
 
 
 def test_room_is_made_only_by_what_is_as_it_was_planned(store: Store, orphan: StoredBlob, tmp_path: Path) -> None:

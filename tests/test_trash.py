@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ostore.places.store.trash import Batch, BatchRecord, opened_trash
+from ostore.places.store.removing.trash import Batch, BatchRecord, opened_trash
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from tests.support import Store, sha256

@@ -16,9 +16,9 @@ import pytest
 import ostore
 from ostore.formats.digest import Digest
 from ostore.operations.usage import Tally, measure_usage
-from ostore.places.store.census import take_census
-from ostore.places.store.references import find_references
-from ostore.places.store.remainder import find_remainder
+from ostore.places.store.survey.census import take_census
+from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.remainder import find_remainder
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 

@@ -22,8 +22,8 @@ import pytest
 
 import ostore
 from ostore.formats.wording import human_bytes
-from ostore.report.treemap import Item, Region, lay_out
-from ostore.report.usage_page import usage_page
+from ostore.page.treemap import Item, Region, lay_out
+from ostore.page.usage_page import usage_page
 from tests.support import MODEL, OSTORE, TEMPLATE, Store, full, noise, unmeasured
 from tests.support import ostore as run
 
@@ -310,7 +310,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_colours_have_contrast_enough_in_both_schemes() -> None:
-    style = resources.files("ostore.report").joinpath("usage.css").read_text("utf-8")
+    style = resources.files("ostore.page").joinpath("usage.css").read_text("utf-8")
     schemes = colours(style)
     assert len(schemes) == 2
     for scheme in schemes:
@@ -356,7 +356,7 @@ def test_what_is_there_is_replaced_only_when_asked(three: Path, tmp_path: Path, 
 
 
 def test_what_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    from ostore.report.writing import write_page
+    from ostore.page.writing import write_page
 
     target = tmp_path / "usage.html"
     target.write_text("came meanwhile")

@@ -11,11 +11,11 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
 from ostore.operations.moving import refuse_doubts, refuse_what_cannot_move, stray_blobs
-from ostore.places.store.census import Census, take_census
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.references import find_references
-from ostore.places.store.scan import find_blobs
 from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.census import Census, take_census
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.scan import find_blobs
 from ostore.streams.progress import Progress, watching
 from ostore.streams.verified import hash_file
 

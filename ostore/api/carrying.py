@@ -18,9 +18,9 @@ from ostore.streams.progress import SILENT, Progress
 
 # What only some of these functions need is imported by them: `verify` starts in two thirds of the time.
 if TYPE_CHECKING:
+    from ostore.formats.outcome import Outcome
     from ostore.operations.transfer import ModelSink
     from ostore.operations.verify import VerifyReport
-    from ostore.places.store.inbox import Outcome
     from ostore.reports import ExportReport, ImportedModel, ImportReport
 
 # Levels past 19 need windows that other readers refuse.
@@ -95,7 +95,7 @@ def import_bundle(
     FormatError, LimitError, OSError.
     """
     from ostore.operations.transfer import copy
-    from ostore.places.store.sink import StoreSink
+    from ostore.places.store.receiving.sink import StoreSink
     from ostore.reports import ImportReport
 
     choice = choose_store(models)
@@ -171,7 +171,7 @@ def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> Veri
 
 def _sink(destination: str | Path, *, level: int | None, replace: bool, jobs: int, progress: Progress) -> ModelSink:
     from ostore.places.bundle.writer import BundleFile, BundlePipe
-    from ostore.places.store.sink import StoreSink
+    from ostore.places.store.receiving.sink import StoreSink
 
     text = str(destination)
     if level is not None and not 1 <= level <= MAX_LEVEL:

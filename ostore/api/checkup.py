@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ostore.formats.store_layout import BLOBS
 from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
 
 if TYPE_CHECKING:
     from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Facts
-    from ostore.places.store.mending import Mending
+    from ostore.places.store.fixing import Mending
     from ostore.streams.disk import DiskState
 
 
@@ -40,7 +41,7 @@ def mend(mendings: Sequence[Mending], *, models: Path | None = None) -> DoctorRe
     from dataclasses import replace
 
     from ostore.operations.doctor.diagnosis import plan_mending
-    from ostore.places.store.mending import mend_store
+    from ostore.places.store.fixing import mend_store
 
     facts = _facts(models)
     due = set(plan_mending(_report(facts).findings))
@@ -55,18 +56,18 @@ def mend(mendings: Sequence[Mending], *, models: Path | None = None) -> DoctorRe
 
 
 def _facts(models: Path | None) -> Facts:
-    from ostore.api.host import read_host
+    from ostore.host.discovery import find_store
+    from ostore.host.machine import read_host
     from ostore.operations.doctor.finding import Facts
     from ostore.operations.listing import is_cloud_stub
-    from ostore.places.store.discovery import find_store
-    from ostore.places.store.examination import examine
+    from ostore.places.store.survey.examination import examine
 
     known, now = surroundings(), time.time()
     # Not `choose_store`, which refuses what is a finding here.
     choice = find_store(known, models)
     store = LocalStore(choice.path).require()
     disk = _disk(store.root)
-    host, account = read_host(known, choice)
+    host, account = read_host(known, choice, _count_models)
     found = examine(store.root, account, with_empty_folders=disk.is_read_only, now=now)
     return Facts(
         store=found,
@@ -77,12 +78,18 @@ def _facts(models: Path | None) -> Facts:
     )
 
 
+def _count_models(root: Path) -> int:
+    from ostore.places.store.survey.manifest_tree import find_manifests
+
+    return len(find_manifests(root).entries)
+
+
 def _disk(root: Path) -> DiskState:
     """That of the blobs, which people keep elsewhere by a link; the store's own if there are none to be seen."""
     from ostore.streams.disk import read_disk
 
     try:
-        return read_disk(root / "blobs")
+        return read_disk(root / BLOBS)
     except OSError:
         return read_disk(root)
 
@@ -90,7 +97,7 @@ def _disk(root: Path) -> DiskState:
 def _report(facts: Facts) -> DoctorReport:
     from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.diagnosis import diagnose
-    from ostore.places.store.census import apparent_bytes
+    from ostore.places.store.survey.census import apparent_bytes
 
     diagnosis = diagnose(facts)
     blobs, settled = facts.store.census.blobs if facts.store.census else (), facts.store.settled

@@ -10,12 +10,12 @@ from ostore.api.opening import chosen_store
 from ostore.api.outcomes import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
 from ostore.api.sweeping import mend_trash, opened_workspace, planned_gc, sweeping
 from ostore.formats.errors import DamagedStoreError, NoSpaceError
+from ostore.host.servers import sees_ollama
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict
-from ostore.places.store.census import FoundEntry, allocated_bytes
-from ostore.places.store.headroom import HeadRoom
-from ostore.places.store.servers import sees_ollama
+from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.removing.trash import BatchRecord
 from ostore.places.store.store import LocalStore
-from ostore.places.store.trash import BatchRecord
+from ostore.places.store.survey.census import FoundEntry, allocated_bytes
 from ostore.places.store.workspace import location
 from ostore.streams.progress import SILENT, Progress
 
@@ -68,7 +68,7 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
 
     A damaged one is told of in the report, and stays where it is. Raises NotFoundError, BusyError, OSError.
     """
-    from ostore.places.store.restoring import RestoreOutcome, bring_back, find_kept, find_sound
+    from ostore.places.store.removing.untrash import RestoreOutcome, bring_back, find_kept, find_sound
 
     store = chosen_store(models).require()
     kept = find_kept(store.root)

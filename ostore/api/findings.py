@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ostore.operations.doctor.finding import Finding, Verdict
-from ostore.places.store.mending import Mending
+from ostore.places.store.fixing import Mending
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, NotFoundError, UsageError
 from ostore.formats.name import is_glob, matches_listing
+from ostore.formats.store_layout import BLOBS
+from ostore.host.accounts import owner_of
+from ostore.host.discovery import find_store, other_stores
 from ostore.operations.listing import ShownModel, list_rows, show_model
-from ostore.places.store.discovery import find_store, other_stores
 from ostore.reports import BundledModel, InspectReport, ListReport, UnreadableEntry, WhereReport
-from ostore.settings import owner_of, surroundings, threads
+from ostore.settings import surroundings, threads
 
 # Which instruction of a Modelfile a layer with weights stands for.
 _SOURCES = {
@@ -80,7 +82,7 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
     store = chosen_store(models).require()
     shown = show(name, models=models)
     sources = [
-        (_SOURCES[layer.media_type], str(store.root / "blobs" / Digest.parse(layer.digest).filename))
+        (_SOURCES[layer.media_type], str(store.root / BLOBS / Digest.parse(layer.digest).filename))
         for layer in shown.layers
         if layer.media_type in _SOURCES
     ]

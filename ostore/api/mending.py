@@ -13,7 +13,9 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import NotFoundError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose, is_glob
+from ostore.formats.outcome import Received
 from ostore.formats.selection import Selection
+from ostore.formats.store_layout import MANIFESTS, QUARANTINE
 from ostore.operations.repair import (
     Copies,
     Offer,
@@ -30,13 +32,11 @@ from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies, Sized
 from ostore.places.foreign_caches.walk import recognise
 from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
-from ostore.places.store.inbox import Received
-from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestTree, find_manifests
-from ostore.places.store.obstacles import find_obstacles
-from ostore.places.store.scan import ManifestScan
-from ostore.places.store.sink import StoreSink
+from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
-from ostore.places.store.workspace import QUARANTINE
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
+from ostore.places.store.survey.obstacles import find_obstacles
+from ostore.places.store.survey.scan import ManifestScan
 from ostore.streams.progress import SILENT, Progress
 
 # Where a blob came from that a command before this one had fetched and could not publish.
@@ -184,7 +184,7 @@ def _places(
         return (BundleCopies(opened.enter_context(opened_bundle(source, jobs=jobs)), label),)
     if path.resolve() == store.root.resolve():
         raise UsageError(f"{label}: the store itself; expected another source")
-    if (path / LEGACY_TREE).is_dir():
+    if (path / MANIFESTS).is_dir():
         return (StoreCopies(LocalStore(path), label),)
     folder = CopiesFolder(recognise(path.absolute()))
     return NamedCopies(folder, label), SizedCopies(folder, label, progress)
@@ -299,7 +299,7 @@ def _still_wrong(found: Found, came: Iterable[Descriptor], names: Iterable[Model
         entry.path
         for entry in found.scan.unreadable
         # A manifest is put where released Ollamas look for it.
-        if entry.name and entry.name.folded in back and entry.path.startswith(f"{LEGACY_TREE}/")
+        if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/")
     }
     explained = {(problem.kind, problem.subject, problem.models): problem for problem in found.wanted.left}
     for problem in found.verified.problems:

@@ -16,6 +16,8 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.outcome import Outcome, Received
+from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.operations.moving import (
     LeftEntry,
     MovedModel,
@@ -27,16 +29,15 @@ from ostore.operations.moving import (
     what_stays,
 )
 from ostore.operations.transfer import copy
-from ostore.places.store.census import Census, allocated_bytes, take_census
-from ostore.places.store.emptying import remove_empty_folders
-from ostore.places.store.inbox import Outcome, Received
-from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry, find_manifests
-from ostore.places.store.references import find_references
-from ostore.places.store.scan import read_small_file
-from ostore.places.store.sink import Predecessor, StoreSink
+from ostore.places.store.receiving.sink import Predecessor, StoreSink
+from ostore.places.store.removing.emptying import remove_empty_folders
+from ostore.places.store.removing.sweep import Sweep, stand
+from ostore.places.store.removing.trash import BatchRecord
 from ostore.places.store.store import LocalStore
-from ostore.places.store.sweep import Sweep, stand
-from ostore.places.store.trash import BatchRecord
+from ostore.places.store.survey.census import Census, allocated_bytes, take_census
+from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
+from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.scan import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.settings import refuse_globs, threads
 from ostore.streams.durable import Directory
@@ -96,12 +97,10 @@ def move(
 
 
 def _refuse_one_store(source: Path, target: Path) -> None:
-    parts = ("", "blobs", LEGACY_TREE)
+    parts = ("", "blobs", MANIFESTS)
     if any(is_same(source / part, target / other) for part in parts for other in parts):
         raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
-    ours, theirs = (
-        [path.resolve() for path in (root, root / "blobs", root / LEGACY_TREE)] for root in (source, target)
-    )
+    ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
     if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
         raise UsageError(f"{source} and {target}: one is inside the other")
 
@@ -191,7 +190,7 @@ def _plan(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
     blobs, target = cargo.selection.blobs, cargo.target
     # A new store has none, and need not be asked sixty thousand times.
     missing = [blob for blob in blobs if target.size_of(blob.digest) != blob.size] if target.has_blobs else [*blobs]
-    linked = missing if _disk_of(cargo.source.root / "blobs") == _disk_of(cargo.target.root / "blobs") else []
+    linked = missing if _disk_of(cargo.source.root / BLOBS) == _disk_of(cargo.target.root / BLOBS) else []
     written = missing if not linked else []
     return replace(
         _report(cargo, outcomes),
@@ -307,15 +306,15 @@ def _holds(cargo: Cargo, digest: Digest, size: int) -> bool:
     """Whether the other store has a blob that this one may lose: a file of its own, or at least a name of its own."""
     if cargo.target.size_of(digest) != size:
         return False
-    ours, theirs = (root / "blobs" / digest.filename for root in (cargo.source.root, cargo.target.root))
+    ours, theirs = (root / BLOBS / digest.filename for root in (cargo.source.root, cargo.target.root))
     return not is_same(ours, theirs) or theirs.lstat().st_nlink > 1
 
 
 def _may_go(cargo: Cargo, entry: ManifestEntry) -> bool:
     """Whether a manifest here is still the one that was read, and the other store has a file of its own like it."""
-    if entry.name is None or entry.tree != LEGACY_TREE:
+    if entry.name is None or entry.tree != MANIFESTS:
         return False
-    theirs = cargo.target.root.joinpath(LEGACY_TREE, *entry.name.parts)
+    theirs = cargo.target.root.joinpath(MANIFESTS, *entry.name.parts)
     with contextlib.suppress(OSError):
         here, _ = read_small_file(entry.path, MAX_MANIFEST_BYTES)
         there, status = read_small_file(theirs, MAX_MANIFEST_BYTES)

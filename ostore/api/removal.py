@@ -16,12 +16,12 @@ from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.selection import Selection
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, named, plan_removal
-from ostore.places.store.census import StoredBlob, list_blobs, take_census
-from ostore.places.store.manifest_tree import ManifestEntry, find_manifests
-from ostore.places.store.references import find_references
+from ostore.places.store.removing.sweep import stand
+from ostore.places.store.removing.trash import FoundBatch, find_batches
 from ostore.places.store.store import LocalStore
-from ostore.places.store.sweep import stand
-from ostore.places.store.trash import FoundBatch, find_batches
+from ostore.places.store.survey.census import StoredBlob, list_blobs, take_census
+from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
+from ostore.places.store.survey.references import find_references
 from ostore.places.store.workspace import dead_transactions
 from ostore.settings import threads
 from ostore.streams.progress import SILENT
@@ -87,7 +87,7 @@ def cp(
     DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
     """
     from ostore.operations.transfer import copy
-    from ostore.places.store.sink import StoreSink
+    from ostore.places.store.receiving.sink import StoreSink
 
     if is_glob(source) or is_glob(destination):
         raise UsageError("cp takes one model and one new name, and no glob")

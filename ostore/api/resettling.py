@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
+from ostore.formats.store_layout import BLOBS
+from ostore.host.discovery import settings_of
+from ostore.host.servers import OllamaProcess, ollama_processes
 from ostore.operations.moving import MoveCheckReport, StoreSetting
-from ostore.places.store.discovery import settings_of
-from ostore.places.store.servers import OllamaProcess, ollama_processes
 from ostore.settings import surroundings
 
 
@@ -65,7 +66,7 @@ def warnings_of(source: Path, target: Path) -> Iterator[str]:
 def _closed_to_owner(source: Path, target: Path) -> str | None:
     """A folder above the new store that whoever owns the store may not pass: the reason why a server finds nothing."""
     with contextlib.suppress(OSError):
-        owner = (source / "blobs").stat()
+        owner = (source / BLOBS).stat()
         for folder in target.parents if hasattr(os, "geteuid") and owner.st_uid else ():
             status = folder.stat()
             bit = stat.S_IXOTH

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError, UsageError
+from ostore.formats.store_layout import BLOBS
 from ostore.operations.dedup import (
     Copy,
     CopyState,
@@ -23,18 +24,19 @@ from ostore.operations.dedup import (
     must_be_hashed,
     named_by_inode,
 )
-from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, PlaceKind, UnreadableFolder
+from ostore.places.foreign_caches.candidates import CacheKind, Candidate, ForeignCache, UnreadableFolder
+from ostore.places.foreign_caches.usual_folders import usual_caches
 from ostore.places.foreign_caches.walk import find_files, recognise
-from ostore.places.store.census import EntryKind, by_filename, take_census
 from ostore.places.store.store import LocalStore
-from ostore.settings import foreign_places, surroundings, threads
+from ostore.places.store.survey.census import EntryKind, by_filename, take_census
+from ostore.settings import surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
 Verdict = Literal["done", "integrity", "io"]
 
 
 @dataclass(frozen=True, slots=True)
-class SearchedPlace:
+class SearchedFolder:
     """A folder that was looked in; `kind` says whose it is."""
 
     path: str
@@ -85,7 +87,7 @@ class DedupReport:
 
     store: str
     dry_run: bool
-    places: tuple[SearchedPlace, ...]
+    places: tuple[SearchedFolder, ...]
     unreadable: tuple[UnsearchedPath, ...]
     files: int
     hashed: int
@@ -135,7 +137,7 @@ def dedup(
 @dataclass(frozen=True)
 class _Search:
     store: LocalStore
-    places: tuple[ForeignPlace, ...]
+    places: tuple[ForeignCache, ...]
     files: int
     unreadable: tuple[UnreadableFolder, ...]
     decided: dict[str, Decided]
@@ -147,7 +149,7 @@ class _Search:
         return DedupReport(
             store=str(self.store.root),
             dry_run=dry_run,
-            places=tuple(SearchedPlace(str(place.path), place.kind.value) for place in self.places),
+            places=tuple(SearchedFolder(str(place.path), place.kind.value) for place in self.places),
             unreadable=tuple(self._unsearched()),
             files=self.files,
             hashed=len(hashed),
@@ -181,7 +183,7 @@ class _Search:
             )
 
 
-def _search(store: LocalStore, places: tuple[ForeignPlace, ...], *, jobs: int, progress: Progress) -> _Search:
+def _search(store: LocalStore, places: tuple[ForeignCache, ...], *, jobs: int, progress: Progress) -> _Search:
     found = find_files(places)
     own = list(_own_files(store.root))
     others = named_by_inode(own, _elsewhere(own, found.candidates, store.root))
@@ -194,9 +196,9 @@ def _search(store: LocalStore, places: tuple[ForeignPlace, ...], *, jobs: int, p
     return _Search(store, places, files, unreadable, decided, examine(find_duplicates(own, others)))
 
 
-def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignPlace]:
+def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignCache]:
     if not paths:
-        yield from foreign_places(root)
+        yield from usual_caches(surroundings(), root)
     for path in paths:
         folder = surroundings().cwd / path
         if not folder.exists():
@@ -207,18 +209,18 @@ def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignPlace]:
 
 
 def _own_files(root: Path) -> Iterator[KeptFile]:
-    blobs = str(root / "blobs")
+    blobs = str(root / BLOBS)
     for blob in sorted(take_census(root).blobs, key=by_filename):
         facts = blob.facts
         if facts.kind is EntryKind.FILE:
             path = f"{blobs}{os.sep}{blob.filename}"
-            yield KeptFile(path, PlaceKind.STORE.value, facts.size, facts.allocated, facts.identity, blob.digest)
+            yield KeptFile(path, CacheKind.STORE.value, facts.size, facts.allocated, facts.identity, blob.digest)
 
 
 def _elsewhere(own: Iterable[KeptFile], candidates: Iterable[Candidate], root: Path) -> Iterator[KeptFile]:
     """The candidates, but for what leads to a blob of the store itself: a link to it is no copy."""
     identities = {file.identity for file in own}
-    blobs = (root / "blobs").resolve()
+    blobs = (root / BLOBS).resolve()
     for found in candidates:
         if found.identity not in identities or Path(found.path).resolve().parent != blobs:
             yield KeptFile(found.path, found.kind.value, found.size, found.allocated, found.identity, found.digest)

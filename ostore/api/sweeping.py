@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ostore.formats.errors import NoSpaceError, OstoreError
+from ostore.host.servers import sees_ollama
 from ostore.operations.gc import GcPlan, GcTerms, plan_gc
-from ostore.places.store.census import list_blobs, take_census
-from ostore.places.store.references import find_references
-from ostore.places.store.servers import sees_ollama
-from ostore.places.store.sweep import Sweep
-from ostore.places.store.trash import find_batches
+from ostore.places.store.removing.sweep import Sweep
+from ostore.places.store.removing.trash import find_batches
+from ostore.places.store.survey.census import list_blobs, take_census
+from ostore.places.store.survey.references import find_references
 from ostore.places.store.workspace import Workspace, dead_transactions
 from ostore.streams.durable import FULL, Directory
 

@@ -11,14 +11,14 @@ from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
-from ostore.places.store.census import Census, take_census
-from ostore.places.store.references import find_references
-from ostore.places.store.remainder import Remainder, find_remainder
+from ostore.places.store.survey.census import Census, take_census
+from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.remainder import Remainder, find_remainder
 from ostore.reports import UnreadableEntry
 
 if TYPE_CHECKING:
-    from ostore.places.store.scan import StoredModel
     from ostore.places.store.store import LocalStore
+    from ostore.places.store.survey.scan import StoredModel
 
 
 @dataclass(frozen=True, slots=True)

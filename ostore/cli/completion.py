@@ -171,7 +171,7 @@ def _values(parameter: TyperArgument | TyperOption, word: str, models: str | Non
 
 def _models(word: str, models: str | None) -> Iterator[Candidate]:
     """Every name in the store, short, or in full where only that begins with what is typed. Only valid names are."""
-    from ostore.places.store.manifest_tree import find_manifests
+    from ostore.places.store.survey.manifest_tree import find_manifests
     from ostore.settings import choose_store
 
     try:

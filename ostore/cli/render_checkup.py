@@ -11,7 +11,7 @@ from ostore.cli.text import clean, human_bytes, one_line, plural
 if TYPE_CHECKING:
     from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Finding
-    from ostore.places.store.mending import Mending
+    from ostore.places.store.fixing import Mending
 
 _SHOWN = 3
 _WIDTH = 100

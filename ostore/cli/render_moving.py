@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ostore.cli import render
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
-from ostore.places.store.discovery import UNIT
-from ostore.places.store.service_unit import DROP_IN, environment_line
+from ostore.host.service_unit import DROP_IN, environment_line
+from ostore.host.surroundings import UNIT
 
 if TYPE_CHECKING:
     from ostore.operations.moving import LeftEntry, MoveCheckReport, MoveReport, StoreSetting

@@ -40,7 +40,7 @@ def du(
     from ostore.api import usage as api
     from ostore.cli import render, render_usage
     from ostore.formats.errors import UsageError
-    from ostore.report import writing
+    from ostore.page import writing
 
     if html:
         writing.require(html, replace=replace)
@@ -50,7 +50,7 @@ def du(
     if html:
         import time
 
-        from ostore.report.usage_page import usage_page
+        from ostore.page.usage_page import usage_page
 
         writing.write_page(html, usage_page(report, now=time.time()), replace=replace)
     if as_json:

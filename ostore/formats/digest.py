@@ -71,3 +71,20 @@ class Digest(NamedTuple):
 
     def __str__(self) -> str:
         return f"sha256:{self.hex}"
+
+
+def blob_digest(filename: str) -> Digest | None:
+    """The digest that a file in `blobs/` is named by, in any form that Ollama has written or resolves; else None."""
+    try:
+        return Digest.tolerate(filename)
+    except InvalidDigestError:
+        return None
+
+
+def blob_filenames(digest: Digest) -> tuple[str, str, str]:
+    """
+    Where a blob may lie: as every Ollama since 0.1.30 writes it, as older ones did, and in upper case.
+
+    ollama server/fixblobs.go and manifest/paths.go at fb30760.
+    """
+    return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"

@@ -15,9 +15,12 @@ from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple
 
+from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
-from ostore.places.store.census import (
+from ostore.formats.store_layout import TRANSACTIONS, TRASH
+from ostore.places.store.removing.trash import FoundBatch
+from ostore.places.store.survey.census import (
     Census,
     EntryKind,
     FoundEntry,
@@ -26,10 +29,7 @@ from ostore.places.store.census import (
     by_filename,
     freed_bytes,
 )
-from ostore.places.store.references import References
-from ostore.places.store.scan import blob_digest
-from ostore.places.store.trash import TRASH, FoundBatch
-from ostore.places.store.workspace import TRANSACTIONS
+from ostore.places.store.survey.references import References
 
 DAY_SECONDS = 86_400.0
 # Ollama spares what is younger than an hour since 0.21 (server/images.go at fb30760); a long pull needs more.

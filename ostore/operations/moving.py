@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
-from ostore.places.store.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
-from ostore.places.store.manifest_tree import COMING_TREE
-from ostore.places.store.references import References
-from ostore.places.store.scan import ManifestScan
-from ostore.places.store.store import blob_filenames
+from ostore.formats.store_layout import COMING_MANIFESTS
+from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
+from ostore.places.store.survey.references import References
+from ostore.places.store.survey.scan import ManifestScan
 
 # As long as `ostore gc` spares an orphan: it may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
@@ -91,9 +90,9 @@ def refuse_doubts(references: References) -> None:
 def refuse_what_cannot_move(scan: ManifestScan) -> None:
     """Raises DamagedStoreError for a model that may not enter a store: a whole store cannot move without it."""
     for model in scan.models:
-        if model.tree == COMING_TREE:
+        if model.tree == COMING_MANIFESTS:
             raise DamagedStoreError(
-                f"{model.name}: stored under {COMING_TREE}/, which no released Ollama writes", hint=_HINT
+                f"{model.name}: stored under {COMING_MANIFESTS}/, which no released Ollama writes", hint=_HINT
             )
         try:
             model.manifest.refuse_unclear()

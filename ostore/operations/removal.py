@@ -11,15 +11,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
-from ostore.places.store.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
-from ostore.places.store.references import References
-from ostore.places.store.scan import blob_digest
-from ostore.places.store.sweep import StandingManifest
-from ostore.places.store.trash import TRASH, BatchRecord, FoundBatch
-from ostore.places.store.workspace import TRANSACTIONS
+from ostore.formats.store_layout import TRANSACTIONS, TRASH
+from ostore.places.store.removing.sweep import StandingManifest
+from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
+from ostore.places.store.survey.references import References
 
 
 class StayReason(StrEnum):

@@ -18,10 +18,10 @@ from typing import Literal, NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
-from ostore.places.store.census import Census, DiskFacts, FoundTree, StoredBlob, allocated_by
-from ostore.places.store.references import References
-from ostore.places.store.remainder import Remainder
-from ostore.places.store.scan import StoredModel
+from ostore.places.store.survey.census import Census, DiskFacts, FoundTree, StoredBlob, allocated_by
+from ostore.places.store.survey.references import References
+from ostore.places.store.survey.remainder import Remainder
+from ostore.places.store.survey.scan import StoredModel
 
 # In the order in which a file with several names is looked for.
 UsageKind = Literal[

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ostore.places.store import publication
+from ostore.places.store.receiving import publication
 from tests.hostile.forge import NAME, SETTINGS, TEXT, WEIGHTS, Bundle, compressed, dumped, tar
 from tests.support import Store, full
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ostore.formats.manifest import Descriptor
 from ostore.formats.selection import Selection
-from ostore.places.store.sink import StoreSink
+from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams import durable, frames, writing
 from ostore.streams.chunks import Chunk

@@ -13,7 +13,7 @@ import typer
 
 from ostore.cli.main import run
 from ostore.cli.program import app
-from ostore.places.store import publication
+from ostore.places.store.receiving import publication
 from tests.hostile.forge import Bundle, compressed, tar
 from tests.hostile.rows import DONE, FORMAT, INTEGRITY, LIMIT, NO_SPACE, NOT_FOUND, UNSAFE
 from tests.support import TORTURE, Store, tree

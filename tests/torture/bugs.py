@@ -35,8 +35,12 @@ class Bug:
         path.write_text(patched)
 
 
-WRITING, SWEEP, TRASH = "streams/writing.py", "places/store/sweep.py", "places/store/trash.py"
-PUBLICATION, INBOX, VERIFIED = "places/store/publication.py", "places/store/inbox.py", "streams/verified.py"
+WRITING, SWEEP, TRASH = "streams/writing.py", "places/store/removing/sweep.py", "places/store/removing/trash.py"
+PUBLICATION, INBOX, VERIFIED = (
+    "places/store/receiving/publication.py",
+    "places/store/receiving/inbox.py",
+    "streams/verified.py",
+)
 
 BUGS = (
     # What a power cut would show.
@@ -201,7 +205,7 @@ BUGS = (
     ),
     Bug(
         "gc goes by mtime alone",
-        "places/store/census.py",
+        "places/store/survey/census.py",
         "        return max(self.mtime, self.ctime)\n",
         "        return self.mtime\n",
         ("tests/test_census.py", "tests/test_gc_plan.py"),

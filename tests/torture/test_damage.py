@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.places.store import publication, scan
+from ostore.places.store.receiving import publication
+from ostore.places.store.survey import scan
 from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.torture.damages import (
     DAMAGED,

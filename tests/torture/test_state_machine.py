@@ -31,8 +31,9 @@ from hypothesis.stateful import (
 
 import ostore
 from ostore.api import collecting, removal
-from ostore.places.store import publication, scan
-from ostore.places.store.census import DiskFacts
+from ostore.places.store.receiving import publication
+from ostore.places.store.survey import scan
+from ostore.places.store.survey.census import DiskFacts
 from tests.support import TORTURE, Store
 from tests.torture.belief import BROKEN, DAY, HOUR, WEEK, Belief, Cargo, Clock, Sweep, Version, blob_names, is_whole
 from tests.torture.belief import versions as published

@@ -8,8 +8,9 @@ from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.store_layout import BLOBS
 from ostore.operations.doctor.finding import Facts, Finding, command, finding
-from ostore.places.store.census import (
+from ostore.places.store.survey.census import (
     Census,
     EntryKind,
     FoundEntry,
@@ -18,7 +19,7 @@ from ostore.places.store.census import (
     allocated_bytes,
     by_filename,
 )
-from ostore.places.store.examination import LinkedBlob
+from ostore.places.store.survey.examination import LinkedBlob
 
 _DAY_SECONDS = 86_400.0
 # From when on gc takes partial downloads, if it is asked to.
@@ -135,14 +136,14 @@ def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> F
         "problem",
         f"blobs/{entry.path}",
         detail=kind,
-        remedy=command("mv", facts.root / "blobs" / entry.path, "/elsewhere")
+        remedy=command("mv", facts.root / BLOBS / entry.path, "/elsewhere")
         + f" && {facts.ostore('repair', '--from', 'BUNDLE')}",
         models=_texts(users),
     )
 
 
 def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
-    remedy = command("mv", facts.root / "blobs" / entry.path, "/elsewhere")
+    remedy = command("mv", facts.root / BLOBS / entry.path, "/elsewhere")
     if entry.facts.kind is not EntryKind.FOLDER:
         size = entry.facts.size
         yield finding("blob-foreign", "warning", f"blobs/{entry.path}", remedy=remedy, size=size)
@@ -170,7 +171,7 @@ def _oddly_named(blob: StoredBlob, facts: Facts, users: tuple[ModelName, ...], *
         second = "ostore verify, then delete it: the blob of today's name is there as well"
         remedy = facts.ostore("doctor", "--fix") if is_free else second
         return finding("blob-legacy-name", "warning", subject, remedy=remedy, is_fixable=is_free, models=_texts(users))
-    paths = (facts.root / subject, facts.root / "blobs" / blob.digest.filename)
+    paths = (facts.root / subject, facts.root / BLOBS / blob.digest.filename)
     return finding(
         "blob-capitals",
         "problem" if users and is_free else "warning",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ostore.formats.digest import Digest
 from ostore.operations.doctor import blobs, manifests, permissions, surroundings
 from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding, Verdict
-from ostore.places.store.mending import Mending
+from ostore.places.store.fixing import Mending
 
 # Within a severity, findings are in this order.
 _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (

@@ -8,51 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ostore.places.store.examination import Examination
+from ostore.host.machine import Host
+from ostore.places.store.survey.examination import Examination
 from ostore.streams.disk import DiskState
 
 Severity = Literal["problem", "warning", "note"]
 # Which class of error a report amounts to; `whole` is none (docs/exit-codes.md).
 Verdict = Literal["whole", "integrity", "io", "damaged"]
-
-
-@dataclass(frozen=True, slots=True)
-class OtherStore:
-    """Another store that somebody may mean: why it was looked at, and how many models are in it."""
-
-    path: Path
-    why: str
-    models: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunningServer:
-    """An Ollama server that runs now; `store` is None if it does not let us see what it uses."""
-
-    pid: int
-    store: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """
-    What this machine says. `is_offline` is true without any way out of it; `is_cloud_off` of a server that has been
-    told so, and None if we may not see what it has been told.
-
-    `is_server_known` is false if the store's owner has to do for the server's user. `is_by_hand` is true of a store
-    that the command was told, `is_found_by_root` of one that root's command finds by itself. `has_service` says that
-    Ollama is set up as a service here.
-    """
-
-    is_offline: bool
-    has_ollama: bool
-    has_service: bool
-    is_cloud_off: bool | None
-    is_server_known: bool
-    is_by_hand: bool
-    is_found_by_root: bool
-    servers: tuple[RunningServer, ...]
-    others: tuple[OtherStore, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
-from ostore.places.store.census import EntryKind
-from ostore.places.store.examination import OddEntry
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE
-from ostore.places.store.scan import StoredModel
+from ostore.places.store.survey.census import EntryKind
+from ostore.places.store.survey.examination import OddEntry
+from ostore.places.store.survey.scan import StoredModel
 
 # A server writes manifests in place: what is this young may be a manifest in a moment.
 YOUNG_SECONDS = 60.0
@@ -60,9 +60,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
             yield told("manifest-ambiguous", command("ollama", "pull", name))
         elif manifest.unfit:
             yield told("manifest-unfit", command("ollama", "pull", name))
-    coming = [model for model in facts.store.scan.models if model.tree == COMING_TREE]
+    coming = [model for model in facts.store.scan.models if model.tree == COMING_MANIFESTS]
     if coming:
-        yield finding("coming-tree", "note", COMING_TREE, detail=f"{len(coming)} of them")
+        yield finding("coming-tree", "note", COMING_MANIFESTS, detail=f"{len(coming)} of them")
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:
@@ -165,7 +165,7 @@ def _with_part(name: ModelName, index: int, part: str) -> ModelName:
 
 
 def _path(root: Path, name: ModelName) -> Path:
-    return root.joinpath(LEGACY_TREE, *name.parts)
+    return root.joinpath(MANIFESTS, *name.parts)
 
 
 def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
+from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
-from ostore.places.store.access import Misfit
-from ostore.places.store.census import EntryKind
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING
+from ostore.places.store.survey.access import Misfit
+from ostore.places.store.survey.census import EntryKind
 
 # Kinds of file systems whose owners and modes come from how they are mounted, so that nobody can change them.
 NO_OWNERS = frozenset({"exfat", "vfat", "msdos", "ntfs", "fuseblk"})
-_MODELS = frozenset({"blobs", LEGACY_TREE, COMING_TREE})
+_MODELS = frozenset({"blobs", MANIFESTS, COMING_MANIFESTS})
 _CODES = {
     "read": "server-cannot-read",
     "write": "server-cannot-write",
@@ -39,7 +39,7 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
         remedy = f"sudo {facts.ostore('doctor')}"
         # What commands work on is their own; of models nobody may say that all is well without having looked.
         first, *below = closed.path.split("/")
-        severity: Severity = "problem" if first in _MODELS and STAGING not in below else "warning"
+        severity: Severity = "problem" if first in _MODELS and STAGED_MANIFESTS not in below else "warning"
         yield finding("not-checked", severity, closed.path, detail=closed.reason, remedy=remedy)
     blobs, census = facts.store.blobs_folder, facts.store.census
     workspace = census.workspace if census else None

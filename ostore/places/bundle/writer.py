@@ -28,8 +28,8 @@ from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.formats.version import VERSION
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory, current_user, naming, sync_file
+from ostore.streams.file_lock import try_lock
 from ostore.streams.frames import FrameWriter
-from ostore.streams.lock import try_lock
 from ostore.streams.plain import PlainWriter
 from ostore.streams.verified import verified
 

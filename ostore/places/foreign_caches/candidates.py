@@ -18,7 +18,7 @@ from ostore.formats.digest import Digest
 from ostore.streams.same_file import opened_same
 
 
-class PlaceKind(StrEnum):
+class CacheKind(StrEnum):
     """Whose place it is; a word for people, the rules for finding files are the same everywhere."""
 
     STORE = "ollama"
@@ -29,10 +29,10 @@ class PlaceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignPlace:
+class ForeignCache:
     """A folder to look in, and whose it is."""
 
-    kind: PlaceKind
+    kind: CacheKind
     path: Path
 
 
@@ -45,7 +45,7 @@ class Candidate:
     """
 
     path: str
-    kind: PlaceKind
+    kind: CacheKind
     size: int
     allocated: int
     device: int

@@ -16,7 +16,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.places.foreign_caches.candidates import Candidate, ForeignPlace, FoundFiles, opened
+from ostore.places.foreign_caches.candidates import Candidate, ForeignCache, FoundFiles, opened
 from ostore.places.foreign_caches.walk import find_files
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import naming
@@ -26,7 +26,7 @@ from ostore.streams.progress import SILENT, Progress, watched
 class CopiesFolder:
     """A folder that is walked once, when somebody first asks what is in it. A folder that may not be read is empty."""
 
-    def __init__(self, place: ForeignPlace) -> None:
+    def __init__(self, place: ForeignCache) -> None:
         self._place = place
 
     @cached_property

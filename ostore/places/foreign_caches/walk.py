@@ -17,10 +17,10 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.places.foreign_caches.candidates import (
+    CacheKind,
     Candidate,
-    ForeignPlace,
+    ForeignCache,
     FoundFiles,
-    PlaceKind,
     UnreadableFolder,
     each_once,
 )
@@ -48,7 +48,7 @@ _DIGEST_NAME = re.compile(r"(?:sha256[-:])?([0-9a-f]{64})")
 _BLOCK = 512
 
 
-def find_files(places: Iterable[ForeignPlace], *, every_file: bool = False) -> FoundFiles:
+def find_files(places: Iterable[ForeignCache], *, every_file: bool = False) -> FoundFiles:
     """
     Every file in these places that may hold a blob; a place that is not there holds nothing.
 
@@ -62,15 +62,15 @@ def find_files(places: Iterable[ForeignPlace], *, every_file: bool = False) -> F
     return FoundFiles(each_once(found.candidates), tuple(dict.fromkeys(found.unreadable)))
 
 
-def recognise(folder: Path) -> ForeignPlace:
+def recognise(folder: Path) -> ForeignCache:
     """What a folder is, going by what lies directly in it. Raises OSError if it cannot be listed."""
     with os.scandir(folder) as listing:
         names = {entry.name for entry in listing}
     if "blobs" in names and names & _BESIDE_BLOBS:
-        return ForeignPlace(PlaceKind.STORE, folder)
+        return ForeignCache(CacheKind.STORE, folder)
     if any(map(_REPOSITORY.fullmatch, names)):
-        return ForeignPlace(PlaceKind.HUGGING_FACE, folder)
-    return ForeignPlace(PlaceKind.FOLDER, folder)
+        return ForeignCache(CacheKind.HUGGING_FACE, folder)
+    return ForeignCache(CacheKind.FOLDER, folder)
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class _Found:
     candidates: list[Candidate] = field(default_factory=list)
     unreadable: list[UnreadableFolder] = field(default_factory=list)
 
-    def walk(self, place: ForeignPlace) -> None:
+    def walk(self, place: ForeignCache) -> None:
         # What a file's name means depends on the two folders around it, so those around the place count as well.
         above = place.path.parts[-2:]
         pending = [(str(place.path), above)]
@@ -91,7 +91,7 @@ class _Found:
                 # The last is taken first.
                 pending += reversed(self._look_into(folder, parts, place.kind))
 
-    def _look_into(self, folder: str, parts: tuple[str, ...], kind: PlaceKind) -> list[tuple[str, tuple[str, ...]]]:
+    def _look_into(self, folder: str, parts: tuple[str, ...], kind: CacheKind) -> list[tuple[str, tuple[str, ...]]]:
         """Take the files of one folder; gives the folders in it that are to be entered."""
         listing = self._listing(folder)
         names = {entry.name for entry in listing}
@@ -115,7 +115,7 @@ class _Found:
             self.unreadable.append(UnreadableFolder(folder, error.strerror or str(error)))
             return []
 
-    def _add(self, path: str, kind: PlaceKind, digest: Digest | None) -> None:
+    def _add(self, path: str, kind: CacheKind, digest: Digest | None) -> None:
         try:
             # Not the status that scandir has at hand: on Windows that lacks device and inode.
             status = os.stat(path)  # noqa: PTH116 - a Path for each of 60,000 files takes longer than asking

@@ -9,9 +9,10 @@ from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
-from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestTree, find_manifests
-from ostore.places.store.scan import scan_manifests
+from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
+from ostore.places.store.survey.scan import scan_manifests
 from ostore.streams.chunks import Chunk
 
 
@@ -26,7 +27,7 @@ class StoreCopies:
     def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:
         """A selection for each model with one of these names (folded) whose manifest may enter another store."""
         entries = find_manifests(self._store.root).entries if names else []
-        chosen = [entry for entry in entries if entry.tree == LEGACY_TREE and entry.name and entry.name.folded in names]
+        chosen = [entry for entry in entries if entry.tree == MANIFESTS and entry.name and entry.name.folded in names]
         found = []
         for model in scan_manifests(ManifestTree(chosen)).models:
             try:

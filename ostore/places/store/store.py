@@ -8,7 +8,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest, blob_filenames
 from ostore.formats.errors import (
     BlobMissingError,
     DamagedStoreError,
@@ -21,9 +21,10 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, is_temporary
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.manifest_tree import COMING_TREE, ManifestTree, find_manifests
-from ostore.places.store.scan import ManifestScan, StoredModel, blob_digest, find_blobs, is_temporary, scan_manifests
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
+from ostore.places.store.survey.scan import ManifestScan, StoredModel, find_blobs, scan_manifests
 from ostore.streams.chunks import Chunk, read_chunks, read_full
 from ostore.streams.durable import Directory, naming
 
@@ -46,7 +47,7 @@ class LocalStore:
     @property
     def has_blobs(self) -> bool:
         """Whether there is a folder of blobs at all; it may be empty."""
-        return (self.root / "blobs").is_dir()
+        return (self.root / BLOBS).is_dir()
 
     def require(self) -> LocalStore:
         """Itself. Raises NotFoundError if there is no such folder, UsageError if it is no folder."""
@@ -106,7 +107,7 @@ class LocalStore:
         """
         for blob in wanted:
             with self.opened_blob(blob.digest) as fd:
-                yield blob, _named_chunks(fd, blob, self.root / "blobs" / blob.digest.filename)
+                yield blob, _named_chunks(fd, blob, self.root / BLOBS / blob.digest.filename)
 
     def read_manifests(self) -> Iterator[tuple[ModelName, bytes]]:
         """Yield the raw manifest of every selected model, as it was when it was selected."""
@@ -127,7 +128,7 @@ class LocalStore:
                 raise _missing(digest)
             fd = blobs.open_file(filename)
         try:
-            with naming(self.root / "blobs" / filename):
+            with naming(self.root / BLOBS / filename):
                 yield fd
         finally:
             os.close(fd)
@@ -170,20 +171,11 @@ class LocalStore:
     @contextlib.contextmanager
     def _blobs(self, digest: Digest) -> Iterator[Directory]:
         try:
-            blobs = Directory.open(self.root / "blobs")
+            blobs = Directory.open(self.root / BLOBS)
         except FileNotFoundError:
             raise _missing(digest) from None
         with blobs:
             yield blobs
-
-
-def blob_filenames(digest: Digest) -> tuple[str, str, str]:
-    """
-    Where a blob may lie: as every Ollama since 0.1.30 writes it, as older ones did, and in upper case.
-
-    ollama server/fixblobs.go and manifest/paths.go at fb30760.
-    """
-    return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"
 
 
 def _named_chunks(fd: int, blob: Descriptor, path: Path) -> Iterator[Chunk]:
@@ -200,8 +192,8 @@ def _missing(digest: Digest) -> BlobMissingError:
 
 
 def _refuse_to_carry(model: StoredModel) -> None:
-    if model.tree == COMING_TREE:
-        raise FormatError(f"{model.name}: stored under {COMING_TREE}/, which no released Ollama writes")
+    if model.tree == COMING_MANIFESTS:
+        raise FormatError(f"{model.name}: stored under {COMING_MANIFESTS}/, which no released Ollama writes")
     try:
         model.manifest.refuse_unclear()
     except (UnsafeError, FormatError, LimitError) as error:

@@ -21,15 +21,10 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError
+from ostore.formats.store_layout import BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.streams.durable import FILE_MODE, Directory, Ownership, current_user, remove_tree
-from ostore.streams.lock import try_lock, wait_lock
+from ostore.streams.file_lock import try_lock, wait_lock
 
-NAME = ".ostore"
-TRANSACTIONS = "tx"
-QUARANTINE = "quarantine"
-MANIFESTS = "m"
-PART = ".part"
-PIN = ".pin"
 _WORLD_WRITABLE = stat.S_IWOTH
 
 
@@ -49,14 +44,14 @@ class Workspace:
 
         Raises UnsafeError for one that somebody else could meddle with, OSError if it cannot be on the same disk.
         """
-        blobs, place = root.path / "blobs", location(root.path)
+        blobs, place = root.path / BLOBS, location(root.path)
         with Directory.open(blobs if blobs.exists() else root.path) as model, Directory.open(place.parent) as parent:
             if parent.status().st_dev != model.status().st_dev:
                 raise OSError(errno.EXDEV, "the folder above blobs is on another disk", str(parent.path))
-            status = parent.lstat(NAME)
+            status = parent.lstat(WORKSPACE)
             if status is not None:
                 _refuse_foreign(place, status, model.status())
-            return cls(parent.make_child(NAME, model.ownership), model.ownership)
+            return cls(parent.make_child(WORKSPACE, model.ownership), model.ownership)
 
     def close(self) -> None:
         self.directory.close()
@@ -132,8 +127,8 @@ class Workspace:
 
 def location(root: Path) -> Path:
     """Where it is or would be: beside the real `blobs/`, because people put a link there."""
-    blobs = root / "blobs"
-    return (blobs.resolve().parent if blobs.exists() else root) / NAME
+    blobs = root / BLOBS
+    return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
 
 
 def dead_transactions(root: Path) -> frozenset[str]:
@@ -160,7 +155,7 @@ def dead_transactions(root: Path) -> frozenset[str]:
 def clear(transaction: Directory, *, keep_finished: bool) -> None:
     """Remove what a command no longer needs; finished blobs may be kept for the next one."""
     for name in transaction.names():
-        if name == MANIFESTS:
+        if name == TRANSACTION_MANIFESTS:
             remove_tree(transaction, name)
         elif not (keep_finished and Digest.of_filename(name)):
             transaction.unlink(name)

@@ -27,11 +27,11 @@ from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
+from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
 from ostore.operations.listing import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
-from ostore.places.store.references import mentioned_by
-from ostore.places.store.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
-from ostore.places.store.trash import BatchRecord
+from ostore.places.store.removing.trash import BatchRecord
+from ostore.places.store.survey.references import mentioned_by
 from ostore.streams.frames import decode_frame
 from tests.torture.fuzz import seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike

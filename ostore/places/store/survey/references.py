@@ -20,16 +20,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest, blob_filenames
 from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, ManifestEntry, Unreadable, find_manifests
-from ostore.places.store.scan import ManifestScan, blob_digest, read_small_file, scan_manifests
-from ostore.places.store.store import blob_filenames
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
+from ostore.places.store.survey.manifest_tree import ManifestEntry, Unreadable, find_manifests
+from ostore.places.store.survey.scan import ManifestScan, read_small_file, scan_manifests
 
 if TYPE_CHECKING:
-    from ostore.places.store.census import StoredBlob
+    from ostore.places.store.survey.census import StoredBlob
 
 # A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).
 MAX_LIST_DEPTH = 4
@@ -151,7 +151,7 @@ def _of_unreadable(root: Path, unreadable: Iterable[Unreadable]) -> Iterator[tup
 def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[Unreadable]:
     """Links where folders should be: to a disk that is not mounted, say, with all the models that are on it."""
     # The walk took them for no folders; only a file is certain to have no models in it.
-    lost = [tree for tree in (LEGACY_TREE, COMING_TREE) if _is_lost(root / tree, stat.S_ISDIR)]
+    lost = [tree for tree in (MANIFESTS, COMING_MANIFESTS) if _is_lost(root / tree, stat.S_ISDIR)]
     for path in (*lost, *(stray for stray in strays if _is_lost(root / stray, stat.S_ISREG))):
         yield Unreadable(path, "a link that leads to no folder", None)
 
@@ -176,7 +176,7 @@ class _Lists:
     """Manifests that lie in `blobs/` because manifest lists name them; each is read once."""
 
     def __init__(self, root: Path) -> None:
-        self._blobs = root / "blobs"
+        self._blobs = root / BLOBS
         self._read: dict[Digest, _Child] = {}
         self.doubts: list[Unreadable] = []
 

@@ -18,12 +18,12 @@ from typing import Literal
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.name import ModelName
-from ostore.places.store.examination import leads_nowhere
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE
-from ostore.places.store.workspace import QUARANTINE, Workspace
+from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, QUARANTINE
+from ostore.places.store.survey.examination import leads_nowhere
+from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 
-_TREES = frozenset({"blobs", LEGACY_TREE, COMING_TREE})
+_TREES = frozenset({"blobs", MANIFESTS, COMING_MANIFESTS})
 Action = Literal["set-aside", "rename", "give"]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.places.store.discovery import UNIT, HomeOf, status_of
+from ostore.host.surroundings import UNIT, HomeOf, status_of
 
 # systemd's own cap on one line (systemd.syntax(7)); a whole file of that size is not configuration.
 MAX_CONFIG_BYTES = 1024 * 1024

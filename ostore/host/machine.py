@@ -10,23 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.errors import NotFoundError
-from ostore.operations.doctor.finding import Host, OtherStore, RunningServer
-from ostore.places.store.access import Account
-from ostore.places.store.discovery import FoundStore, StoreChoice, Surroundings, find_store, other_stores
-from ostore.places.store.manifest_tree import find_manifests
-from ostore.places.store.servers import OllamaProcess, ollama_processes
-from ostore.places.store.service_unit import (
-    Directive,
-    service_account,
-    service_directives,
-    service_environment,
-    service_home,
-)
-from ostore.settings import account_of, login_homes
+from ostore.formats.store_layout import BLOBS
+from ostore.host.accounts import Account, account_of, login_homes
+from ostore.host.discovery import FoundStore, find_store, other_stores
+from ostore.host.servers import OllamaProcess, ollama_processes
+from ostore.host.service_unit import Directive, service_account, service_directives, service_environment, service_home
+from ostore.host.surroundings import StoreChoice, Surroundings
 
 NO_CLOUD_VARIABLE = "OLLAMA_NO_CLOUD"
 # app and server of ollama at fb30760: where a server is told the same by a file.
@@ -39,8 +33,51 @@ _UP, _REJECT = 0x1, 0x200
 _IPV4_COLUMNS, _IPV6_COLUMNS = 11, 10
 
 
-def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
-    """What matters of this machine to one store, and the user that its server runs as, as far as is known."""
+@dataclass(frozen=True, slots=True)
+class OtherStore:
+    """Another store that somebody may mean: why it was looked at, and how many models are in it."""
+
+    path: Path
+    why: str
+    models: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """An Ollama server that runs now; `store` is None if it does not let us see what it uses."""
+
+    pid: int
+    store: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """
+    What this machine says. `is_offline` is true without any way out of it; `is_cloud_off` of a server that has been
+    told so, and None if we may not see what it has been told.
+
+    `is_server_known` is false if the store's owner has to do for the server's user. `is_by_hand` is true of a store
+    that the command was told, `is_found_by_root` of one that root's command finds by itself. `has_service` says that
+    Ollama is set up as a service here.
+    """
+
+    is_offline: bool
+    has_ollama: bool
+    has_service: bool
+    is_cloud_off: bool | None
+    is_server_known: bool
+    is_by_hand: bool
+    is_found_by_root: bool
+    servers: tuple[RunningServer, ...]
+    others: tuple[OtherStore, ...]
+
+
+def read_host(known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]) -> tuple[Host, Account]:
+    """
+    What matters of this machine to one store, and the user that its server runs as, as far as is known.
+
+    `count_models` says how many models another store has. What raises OSError there is not told of.
+    """
     directives = service_directives(known.root) if known.platform == "linux" else []
     servers = tuple(_servers(known))
     account, is_known = _account(known, choice, directives, servers)
@@ -57,7 +94,7 @@ def read_host(known: Surroundings, choice: StoreChoice) -> tuple[Host, Account]:
             for server in servers
             if not server.is_contained and not server.uses(choice.path)
         ),
-        others=tuple(_others(known, choice)),
+        others=tuple(_others(known, choice, count_models)),
     )
     return host, account
 
@@ -107,7 +144,7 @@ def _account(
         user, groups = service_account(directives)
         if account := account_of(user, groups):
             return account, True
-    blobs = choice.path / "blobs"
+    blobs = choice.path / BLOBS
     try:
         owner = (blobs if blobs.is_dir() else choice.path).stat().st_uid
     except OSError:
@@ -144,8 +181,8 @@ def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tup
     elif directives:
         said = service_environment(directives, known.root)
         environ = {name: variable.text for name, variable in said.items()}
-        place = service_home(directives, known.root, known.home_of)
-        home = Path(place.text) if place else None
+        said_home = service_home(directives, known.root, known.home_of)
+        home = Path(said_home.text) if said_home else None
     if environ is None:
         return None
     if environ.get(NO_CLOUD_VARIABLE, "").strip().strip("\"'") not in _FALSE:
@@ -166,7 +203,7 @@ def _says_no_cloud(settings: Path) -> bool | None:
     return isinstance(document, dict) and document.get("disable_ollama_cloud") is True
 
 
-def _others(known: Surroundings, choice: StoreChoice) -> Iterator[OtherStore]:
+def _others(known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]) -> Iterator[OtherStore]:
     """Stores with models in them; those that we may not look into are not told of."""
     found = [*other_stores(known, choice)]
     paths = {store.path.resolve() for store in found} | {choice.path.resolve()}
@@ -176,6 +213,5 @@ def _others(known: Surroundings, choice: StoreChoice) -> Iterator[OtherStore]:
             found.append(FoundStore(path, f"the home of {user}"))
     for store in found:
         with contextlib.suppress(OSError):
-            entries = find_manifests(store.path).entries
-            if entries:
-                yield OtherStore(store.path, store.why, len(entries))
+            if models := count_models(store.path):
+                yield OtherStore(store.path, store.why, models)

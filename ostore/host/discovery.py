@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ostore.formats.errors import NotFoundError
+from ostore.formats.store_layout import BLOBS
+from ostore.host.surroundings import UNIT, Reason, StoreChoice, Surroundings, status_of
 
 # Reading units takes a moment to get ready for, and whoever names a store has no need of it.
 if TYPE_CHECKING:
-    from ostore.places.store.service_unit import Directive
-
-# Answers with the home folder of a user (a name or a number), or None.
-HomeOf = Callable[[str], Path | None]
-
-Reason = Literal["flag", "environment", "service", "desktop-app", "default"]
+    from ostore.host.service_unit import Directive
 
 # envconfig/config.go at fb30760: the only variable that moves a store.
 MODELS_VARIABLE = "OLLAMA_MODELS"
-UNIT = "ollama.service"
 
 # PATH_MAX of Linux, the largest of our platforms; in characters, as SQLite's length() counts.
 MAX_SETTING_CHARACTERS = 4096
@@ -51,37 +47,6 @@ _KNOWN_PLACES = (
     ("usr/local/var/ollama/models", "Homebrew on Intel"),
 )
 _ALPACA_AT_HOME = ".var/app/com.jeffser.Alpaca/data/.ollama/models"
-
-
-def _unknown_user(_user: str) -> Path | None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """
-    All that discovery may know of the process and the machine.
-
-    `platform` is `sys.platform`; `home` is Go's notion: $HOME, or %USERPROFILE% on Windows. `root` is put before every
-    fixed place and every file that a unit names, so a test sees nothing of the real machine; directories that a setting
-    names are taken as written. `home_of` answers with the home directory of a user (a name or a number), or None.
-    """
-
-    environ: Mapping[str, str]
-    platform: str
-    home: Path | None
-    cwd: Path
-    root: Path = Path("/")
-    home_of: HomeOf = _unknown_user
-
-
-@dataclass(frozen=True, slots=True)
-class StoreChoice:
-    """The store to use; `path` is absolute and need not exist, `detail` names the variable or file that decided."""
-
-    path: Path
-    reason: Reason
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +115,7 @@ def _candidates(surroundings: Surroundings) -> Iterator[FoundStore]:
 
 
 def _looks_like_store(path: Path) -> bool:
-    return _is_directory(path / "blobs") or _is_directory(path / "manifests")
+    return _is_directory(path / BLOBS) or _is_directory(path / "manifests")
 
 
 def _from_environment(surroundings: Surroundings) -> StoreChoice | None:
@@ -159,7 +124,7 @@ def _from_environment(surroundings: Surroundings) -> StoreChoice | None:
 
 
 def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
-    from ostore.places.store.service_unit import service_environment, service_folder  # noqa: PLC0415 - see above
+    from ostore.host.service_unit import service_environment, service_folder  # noqa: PLC0415 - see above
 
     directives = _service(surroundings)
     variable = service_environment(directives, surroundings.root).get(MODELS_VARIABLE)
@@ -171,7 +136,7 @@ def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
 
 
 def _from_service_home(surroundings: Surroundings) -> StoreChoice | None:
-    from ostore.places.store.service_unit import service_home  # noqa: PLC0415 - see above
+    from ostore.host.service_unit import service_home  # noqa: PLC0415 - see above
 
     directives = _service(surroundings)
     home = service_home(directives, surroundings.root, surroundings.home_of)
@@ -212,7 +177,7 @@ def _absolute(text: str, base: Path) -> Path:
 
 
 def _service(surroundings: Surroundings) -> list[Directive]:
-    from ostore.places.store.service_unit import service_directives  # noqa: PLC0415 - see above
+    from ostore.host.service_unit import service_directives  # noqa: PLC0415 - see above
 
     return service_directives(surroundings.root) if surroundings.platform == "linux" else []
 
@@ -260,11 +225,3 @@ def _is_directory(path: Path) -> bool:
 def _identity(path: Path) -> tuple[int, int] | None:
     status = status_of(path)
     return (status.st_dev, status.st_ino) if status else None
-
-
-def status_of(path: Path) -> os.stat_result | None:
-    """Ask the disk; None for whatever cannot be asked about, such as a path behind a closed directory or with a NUL."""
-    try:
-        return path.stat()
-    except (OSError, ValueError):
-        return None

@@ -21,7 +21,7 @@ from ostore.api.usage import UsageReport
 from ostore.formats.version import VERSION
 from ostore.formats.wording import clean, human_bytes, one_line, plural
 from ostore.operations.usage import ModelUsage, SharedBlobs, UsageKind, UsagePart
-from ostore.report.treemap import Item, Region, lay_out
+from ostore.page.treemap import Item, Region, lay_out
 
 # Wide screens and paper; telephones. The page shows the one that fits.
 _WIDE, _NARROW = (1120, 560), (360, 560)
@@ -108,7 +108,7 @@ def usage_page(report: UsageReport, *, now: float) -> str:
 
 
 def _file(name: str) -> str:
-    return resources.files("ostore.report").joinpath(name).read_text("utf-8")
+    return resources.files("ostore.page").joinpath(name).read_text("utf-8")
 
 
 def _digest(style: str) -> str:

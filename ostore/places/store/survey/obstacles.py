@@ -7,9 +7,9 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError
-from ostore.places.store.store import blob_filenames
+from ostore.formats.store_layout import BLOBS
 from ostore.streams.durable import Directory
 
 _IN_THE_WAY = "is in its place; move it away, then repair again"
@@ -22,7 +22,7 @@ def find_obstacles(root: Path, digests: Iterable[Digest]) -> dict[Digest, str]:
     Raises OSError for a `blobs/` that may not be looked at.
     """
     try:
-        blobs = Directory.open(root / "blobs")
+        blobs = Directory.open(root / BLOBS)
     except FileNotFoundError:
         return {}
     with blobs:

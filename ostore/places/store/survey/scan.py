@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
@@ -14,20 +13,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import ManifestEntry, ManifestTree, Unreadable
+from ostore.formats.store_layout import BLOBS
+from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, Unreadable
 from ostore.streams.chunks import read_full
 
 # The server rewrites manifests in place, so one that does not parse may just be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
-# ollama server/download.go, x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at
-# fb30760: partial downloads and their parts, tensors, uploads, and what llama-quantize is told to write.
-_TEMPORARY = (
-    r"sha256-[0-9a-f]{64}(-partial(-[0-9]+)?|\.tmp)|sha256-[0-9]+|(COPY|I?Q[0-9]\w*|B?F(16|32)|TQ\w+|MXFP4\w*)[0-9]+"
-    r"|(split-copy|projector-metadata|compat-tensors)[0-9]+|split-gguf-.*"
-)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
@@ -134,23 +128,10 @@ def _read(entry: ManifestEntry) -> StoredModel | str | None:
         return str(error)
 
 
-def blob_digest(filename: str) -> Digest | None:
-    """The digest that a file in `blobs/` is named by, in any form that Ollama has written or resolves; else None."""
-    try:
-        return Digest.tolerate(filename)
-    except InvalidDigestError:
-        return None
-
-
-def is_temporary(filename: str) -> bool:
-    """Whether Ollama gives such a name to an unfinished file or a working folder of its own."""
-    return re.fullmatch(_TEMPORARY, filename) is not None
-
-
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:
     """Every entry directly in `blobs/`, in no order; nothing if there is no such folder."""
     try:
-        with os.scandir(root / "blobs") as listing:
+        with os.scandir(root / BLOBS) as listing:
             yield from listing
     except FileNotFoundError:
         return

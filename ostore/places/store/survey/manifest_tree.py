@@ -10,15 +10,11 @@ from typing import NamedTuple
 
 from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
+from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 
 # ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
 _DEPTH = 4
-LEGACY_TREE = "manifests"
-# Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.
-COMING_TREE = "manifests-v2"
 _COMING_DEFAULT_HOST = "ollama.com"
-# Where a manifests/ on a disk of its own has its staged files (docs/threats.md); not at a depth that Ollama looks at.
-STAGING = ".ostore-tmp"
 
 
 class ManifestEntry(NamedTuple):
@@ -62,7 +58,7 @@ def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> Manife
     Raises OSError for a folder that cannot be read, unless there is a list of those to add it to.
     """
     found = ManifestTree()
-    for tree in (LEGACY_TREE, COMING_TREE):
+    for tree in (MANIFESTS, COMING_MANIFESTS):
         _walk(str(root / tree), (tree,), found, closed)
     return found
 
@@ -91,7 +87,7 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
         if not _is_directory(entry):
             found.strays.append(relative)
             continue
-        if relative == f"{LEGACY_TREE}/{STAGING}":
+        if relative == f"{MANIFESTS}/{STAGED_MANIFESTS}":
             continue
         if entry.is_symlink():
             found.links.append(relative)
@@ -107,7 +103,7 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 def _name(folders: tuple[str, ...], tag: str) -> ModelName | None:
     tree, host, namespace, model = folders
-    if tree == COMING_TREE and host == _COMING_DEFAULT_HOST:
+    if tree == COMING_MANIFESTS and host == _COMING_DEFAULT_HOST:
         host = DEFAULT_HOST
     try:
         return ModelName(host, namespace, model, tag)

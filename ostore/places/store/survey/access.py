@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ostore.places.store.census import DiskFacts, EntryKind, StoredBlob, by_filename
-from ostore.places.store.manifest_tree import LEGACY_TREE, ManifestEntry
-from ostore.places.store.scan import ManifestScan
+from ostore.formats.store_layout import MANIFESTS
+from ostore.host.accounts import Account
+from ostore.places.store.survey.census import DiskFacts, EntryKind, StoredBlob, by_filename
+from ostore.places.store.survey.manifest_tree import ManifestEntry
+from ostore.places.store.survey.scan import ManifestScan
 
 _READ, _WRITE, _ENTER = 4, 2, 1
 _PLAIN = stat.S_IFREG | stat.S_IRUSR
@@ -21,22 +23,6 @@ _TELLING = 0o170000 | stat.S_IRUSR | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
 _ACCESS_LIST = "system.posix_acl_access"
 
 Lack = Literal["read", "write", "own", "everybody-writes", "privileged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user as the kernel sees one; `name` is for people."""
-
-    uid: int
-    groups: frozenset[int]
-    name: str
-
-    def may(self, uid: int, gid: int, mode: int, wanted: int) -> bool:
-        """Whether the bits of an entry allow all that is wanted (read 4, write 2, enter 1)."""
-        if self.uid == 0:
-            return True
-        shift = 6 if self.uid == uid else 3 if gid in self.groups else 0
-        return (mode >> shift) & wanted == wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +49,7 @@ def is_plain_file_of(account: Account, status: os.stat_result) -> bool:
 
 def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
     """Folders on the way to a store, and to what its links lead to, that a user may not pass through."""
-    places = (root, *(root / name for name in ("blobs", LEGACY_TREE)))
+    places = (root, *(root / name for name in ("blobs", MANIFESTS)))
     found: dict[Path, None] = {}
     for place in places:
         for path in (place, Path(os.path.realpath(place))):
@@ -74,7 +60,7 @@ def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
 
 def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan: ManifestScan) -> Iterator[Misfit]:
     """Everything in a store that the user a server runs as cannot use as a server must, or that is open to all."""
-    for relative in ("", "blobs", LEGACY_TREE, *_folders(scan.tree.entries)):
+    for relative in ("", "blobs", MANIFESTS, *_folders(scan.tree.entries)):
         # Text, not Path: ten thousand of those take a tenth of a second.
         path = f"{root}/{relative}"
         if status := _status(path):

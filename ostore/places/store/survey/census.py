@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -20,18 +19,20 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
+from ostore.formats.store_layout import (
+    BLOBS,
+    CONVERSION_PREFIX,
+    MANIFESTS,
+    SPLITTING_PREFIX,
+    STAGED_MANIFESTS,
+    downloaded_digits,
+    is_temporary,
+)
 from ostore.places.store import workspace
-from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, Unreadable
-from ostore.places.store.scan import blob_digest, find_blobs, is_temporary
+from ostore.places.store.survey.manifest_tree import Unreadable
+from ostore.places.store.survey.scan import find_blobs
 
-# ollama server/download.go and x/transfer/download.go at fb30760: the blob while it is loaded, the parts of it that are
-# still to come, and a tensor while it is loaded.
-_DOWNLOAD = re.compile(r"sha256-([0-9a-f]{64})(?:-partial(?:-[0-9]+)?|\.tmp)")
-# ollama server/create.go at fb30760: a conversion that was interrupted leaves the first beside blobs/, full of links,
-# and splitting a file leaves the second in blobs/, full of hard links. Ollama never removes them.
-_CONVERSION = "ollama-safetensors"
-_SPLITTING = "split-gguf-"
 _BLOCK = 512
 _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
 
@@ -209,7 +210,7 @@ def take_census(
     that `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
     """
     found = _Found()
-    blobs = root / "blobs"
+    blobs = root / BLOBS
     chosen = [name for name in names if Digest.of_filename(name) not in needed] if names and needed else names
     with contextlib.suppress(FileNotFoundError):
         for name, status in _statuses_in(str(blobs), chosen):
@@ -229,7 +230,7 @@ def take_census(
         foreign=_by_path(found.foreign),
         working_folders=tuple(read_tree(folder) for folder in (*_conversions(root), *sorted(found.splittings))),
         workspace=read_tree(workspace.location(root)),
-        staging=read_tree(root / LEGACY_TREE / STAGING),
+        staging=read_tree(root / MANIFESTS / STAGED_MANIFESTS),
         skipped=len(names or ()) - len(chosen or ()),
     )
 
@@ -285,14 +286,14 @@ class _Found:
 
     def add(self, blobs: Path, name: str, facts: DiskFacts) -> None:
         kind = facts.kind
-        if kind is EntryKind.FOLDER and name.startswith(_SPLITTING):
+        if kind is EntryKind.FOLDER and name.startswith(SPLITTING_PREFIX):
             self.splittings.append(blobs / name)
         elif kind is not EntryKind.FILE and kind is not EntryKind.LINK:
             self.foreign.append(FoundEntry(name, facts))
         elif digest := blob_digest(name):
             self.blobs.append(StoredBlob(digest, name, facts))
-        elif download := _DOWNLOAD.fullmatch(name):
-            self.downloads.setdefault(Digest(download[1]), []).append(FoundEntry(name, facts))
+        elif digits := downloaded_digits(name):
+            self.downloads.setdefault(Digest(digits), []).append(FoundEntry(name, facts))
         else:
             (self.temporary if is_temporary(name) else self.foreign).append(FoundEntry(name, facts))
 
@@ -347,7 +348,7 @@ def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[F
 def _conversions(root: Path) -> list[Path]:
     try:
         with os.scandir(root) as listing:
-            found = [entry for entry in listing if entry.name.startswith(_CONVERSION)]
+            found = [entry for entry in listing if entry.name.startswith(CONVERSION_PREFIX)]
     except FileNotFoundError:
         return []
     return sorted(Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))

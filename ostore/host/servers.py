@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.places.store.discovery import store_of_process
+from ostore.host.discovery import store_of_process
 
 # ollama cmd/cmd.go: the server, its runners and its clients are all the one program of this name.
 _PROGRAM = "ollama"

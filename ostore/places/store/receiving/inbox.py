@@ -12,18 +12,18 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import Selection
-from ostore.places.store.publication import Publication, StagedManifest
-from ostore.places.store.staging import open_staging, opened_if_there, quietly
+from ostore.formats.store_layout import PART, PIN
+from ostore.places.store.receiving.publication import Publication, StagedManifest
+from ostore.places.store.receiving.staging import open_staging, opened_if_there, quietly
 from ostore.places.store.store import is_regular
-from ostore.places.store.workspace import PART, PIN, Workspace, is_published
+from ostore.places.store.workspace import Workspace, is_published
 from ostore.streams.chunks import Chunk, forget_cached
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, stoppable, watching
@@ -34,33 +34,6 @@ from ostore.streams.writing import finish_file, write_file, write_unfinished
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
 # Digests in one line of an error; `inspect` has them all.
 _MAX_LISTED = 5
-
-
-class Outcome(StrEnum):
-    """What became, or would become, of one model."""
-
-    ADDED = "added"
-    REPLACED = "replaced"
-    MENDED = "mended"
-    ALREADY_THERE = "already there"
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """
-    What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
-    there already (`present`); `healed` ones are those that stood in the store damaged. `linked` ones are files of
-    another store on this disk, which have one more name now. `set_aside` are the names in quarantine of what was
-    replaced and kept.
-    """
-
-    outcomes: tuple[tuple[ModelName, Outcome], ...]
-    written: tuple[Descriptor, ...]
-    resumed: tuple[Descriptor, ...]
-    present: tuple[Descriptor, ...]
-    healed: tuple[Descriptor, ...]
-    linked: tuple[Descriptor, ...]
-    set_aside: tuple[str, ...]
 
 
 class StoreInbox:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor
+from ostore.formats.store_layout import BLOBS, TRASH
 from ostore.places.store import workspace
-from ostore.places.store.scan import blob_digest
-from ostore.places.store.trash import TRASH, Batch, find_batches, opened_trash
+from ostore.places.store.removing.trash import Batch, find_batches, opened_trash
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, watching
@@ -88,8 +88,8 @@ def _is_there(folder: Directory, blob: KeptBlob) -> bool:
 
 def _blobs(root: Directory, place: Workspace) -> Directory:
     """`blobs`, links followed; made if it is absent."""
-    if (root.path / "blobs").exists():
-        return Directory.open(root.path / "blobs")
+    if (root.path / BLOBS).exists():
+        return Directory.open(root.path / BLOBS)
     return root.make_child("blobs", place.ownership)
 
 

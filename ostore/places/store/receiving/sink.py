@@ -20,12 +20,14 @@ from ostore.formats.errors import (
 )
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import SelectedModel, Selection, refuse_twins
+from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.places.store import workspace
-from ostore.places.store.inbox import Outcome, Received, StoreInbox
-from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
-from ostore.places.store.scan import read_small_file
+from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.scan import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, Ownership, current_user
 from ostore.streams.progress import SILENT, Progress
@@ -34,7 +36,7 @@ from ostore.streams.space import refuse_short_space, refuse_unholdable
 # A folder, or a file where a folder has to be; EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
 # mke2fs makes the one in every file system.
-_OF_NOBODY = frozenset({"lost+found", "blobs", workspace.NAME})
+_OF_NOBODY = frozenset({"lost+found", "blobs", WORKSPACE})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -136,7 +138,7 @@ class StoreSink:
             self.received = inbox.received(outcomes)
 
     def _outcome(self, model: SelectedModel) -> Outcome:
-        path = self._store.root.joinpath(LEGACY_TREE, *model.name.parts)
+        path = self._store.root.joinpath(MANIFESTS, *model.name.parts)
         try:
             raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
         except FileNotFoundError:
@@ -169,7 +171,7 @@ class StoreSink:
                 yield directory
         except BaseException:
             if created:
-                for path in (root / workspace.NAME / workspace.TRANSACTIONS, root / workspace.NAME, *reversed(created)):
+                for path in (root / WORKSPACE / TRANSACTIONS, root / WORKSPACE, *reversed(created)):
                     with contextlib.suppress(OSError), Directory.open(path.parent) as parent:
                         parent.rmdir(path.name)
             raise
@@ -179,7 +181,7 @@ class StoreSink:
         if self._predecessor is None:
             return
         inbox.date_manifests(self._predecessor.modified)
-        with contextlib.suppress(FileNotFoundError), Directory.open(self._predecessor.root / "blobs") as neighbour:
+        with contextlib.suppress(FileNotFoundError), Directory.open(self._predecessor.root / BLOBS) as neighbour:
             inbox.link(neighbour, trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
 
     def _furnish(self, root: Path) -> list[Path]:
@@ -190,16 +192,16 @@ class StoreSink:
         with Directory.open(former) as above, Directory.open(root) as here:
             # One that a killed command has made, but not given away, is empty.
             is_new = here.lstat("blobs") is None
-            if here.lstat(LEGACY_TREE) or not (is_new or _is_empty_folder(here, "blobs")):
+            if here.lstat(MANIFESTS) or not (is_new or _is_empty_folder(here, "blobs")):
                 return []
-            blobs = former / "blobs"
+            blobs = former / BLOBS
             with Directory.open(blobs if blobs.exists() else former) as model:
                 ownership = model.ownership
             # Nobody else's files are in it: whoever runs as root means the service that the old store belongs to.
             if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _OF_NOBODY:
                 above.ownership.give_directory(here.fd)
             here.make_child("blobs", ownership).close()
-        return [root / "blobs"] if is_new else []
+        return [root / BLOBS] if is_new else []
 
     def _create_root(self, root: Path) -> list[Path]:
         if root.exists() or root.is_symlink():

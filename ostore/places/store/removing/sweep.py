@@ -25,12 +25,13 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
-from ostore.places.store.census import DiskFacts, StoredBlob, UnfinishedDownload
-from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING, ManifestEntry
-from ostore.places.store.references import find_references
-from ostore.places.store.scan import read_small_file
-from ostore.places.store.trash import Batch, BatchRecord, find_batches, manifest_filename, opened_trash
-from ostore.places.store.workspace import TRANSACTIONS, Workspace, clear
+from ostore.formats.store_layout import BLOBS, MANIFESTS, STAGED_MANIFESTS, TRANSACTIONS
+from ostore.places.store.removing.trash import Batch, BatchRecord, find_batches, manifest_filename, opened_trash
+from ostore.places.store.survey.census import DiskFacts, StoredBlob, UnfinishedDownload
+from ostore.places.store.survey.manifest_tree import ManifestEntry
+from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.workspace import Workspace, clear
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
@@ -73,7 +74,7 @@ class Sweep:
         with contextlib.ExitStack() as opened:
             blobs = None
             with contextlib.suppress(FileNotFoundError):
-                blobs = opened.enter_context(Directory.open(root.path / "blobs"))
+                blobs = opened.enter_context(Directory.open(root.path / BLOBS))
             yield cls(root, place, opened.enter_context(opened_trash(place)), blobs)
 
     def mend(self) -> bool:
@@ -147,7 +148,7 @@ class Sweep:
             for depth in reversed(range(3)):
                 with (
                     contextlib.suppress(FileNotFoundError),
-                    self._folders(LEGACY_TREE, name.parts[:depth]) as folders,
+                    self._folders(MANIFESTS, name.parts[:depth]) as folders,
                 ):
                     folders[-1].rmdir(name.parts[depth])
 
@@ -268,13 +269,13 @@ def clear_leftovers(root: Directory, place: Workspace) -> None:
         running = transactions.names()
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        Directory.open(root.path / LEGACY_TREE) as manifests,
-        manifests.child(STAGING) as staging,
+        Directory.open(root.path / MANIFESTS) as manifests,
+        manifests.child(STAGED_MANIFESTS) as staging,
     ):
         for name in staging.names():
             if name not in running:
                 remove_tree(staging, name)
-        manifests.rmdir(STAGING)
+        manifests.rmdir(STAGED_MANIFESTS)
 
 
 def stand(entry: ManifestEntry) -> StandingManifest:

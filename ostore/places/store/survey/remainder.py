@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS, WORKSPACE
 from ostore.places.store import workspace
-from ostore.places.store.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
-from ostore.places.store.manifest_tree import COMING_TREE, LEGACY_TREE, STAGING, ManifestTree, Unreadable
-from ostore.places.store.scan import ManifestScan
+from ostore.places.store.survey.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
+from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.scan import ManifestScan
 
-_TREES = frozenset((LEGACY_TREE, COMING_TREE))
+_TREES = frozenset((MANIFESTS, COMING_MANIFESTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
     manifests, misplaced = _at_manifest_depth(root, scan, hidden)
     misplaced_trees = [(entry.path, read_tree(root / entry.path)) for entry in misplaced]
     strangers = [
-        (f"blobs/{entry.path}", read_tree(root / "blobs" / entry.path))
+        (f"blobs/{entry.path}", read_tree(root / BLOBS / entry.path))
         for entry in census.foreign
         if entry.facts.kind is EntryKind.FOLDER
     ]
@@ -54,7 +55,7 @@ def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
         manifests=manifests,
         foreign=(
             # A file in the place of the staging folder is in the census.
-            *_facts_of_all(root, _own({*tree.strays, *tree.links} - {f"{LEGACY_TREE}/{STAGING}"}, tree), hidden),
+            *_facts_of_all(root, _own({*tree.strays, *tree.links} - {f"{MANIFESTS}/{STAGED_MANIFESTS}"}, tree), hidden),
             *(entry for name, found in misplaced_trees for entry in _below(name, found.files)),
             *(entry for name, found in strangers for entry in _below(name, (*found.files, *found.folders))),
         ),
@@ -122,13 +123,13 @@ def _own_folders(root: Path) -> Iterator[FoundEntry]:
 def _others(root: Path, census: Census) -> tuple[str, ...]:
     known = {"blobs", *_TREES, *(tree.path.name for tree in census.working_folders)}
     if workspace.location(root).parent == root.resolve():
-        known.add(workspace.NAME)
+        known.add(WORKSPACE)
     return tuple(sorted(name for name in os.listdir(root) if name not in known))  # noqa: PTH208 - names
 
 
 def _dangling(root: Path, census: Census) -> Iterator[str]:
     links = [blob.filename for blob in census.blobs if stat.S_ISLNK(blob.facts.mode)]
-    return (name for name in links if not (root / "blobs" / name).exists())
+    return (name for name in links if not (root / BLOBS / name).exists())
 
 
 def _unreadable(trees: Iterable[tuple[str, FoundTree]]) -> Iterator[Unreadable]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 
-from ostore.places.store.access import Account, is_plain_file_of
-from ostore.places.store.scan import ManifestScan
+from ostore.host.accounts import Account
+from ostore.places.store.survey.access import is_plain_file_of
+from ostore.places.store.survey.scan import ManifestScan
 
 
 class SettledBlobs:

@@ -19,15 +19,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
-from ostore.places.store.manifest_tree import LEGACY_TREE, find_manifests
-from ostore.places.store.references import mentioned_by
-from ostore.places.store.scan import read_small_file
-from ostore.places.store.store import blob_filenames
-from ostore.places.store.workspace import PIN, QUARANTINE, Workspace
+from ostore.formats.store_layout import MANIFESTS, PIN, QUARANTINE
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.references import mentioned_by
+from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.workspace import Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.writing import write_file
@@ -93,7 +93,7 @@ class Publication:
         """
         # The undoing comes first on the way out: it needs the folders open.
         with contextlib.ExitStack() as opened, self._undo:
-            blobs, tree = (opened.enter_context(self._folder(name)) for name in ("blobs", LEGACY_TREE))
+            blobs, tree = (opened.enter_context(self._folder(name)) for name in ("blobs", MANIFESTS))
             self._on_failure(lambda: self._take_back_blobs(blobs))
             self._place_blobs(blobs, staged, relied_upon)
             for manifest in manifests:
@@ -301,7 +301,7 @@ class Publication:
                 self.set_aside.append(kept)
 
     def _sync_manifest(self, name: ModelName) -> None:
-        path = self._root.path.joinpath(LEGACY_TREE, *name.parts).resolve()
+        path = self._root.path.joinpath(MANIFESTS, *name.parts).resolve()
         with Directory.open(path.parent) as folder:
             folder.sync_entry(path.name)
             folder.sync()

@@ -14,13 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.name import ModelName
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.host.accounts import Account
 from ostore.places.store import workspace
-from ostore.places.store.access import Account, Misfit, closed_parents, find_misfits
-from ostore.places.store.census import Census, EntryKind, FoundTree, StoredBlob, by_filename, read_tree, take_census
-from ostore.places.store.manifest_tree import LEGACY_TREE, Unreadable, find_manifests
-from ostore.places.store.references import References, references_of
-from ostore.places.store.scan import ManifestScan, scan_manifests
-from ostore.places.store.settled import SettledBlobs
+from ostore.places.store.survey.access import Misfit, closed_parents, find_misfits
+from ostore.places.store.survey.census import (
+    Census,
+    EntryKind,
+    FoundTree,
+    StoredBlob,
+    by_filename,
+    read_tree,
+    take_census,
+)
+from ostore.places.store.survey.manifest_tree import Unreadable, find_manifests
+from ostore.places.store.survey.references import References, references_of
+from ostore.places.store.survey.scan import ManifestScan, scan_manifests
+from ostore.places.store.survey.settled import SettledBlobs
 
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -119,7 +129,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
         misfits=tuple(find_misfits(root, account, blobs, scan)),
         closed_parents=closed_parents(root, account),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
-        blobs_folder=_status(root / "blobs"),
+        blobs_folder=_status(root / BLOBS),
     )
 
 
@@ -191,7 +201,7 @@ def _is_linked(blob: StoredBlob) -> bool:
 
 
 def _linked(root: Path, filename: str) -> LinkedBlob:
-    path = root / "blobs" / filename
+    path = root / BLOBS / filename
     try:
         status = path.stat()
     except OSError as error:
@@ -209,9 +219,9 @@ def _target(path: Path) -> str:
 
 def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:
     """Links and files where folders should be; links that we may not follow are not among them."""
-    if _is_link(root / "blobs") and leads_nowhere(root / "blobs"):
+    if _is_link(root / BLOBS) and leads_nowhere(root / BLOBS):
         yield Unreadable("blobs", "a link that leads to no folder", None)
-    for name in ("blobs", LEGACY_TREE):
+    for name in ("blobs", MANIFESTS):
         if (status := _status(root / name)) and not stat.S_ISDIR(status.st_mode):
             yield Unreadable(name, "no folder", None)
     at_depth = {entry.path for entry in scan.unreadable}
@@ -234,7 +244,7 @@ def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
 
 def _is_empty(root: Path) -> bool:
     """Whether neither of the two folders is there; False if we may not look."""
-    places = (root / "blobs", root / LEGACY_TREE)
+    places = (root / BLOBS, root / MANIFESTS)
     return all(leads_nowhere(place) and not _is_link(place) for place in places)
 
 
@@ -247,10 +257,10 @@ def _is_link(path: Path) -> bool:
 
 def _empty_folders(root: Path) -> tuple[str, ...]:
     """Folders with nothing below them but folders, the outermost of each."""
-    tree = read_tree(Path(os.path.realpath(root / LEGACY_TREE)))
+    tree = read_tree(Path(os.path.realpath(root / MANIFESTS)))
     filled = {str(parent) for file in tree.files for parent in Path(file.path).parents}
     empty = [folder.path for folder in tree.folders if folder.path not in filled]
-    return tuple(f"{LEGACY_TREE}/{path}" for path in empty if str(Path(path).parent) not in set(empty))
+    return tuple(f"{MANIFESTS}/{path}" for path in empty if str(Path(path).parent) not in set(empty))
 
 
 def _status(path: Path) -> os.stat_result | None:

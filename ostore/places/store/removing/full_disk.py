@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ostore.formats.errors import DamagedStoreError
-from ostore.places.store.census import FoundEntry
-from ostore.places.store.sweep import clear_leftovers, unchanged
+from ostore.formats.store_layout import BLOBS
+from ostore.places.store.removing.sweep import clear_leftovers, unchanged
+from ostore.places.store.survey.census import FoundEntry
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import FULL, Directory
 
@@ -44,7 +45,7 @@ class HeadRoom:
                 place.refuse_without_locks()
             blobs = None
             with contextlib.suppress(FileNotFoundError):
-                blobs = opened.enter_context(Directory.open(root / "blobs"))
+                blobs = opened.enter_context(Directory.open(root / BLOBS))
             yield cls(directory, place, blobs)
 
     def clear_leftovers(self) -> None:

@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.json_reading import read_strict_json
+from ostore.formats.store_layout import TRASH
 from ostore.places.store import workspace
-from ostore.places.store.scan import blob_digest, read_small_file
+from ostore.places.store.survey.scan import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
 
-TRASH = "trash"
 _UNFINISHED = "plan.json"
 _KEPT = "kept.json"
 _MANIFEST = "manifest-"

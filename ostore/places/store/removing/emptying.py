@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ostore.places.store.census import read_tree
-from ostore.places.store.manifest_tree import LEGACY_TREE
+from ostore.formats.store_layout import MANIFESTS
+from ostore.places.store.survey.census import read_tree
 from ostore.streams.durable import Directory
 
 
@@ -17,14 +17,14 @@ def remove_empty_folders(root: Path) -> None:
     The caller holds the lock of the store.
     """
     with Directory.open(root) as directory:
-        for folder in reversed(read_tree(root / LEGACY_TREE).folders):
+        for folder in reversed(read_tree(root / MANIFESTS).folders):
             *above, last = folder.path.split("/")
             # What cannot be removed, or is no folder any more, stays.
             with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-                parent = opened.enter_context(directory.child(LEGACY_TREE))
+                parent = opened.enter_context(directory.child(MANIFESTS))
                 for part in above:
                     parent = opened.enter_context(parent.child(part))
                 parent.rmdir(last)
-        for name in (LEGACY_TREE, "blobs"):
+        for name in (MANIFESTS, "blobs"):
             with contextlib.suppress(OSError):
                 directory.rmdir(name)

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 
 from ostore.formats.errors import DamagedStoreError
-from ostore.places.store.manifest_tree import LEGACY_TREE, STAGING
-from ostore.places.store.workspace import MANIFESTS, TRANSACTIONS, Workspace
+from ostore.formats.store_layout import MANIFESTS, STAGED_MANIFESTS, TRANSACTION_MANIFESTS, TRANSACTIONS
+from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, remove_tree
 
 _LIVE = "live"
@@ -18,13 +18,13 @@ def open_staging(
     root: Directory, place: Workspace, transaction: Directory, resources: contextlib.ExitStack
 ) -> Directory:
     """A folder for the manifests of one transaction: in it, unless `manifests/` is on another disk than the blobs."""
-    manifests = opened_if_there(root, LEGACY_TREE, resources)
+    manifests = opened_if_there(root, MANIFESTS, resources)
     disk = (manifests or root).status().st_dev
     if disk == transaction.status().st_dev:
-        return resources.enter_context(transaction.make_child(MANIFESTS, place.ownership))
-    manifests = manifests or resources.enter_context(root.make_child(LEGACY_TREE, place.ownership))
-    apart = resources.enter_context(manifests.make_child(STAGING, place.ownership))
-    resources.callback(quietly, manifests.rmdir, STAGING)
+        return resources.enter_context(transaction.make_child(TRANSACTION_MANIFESTS, place.ownership))
+    manifests = manifests or resources.enter_context(root.make_child(MANIFESTS, place.ownership))
+    apart = resources.enter_context(manifests.make_child(STAGED_MANIFESTS, place.ownership))
+    resources.callback(quietly, manifests.rmdir, STAGED_MANIFESTS)
     _clear_abandoned(apart, place)
     name = transaction.path.name
     staging = resources.enter_context(apart.make_child(name, place.ownership))

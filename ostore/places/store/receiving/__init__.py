@@ -1,0 +1,1 @@
+"""Taking models into a store: staging, publishing."""

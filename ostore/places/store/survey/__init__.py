@@ -1,0 +1,1 @@
+"""Looking at a store: nothing here locks, creates or changes anything."""
