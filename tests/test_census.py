@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.places.store import workspace
 from ostore.places.store.survey import census
 from ostore.places.store.survey.census import (
     Census,
@@ -28,6 +27,7 @@ from ostore.places.store.survey.census import (
     take_census,
 )
 from ostore.places.store.survey.manifest_tree import Unreadable
+from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.durable import Directory
 from tests.support import Store, noise, ostore, sha256, tree
 
@@ -179,9 +179,9 @@ def test_the_workspace_is_found_where_an_import_makes_it(tmp_path: Path) -> None
         elif blobs == "folder":
             (models / "blobs").mkdir()
         with Directory.open(models) as root:
-            place = workspace.Workspace.open(root)
+            place = Workspace.open(root)
         place.close()
-        assert place.directory.path == workspace.location(models)
+        assert place.directory.path == workspace_path(models)
         census = take_census(models)
         assert census.workspace.facts is not None
         assert census.workspace.facts.kind is EntryKind.FOLDER

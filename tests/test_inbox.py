@@ -187,7 +187,7 @@ def test_what_a_running_import_has_staged_beside_the_manifests_stays(
         for name in (running, "1-ended"):
             (apart / name).mkdir(parents=True)
         with Directory.open(apart) as folder:
-            staging._clear_abandoned(folder, taking._place)
+            staging._clear_abandoned(folder, taking._workspace)
         assert [path.name for path in apart.iterdir()] == [running]
 
 

@@ -16,7 +16,7 @@ from ostore.places.store.removing.full_disk import HeadRoom
 from ostore.places.store.removing.trash import BatchRecord
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import FoundEntry, allocated_bytes
-from ostore.places.store.workspace import location
+from ostore.places.store.workspace import workspace_path
 from ostore.streams.progress import SILENT, Progress
 
 
@@ -49,7 +49,7 @@ def gc(
     if not dry_run:
         mend_trash(store.root)
     # A workspace is not made only to find out that there is nothing to do, or that it is refused.
-    if dry_run or approve or not location(store.root).exists():
+    if dry_run or approve or not workspace_path(store.root).exists():
         approved = planned_gc(store.root, terms)
         planned = _gc_report(store, approved, terms, dry_run=True)
         if dry_run:
@@ -75,8 +75,8 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
     sound, back = list(kept), list(kept)
     if kept and not dry_run:
         sound = find_sound(store.root, kept, progress)
-        with opened_workspace(store.root) as (root, place), place.locked():
-            back = bring_back(root, place, sound)
+        with opened_workspace(store.root) as (root, workspace), workspace.locked():
+            back = bring_back(root, workspace, sound)
     outcomes = dict.fromkeys(kept, RestoreOutcome.DAMAGED)
     outcomes |= dict.fromkeys(sound, RestoreOutcome.ALREADY_THERE)
     outcomes |= dict.fromkeys(back, RestoreOutcome.RESTORED)

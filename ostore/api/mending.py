@@ -30,13 +30,13 @@ from ostore.operations.repair import (
 from ostore.operations.verify import Problem, VerifyReport, verify_store
 from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies, SizedCopies
 from ostore.places.foreign_caches.walk import recognise
-from ostore.places.store import workspace
 from ostore.places.store.copies import StoreCopies
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.survey.scan import ManifestScan
+from ostore.places.store.workspace import workspace_path
 from ostore.streams.progress import SILENT, Progress
 
 # Where a blob came from that a command before this one had fetched and could not publish.
@@ -314,7 +314,7 @@ def _still_wrong(found: Found, came: Iterable[Descriptor], names: Iterable[Model
 
 
 def _kept(store: LocalStore, received: Received) -> tuple[str, ...]:
-    folder = workspace.location(store.root) / QUARANTINE
+    folder = workspace_path(store.root) / QUARANTINE
     return tuple(str(folder / name) for name in received.set_aside)
 
 

@@ -331,11 +331,11 @@ def _sweeping(source: LocalStore, *others: LocalStore) -> Iterator[Sweep]:
         # In one order whoever asks: two moves in opposite directions must not wait for each other.
         for root in sorted({source.root, *(other.root for other in others)}):
             directory = held.enter_context(Directory.open(root))
-            place = held.enter_context(contextlib.closing(Workspace.open(directory)))
-            held.enter_context(place.locked())
+            workspace = held.enter_context(contextlib.closing(Workspace.open(directory)))
+            held.enter_context(workspace.locked())
             if root == source.root:
-                place.refuse_without_locks()
-                swept = directory, place
+                workspace.refuse_without_locks()
+                swept = directory, workspace
         if swept is None:
             raise RuntimeError("a store is among those that are locked")
         yield held.enter_context(Sweep.opened(*swept))

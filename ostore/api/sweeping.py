@@ -21,17 +21,17 @@ from ostore.streams.durable import FULL, Directory
 @contextlib.contextmanager
 def opened_workspace(root: Path) -> Iterator[tuple[Directory, Workspace]]:
     """A store's folder and its `.ostore`, open."""
-    with Directory.open(root) as directory, contextlib.closing(Workspace.open(directory)) as place:
-        yield directory, place
+    with Directory.open(root) as directory, contextlib.closing(Workspace.open(directory)) as workspace:
+        yield directory, workspace
 
 
 @contextlib.contextmanager
 def sweeping(root: Path) -> Iterator[Sweep]:
     """The store's lock, held and known to keep others out. Raises NoSpaceError on a disk that is full to the last."""
     try:
-        with opened_workspace(root) as (directory, place), place.locked():
-            place.refuse_without_locks()
-            with Sweep.opened(directory, place) as sweep:
+        with opened_workspace(root) as (directory, workspace), workspace.locked():
+            workspace.refuse_without_locks()
+            with Sweep.opened(directory, workspace) as sweep:
                 yield sweep
     except OSError as error:
         if error.errno not in FULL:

@@ -49,15 +49,19 @@ def mend_store(root: Path, steps: Sequence[Mending]) -> tuple[Mending, ...]:
 
     Raises BusyError, UnsafeError, and OSError if the store cannot be written to at all.
     """
-    with Directory.open(root) as directory, contextlib.closing(Workspace.open(directory)) as place, place.locked():
-        mender = _Mender(root, place)
+    with (
+        Directory.open(root) as directory,
+        contextlib.closing(Workspace.open(directory)) as workspace,
+        workspace.locked(),
+    ):
+        mender = _Mender(root, workspace)
         return tuple(mender.take(step) for step in steps)
 
 
 class _Mender:
-    def __init__(self, root: Path, place: Workspace) -> None:
+    def __init__(self, root: Path, workspace: Workspace) -> None:
         self._root = root
-        self._place = place
+        self._workspace = workspace
         self._folder = f"doctor-{os.urandom(4).hex()}"
 
     def take(self, step: Mending) -> Mending:
@@ -96,7 +100,7 @@ class _Mender:
             if status is not None and stat.S_ISDIR(status.st_mode):
                 with folder.child(name) as child:
                     if child.fd is not None:
-                        self._place.ownership.give_directory(child.fd)
+                        self._workspace.ownership.give_directory(child.fd)
             else:
                 self._give_file(folder, name)
             changed = folder.lstat(name)
@@ -109,7 +113,7 @@ class _Mender:
             # A second name may be a file of somebody else, linked here so that root gives it away.
             if os.fstat(fd).st_nlink > 1:
                 raise DamagedStoreError("the file has a second name elsewhere")
-            self._place.ownership.give_file(fd)
+            self._workspace.ownership.give_file(fd)
         finally:
             os.close(fd)
 
@@ -129,9 +133,9 @@ class _Mender:
     def _quarantine(self, parts: Sequence[str]) -> Iterator[Directory]:
         """The folder for what lay under `parts`; the same path below it says whence things came."""
         with contextlib.ExitStack() as opened:
-            folder = self._place.directory
+            folder = self._workspace.directory
             for part in (QUARANTINE, self._folder, *parts):
-                folder = opened.enter_context(folder.make_child(part, self._place.ownership))
+                folder = opened.enter_context(folder.make_child(part, self._workspace.ownership))
             yield folder
 
 

@@ -44,13 +44,16 @@ class Workspace:
 
         Raises UnsafeError for one that somebody else could meddle with, OSError if it cannot be on the same disk.
         """
-        blobs, place = root.path / BLOBS, location(root.path)
-        with Directory.open(blobs if blobs.exists() else root.path) as model, Directory.open(place.parent) as parent:
+        blobs, workspace = root.path / BLOBS, workspace_path(root.path)
+        with (
+            Directory.open(blobs if blobs.exists() else root.path) as model,
+            Directory.open(workspace.parent) as parent,
+        ):
             if parent.status().st_dev != model.status().st_dev:
                 raise OSError(errno.EXDEV, "the folder above blobs is on another disk", str(parent.path))
             status = parent.lstat(WORKSPACE)
             if status is not None:
-                _refuse_foreign(place, status, model.status())
+                _refuse_foreign(workspace, status, model.status())
             return cls(parent.make_child(WORKSPACE, model.ownership), model.ownership)
 
     def close(self) -> None:
@@ -114,7 +117,7 @@ class Workspace:
                         if directory.fd is None or current_user()[0] not in {0, owner} or not try_lock(directory.fd):
                             continue
                         yield directory
-                        clear(directory, keep_finished=True)
+                        clear_transaction(directory, keep_finished=True)
                     transactions.rmdir(name)
 
     def _locks_exclude(self, transactions: Directory) -> bool:
@@ -125,7 +128,7 @@ class Workspace:
             return running.fd is not None and not try_lock(running.fd)
 
 
-def location(root: Path) -> Path:
+def workspace_path(root: Path) -> Path:
     """Where it is or would be: beside the real `blobs/`, because people put a link there."""
     blobs = root / BLOBS
     return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
@@ -139,7 +142,7 @@ def dead_transactions(root: Path) -> frozenset[str]:
     """
     dead = set()
     try:
-        transactions = Directory.open(location(root) / TRANSACTIONS)
+        transactions = Directory.open(workspace_path(root) / TRANSACTIONS)
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     with transactions:
@@ -152,7 +155,7 @@ def dead_transactions(root: Path) -> frozenset[str]:
     return frozenset(dead)
 
 
-def clear(transaction: Directory, *, keep_finished: bool) -> None:
+def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
     """Remove what a command no longer needs; finished blobs may be kept for the next one."""
     for name in transaction.names():
         if name == TRANSACTION_MANIFESTS:

@@ -42,7 +42,7 @@ class StoreInbox:
     def __init__(
         self,
         root: Directory,
-        place: Workspace,
+        workspace: Workspace,
         transaction: Directory,
         selection: Selection,
         damaged: Collection[Digest] | None = None,
@@ -56,13 +56,13 @@ class StoreInbox:
         self._is_mending = damaged is not None
         self._damaged = frozenset(damaged or ())
         self._root = root
-        self._place = place
+        self._workspace = workspace
         self._transaction = transaction
         self._selection = selection
         with contextlib.ExitStack() as resources:
             self._resources = resources
             self._blobs = opened_if_there(root, "blobs", resources)
-            self._staging = open_staging(root, place, transaction, resources)
+            self._staging = open_staging(root, workspace, transaction, resources)
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
@@ -123,7 +123,7 @@ class StoreInbox:
     def adopt(self, progress: Progress) -> None:
         """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
         wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
-        for abandoned in self._place.abandoned():
+        for abandoned in self._workspace.abandoned():
             names = abandoned.names()
             if finished := [blob for name in names if (blob := wanted.get(name)) and not self._holds(blob)]:
                 progress.phase("verifying sha256 digest", sum(blob.size for blob in finished))
@@ -195,7 +195,7 @@ class StoreInbox:
             if not self._holds(blob):
                 raise IntegrityError(f"manifest of {name}: {blob.digest}, {blob.size} bytes: not among the blobs")
         filename = f"{len(self._staged):06}.json"
-        write_file(self._staging, filename, (raw,), self._place.ownership, modified_ns=self._modified.get(name))
+        write_file(self._staging, filename, (raw,), self._workspace.ownership, modified_ns=self._modified.get(name))
         self._staged[name] = filename
 
     def forgo(self) -> None:
@@ -224,7 +224,7 @@ class StoreInbox:
         if self._unfinished or self.missing or self._promised.keys() != self._staged.keys():
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
         publication = Publication(
-            self._root, self._place, self._transaction, self._staging, keeps_replaced=self._is_mending
+            self._root, self._workspace, self._transaction, self._staging, keeps_replaced=self._is_mending
         )
         publication.publish(
             staged=(*self._written, *self._resumed, *self._linked),
@@ -250,7 +250,7 @@ class StoreInbox:
     def _finish_oldest(self) -> None:
         blob, fd = self._unfinished.pop(next(iter(self._unfinished)))
         filename = blob.digest.filename
-        finish_file(fd, self._transaction.path / filename, self._place.ownership)
+        finish_file(fd, self._transaction.path / filename, self._workspace.ownership)
         self._transaction.rename(filename + PART, self._transaction, filename)
         self._written[blob.digest] = blob
 
@@ -324,7 +324,7 @@ class StoreInbox:
         if status is None or not is_regular(status) or status.st_size != blob.size:
             return False
         # To give it away would be to take it from whoever has it.
-        if not self._place.ownership.has(status) or not _linked(neighbour, filename, self._transaction, part):
+        if not self._workspace.ownership.has(status) or not _linked(neighbour, filename, self._transaction, part):
             return False
         if not trust and not _is_sound(self._transaction, part, blob, progress):
             self._transaction.unlink(part)

@@ -57,7 +57,7 @@ class Publication:
     def __init__(
         self,
         root: Directory,
-        place: Workspace,
+        workspace: Workspace,
         transaction: Directory,
         staging: Directory,
         *,
@@ -71,7 +71,7 @@ class Publication:
         self.set_aside: list[str] = []
         self._keeps_replaced = keeps_replaced
         self._root = root
-        self._place = place
+        self._workspace = workspace
         self._transaction = transaction
         self._staging = staging
         self._undo = contextlib.ExitStack()
@@ -111,7 +111,7 @@ class Publication:
             return Directory.open(self._root.path / name)
         if status is None:
             self._on_failure(lambda: self._root.rmdir(name))
-        return self._root.make_child(name, self._place.ownership)
+        return self._root.make_child(name, self._workspace.ownership)
 
     def _on_failure(self, take_back: Callable[[], object]) -> None:
         def quietly() -> None:
@@ -217,12 +217,12 @@ class Publication:
             try:
                 # With a name elsewhere it is not ours alone.
                 if os.fstat(fd).st_nlink == 1:
-                    self._place.ownership.give_file(fd)
+                    self._workspace.ownership.give_file(fd)
             finally:
                 os.close(fd)
 
     def _quarantine(self) -> Directory:
-        return self._place.directory.make_child(QUARANTINE, self._place.ownership)
+        return self._workspace.directory.make_child(QUARANTINE, self._workspace.ownership)
 
     def _place_manifest(self, tree: Directory, manifest: StagedManifest) -> None:
         name, filename = manifest.name, manifest.filename
@@ -248,7 +248,7 @@ class Publication:
             for depth, part in enumerate(name.parts[:-1]):
                 parent, is_new = folder, folder.lstat(part) is None
                 try:
-                    folder = opened.enter_context(parent.make_child(part, self._place.ownership))
+                    folder = opened.enter_context(parent.make_child(part, self._workspace.ownership))
                 except NotADirectoryError:
                     raise UnsafeError(f"{name}: a file or link is in the way: {parent.path / part}") from None
                 if is_new:
@@ -265,7 +265,7 @@ class Publication:
         if manifest.is_new:
             raise _came_meanwhile(name)
         if not folder.link(name.tag, self._staging, former):
-            write_file(self._staging, former, (_read(folder, name.tag),), self._place.ownership)
+            write_file(self._staging, former, (_read(folder, name.tag),), self._workspace.ownership)
         self._on_failure(lambda: self._take_back_manifest(tree, name, ours, former=former))
 
     def _take_back_manifest(self, tree: Directory, name: ModelName, ours: Digest, *, former: str | None) -> None:
@@ -294,7 +294,7 @@ class Publication:
                 # Of the same bytes one copy, however often a command is killed between this and the renaming.
                 kept = f"manifest-{Digest.of(raw).hex}"
                 self._transaction.unlink(kept)
-                write_file(self._transaction, kept, (raw,), self._place.ownership)
+                write_file(self._transaction, kept, (raw,), self._workspace.ownership)
                 with self._quarantine() as quarantine:
                     self._transaction.rename(kept, quarantine, kept)
                     quarantine.sync()

@@ -23,12 +23,11 @@ from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
-from ostore.places.store import workspace
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.scan import read_small_file
-from ostore.places.store.workspace import Workspace
+from ostore.places.store.workspace import Workspace, clear_transaction
 from ostore.streams.durable import Directory, Ownership, current_user
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_short_space, refuse_unholdable
@@ -109,9 +108,11 @@ class StoreSink:
         outcomes = self.compare(selection)
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(self._opened_root())
-            place = stack.enter_context(contextlib.closing(Workspace.open(root)))
-            transaction = stack.enter_context(place.transaction())
-            inbox = stack.enter_context(contextlib.closing(StoreInbox(root, place, transaction, selection, damaged)))
+            workspace = stack.enter_context(contextlib.closing(Workspace.open(root)))
+            transaction = stack.enter_context(workspace.transaction())
+            inbox = stack.enter_context(
+                contextlib.closing(StoreInbox(root, workspace, transaction, selection, damaged))
+            )
             try:
                 inbox.find_present(trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
                 inbox.adopt(self._progress)
@@ -124,17 +125,17 @@ class StoreSink:
                     # What is written here is about to be the only one.
                     inbox.read_back(jobs=self._jobs, progress=self._progress)
                 self._progress.phase("publishing", 0)
-                with place.locked():
+                with workspace.locked():
                     outcomes = self.compare(inbox.selection)
                     inbox.publish(outcomes)
             except BaseException as error:
                 with contextlib.suppress(OSError):
                     inbox.finish_blobs()
                 with contextlib.suppress(OSError):
-                    workspace.clear(transaction, keep_finished=not _leaves_nothing(error))
+                    clear_transaction(transaction, keep_finished=not _leaves_nothing(error))
                 raise
             with contextlib.suppress(OSError):
-                workspace.clear(transaction, keep_finished=False)
+                clear_transaction(transaction, keep_finished=False)
             self.received = inbox.received(outcomes)
 
     def _outcome(self, model: SelectedModel) -> Outcome:

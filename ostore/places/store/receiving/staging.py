@@ -15,29 +15,29 @@ _LIVE = "live"
 
 
 def open_staging(
-    root: Directory, place: Workspace, transaction: Directory, resources: contextlib.ExitStack
+    root: Directory, workspace: Workspace, transaction: Directory, resources: contextlib.ExitStack
 ) -> Directory:
     """A folder for the manifests of one transaction: in it, unless `manifests/` is on another disk than the blobs."""
     manifests = opened_if_there(root, MANIFESTS, resources)
     disk = (manifests or root).status().st_dev
     if disk == transaction.status().st_dev:
-        return resources.enter_context(transaction.make_child(TRANSACTION_MANIFESTS, place.ownership))
-    manifests = manifests or resources.enter_context(root.make_child(MANIFESTS, place.ownership))
-    apart = resources.enter_context(manifests.make_child(STAGED_MANIFESTS, place.ownership))
+        return resources.enter_context(transaction.make_child(TRANSACTION_MANIFESTS, workspace.ownership))
+    manifests = manifests or resources.enter_context(root.make_child(MANIFESTS, workspace.ownership))
+    apart = resources.enter_context(manifests.make_child(STAGED_MANIFESTS, workspace.ownership))
     resources.callback(quietly, manifests.rmdir, STAGED_MANIFESTS)
-    _clear_abandoned(apart, place)
+    _clear_abandoned(apart, workspace)
     name = transaction.path.name
-    staging = resources.enter_context(apart.make_child(name, place.ownership))
+    staging = resources.enter_context(apart.make_child(name, workspace.ownership))
     resources.callback(quietly, remove_tree, apart, name)
     # Ollama removes empty folders below `manifests/` when it starts, and much time may pass before this is used.
     os.close(staging.create(_LIVE))
     return staging
 
 
-def _clear_abandoned(apart: Directory, place: Workspace) -> None:
+def _clear_abandoned(apart: Directory, workspace: Workspace) -> None:
     """Remove what killed commands staged here: their folders in the workspace are gone."""
     staged = apart.names()
-    with place.directory.child(TRANSACTIONS) as transactions:
+    with workspace.directory.child(TRANSACTIONS) as transactions:
         running = transactions.names()
     for name in staged:
         if name not in running:

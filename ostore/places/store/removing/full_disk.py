@@ -24,11 +24,11 @@ from ostore.streams.durable import FULL, Directory
 
 
 class HeadRoom:
-    """A store where there is no room, open, and locked if that can be. `place` is None if there is no workspace."""
+    """A store where there is no room, open, and locked if that can be. `workspace` is None if there is none."""
 
-    def __init__(self, root: Directory, place: Workspace | None, blobs: Directory | None) -> None:
+    def __init__(self, root: Directory, workspace: Workspace | None, blobs: Directory | None) -> None:
         self._root = root
-        self._place = place
+        self._workspace = workspace
         self._blobs = blobs
 
     @classmethod
@@ -37,22 +37,22 @@ class HeadRoom:
         """Raises BusyError, UnsafeError, OSError."""
         with contextlib.ExitStack() as opened:
             directory = opened.enter_context(Directory.open(root))
-            place = None
+            workspace = None
             with _if_there_is_room():
-                place = opened.enter_context(contextlib.closing(Workspace.open(directory)))
+                workspace = opened.enter_context(contextlib.closing(Workspace.open(directory)))
                 # While there is no lock, and none can be made, nobody publishes anything.
-                opened.enter_context(place.locked())
-                place.refuse_without_locks()
+                opened.enter_context(workspace.locked())
+                workspace.refuse_without_locks()
             blobs = None
             with contextlib.suppress(FileNotFoundError):
                 blobs = opened.enter_context(Directory.open(root / BLOBS))
-            yield cls(directory, place, blobs)
+            yield cls(directory, workspace, blobs)
 
     def clear_leftovers(self) -> None:
         """Remove what dead commands had staged."""
-        if self._place:
+        if self._workspace:
             with _if_there_is_room():
-                clear_leftovers(self._root, self._place)
+                clear_leftovers(self._root, self._workspace)
 
     def remove(self, files: Sequence[FoundEntry], *, latest: float) -> bool:
         """

@@ -31,7 +31,7 @@ from ostore.places.store.survey.census import DiskFacts, StoredBlob, UnfinishedD
 from ostore.places.store.survey.manifest_tree import ManifestEntry
 from ostore.places.store.survey.references import find_references
 from ostore.places.store.survey.scan import read_small_file
-from ostore.places.store.workspace import Workspace, clear
+from ostore.places.store.workspace import Workspace, clear_transaction
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
@@ -61,21 +61,21 @@ class Swept:
 class Sweep:
     """One removing. The caller holds the lock of the store, and knows that it keeps others out."""
 
-    def __init__(self, root: Directory, place: Workspace, trash: Directory, blobs: Directory | None) -> None:
+    def __init__(self, root: Directory, workspace: Workspace, trash: Directory, blobs: Directory | None) -> None:
         self._root = root
-        self._place = place
+        self._workspace = workspace
         self._trash = trash
         self._blobs = blobs
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, root: Directory, place: Workspace) -> Iterator[Sweep]:
+    def opened(cls, root: Directory, workspace: Workspace) -> Iterator[Sweep]:
         """The store's folders, open; links to `blobs` are followed."""
         with contextlib.ExitStack() as opened:
             blobs = None
             with contextlib.suppress(FileNotFoundError):
                 blobs = opened.enter_context(Directory.open(root.path / BLOBS))
-            yield cls(root, place, opened.enter_context(opened_trash(place)), blobs)
+            yield cls(root, workspace, opened.enter_context(opened_trash(workspace)), blobs)
 
     def mend(self) -> bool:
         """
@@ -124,7 +124,7 @@ class Sweep:
         UsageError for a manifest that is another one by now, UnsafeError for a link on the way to it, OSError. What
         has moved by then is finished by the next removing.
         """
-        with contextlib.closing(Batch.begin(self._trash, self._place, record, now)) as batch:
+        with contextlib.closing(Batch.begin(self._trash, self._workspace, record, now)) as batch:
             try:
                 for number, manifest in enumerate(manifests):
                     self._take_manifest(batch, manifest_filename(number), manifest)
@@ -160,7 +160,7 @@ class Sweep:
                     batch.remove()
 
     def clear_leftovers(self) -> None:
-        clear_leftovers(self._root, self._place)
+        clear_leftovers(self._root, self._workspace)
 
     def _take_manifest(self, batch: Batch, filename: str, manifest: StandingManifest) -> None:
         tree, *parts, tag = manifest.path.split("/")
@@ -178,7 +178,7 @@ class Sweep:
                 if error.errno != errno.EXDEV:
                     raise
                 # `manifests` is on a disk of its own.
-                write_file(batch.directory, filename, (_read(folder, tag),), self._place.ownership)
+                write_file(batch.directory, filename, (_read(folder, tag),), self._workspace.ownership)
                 folder.unlink(tag)
             else:
                 if manifest.digest and Digest.of(_read(batch.directory, filename)) != manifest.digest:
@@ -261,11 +261,11 @@ class Sweep:
         return batch.put_back_all(self._blobs, is_needed) if self._blobs else []
 
 
-def clear_leftovers(root: Directory, place: Workspace) -> None:
+def clear_leftovers(root: Directory, workspace: Workspace) -> None:
     """Remove what interrupted commands had staged, finished or not, in the workspace and beside the manifests."""
-    for abandoned in place.abandoned():
-        clear(abandoned, keep_finished=False)
-    with place.directory.make_child(TRANSACTIONS, place.ownership) as transactions:
+    for abandoned in workspace.abandoned():
+        clear_transaction(abandoned, keep_finished=False)
+    with workspace.directory.make_child(TRANSACTIONS, workspace.ownership) as transactions:
         running = transactions.names()
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError),

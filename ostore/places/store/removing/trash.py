@@ -24,9 +24,8 @@ from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.store_layout import TRASH
-from ostore.places.store import workspace
 from ostore.places.store.survey.scan import read_small_file
-from ostore.places.store.workspace import Workspace
+from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
 
@@ -83,7 +82,7 @@ class FoundBatch:
 
 def find_batches(root: Path) -> tuple[FoundBatch, ...]:
     """What lies in the trash of a store, oldest first; nothing is created."""
-    trash = workspace.location(root) / TRASH
+    trash = workspace_path(root) / TRASH
     try:
         with Directory.open(trash) as directory:
             names = directory.names()
@@ -94,14 +93,14 @@ def find_batches(root: Path) -> tuple[FoundBatch, ...]:
 
 
 @contextlib.contextmanager
-def opened_trash(place: Workspace) -> Iterator[Directory]:
+def opened_trash(workspace: Workspace) -> Iterator[Directory]:
     """The trash of a workspace, made if it is absent and gone again if it is empty in the end."""
     try:
-        with place.directory.make_child(TRASH, place.ownership) as trash:
+        with workspace.directory.make_child(TRASH, workspace.ownership) as trash:
             yield trash
     finally:
         with contextlib.suppress(OSError):
-            place.directory.rmdir(TRASH)
+            workspace.directory.rmdir(TRASH)
 
 
 class Batch:
@@ -113,12 +112,12 @@ class Batch:
         self._trash = trash
 
     @classmethod
-    def begin(cls, trash: Directory, place: Workspace, record: BatchRecord, now: float) -> Batch:
+    def begin(cls, trash: Directory, workspace: Workspace, record: BatchRecord, now: float) -> Batch:
         """A new folder with its record, on the disk. The caller holds the lock of the store."""
         name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
-        directory = trash.make_child(name, place.ownership)
+        directory = trash.make_child(name, workspace.ownership)
         try:
-            write_file(directory, _UNFINISHED, (record.write(),), place.ownership)
+            write_file(directory, _UNFINISHED, (record.write(),), workspace.ownership)
             directory.sync()
         except BaseException:
             directory.close()

@@ -13,9 +13,8 @@ from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import BLOBS, TRASH
-from ostore.places.store import workspace
 from ostore.places.store.removing.trash import Batch, find_batches, opened_trash
-from ostore.places.store.workspace import Workspace
+from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, watching
 from ostore.streams.verified import hash_file
@@ -44,7 +43,7 @@ def find_kept(root: Path) -> tuple[KeptBlob, ...]:
     """Every blob in the trash of a store, those of interrupted removings too; nothing is opened."""
     kept = []
     for found in find_batches(root):
-        with Directory.open(workspace.location(root) / TRASH / found.name) as folder:
+        with Directory.open(workspace_path(root) / TRASH / found.name) as folder:
             for name in folder.names():
                 digest, status = blob_digest(name), folder.lstat(name)
                 if digest and status:
@@ -59,7 +58,7 @@ def find_sound(root: Path, kept: Sequence[KeptBlob], progress: Progress) -> list
     return [blob for blob in kept if _is_sound(root, blob, progress)]
 
 
-def bring_back(root: Directory, place: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
+def bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
     """
     Give sound blobs their names in `blobs/`, unless something has them; gives those that came back, on the disk.
 
@@ -69,7 +68,7 @@ def bring_back(root: Directory, place: Workspace, sound: Iterable[KeptBlob]) -> 
     for blob in sound:
         chosen.setdefault(blob.batch, []).append(blob)
     back: list[KeptBlob] = []
-    with opened_trash(place) as trash, _blobs(root, place) as blobs:
+    with opened_trash(workspace) as trash, _blobs(root, workspace) as blobs:
         for name, kept in chosen.items():
             with contextlib.suppress(FileNotFoundError), contextlib.closing(Batch.reopen(trash, name)) as batch:
                 same = {blob.filename: blob for blob in kept if _is_there(batch.directory, blob)}
@@ -86,15 +85,15 @@ def _is_there(folder: Directory, blob: KeptBlob) -> bool:
     return status is not None and (status.st_dev, status.st_ino) == blob.identity
 
 
-def _blobs(root: Directory, place: Workspace) -> Directory:
+def _blobs(root: Directory, workspace: Workspace) -> Directory:
     """`blobs`, links followed; made if it is absent."""
     if (root.path / BLOBS).exists():
         return Directory.open(root.path / BLOBS)
-    return root.make_child("blobs", place.ownership)
+    return root.make_child("blobs", workspace.ownership)
 
 
 def _is_sound(root: Path, blob: KeptBlob, progress: Progress) -> bool:
-    with Directory.open(workspace.location(root) / TRASH / blob.batch) as folder:
+    with Directory.open(workspace_path(root) / TRASH / blob.batch) as folder:
         try:
             fd = folder.open_file(blob.filename)
         except DamagedStoreError:

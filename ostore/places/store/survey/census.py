@@ -29,9 +29,9 @@ from ostore.formats.store_layout import (
     downloaded_digits,
     is_temporary,
 )
-from ostore.places.store import workspace
 from ostore.places.store.survey.manifest_tree import Unreadable
 from ostore.places.store.survey.scan import find_blobs
+from ostore.places.store.workspace import workspace_path
 
 _BLOCK = 512
 _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
@@ -229,7 +229,7 @@ def take_census(
         temporary=_by_path(found.temporary),
         foreign=_by_path(found.foreign),
         working_folders=tuple(read_tree(folder) for folder in (*_conversions(root), *sorted(found.splittings))),
-        workspace=read_tree(workspace.location(root)),
+        workspace=read_tree(workspace_path(root)),
         staging=read_tree(root / MANIFESTS / STAGED_MANIFESTS),
         skipped=len(names or ()) - len(chosen or ()),
     )

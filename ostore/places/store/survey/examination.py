@@ -16,7 +16,6 @@ from pathlib import Path
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.host.accounts import Account
-from ostore.places.store import workspace
 from ostore.places.store.survey.access import Misfit, closed_parents, find_misfits
 from ostore.places.store.survey.census import (
     Census,
@@ -31,6 +30,7 @@ from ostore.places.store.survey.manifest_tree import Unreadable, find_manifests
 from ostore.places.store.survey.references import References, references_of
 from ostore.places.store.survey.scan import ManifestScan, scan_manifests
 from ostore.places.store.survey.settled import SettledBlobs
+from ostore.places.store.workspace import workspace_path
 
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -271,8 +271,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _relative(root: Path, path: Path) -> str:
-    place = workspace.location(root).parent
-    for base in (root, place):
+    for base in (root, workspace_path(root).parent):
         if path.is_relative_to(base):
             return path.relative_to(base).as_posix()
     return str(path)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS, WORKSPACE
-from ostore.places.store import workspace
 from ostore.places.store.survey.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
 from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
 from ostore.places.store.survey.scan import ManifestScan
+from ostore.places.store.workspace import workspace_path
 
 _TREES = frozenset((MANIFESTS, COMING_MANIFESTS))
 
@@ -122,7 +122,7 @@ def _own_folders(root: Path) -> Iterator[FoundEntry]:
 
 def _others(root: Path, census: Census) -> tuple[str, ...]:
     known = {"blobs", *_TREES, *(tree.path.name for tree in census.working_folders)}
-    if workspace.location(root).parent == root.resolve():
+    if workspace_path(root).parent == root.resolve():
         known.add(WORKSPACE)
     return tuple(sorted(name for name in os.listdir(root) if name not in known))  # noqa: PTH208 - names
 
