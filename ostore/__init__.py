@@ -14,7 +14,7 @@ from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ostore.api.carrying import export, import_bundle, verify
-    from ostore.api.checkup import doctor, mend
+    from ostore.api.checkup import doctor, fix
     from ostore.api.collecting import gc, restore
     from ostore.api.findings import DoctorReport
     from ostore.api.health import repair
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from ostore.api.removal import cp, rm
     from ostore.api.resettling import check_move
-    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, UnsearchedPath, dedup
+    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, dedup
     from ostore.api.usage import UsageReport, du
     from ostore.formats.errors import (
         AmbiguousManifestError,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.formats.unreadable import Unreadable
     from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from ostore.operations.repair import Repaired, RepairReport
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
-    from ostore.places.store.fixing import Mending
+    from ostore.places.store.fixing import Fix
     from ostore.reports import (
         BundledModel,
         ExportReport,
@@ -71,7 +72,6 @@ if TYPE_CHECKING:
         ImportReport,
         InspectReport,
         ListReport,
-        UnreadableEntry,
         WhereReport,
     )
     from ostore.streams.progress import Progress
@@ -91,6 +91,7 @@ __all__ = [
     "DuplicateCopy",
     "ExportReport",
     "Finding",
+    "Fix",
     "FormatError",
     "FoundStore",
     "GcReport",
@@ -107,7 +108,6 @@ __all__ = [
     "LimitError",
     "ListReport",
     "ListedModel",
-    "Mending",
     "Message",
     "ModelUsage",
     "MoveCheckReport",
@@ -134,9 +134,8 @@ __all__ = [
     "Space",
     "StoreSetting",
     "TruncatedError",
-    "UnreadableEntry",
+    "Unreadable",
     "UnsafeError",
-    "UnsearchedPath",
     "UsageError",
     "UsagePart",
     "UsageReport",
@@ -149,11 +148,11 @@ __all__ = [
     "doctor",
     "du",
     "export",
+    "fix",
     "gc",
     "import_bundle",
     "inspect",
     "list_models",
-    "mend",
     "modelfile",
     "move",
     "repair",
@@ -171,6 +170,7 @@ def __getattr__(name: str) -> object:
 
     for module in (
         "ostore.formats.errors",
+        "ostore.formats.unreadable",
         "ostore.streams.progress",
         "ostore.reports",
         "ostore.api.looking",

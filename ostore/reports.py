@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ostore.formats.unreadable import Unreadable
 from ostore.host.discovery import FoundStore
 from ostore.operations.listing import ListedModel
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableEntry:
-    """Something that stands where models stand without being one."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +15,7 @@ class ListReport:
 
     store: str
     models: tuple[ListedModel, ...]
-    unreadable: tuple[UnreadableEntry, ...]
+    unreadable: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class ExportReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """`outcome`: added, replaced, mended (a broken manifest was there) or already there."""
+    """`outcome`: added, replaced, repaired (a broken manifest was there) or already there."""
 
     name: str
     outcome: str
@@ -63,7 +56,7 @@ class ImportedModel:
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """
-    Blobs were written now, resumed (left finished by an interrupted import) or present already; healed ones were
+    Blobs were written now, resumed (left finished by an interrupted import) or present already; repaired ones were
     there, damaged, and are among the written or resumed. With `dry_run`, written is what would be.
     """
 
@@ -75,7 +68,7 @@ class ImportReport:
     size_written: int
     blobs_resumed: int
     blobs_present: int
-    blobs_healed: int
+    blobs_repaired: int
     warnings: tuple[str, ...]
 
 

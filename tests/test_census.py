@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
+from ostore.formats.unreadable import Unreadable
 from ostore.places.store.survey import census
 from ostore.places.store.survey.census import (
     Census,
@@ -26,7 +27,6 @@ from ostore.places.store.survey.census import (
     read_tree,
     take_census,
 )
-from ostore.places.store.survey.manifest_tree import Unreadable
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.durable import Directory
 from tests.support import Store, noise, ostore, sha256, tree

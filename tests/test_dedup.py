@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.api.sharing import Verdict
 from ostore.formats.digest import Digest
 from ostore.operations.dedup import (
     CopyState,
@@ -22,6 +21,7 @@ from ostore.operations.dedup import (
     must_be_hashed,
     named_by_inode,
 )
+from ostore.operations.verify import Verdict
 from ostore.places.foreign_caches.candidates import CacheKind
 from ostore.places.foreign_caches.usual_folders import usual_caches
 from ostore.settings import surroundings
@@ -130,7 +130,7 @@ def test_every_program_keeps_its_models_where_it_is_looked_for(home: Path, model
     assert set(states(found)) == {*map(str, files), str(other.blob_path(WEIGHTS))}
     (blob,) = found.duplicates
     assert (blob.path, blob.models) == (str(models.blob_path(WEIGHTS)), ("big:latest",))
-    assert {place.kind for place in found.places} == {"ollama", "hugging-face", "lm-studio", "llama.cpp"}
+    assert {place.kind for place in found.folders} == {"ollama", "hugging-face", "lm-studio", "llama.cpp"}
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_the_document_is_what_its_schema_says_and_knows_every_state(models: Stor
     properties = schema("dedup")["properties"]
     copy = properties["duplicates"]["items"]["properties"]["copies"]["items"]["properties"]
     assert copy["state"]["enum"] == list(typing.get_args(CopyState))
-    assert copy["place"]["enum"] == properties["places"]["items"]["properties"]["kind"]["enum"] == list(CacheKind)
+    assert copy["kind"]["enum"] == properties["folders"]["items"]["properties"]["kind"]["enum"] == list(CacheKind)
     assert properties["verdict"]["enum"] == list(typing.get_args(Verdict))
 
 

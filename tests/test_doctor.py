@@ -122,7 +122,7 @@ def manifest_list(store: Store) -> None:
     store.write_manifest(full("many:latest"), json.dumps(document).encode())
 
 
-# Code, severity, whether --fix mends it, what of the subject, and how a store gets it.
+# Code, severity, whether --fix fixes it, what of the subject, and how a store gets it.
 CASES: list[tuple[str, str, bool, str, Change]] = [
     ("manifest-empty", "problem", True, f"{LIBRARY}/empty/latest", empty),
     ("manifest-broken", "problem", False, "broken/latest", lambda s: s.write_manifest(full("broken:latest"), b"{")),
@@ -178,7 +178,7 @@ VERDICTS = {"blob-missing": "integrity", "blob-size": "integrity"}
 def test_a_store_that_is_well_has_nothing_found(store: Store, kinds: Store) -> None:
     for healthy in (store, kinds):
         report = ostore.doctor(models=healthy.root)
-        assert (codes(report), report.mendings, report.verdict) == ([], (), "whole")
+        assert (codes(report), report.fixes, report.verdict) == ([], (), "whole")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_fix_mends_is_gone_afterwards_and_nothing_else_has_changed(
     report = ostore.doctor(models=store.root)
     assert done.returncode == 0
     assert code not in codes(report)
-    assert report.mendings == ()
+    assert report.fixes == ()
     assert _without_empty_folders(store.root) == before
     if code.startswith("manifest-"):
         added = {path: what for path, what in changed.items() if path not in before and what != "folder"}
@@ -350,9 +350,9 @@ def test_a_manifest_of_this_minute_is_left_to_whoever_writes_it(store: Store) ->
     report = ostore.doctor(models=store.root)
     assert sorted(codes(report)) == ["manifest-empty", "manifest-stray"]
     assert [finding.is_fixable for finding in report.findings if finding.severity == "problem"] == [False, False]
-    assert report.mendings == ()
+    assert report.fixes == ()
     remedies = {finding.remedy for finding in report.findings if finding.severity == "problem"}
-    assert all("too young to be mended; in a minute: ostore doctor" in remedy for remedy in remedies)
+    assert all("too young to be fixed; in a minute: ostore doctor" in remedy for remedy in remedies)
     assert not any("--fix" in remedy for remedy in remedies)
 
 
@@ -375,13 +375,13 @@ def test_an_old_name_stays_while_the_new_one_is_there_as_well(store: Store) -> N
 
 def test_a_step_that_is_no_longer_due_is_not_taken(store: Store) -> None:
     empty(store)
-    planned = ostore.doctor(models=store.root).mendings
+    planned = ostore.doctor(models=store.root).fixes
     store.model("empty:latest", WEIGHTS)
-    report = ostore.mend(planned, models=store.root)
-    assert [step.outcome for step in report.mendings] == ["no longer due"]
+    report = ostore.fix(planned, models=store.root)
+    assert [step.outcome for step in report.fixes] == ["no longer due"]
     assert codes(report) == []
-    forged = ostore.Mending("set-aside", f"{LIBRARY}/tiny/q4")
-    assert [step.outcome for step in ostore.mend([forged], models=store.root).mendings] == ["no longer due"]
+    forged = ostore.Fix("set-aside", f"{LIBRARY}/tiny/q4")
+    assert [step.outcome for step in ostore.fix([forged], models=store.root).fixes] == ["no longer due"]
     assert not (store.root / ".ostore").exists()
 
 
@@ -392,8 +392,8 @@ def test_nothing_is_moved_through_a_link_to_another_place(store: Store, tmp_path
     age(outside / "a/b/latest")
     link(store, "manifests/hf.co", outside)
     before = tree(outside)
-    report = ostore.mend(ostore.doctor(models=store.root).mendings, models=store.root)
-    assert [step.outcome for step in report.mendings] == ["Not a directory"]
+    report = ostore.fix(ostore.doctor(models=store.root).fixes, models=store.root)
+    assert [step.outcome for step in report.fixes] == ["Not a directory"]
     assert run("doctor", "--fix", "--yes", "--models", store.root).returncode != 0
     assert tree(outside) == before
     assert codes(report) == ["manifest-empty"]
@@ -407,7 +407,7 @@ def test_what_was_to_be_mended_and_could_not_be_is_not_a_success(store: Store, t
     command: list[str | Path] = [*failing, *OSTORE, "doctor", "--fix", "--yes", "--models", store.root]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 9, failed.stdout
-    assert "not mended (Read-only file system)" in failed.stdout
+    assert "not fixed (Read-only file system)" in failed.stdout
 
 
 def test_without_a_terminal_fix_needs_yes(store: Store) -> None:
@@ -439,7 +439,7 @@ def test_on_a_terminal_fix_shows_the_plan_and_asks(store: Store, answer: bytes, 
     assert process.returncode == code
     assert f"{LIBRARY}/empty/latest".encode() in err
     assert b"[y/N]" in err
-    assert (b"mended:" in out) is (code == 0)
+    assert (b"fixed:" in out) is (code == 0)
     assert store.manifest_path(full("empty:latest")).exists() is (code != 0)
 
 

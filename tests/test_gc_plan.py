@@ -14,10 +14,11 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.operations.gc import DAY_SECONDS, DOWNLOAD_SECONDS, BlobReason, GcPlan, GcTerms, plan_gc
 from ostore.places.store.removing.trash import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
-from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.scan import ManifestScan, StoredModel
 
@@ -53,7 +54,7 @@ def tree(name: str, *files: FoundEntry, unreadable: tuple[str, ...] = ()) -> Fou
         facts(1),
         files,
         tuple(entry(folder, 2) for folder in sorted(folders)),
-        tuple(Unreadable(path, "Permission denied", None) for path in unreadable),
+        tuple(Unreadable(path, "Permission denied") for path in unreadable),
     )
 
 
@@ -68,7 +69,7 @@ def references(
     layers = ",".join(f'{{"digest":"{digest}","size":1}}' for digest in digests)
     model = StoredModel(TINY, Manifest.parse(f'{{"layers":[{layers}]}}'.encode()), Path(__file__).stat(), MANIFEST)
     users: dict[Digest, tuple[ModelName, ...]] = {**dict.fromkeys(digests, (TINY,)), **dict.fromkeys(mentioned, ())}
-    unreadable = tuple(Unreadable(path, "not JSON", None) for path in doubts)
+    unreadable = tuple(UnreadableManifest(path, "not JSON") for path in doubts)
     return References(users, unreadable, ManifestScan((model,) * models, unreadable, ManifestTree()))
 
 
@@ -84,16 +85,16 @@ def plan(
 
 
 def reason(found: Census, needed: References | None = None, **terms: Any) -> BlobReason:
-    (verdict,) = plan(found, needed, every_blob=True, **terms).verdicts
-    return verdict.reason
+    (judgement,) = plan(found, needed, every_blob=True, **terms).judgements
+    return judgement.reason
 
 
 def test_what_no_model_needs_goes_and_what_one_needs_stays() -> None:
     found, needed = census(blob(A, 11), blob(B, 12), blob(C, 13)), references(B, mentioned=(C,))
-    assert [verdict.blob.digest for verdict in plan(found, needed).verdicts] == [A]
+    assert [judgement.blob.digest for judgement in plan(found, needed).judgements] == [A]
     made = plan(found, needed, every_blob=True)
     assert made.needed == 2
-    assert [(verdict.reason, verdict.models) for verdict in made.verdicts] == [
+    assert [(judgement.reason, judgement.models) for judgement in made.judgements] == [
         (BlobReason.ORPHAN, ()),
         (BlobReason.NEEDED, ("tiny:latest",)),
         (BlobReason.NEEDED, ()),
@@ -210,7 +211,7 @@ def test_an_upload_is_a_download_in_this_respect() -> None:
 
 def test_a_download_with_times_in_the_future_is_under_way_and_moves_the_limit_no_later_than_now() -> None:
     ahead = census(blob(A, 11, 25 * HOUR), blob(B, 12, 23 * HOUR), downloads=(download(C, -9 * DAY_SECONDS),))
-    assert [verdict.reason for verdict in plan(ahead).verdicts] == [BlobReason.ORPHAN, BlobReason.YOUNG]
+    assert [judgement.reason for judgement in plan(ahead).judgements] == [BlobReason.ORPHAN, BlobReason.YOUNG]
 
 
 def test_what_dead_commands_left_goes_whatever_its_age() -> None:
@@ -257,5 +258,5 @@ def test_nothing_goes_that_was_not_approved() -> None:
 
 def test_what_did_not_go_is_told_as_that() -> None:
     made = plan(census(blob(A, 11), blob(B, 12))).without({B.filename})
-    assert [verdict.reason for verdict in made.verdicts] == [BlobReason.ORPHAN, BlobReason.MEANWHILE]
+    assert [judgement.reason for judgement in made.judgements] == [BlobReason.ORPHAN, BlobReason.MEANWHILE]
     assert made.freed == 4096

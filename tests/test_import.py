@@ -122,7 +122,7 @@ def test_a_broken_manifest_is_mended_and_its_bytes_kept(bundle: Path, store: Sto
     whole = tree(store.root)
     store.manifest_path(full("tiny:q4")).write_bytes(broken)
     report = ostore.import_bundle(bundle, models=store.root)
-    assert outcomes(report)["tiny:q4"] == "mended"
+    assert outcomes(report)["tiny:q4"] == "repaired"
     assert tree(store.root) == whole
     kept = [path.read_bytes() for path in (store.root / ".ostore").glob("quarantine/*")]
     assert kept == ([broken] if broken else [])

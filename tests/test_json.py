@@ -168,7 +168,7 @@ def test_import_says_what_became_of_every_model(store: Store, bundle: Path, tmp_
     assert outcomes() == {"tiny:latest": "added", "tiny:q4": "added"}
     Store(target).manifest_path(full("tiny:q4")).write_bytes(b"")
     Store(target).model("tiny:latest", b"another model")
-    assert outcomes("--replace") == {"tiny:latest": "replaced", "tiny:q4": "mended"}
+    assert outcomes("--replace") == {"tiny:latest": "replaced", "tiny:q4": "repaired"}
     assert outcomes() == {"tiny:latest": "already there", "tiny:q4": "already there"}
 
 
@@ -234,8 +234,8 @@ def test_verify_of_a_store_with_one_of_each_problem(store: Store) -> None:
     assert found == set(typing.get_args(ProblemKind)) - {"blob-unreadable"}
 
 
-@pytest.mark.parametrize(("options", "is_mended"), [((), True), (("--dry-run",), False)])
-def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_mended: bool) -> None:
+@pytest.mark.parametrize(("options", "is_repaired"), [((), True), (("--dry-run",), False)])
+def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_repaired: bool) -> None:
     store.blob_path(b"Say hi!").write_bytes(b"SAY HI!")
     store.write_manifest(full("tiny:latest"), b"half")
     document = report("repair", "repair", "--from", bundle, *options, models=store.root)
@@ -243,7 +243,7 @@ def test_repair(store: Store, bundle: Path, options: tuple[str, ...], is_mended:
         ("blob", ["tiny:q4"]),
         ("manifest", ["tiny:latest"]),
     ]
-    assert (document["dry_run"], len(document["quarantine"])) == (not is_mended, 2 * is_mended)
+    assert (document["dry_run"], len(document["quarantine"])) == (not is_repaired, 2 * is_repaired)
 
 
 def test_du_with_one_of_everything(store: Store) -> None:

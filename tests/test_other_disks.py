@@ -50,7 +50,7 @@ def test_a_store_on_exfat_takes_models_without_hard_links(kinds: Store, exfat: P
     again = ostore.import_bundle(tmp_path / "b.tar.zst", models=exfat / "models")
     assert again.blobs_written == 0
     (exfat / "models/blobs" / next(iter((kinds.root / "blobs").iterdir())).name).write_bytes(b"damaged")
-    assert ostore.import_bundle(tmp_path / "b.tar.zst", models=exfat / "models").blobs_healed == 1
+    assert ostore.import_bundle(tmp_path / "b.tar.zst", models=exfat / "models").blobs_repaired == 1
     assert tree(exfat / "models") == tree(kinds.root)
 
 

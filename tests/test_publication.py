@@ -319,7 +319,7 @@ def test_no_file_that_a_link_leads_to_is_copied_where_others_can_read_it(bundle:
     tag = other.manifest_path(full("tiny:q4"))
     tag.parent.mkdir(parents=True)
     tag.symlink_to(secret)
-    assert ostore.import_bundle(bundle, models=other.root).models[1].outcome == "mended"
+    assert ostore.import_bundle(bundle, models=other.root).models[1].outcome == "repaired"
     assert not tag.is_symlink()
     assert secret.read_bytes() == UNREADABLE
     copies = [path for path in other.root.rglob("*") if path.is_file() and path.read_bytes() == UNREADABLE]

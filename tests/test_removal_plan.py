@@ -7,11 +7,12 @@ import pytest
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
+from ostore.formats.unreadable import UnreadableManifest
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, named, plan_removal
 from ostore.places.store.removing.sweep import StandingManifest
 from ostore.places.store.removing.trash import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, StoredBlob
-from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.scan import ManifestScan
 from tests.test_gc_plan import blob, census, entry, tree
@@ -25,7 +26,7 @@ def doomed(name: ModelName) -> DoomedManifest:
 
 
 def references(users: dict[Digest, tuple[ModelName, ...]], *doubts: str) -> References:
-    unreadable = tuple(Unreadable(path, "not JSON", None) for path in doubts)
+    unreadable = tuple(UnreadableManifest(path, "not JSON") for path in doubts)
     return References(users, unreadable, ManifestScan((), unreadable, ManifestTree()))
 
 

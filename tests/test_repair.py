@@ -1,4 +1,4 @@
-"""Repair mends what verify finds, from wherever a good copy is, and touches nothing else."""
+"""Repair repairs what verify finds, from wherever a good copy is, and touches nothing else."""
 
 from __future__ import annotations
 
@@ -517,7 +517,7 @@ def test_a_manifest_is_restored_only_with_all_of_its_blobs(store: Store, bundle:
     store.manifest_path(full("tiny:latest")).unlink()
     before = tree(store.root)
     told = repair(store, "tiny:q4", "--from", source, code=10)
-    assert f"tiny:q4: blob sha256:{sha256(WEIGHTS)}: in no place named" in told
+    assert f"tiny:q4: blob sha256:{sha256(WEIGHTS)}: in no source named" in told
     assert tree(store.root) == before
     repair(store, "tiny:q4", "--from", source, "--from", bundle)
     assert run("verify", "--models", store.root).returncode == 0

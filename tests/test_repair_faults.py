@@ -1,4 +1,4 @@
-"""A repair where disks are odd, files are of others and folders read-only: it mends what it may, no more."""
+"""A repair where disks are odd, files are of others and folders read-only: it repairs what it may, no more."""
 
 from __future__ import annotations
 

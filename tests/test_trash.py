@@ -43,7 +43,7 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_blob_goes_and_comes_back(store: Store) -> None:
     with taken(store) as (batch, blobs):
         assert (batch.blobs(), (store.root / "blobs" / NAME).exists()) == ([NAME], False)
-        assert batch.put_back(blobs, [NAME]) == [NAME]
+        assert batch.return_blobs(blobs, [NAME]) == [NAME]
         assert (batch.blobs(), (store.root / "blobs" / NAME).read_bytes()) == ([], GOOD)
 
 
@@ -51,20 +51,20 @@ def test_a_blob_goes_and_comes_back(store: Store) -> None:
 def test_what_has_the_name_by_then_stays_and_so_does_the_blob(store: Store) -> None:
     with taken(store) as (batch, blobs):
         (store.root / "blobs" / NAME).write_bytes(b"of a pull")
-        assert batch.put_back(blobs, [NAME]) == []
+        assert batch.return_blobs(blobs, [NAME]) == []
         assert (batch.blobs(), (store.root / "blobs" / NAME).read_bytes()) == ([NAME], b"of a pull")
 
 
 def test_what_somebody_has_taken_out_of_the_trash_is_not_there_to_come_back(store: Store, tmp_path: Path) -> None:
     with taken(store) as (batch, blobs):
         (batch.directory.path / NAME).rename(tmp_path / NAME)
-        assert batch.put_back(blobs, [NAME]) == []
-        assert batch.put_back_all(blobs, lambda _digest: True) == []
+        assert batch.return_blobs(blobs, [NAME]) == []
+        assert batch.return_needed(blobs, lambda _digest: True) == []
     assert not (store.root / "blobs" / NAME).exists()
 
 
 def test_a_blob_that_came_back_before_a_power_cut_loses_its_name_in_the_trash(store: Store) -> None:
     with taken(store) as (batch, blobs):
         assert batch.directory.link(NAME, blobs, NAME)
-        assert batch.put_back(blobs, [NAME]) == [NAME]
+        assert batch.return_blobs(blobs, [NAME]) == [NAME]
         assert (batch.blobs(), (store.root / "blobs" / NAME).read_bytes()) == ([], GOOD)

@@ -345,7 +345,7 @@ def test_a_broken_manifest_keeps_what_it_mentions_and_stops_gc(store: Store) -> 
     assert part(report, "orphans").files == 0
     assert part(report, "mentioned").files == 1
     assert len(report.doubts) == 2
-    assert "not before what cannot be read is mended" in run("du", "--models", store.root).stdout
+    assert "not before what cannot be read is repaired" in run("du", "--models", store.root).stdout
 
 
 def test_a_manifest_that_another_model_names_as_a_blob_is_shared_by_both(store: Store) -> None:
@@ -406,7 +406,7 @@ def test_the_text_has_a_row_for_all_that_is_there(messy: Store) -> None:
         "working folders", ".ostore", "TOTAL", "RECLAIMABLE",
     ]  # fmt: skip
     # There is a folder where a manifest should be.
-    assert lines[-1].endswith("not before what cannot be read is mended")
+    assert lines[-1].endswith("not before what cannot be read is repaired")
     shutil.rmtree(messy.root / "manifests/registry.ollama.ai/library/tiny/deep")
     assert (
         run("du", "--models", messy.root)

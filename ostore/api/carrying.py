@@ -126,7 +126,7 @@ def import_bundle(
         size_written=sum(blob.size for blob in received.written),
         blobs_resumed=len(received.resumed),
         blobs_present=len(received.present),
-        blobs_healed=len(received.healed),
+        blobs_repaired=len(received.repaired),
         warnings=warnings,
     )
 
@@ -235,6 +235,6 @@ def _import_plan(
         size_written=sum(blob.size for blob in missing),
         blobs_resumed=0,
         blobs_present=len(selection.blobs) - len(missing),
-        blobs_healed=0,
+        blobs_repaired=0,
         warnings=warnings,
     )

@@ -1,4 +1,4 @@
-"""What would surprise somebody about a store later, and mending what can be mended without losing anything."""
+"""What would surprise somebody about a store later, and fixing what can be fixed without losing anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ostore.settings import surroundings
 if TYPE_CHECKING:
     from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Facts
-    from ostore.places.store.fixing import Mending
+    from ostore.places.store.fixing import Fix
     from ostore.streams.disk import DiskState
 
 
@@ -22,37 +22,37 @@ def doctor(*, models: Path | None = None) -> DoctorReport:
     """
     Look for everything in and around a store that would surprise somebody later. Nothing is hashed or written.
 
-    What is wrong is a finding of the report, not an error; `mendings` are the steps that `mend` would take. Raises
+    What is wrong is a finding of the report, not an error; `fixes` are the steps that `fix` would take. Raises
     NotFoundError if there is no store, OSError if we may not even enter it.
     """
-    from ostore.operations.doctor.diagnosis import plan_mending
+    from ostore.operations.doctor.diagnosis import plan_fixes
 
     report = _report(_facts(models))
-    return _with_mendings(report, plan_mending(report.findings))
+    return _with_fixes(report, plan_fixes(report.findings))
 
 
-def mend(mendings: Sequence[Mending], *, models: Path | None = None) -> DoctorReport:
+def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
     """
     Take steps that `doctor` planned, those that are still due, and look at the store again.
 
-    Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The report's `mendings` say what came of each.
+    Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The report's `fixes` say what came of each.
     Raises as `doctor`, and BusyError, UnsafeError and OSError for a store that cannot be written to.
     """
     from dataclasses import replace
 
-    from ostore.operations.doctor.diagnosis import plan_mending
-    from ostore.places.store.fixing import mend_store
+    from ostore.operations.doctor.diagnosis import plan_fixes
+    from ostore.places.store.fixing import fix_store
 
     facts = _facts(models)
-    due = set(plan_mending(_report(facts).findings))
-    steps = [step for step in mendings if step in due]
-    gone = [replace(step, outcome="no longer due") for step in mendings if step not in due]
-    taken = mend_store(facts.root, steps) if steps else ()
+    due = set(plan_fixes(_report(facts).findings))
+    steps = [step for step in fixes if step in due]
+    gone = [replace(step, outcome="no longer due") for step in fixes if step not in due]
+    taken = fix_store(facts.root, steps) if steps else ()
     report = _report(_facts(models))
-    if report.verdict == "whole" and any(step.outcome != "mended" for step in taken):
-        # What is left may be no more than a warning, but it was to be mended.
+    if report.verdict == "whole" and any(step.outcome != "fixed" for step in taken):
+        # What is left may be no more than a warning, but it was to be fixed.
         report = replace(report, verdict="io")
-    return _with_mendings(report, (*taken, *gone))
+    return _with_fixes(report, (*taken, *gone))
 
 
 def _facts(models: Path | None) -> Facts:
@@ -108,12 +108,12 @@ def _report(facts: Facts) -> DoctorReport:
         blobs=settled.count + len(blobs),
         size=settled.size + apparent_bytes(blob.facts for blob in blobs),
         findings=diagnosis.findings,
-        mendings=(),
+        fixes=(),
         verdict=diagnosis.verdict,
     )
 
 
-def _with_mendings(report: DoctorReport, mendings: Sequence[Mending]) -> DoctorReport:
+def _with_fixes(report: DoctorReport, fixes: Sequence[Fix]) -> DoctorReport:
     from dataclasses import replace
 
-    return replace(report, mendings=tuple(mendings))
+    return replace(report, fixes=tuple(fixes))

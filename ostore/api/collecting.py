@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ostore.api.opening import chosen_store
 from ostore.api.outcomes import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
-from ostore.api.sweeping import mend_trash, opened_workspace, planned_gc, sweeping
+from ostore.api.sweeping import opened_workspace, planned_gc, return_needed, sweeping
 from ostore.formats.errors import DamagedStoreError, NoSpaceError
 from ostore.host.servers import sees_ollama
-from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Verdict
+from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement
 from ostore.places.store.removing.full_disk import HeadRoom
 from ostore.places.store.removing.trash import BatchRecord
 from ostore.places.store.store import LocalStore
@@ -47,7 +47,7 @@ def gc(
 
     approved = None
     if not dry_run:
-        mend_trash(store.root)
+        return_needed(store.root)
     # A workspace is not made only to find out that there is nothing to do, or that it is refused.
     if dry_run or approve or not workspace_path(store.root).exists():
         approved = planned_gc(store.root, terms)
@@ -104,7 +104,7 @@ def _collect(root: Path, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
             if part is None:
                 # All has gone that could go, and there is still no room, nor need of it.
                 rest = plan.without(plan.filenames)
-                return rest.only(verdicts=rest.verdicts).after(gone)
+                return rest.only(judgements=rest.judgements).after(gone)
             gone.append(part)
 
 
@@ -160,8 +160,8 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
         store=str(store.root),
         dry_run=dry_run,
         grace=terms.grace,
-        removed=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is BlobReason.ORPHAN),
-        kept=tuple(_judged(verdict) for verdict in plan.verdicts if verdict.reason is not BlobReason.ORPHAN),
+        removed=tuple(_judged(judgement) for judgement in plan.judgements if judgement.reason is BlobReason.ORPHAN),
+        kept=tuple(_judged(judgement) for judgement in plan.judgements if judgement.reason is not BlobReason.ORPHAN),
         needed=plan.needed,
         downloads=tuple(
             RemovedDownload(str(group.digest), len(group.files), allocated_bytes(file.facts for file in group.files))
@@ -177,14 +177,14 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
     )
 
 
-def _judged(verdict: Verdict) -> JudgedBlob:
-    blob = verdict.blob
+def _judged(judgement: Judgement) -> JudgedBlob:
+    blob = judgement.blob
     return JudgedBlob(
         filename=blob.filename,
         digest=str(blob.digest),
         size=blob.facts.size,
         allocated=blob.facts.allocated,
-        age=int(verdict.age),
-        reason=verdict.reason.value,
-        models=verdict.models,
+        age=int(judgement.age),
+        reason=judgement.reason.value,
+        models=judgement.models,
     )

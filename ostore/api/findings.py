@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ostore.operations.doctor.finding import Finding, Verdict
-from ostore.places.store.fixing import Mending
+from ostore.operations.doctor.finding import Finding
+from ostore.operations.verify import Verdict
+from ostore.places.store.fixing import Fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class DoctorReport:
     """
     What was looked at, and every finding, the most severe first; `size` is the bytes of the blobs that are there.
 
-    `server` is the user that Ollama is taken to run as. `mendings` are the steps that `--fix` would take, or has taken.
+    `server` is the user that Ollama is taken to run as. `fixes` are the steps that `--fix` would take, or has taken.
     """
 
     store: str
@@ -22,5 +23,5 @@ class DoctorReport:
     blobs: int
     size: int
     findings: tuple[Finding, ...]
-    mendings: tuple[Mending, ...]
+    fixes: tuple[Fix, ...]
     verdict: Verdict

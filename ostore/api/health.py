@@ -31,8 +31,8 @@ def repair(
     A source is a bundle, `-` (a bundle on standard input), a folder that is a store, or any folder of files: of those,
     the ones named by a digest are tried first, then the ones of the right size. Damaged files are kept in
     `.ostore/quarantine`. A manifest that is empty or broken is restored from a bundle or store that has the model, and
-    so is one that is not there if it is named, but only with all of its blobs. What cannot be mended is in the report,
-    not an error; after an error the store is as it was, except that a copy of a damaged file may have come first.
+    so is one that is not there if it is named, but only with all of its blobs. What cannot be repaired is in the
+    report, not an error. After an error the store is as it was, except that a damaged file may be in quarantine too.
 
     Raises NotFoundError, UsageError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError, OSError.
     """
@@ -40,9 +40,9 @@ def repair(
 
     store = chosen_store(models).require()
     with contextlib.ExitStack() as opened:
-        places, notes = mending.open_places(sources, store, opened, jobs=threads(jobs), progress=progress)
-        found = mending.look(store, names, places, jobs=threads(jobs), progress=progress)
-        plan = mending.plan(found, places)
+        opened_sources, notes = mending.open_sources(sources, store, opened, jobs=threads(jobs), progress=progress)
+        found = mending.look(store, names, opened_sources, jobs=threads(jobs), progress=progress)
+        plan = mending.plan(found, opened_sources)
         if dry_run or plan.is_empty:
             return mending.foreseen(found, plan, notes, dry_run=dry_run)
         return mending.carry_out(found, plan, notes, opened, jobs=threads(jobs), progress=progress)

@@ -12,10 +12,11 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, NotFoundError, UsageError
 from ostore.formats.name import is_glob, matches_listing
 from ostore.formats.store_layout import BLOBS
+from ostore.formats.unreadable import Unreadable
 from ostore.host.accounts import owner_of
 from ostore.host.discovery import find_store, other_stores
 from ostore.operations.listing import ShownModel, list_rows, show_model
-from ostore.reports import BundledModel, InspectReport, ListReport, UnreadableEntry, WhereReport
+from ostore.reports import BundledModel, InspectReport, ListReport, WhereReport
 from ostore.settings import surroundings, threads
 
 # Which instruction of a Modelfile a layer with weights stands for.
@@ -60,7 +61,7 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     return ListReport(
         store=str(store.root),
         models=list_rows(store, chosen, scan.models),
-        unreadable=tuple(UnreadableEntry(entry.path, entry.reason) for entry in scan.unreadable),
+        unreadable=tuple(Unreadable(entry.path, entry.reason) for entry in scan.unreadable),
     )
 
 

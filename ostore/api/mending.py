@@ -1,4 +1,4 @@
-"""What `repair` consists of: opening the places to look in, finding the damage, planning, and carrying it out."""
+"""What `repair` consists of: opening the sources, finding the damage, planning, and carrying it out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ostore.formats.selection import Selection
 from ostore.formats.store_layout import MANIFESTS, QUARANTINE
 from ostore.operations.repair import (
     Copies,
+    Lack,
     Offer,
     Repaired,
     RepairPlan,
     RepairReport,
-    Wanted,
-    find_wanted,
+    find_lack,
     gather,
     plan_repair,
 )
@@ -50,16 +50,16 @@ class Found:
     store: LocalStore
     scan: ManifestScan
     verified: VerifyReport
-    wanted: Wanted
+    lack: Lack
     obstacles: Mapping[Digest, str]
     absent: tuple[ModelName, ...]
 
 
-def open_places(
+def open_sources(
     sources: Sequence[str | Path], store: LocalStore, opened: ExitStack, *, jobs: int, progress: Progress
 ) -> tuple[list[Copies], list[str]]:
     """
-    The places that sources stand for, and notes on those that cannot be used.
+    What the words of `sources` stand for, and notes on those that cannot be used.
 
     Raises UsageError or NotFoundError for a source that was mistyped, and if none can be used what is wrong with the
     first: that is to be known before hours of hashing.
@@ -68,59 +68,59 @@ def open_places(
         raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
     if [str(source) for source in sources].count("-") > 1:
         raise UsageError("standard input can be read only once")
-    places: list[Copies] = []
+    opened_sources: list[Copies] = []
     notes: list[str] = []
     unusable: list[Exception] = []
     for source in sources:
         try:
-            places += _places(source, store, opened, jobs, progress)
+            opened_sources += _sources(source, store, opened, jobs, progress)
         except (UsageError, NotFoundError):
             raise
         except (OstoreError, OSError) as error:
             unusable.append(error)
             text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             notes.append(text if str(source) in text else f"{source}: {text}")
-    if not places:
+    if not opened_sources:
         raise unusable[0]
-    return places, notes
+    return opened_sources, notes
 
 
-def look(store: LocalStore, names: Sequence[str], places: Sequence[Copies], *, jobs: int, progress: Progress) -> Found:
+def look(store: LocalStore, names: Sequence[str], sources: Sequence[Copies], *, jobs: int, progress: Progress) -> Found:
     """
     Hash the store, or some models of it, as `verify` does.
 
-    Raises NotFoundError for a model that is neither there nor in any place, InvalidNameError, OSError.
+    Raises NotFoundError for a model that is neither there nor in any source, InvalidNameError, OSError.
     """
     present, absent = _split(names, store)
     for name in absent:
-        if not any(place.find_models({name.folded}) for place in places):
+        if not any(source.find_models({name.folded}) for source in sources):
             raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
     scan = store.scan(present) if present or not names else ManifestScan((), (), ManifestTree())
     orphans, strays = store.unreferenced(scan) if not names else ((), ())
     verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
     suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
     obstacles = find_obstacles(store.root, suspects)
-    wanted = find_wanted(verified.problems, scan.models, scan.unreadable, obstacles)
-    return Found(store, scan, verified, wanted, obstacles, absent)
+    lack = find_lack(verified.problems, scan.models, scan.unreadable, obstacles)
+    return Found(store, scan, verified, lack, obstacles, absent)
 
 
-def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
-    """Ask every place what it may have, and decide."""
-    names = (*found.wanted.manifests, *found.absent)
+def plan(found: Found, sources: Sequence[Copies]) -> RepairPlan:
+    """Ask every source what it may have, and decide."""
+    names = (*found.lack.manifests, *found.absent)
     folded = {name.folded for name in names}
-    models = [place.find_models(folded) for place in places]
+    models = [source.find_models(folded) for source in sources]
     needed = {blob.digest: blob for group in models for selection in group for blob in _all_blobs(selection)}
     wanted = _without_false_promises(found, needed)
     lacking: dict[Digest, int | None] = {**wanted, **{blob.digest: blob.size for blob in needed.values()}}
     lacking |= {digest: size for digest, size in wanted.items() if size is not None}
     notes: list[str] = []
     offers = [
-        Offer(place, _placeable(found.store, place.label, group, notes), place.find_blobs(lacking))
-        for place, group in zip(places, models, strict=True)
+        Offer(source, _placeable(found.store, source.label, group, notes), source.find_blobs(lacking))
+        for source, group in zip(sources, models, strict=True)
     ]
     standing = {digest for digest, blob in needed.items() if found.store.size_of(digest) == blob.size}
     planned = plan_repair(
-        Wanted(wanted, names, found.wanted.left),
+        Lack(wanted, names, found.lack.left),
         offers,
         standing=standing - wanted.keys(),
         obstacles={*found.obstacles, *find_obstacles(found.store.root, needed)},
@@ -129,7 +129,7 @@ def plan(found: Found, places: Sequence[Copies]) -> RepairPlan:
 
 
 def foreseen(found: Found, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
-    """What would be mended, going by names and sizes; nothing is written."""
+    """What would be repaired, going by names and sizes; nothing is written."""
     origins = plan.origins
     blobs = {
         blob: origins[blob.digest]
@@ -169,7 +169,7 @@ def carry_out(
     )
 
 
-def _places(
+def _sources(
     source: str | Path, store: LocalStore, opened: ExitStack, jobs: int, progress: Progress
 ) -> tuple[Copies, ...]:
     path, label = Path(source), str(source)
@@ -209,7 +209,7 @@ def _without_false_promises(found: Found, needed: Mapping[Digest, Descriptor]) -
     misfits = {problem.subject for problem in found.verified.problems if problem.kind == "blob-size"}
     return {
         digest: size
-        for digest, size in found.wanted.blobs.items()
+        for digest, size in found.lack.blobs.items()
         if str(digest) not in misfits or digest not in needed or found.store.size_of(digest) != needed[digest].size
     }
 
@@ -275,7 +275,7 @@ def _repaired_blobs(found: Found, origins: Mapping[Descriptor, str], misfits: It
 def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> Iterator[Repaired]:
     sizes = {model.name: model.manifest_size for model in plan.selection.models}
     for name in sorted(names):
-        origin = plan.offers[plan.manifests_from[name]].place.label
+        origin = plan.offers[plan.manifests_from[name]].source.label
         yield Repaired("manifest", str(name), origin, sizes[name], (str(name),))
 
 
@@ -292,20 +292,20 @@ def _misfits(found: Found, came: Iterable[Descriptor]) -> Iterator[Problem]:
 
 
 def _still_wrong(found: Found, came: Iterable[Descriptor], names: Iterable[ModelName]) -> Iterator[Problem]:
-    """Every problem of a thing that did not come; those that no copy mends say what a person can do."""
+    """Every problem of a thing that did not come; those that no copy repairs say what a person can do."""
     back = {name.folded for name in names}
-    mended = {str(blob.digest) for blob in came}
-    mended |= {
+    repaired = {str(blob.digest) for blob in came}
+    repaired |= {
         entry.path
         for entry in found.scan.unreadable
         # A manifest is put where released Ollamas look for it.
         if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/")
     }
-    explained = {(problem.kind, problem.subject, problem.models): problem for problem in found.wanted.left}
+    explained = {(problem.kind, problem.subject, problem.models): problem for problem in found.lack.left}
     for problem in found.verified.problems:
         # A blob takes the place of one that is oddly named.
         is_gone = problem.kind == "stray-name" and not os.path.lexists(found.store.root / problem.subject)
-        if problem.subject not in mended and not is_gone:
+        if problem.subject not in repaired and not is_gone:
             yield explained.get((problem.kind, problem.subject, problem.models), problem)
     for name in found.absent:
         if name.folded not in back:

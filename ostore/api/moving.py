@@ -85,7 +85,7 @@ def move(
         ready()
     # First whether anything could be removed here: nobody should copy for hours to learn that.
     with _sweeping(source) as sweep:
-        sweep.mend()
+        sweep.return_needed()
     cargo = load_cargo(source, target, names, progress, hashed=True)
     report = _bring(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
     if not target.exists:

@@ -107,7 +107,7 @@ class RmReport:
 
 @dataclass(frozen=True, slots=True)
 class CpReport:
-    """What became of the new name: `outcome` is added, replaced, mended or already there."""
+    """What became of the new name: `outcome` is added, replaced, repaired or already there."""
 
     store: str
     dry_run: bool

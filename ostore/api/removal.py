@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ostore.api.opening import chosen_store, import_warnings
 from ostore.api.outcomes import CpReport, RemovedBlob, RmReport
-from ostore.api.sweeping import mend_trash, sweeping
+from ostore.api.sweeping import return_needed, sweeping
 from ostore.formats.digest import Digest
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
@@ -52,7 +52,7 @@ def rm(
     if not dry_run:
         # A word that stands for nothing is to be found before anything is written.
         _choose(store.root, names)
-        mend_trash(store.root)
+        return_needed(store.root)
     if dry_run or approve:
         approved, _ = _plan_rm(store.root, names)
         planned = _rm_report(store, approved, dry_run=True)

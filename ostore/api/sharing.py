@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.store_layout import BLOBS
+from ostore.formats.unreadable import Unreadable
 from ostore.operations.dedup import (
     Copy,
     CopyState,
@@ -24,7 +24,8 @@ from ostore.operations.dedup import (
     must_be_hashed,
     named_by_inode,
 )
-from ostore.places.foreign_caches.candidates import CacheKind, Candidate, ForeignCache, UnreadableFolder
+from ostore.operations.verify import Verdict
+from ostore.places.foreign_caches.candidates import CacheKind, Candidate, ForeignCache
 from ostore.places.foreign_caches.usual_folders import usual_caches
 from ostore.places.foreign_caches.walk import find_files, recognise
 from ostore.places.store.store import LocalStore
@@ -32,23 +33,13 @@ from ostore.places.store.survey.census import EntryKind, by_filename, take_censu
 from ostore.settings import surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
-Verdict = Literal["done", "integrity", "io"]
-
 
 @dataclass(frozen=True, slots=True)
 class SearchedFolder:
-    """A folder that was looked in; `kind` says whose it is."""
+    """A folder that was looked in; `kind` says which program's it is."""
 
     path: str
     kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnsearchedPath:
-    """A folder or file that could not be looked at."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class DuplicateCopy:
     """
 
     path: str
-    place: str
+    kind: str
     state: CopyState
     shared_size: int
     gain: int
@@ -87,8 +78,8 @@ class DedupReport:
 
     store: str
     dry_run: bool
-    places: tuple[SearchedFolder, ...]
-    unreadable: tuple[UnsearchedPath, ...]
+    folders: tuple[SearchedFolder, ...]
+    unreadable: tuple[Unreadable, ...]
     files: int
     hashed: int
     hashed_size: int
@@ -113,7 +104,7 @@ def dedup(
     """
     Find the same bytes in other programs' folders; with `share`, let the disk keep them once.
 
-    Looks into `paths` (stores, caches, folders of GGUF files), or else into every place where they usually are. Only
+    Looks into `paths` (stores, caches, folders of GGUF files), or else into every folder where they usually are. Only
     files whose names do not say what they are, and that have the size of a blob, are hashed. Sharing is done by the
     file system (btrfs, XFS), which compares the bytes itself; nothing is ever hard-linked, and what a file is to its
     program stays. `agree` is asked before anything is shared, with the report of what would be.
@@ -121,7 +112,7 @@ def dedup(
     Raises NotFoundError (no store, no such path), UsageError (also when nothing of it can be shared), OSError.
     """
     store = chosen_store(models).require()
-    search = _search(store, tuple(_places(paths, store.root)), jobs=threads(jobs), progress=progress)
+    search = _search(store, tuple(_caches(paths, store.root)), jobs=threads(jobs), progress=progress)
     plan = search.report(dry_run=True)
     if not share:
         return plan
@@ -137,9 +128,9 @@ def dedup(
 @dataclass(frozen=True)
 class _Search:
     store: LocalStore
-    places: tuple[ForeignCache, ...]
+    caches: tuple[ForeignCache, ...]
     files: int
-    unreadable: tuple[UnreadableFolder, ...]
+    unreadable: tuple[Unreadable, ...]
     decided: dict[str, Decided]
     duplicates: tuple[Duplicate, ...]
 
@@ -149,7 +140,7 @@ class _Search:
         return DedupReport(
             store=str(self.store.root),
             dry_run=dry_run,
-            places=tuple(SearchedFolder(str(place.path), place.kind.value) for place in self.places),
+            folders=tuple(SearchedFolder(str(cache.path), cache.kind.value) for cache in self.caches),
             unreadable=tuple(self._unsearched()),
             files=self.files,
             hashed=len(hashed),
@@ -162,11 +153,11 @@ class _Search:
             verdict=_verdict(copies),
         )
 
-    def _unsearched(self) -> Iterator[UnsearchedPath]:
-        yield from (UnsearchedPath(folder.path, folder.reason) for folder in self.unreadable)
+    def _unsearched(self) -> Iterator[Unreadable]:
+        yield from self.unreadable
         for path, decided in self.decided.items():
             if decided.problem:
-                yield UnsearchedPath(path, decided.problem)
+                yield Unreadable(path, decided.problem)
 
     def _blobs(self) -> Iterator[DuplicateBlob]:
         users = self.store.scan().users if self.duplicates else {}
@@ -177,14 +168,14 @@ class _Search:
                 path=duplicate.source.path,
                 models=tuple(str(name) for name in users.get(duplicate.digest, ())),
                 copies=tuple(
-                    DuplicateCopy(copy.file.path, copy.file.place, copy.state, copy.shared, copy.gain, copy.detail)
+                    DuplicateCopy(copy.file.path, copy.file.kind, copy.state, copy.shared, copy.gain, copy.detail)
                     for copy in duplicate.copies
                 ),
             )
 
 
-def _search(store: LocalStore, places: tuple[ForeignCache, ...], *, jobs: int, progress: Progress) -> _Search:
-    found = find_files(places)
+def _search(store: LocalStore, caches: tuple[ForeignCache, ...], *, jobs: int, progress: Progress) -> _Search:
+    found = find_files(caches)
     own = list(_own_files(store.root))
     others = named_by_inode(own, _elsewhere(own, found.candidates, store.root))
     files, unreadable = len(found.candidates), found.unreadable
@@ -193,10 +184,10 @@ def _search(store: LocalStore, places: tuple[ForeignCache, ...], *, jobs: int, p
     undecided = must_be_hashed(own, others)
     decided = decide(undecided, jobs=jobs, progress=progress) if undecided else {}
     others = [replace(file, digest=decided[file.path].digest) if file.path in decided else file for file in others]
-    return _Search(store, places, files, unreadable, decided, examine(find_duplicates(own, others)))
+    return _Search(store, caches, files, unreadable, decided, examine(find_duplicates(own, others)))
 
 
-def _places(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignCache]:
+def _caches(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignCache]:
     if not paths:
         yield from usual_caches(surroundings(), root)
     for path in paths:
@@ -230,7 +221,7 @@ def _verdict(copies: Iterable[Copy]) -> Verdict:
     states = {copy.state for copy in copies}
     if "different" in states:
         return "integrity"
-    return "io" if "failed" in states else "done"
+    return "io" if "failed" in states else "whole"
 
 
 def _refuse_if_nothing_can_be_shared(report: DedupReport) -> None:

@@ -41,11 +41,11 @@ def sweeping(root: Path) -> Iterator[Sweep]:
         ) from error
 
 
-def mend_trash(root: Path) -> None:
+def return_needed(root: Path) -> None:
     """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
     if find_batches(root):
         with sweeping(root) as sweep:
-            sweep.mend()
+            sweep.return_needed()
 
 
 def planned_gc(root: Path, terms: GcTerms) -> GcPlan:

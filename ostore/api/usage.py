@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from ostore.api.opening import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
+from ostore.formats.unreadable import Unreadable
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
 from ostore.places.store.survey.census import Census, take_census
 from ostore.places.store.survey.references import find_references
 from ostore.places.store.survey.remainder import Remainder, find_remainder
-from ostore.reports import UnreadableEntry
 
 if TYPE_CHECKING:
     from ostore.places.store.store import LocalStore
@@ -40,8 +40,8 @@ class UsageReport:
     reclaimable: Space
     parts: tuple[UsagePart, ...]
     shared_blobs: tuple[SharedBlobs, ...]
-    doubts: tuple[UnreadableEntry, ...]
-    not_counted: tuple[UnreadableEntry, ...]
+    doubts: tuple[Unreadable, ...]
+    not_counted: tuple[Unreadable, ...]
 
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
@@ -66,7 +66,7 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
         reclaimable=usage.reclaimable,
         parts=usage.parts,
         shared_blobs=usage.shared_blobs,
-        doubts=tuple(UnreadableEntry(doubt.path, doubt.reason) for doubt in references.doubts),
+        doubts=tuple(Unreadable(doubt.path, doubt.reason) for doubt in references.doubts),
         not_counted=tuple(_not_counted(census, remainder)),
     )
 
@@ -81,11 +81,11 @@ def _chosen(store: LocalStore, stored: Sequence[StoredModel], patterns: Sequence
     return [model for model in stored if model.name in wanted]
 
 
-def _not_counted(census: Census, remainder: Remainder) -> Iterator[UnreadableEntry]:
+def _not_counted(census: Census, remainder: Remainder) -> Iterator[Unreadable]:
     for name in remainder.others:
-        yield UnreadableEntry(name, "beside the store, not part of it")
+        yield Unreadable(name, "beside the store, not part of it")
     for tree in (*census.working_folders, census.workspace, census.staging):
         for found in tree.unreadable:
-            yield UnreadableEntry(str(tree.path / found.path), found.reason)
+            yield Unreadable(str(tree.path / found.path), found.reason)
     for found in remainder.unreadable:
-        yield UnreadableEntry(found.path, found.reason)
+        yield Unreadable(found.path, found.reason)

@@ -1,4 +1,4 @@
-"""The command that looks a store over, and mends what is safe to mend."""
+"""The command that looks a store over, and fixes what is safe to fix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ app = group()
 
 @app.command(epilog=examples("ostore doctor", "sudo ostore doctor --fix", "ostore doctor --json"))
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what loses nothing; shows what, and asks.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Fix what loses nothing; shows what, and asks.")] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     models: Models = None,
@@ -22,11 +22,11 @@ def doctor(
     quiet: Quiet = False,
 ) -> None:
     """
-    Find what would surprise you later, and mend what is safe.
+    Find what would surprise you later, and fix what is safe.
 
     That is: broken manifests, missing blobs, wrong owners, odd names, leftovers, a full disk, a second store, and more.
     Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
-    missing or has the wrong size, 9 if blobs or manifests may not be read or something could not be mended, 10 if
+    missing or has the wrong size, 9 if blobs or manifests may not be read or something could not be fixed, 10 if
     manifests, names or the layout are wrong.
     """
     from ostore.api import checkup as api
@@ -35,8 +35,8 @@ def doctor(
     from ostore.cli.exit_codes import CODES
 
     report = api.doctor(models=models)
-    if fix and report.mendings and not dry_run and (yes or agreed(render_checkup.plan_text(report), "Mend this?")):
-        report = api.mend(report.mendings, models=models)
+    if fix and report.fixes and not dry_run and (yes or agreed(render_checkup.plan_text(report), "Fix this?")):
+        report = api.fix(report.fixes, models=models)
     if as_json:
         say(render.document("doctor", report))
     elif quiet:

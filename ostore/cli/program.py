@@ -24,7 +24,7 @@ COMMANDS = {
     "import": ("carrying", "Put the models of bundles into the store."),
     "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
     "du": ("usage", "Say what takes up room in a store."),
-    "doctor": ("checkup", "Find what would surprise you later, and mend what is safe."),
+    "doctor": ("checkup", "Find what would surprise you later, and fix what is safe."),
     "repair": ("health", "Replace what is damaged or missing by good copies."),
     "dedup": ("sharing", "Show which blobs other programs keep as well."),
     "gc": ("removal", "Remove the blobs that no model needs."),

@@ -150,7 +150,7 @@ def _import_counts(report: ImportReport) -> tuple[tuple[int, str], ...]:
     return (
         (report.blobs_resumed, "resumed"),
         (report.blobs_present, "already there"),
-        (report.blobs_healed, "healed"),
+        (report.blobs_repaired, "repaired"),
     )
 
 

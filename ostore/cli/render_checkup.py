@@ -11,7 +11,7 @@ from ostore.cli.text import clean, human_bytes, one_line, plural
 if TYPE_CHECKING:
     from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.finding import Finding
-    from ostore.places.store.fixing import Mending
+    from ostore.places.store.fixing import Fix
 
 _SHOWN = 3
 _WIDTH = 100
@@ -21,14 +21,14 @@ _DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode 
 
 
 def doctor_text(report: DoctorReport, *, is_fix: bool) -> str:
-    """Every kind of finding once, then what was or could be mended, then the summary."""
+    """Every kind of finding once, then what was or could be fixed, then the summary."""
     lines: list[str] = []
     for findings in _kinds(report.findings):
         lines += [*_paragraph(findings), ""]
     if is_fix:
-        lines += [*_mended(report.mendings), ""]
-    elif report.mendings:
-        lines += [f"ostore doctor --fix mends {len(report.mendings):,} of these; nothing is deleted", ""]
+        lines += [*_fixed(report.fixes), ""]
+    elif report.fixes:
+        lines += [f"ostore doctor --fix fixes {len(report.fixes):,} of these; nothing is deleted", ""]
     return "\n".join([*lines, _summary(report)])
 
 
@@ -40,8 +40,8 @@ def quiet_lines(report: DoctorReport) -> Iterator[str]:
 
 
 def plan_text(report: DoctorReport) -> str:
-    """What would be mended."""
-    return "\n".join(["this would be mended; nothing is deleted:", *_mending_lines(report.mendings)])
+    """What would be fixed."""
+    return "\n".join(["this would be fixed; nothing is deleted:", *_fix_lines(report.fixes)])
 
 
 def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -89,19 +89,19 @@ def _wrapped(text: str) -> list[str]:
     return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
 
 
-def _mended(mendings: Sequence[Mending]) -> list[str]:
-    if not mendings:
-        return ["nothing here is mended by --fix"]
-    title = "mended:" if any(step.outcome for step in mendings) else "--fix would mend; nothing is deleted:"
-    return [title, *_mending_lines(mendings)]
+def _fixed(fixes: Sequence[Fix]) -> list[str]:
+    if not fixes:
+        return ["nothing here is fixed by --fix"]
+    title = "fixed:" if any(step.outcome for step in fixes) else "--fix would fix; nothing is deleted:"
+    return [title, *_fix_lines(fixes)]
 
 
-def _mending_lines(mendings: Iterable[Mending]) -> Iterator[str]:
-    kinds: dict[tuple[str, str], list[Mending]] = {}
-    for step in mendings:
+def _fix_lines(fixes: Iterable[Fix]) -> Iterator[str]:
+    kinds: dict[tuple[str, str], list[Fix]] = {}
+    for step in fixes:
         kinds.setdefault((step.action, step.outcome), []).append(step)
     for (action, outcome), steps in kinds.items():
-        what = _DUE[action] if not outcome else _DONE[action] if outcome == "mended" else f"not mended ({outcome})"
+        what = _DUE[action] if not outcome else _DONE[action] if outcome == "fixed" else f"not fixed ({outcome})"
         for step in steps[:_SHOWN]:
             yield f"  {what}: {one_line(step.path)}{f' -> {one_line(step.target)}' if step.target else ''}"
         if len(steps) > _SHOWN:

@@ -57,7 +57,7 @@ def rm_text(report: RmReport, *, verbose: bool) -> str:
     lines += _cut(stays, verbose=verbose)
     if report.doubt:
         lines.append(f"  no blob goes, because a manifest cannot be read and may need it: {report.doubt}")
-        lines.append("  ostore gc removes what is left over, once that is mended")
+        lines.append("  ostore gc removes what is left over, once that is repaired")
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
     return "\n".join([*map(one_line, lines), f"{freed}: {what}"])

@@ -55,12 +55,12 @@ def _blob_line(blob: DuplicateBlob) -> str:
 
 def _copy_line(copy: DuplicateCopy) -> str:
     state = ": ".join(filter(None, (_STATES[copy.state], copy.detail)))
-    return f"    {copy.place}: {copy.path} ({state})"
+    return f"    {copy.kind}: {copy.path} ({state})"
 
 
 def _looked_line(report: DedupReport) -> str:
     hashed = f", hashed {report.hashed:,} ({human_bytes(report.hashed_size)})" if report.hashed else ""
-    return f"looked at {_files(report.files)} in {plural(len(report.places), 'place')}{hashed}"
+    return f"looked at {_files(report.files)} in {plural(len(report.folders), 'folder')}{hashed}"
 
 
 def _summary(report: DedupReport) -> str:

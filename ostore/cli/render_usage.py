@@ -60,7 +60,7 @@ def _part(part: UsagePart) -> tuple[str, str, str]:
 
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
-        return "not before what cannot be read is mended"
+        return "not before what cannot be read is repaired"
     if not report.reclaimable.allocated:
         return ""
     kinds = {part.kind for part in report.parts if part.reclaimable.allocated}

@@ -89,5 +89,5 @@ def dedup(
     else:
         say(render_sharing.dedup_text(report, verbose=verbose))
         render.say_warnings(tuple(f"{entry.path}: {entry.reason}" for entry in report.unreadable))
-    if report.verdict != "done" and not report.dry_run:
+    if report.verdict != "whole" and not report.dry_run:
         raise typer.Exit(CODES[report.verdict])

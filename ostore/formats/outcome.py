@@ -14,7 +14,7 @@ class Outcome(StrEnum):
 
     ADDED = "added"
     REPLACED = "replaced"
-    MENDED = "mended"
+    REPAIRED = "repaired"
     ALREADY_THERE = "already there"
 
 
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 class Received:
     """
     What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
-    there already (`present`); `healed` ones are those that stood in the store damaged. `linked` ones are files of
+    there already (`present`); `repaired` ones are those that stood in the store damaged. `linked` ones are files of
     another store on this disk, which have one more name now. `set_aside` are the names in quarantine of what was
     replaced and kept.
     """
@@ -31,6 +31,6 @@ class Received:
     written: tuple[Descriptor, ...]
     resumed: tuple[Descriptor, ...]
     present: tuple[Descriptor, ...]
-    healed: tuple[Descriptor, ...]
+    repaired: tuple[Descriptor, ...]
     linked: tuple[Descriptor, ...]
     set_aside: tuple[str, ...]

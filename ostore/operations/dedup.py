@@ -36,10 +36,12 @@ _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file with bytes of a model: where, in whose place, how large (bytes), and what is known to be in it."""
+    """
+    A file with bytes of a model: where it is, which program keeps it there, its size, and what is known to be in it.
+    """
 
     path: str
-    place: str
+    kind: str
     size: int
     allocated: int
     identity: tuple[int, int]

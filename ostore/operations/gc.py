@@ -71,7 +71,7 @@ class GcTerms:
     every_blob: bool = False
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Why one file in `blobs/` goes or stays; `age` in seconds, negative for times in the future."""
 
     blob: StoredBlob
@@ -83,7 +83,7 @@ class Verdict(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class GcPlan:
     """
-    What goes. `verdicts` has the digest-named entries of `blobs/` that no model needs; those that are orphans go, if
+    What goes. `judgements` has the digest-named entries of `blobs/` that no model needs; those that are orphans go, if
     they are still not newer than `latest`; `downloads` likewise with `latest_download`. `needed` is how many others
     there are.
 
@@ -91,7 +91,7 @@ class GcPlan:
     oldest download that seems to be under way began, or None.
     """
 
-    verdicts: tuple[Verdict, ...]
+    judgements: tuple[Judgement, ...]
     needed: int
     downloads: tuple[UnfinishedDownload, ...]
     leftovers: tuple[FoundEntry, ...]
@@ -104,7 +104,7 @@ class GcPlan:
 
     @property
     def blobs(self) -> tuple[StoredBlob, ...]:
-        return tuple(verdict.blob for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
+        return tuple(judgement.blob for judgement in self.judgements if judgement.reason is BlobReason.ORPHAN)
 
     @property
     def filenames(self) -> frozenset[str]:
@@ -136,40 +136,42 @@ class GcPlan:
 
     def largest_first(self) -> Iterator[GcPlan]:
         """Each blob and each download that goes, as a plan of its own; first those that free the most."""
-        blobs = (self.only(verdicts=(verdict,)) for verdict in self.verdicts if verdict.reason is BlobReason.ORPHAN)
+        blobs = (
+            self.only(judgements=(judgement,)) for judgement in self.judgements if judgement.reason is BlobReason.ORPHAN
+        )
         downloads = (self.only(downloads=(group,)) for group in self.downloads)
         yield from sorted(chain(blobs, downloads), key=attrgetter("freed"), reverse=True)
 
     def only(
         self,
         *,
-        verdicts: tuple[Verdict, ...] = (),
+        judgements: tuple[Judgement, ...] = (),
         downloads: tuple[UnfinishedDownload, ...] = (),
         leftovers: tuple[FoundEntry, ...] = (),
     ) -> GcPlan:
         """A part of the plan."""
-        return replace(self, verdicts=verdicts, downloads=downloads, leftovers=leftovers, expired=())
+        return replace(self, judgements=judgements, downloads=downloads, leftovers=leftovers, expired=())
 
     def after(self, gone: Sequence[GcPlan]) -> GcPlan:
         """The plan, and what has come true of earlier ones."""
-        verdicts = (*self.verdicts, *(verdict for part in gone for verdict in part.verdicts))
+        judgements = (*self.judgements, *(judgement for part in gone for judgement in part.judgements))
         return replace(
             self,
-            verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.blob.filename)),
+            judgements=tuple(sorted(judgements, key=lambda judgement: judgement.blob.filename)),
             downloads=(*self.downloads, *(group for part in gone for group in part.downloads)),
             leftovers=(*self.leftovers, *(file for part in gone for file in part.leftovers)),
         )
 
     def without(self, stayed: Collection[str]) -> GcPlan:
         """The plan as it came true: what did not go, by file name, left out."""
-        verdicts = tuple(
-            verdict._replace(reason=BlobReason.MEANWHILE)
-            if verdict.reason is BlobReason.ORPHAN and verdict.blob.filename in stayed
-            else verdict
-            for verdict in self.verdicts
+        judgements = tuple(
+            judgement._replace(reason=BlobReason.MEANWHILE)
+            if judgement.reason is BlobReason.ORPHAN and judgement.blob.filename in stayed
+            else judgement
+            for judgement in self.judgements
         )
         downloads = tuple(group for group in self.downloads if not any(file.path in stayed for file in group.files))
-        return replace(self, verdicts=verdicts, downloads=downloads)
+        return replace(self, judgements=judgements, downloads=downloads)
 
     def within(self, approved: GcPlan) -> GcPlan:
         """The plan cut down to what another one had as well: nobody approved of more."""
@@ -196,7 +198,7 @@ def plan_gc(
     # Asking for every keeper takes time, and of an orphan it is known that there is none.
     keepers = references.users if terms.every_blob else {}
     return GcPlan(
-        verdicts=tuple(
+        judgements=tuple(
             _judge(blob, keepers.get(blob.digest), held, latest, terms)
             for blob in (sorted(census.blobs, key=by_filename) if terms.every_blob else orphans)
         ),
@@ -263,11 +265,11 @@ def _command(path: str) -> str:
 
 def _judge(
     blob: StoredBlob, keepers: tuple[ModelName, ...] | None, held: _Held, latest: float, terms: GcTerms
-) -> Verdict:
+) -> Judgement:
     age = terms.now - blob.facts.newest
     if keepers is not None:
-        return Verdict(blob, BlobReason.NEEDED, age, tuple(str(name) for name in keepers))
-    return Verdict(blob, _reason(blob, held, latest, terms), age)
+        return Judgement(blob, BlobReason.NEEDED, age, tuple(str(name) for name in keepers))
+    return Judgement(blob, _reason(blob, held, latest, terms), age)
 
 
 def _reason(blob: StoredBlob, held: _Held, latest: float, terms: GcTerms) -> BlobReason:

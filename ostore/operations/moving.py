@@ -16,7 +16,7 @@ from ostore.places.store.survey.scan import ManifestScan
 
 # As long as `ostore gc` spares an orphan: it may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
-_HINT = "ostore doctor says how to mend it; until then nothing is moved"
+_HINT = "ostore doctor says how to fix it; until then nothing is moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class LeftEntry:
 
 @dataclass(frozen=True, slots=True)
 class MovedModel:
-    """`outcome` there: added, mended (a broken manifest was there) or already there; `removed`: no longer here."""
+    """`outcome` there: added, repaired (a broken manifest was there) or already there; `removed`: no longer here."""
 
     name: str
     outcome: str

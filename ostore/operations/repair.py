@@ -1,7 +1,7 @@
 """
-Mending a store: what was found damaged is replaced by good copies from elsewhere, and nothing else is touched.
+Repairing a store: what was found damaged is replaced by good copies from elsewhere, and nothing else is touched.
 
-`find_wanted` and `plan_repair` decide and touch no disk; `gather` walks over the places in the order given, until
+`find_lack` and `plan_repair` decide and touch no disk; `gather` walks over the sources in the order given, until
 nothing is wanted any more.
 """
 
@@ -64,11 +64,11 @@ class _Entry(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Lack:
     """
     What a store lacks: blobs, with the size that its models promise (None if none does), and the names of manifests.
 
-    `left` are the problems that no copy mends, with what a person can do about them.
+    `left` are the problems that no copy repairs, with what a person can do about them.
     """
 
     blobs: dict[Digest, int | None]
@@ -78,9 +78,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one place may have of it."""
+    """What one source may have of it."""
 
-    place: Copies
+    source: Copies
     models: tuple[Selection, ...]
     blobs: tuple[Descriptor, ...]
 
@@ -105,13 +105,13 @@ class RepairPlan:
 
     @property
     def origins(self) -> dict[Digest, str]:
-        """The first place that may have each blob."""
-        return {blob.digest: offer.place.label for offer in reversed(self.offers) for blob in offer.blobs}
+        """The first source that may have each blob."""
+        return {blob.digest: offer.source.label for offer in reversed(self.offers) for blob in offer.blobs}
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Which blobs were taken, and from where (labels); `notes` is what a place turned out not to have."""
+    """Which blobs were taken, and from where (labels); `notes` is what a source turned out not to have."""
 
     origins: dict[Digest, str]
     notes: tuple[str, ...]
@@ -120,7 +120,7 @@ class Gathered:
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """
-    One thing that was mended: `kind` is blob or manifest, `subject` its digest or the model's name.
+    One thing that was repaired: `kind` is blob or manifest, `subject` its digest or the model's name.
 
     `source` is where it came from, `size` its bytes, `models` those that suffered.
     """
@@ -135,7 +135,7 @@ class Repaired:
 @dataclass(frozen=True, slots=True)
 class RepairReport:
     """
-    What was looked at (`models`, `blobs` and their `size`), what was mended, and every problem that is left.
+    What was looked at (`models`, `blobs` and their `size`), what was repaired, and every problem that is left.
 
     With `dry_run` it is what would be, going by names and sizes. `quarantine` is where the damaged files are now,
     relative to the store; `notes` what a source turned out not to have; `verdict` as that of `verify`, of what is left.
@@ -154,16 +154,16 @@ class RepairReport:
 
 
 class _UnusableError(Exception):
-    """A place could not deliver; says why."""
+    """A source could not deliver; says why."""
 
 
-def find_wanted(
+def find_lack(
     problems: Iterable[Problem],
     models: Iterable[_Model],
     unreadable: Iterable[_Entry],
     obstacles: Mapping[Digest, str],
-) -> Wanted:
-    """Sort problems into what a copy mends and what not. `obstacles` says which blobs cannot be replaced, and why."""
+) -> Lack:
+    """Sort problems into what a copy repairs and what not. `obstacles` says which blobs cannot be replaced, and why."""
     promises = _promises(models)
     names = {entry.path: entry.name for entry in unreadable if entry.name and entry.path.startswith("manifests/")}
     blobs: dict[Digest, int | None] = {}
@@ -182,32 +182,32 @@ def find_wanted(
             manifests.append(names[problem.subject])
         else:
             left.append(problem)
-    return Wanted(blobs, tuple(manifests), tuple(left))
+    return Lack(blobs, tuple(manifests), tuple(left))
 
 
 def plan_repair(
-    wanted: Wanted, offers: Sequence[Offer], *, standing: Collection[Digest], obstacles: Collection[Digest]
+    lack: Lack, offers: Sequence[Offer], *, standing: Collection[Digest], obstacles: Collection[Digest]
 ) -> RepairPlan:
     """
     Decide what to take from where; no I/O.
 
-    A model is taken from the first place that has it, if every blob of it is `standing` (a file of its size is there,
-    and not known to be wrong) or offered by some place, and none has `obstacles`.
+    A model is taken from the first source that has it, if every blob of it is `standing` (a file of its size is there,
+    and not known to be wrong) or offered by some source, and none has `obstacles`.
     """
     offered: dict[Digest, Descriptor] = {}
     for offer in offers:
         for blob in offer.blobs:
             offered.setdefault(blob.digest, blob)
-    chosen = {digest: offered[digest] for digest in wanted.blobs if digest in offered}
+    chosen = {digest: offered[digest] for digest in lack.blobs if digest in offered}
     having = _by_name(offers)
     models: list[SelectedModel] = []
     manifests_from: dict[ModelName, int] = {}
     notes: list[str] = []
-    for name in wanted.manifests:
+    for name in lack.manifests:
         for number, selection in having.get(name.folded, ()):
             reason = _why_not(selection, chosen, offered, standing, obstacles)
             if reason:
-                notes.append(f"{offers[number].place.label}: {selection.models[0].name}: {reason}")
+                notes.append(f"{offers[number].source.label}: {selection.models[0].name}: {reason}")
                 continue
             models += selection.models
             manifests_from[selection.models[0].name] = number
@@ -215,7 +215,7 @@ def plan_repair(
             break
     return RepairPlan(
         Selection(tuple(models), tuple(chosen.values())),
-        frozenset(wanted.blobs.keys() & chosen.keys()),
+        frozenset(lack.blobs.keys() & chosen.keys()),
         tuple(offers),
         manifests_from,
         tuple(notes),
@@ -224,9 +224,9 @@ def plan_repair(
 
 def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
     """
-    Take what is planned from each place in turn, until nothing is missing; then write the manifests.
+    Take what is planned from each source in turn, until nothing is missing; then write the manifests.
 
-    A copy that is not what it should be, or cannot be read, is noted, and the next place asked. Raises OSError for the
+    A copy that is not what it should be, or cannot be read, is noted, and the next source asked. Raises OSError for the
     store's own disk.
     """
     origins: dict[Digest, str] = {}
@@ -239,14 +239,14 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
         if lacking or names:
             progress.phase("repairing", sum(blob.size for blob in lacking))
             try:
-                for digest, problem in _take_blobs(offer.place, lacking, inbox, progress):
+                for digest, problem in _take_blobs(offer.source, lacking, inbox, progress):
                     if problem is None:
-                        origins[digest] = offer.place.label
+                        origins[digest] = offer.source.label
                     else:
-                        notes.append(f"{offer.place.label}: {problem}")
-                manifests.update(_guarded(offer.place.read_manifests(names)))
+                        notes.append(f"{offer.source.label}: {problem}")
+                manifests.update(_guarded(offer.source.read_manifests(names)))
             except _UnusableError as error:
-                notes.append(f"{offer.place.label}: {error}")
+                notes.append(f"{offer.source.label}: {error}")
     for name, raw in manifests.items():
         try:
             inbox.write_manifest(name, raw)
@@ -256,11 +256,11 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
 
 
 def _take_blobs(
-    place: Copies, lacking: Collection[Descriptor], inbox: Inbox, progress: Progress
+    source: Copies, lacking: Collection[Descriptor], inbox: Inbox, progress: Progress
 ) -> Iterator[tuple[Digest, str | None]]:
-    """Write what a place delivers; yields each blob with None, or with the reason why a copy of it was not taken."""
+    """Write what a source delivers; yields each blob with None, or with the reason why a copy of it was not taken."""
     taken: set[Digest] = set()
-    for blob, chunks in _guarded(place.read_blobs(lacking)) if lacking else ():
+    for blob, chunks in _guarded(source.read_blobs(lacking)) if lacking else ():
         # Of some blobs a folder has two copies.
         if blob.digest in taken:
             continue
@@ -274,7 +274,7 @@ def _take_blobs(
 
 
 def _guarded(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Pass on what a place yields; what goes wrong there is not to be taken for a failure of the store."""
+    """Pass on what a source yields; what goes wrong there is not to be taken for a failure of the store."""
     try:
         yield from items
     except OSError as error:
@@ -314,5 +314,5 @@ def _why_not(
         if blob.digest in chosen and chosen[blob.digest].size != blob.size:
             return f"blob {blob.digest}: another size than the store's own models promise"
         if blob.digest not in standing and blob.digest not in offered:
-            return f"blob {blob.digest}: in no place named"
+            return f"blob {blob.digest}: in no source named"
     return None

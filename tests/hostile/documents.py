@@ -442,7 +442,7 @@ def stored_rows() -> Iterator[Row]:
         yield Row(f"B59 manifest of {what} in the store, show", _with_stored(raw, "show", "tiny"), (DAMAGED,))
         yield Row(f"B59 manifest of {what} in the store, list", _with_stored(raw, "list"), (DONE,))
         yield Row(
-            f"B59 manifest of {what} in the store, import", _with_stored(raw, "import"), (DONE,), check=_is_mended
+            f"B59 manifest of {what} in the store, import", _with_stored(raw, "import"), (DONE,), check=_is_repaired
         )
     for what, settings in (("text", b"not JSON"), ("cut off", b'{"a":'), ("binary", bytes(range(256)))):
         raw = dumped(document(config=layer(CONFIG, settings)))
@@ -487,7 +487,7 @@ def _with_stored(raw: bytes, command: str, *arguments: str) -> Prepare:
     return prepare
 
 
-def _is_mended(world: World, _outcome: Outcome) -> None:
+def _is_repaired(world: World, _outcome: Outcome) -> None:
     assert world.store.manifest_path(NAME).read_bytes() == MANIFEST
 
 

@@ -95,12 +95,14 @@ def odd_blob_rows() -> Iterator[Row]:
         yield Row(f"G124 {kind} in place of a config, list", meeting("list", change=_put_odd_config(kind)), (DONE,))
     for damage, data in {"altered": WEIGHTS[::-1], "short": WEIGHTS[:5], "long": WEIGHTS + b"x", "empty": b""}.items():
         put = _put_blob(data)
-        yield Row(f"G131 {damage} blob is healed by an import", meeting(*IMPORT, change=put), (DONE,), check=_is_healed)
+        yield Row(
+            f"G131 {damage} blob is repaired by an import", meeting(*IMPORT, change=put), (DONE,), check=_is_repaired
+        )
         yield Row(
             f"G130 {damage} blob with a second link is replaced, not written to",
             meeting(*IMPORT, change=_put_linked(data)),
             (DONE,),
-            check=_is_healed,
+            check=_is_repaired,
         )
     altered = meeting("verify", change=lambda world: _keep_times(world.store.blob_path(OLD_WEIGHTS), OLD_WEIGHTS[::-1]))
     yield Row("G131 altered blob whose times were put back", altered, (INTEGRITY,), is_report=True)
@@ -158,7 +160,7 @@ def _put_linked(data: bytes) -> Callable[[World], None]:
     return change
 
 
-def _is_healed(world: World, _outcome: Outcome) -> None:
+def _is_repaired(world: World, _outcome: Outcome) -> None:
     assert world.store.blob_path(WEIGHTS).read_bytes() == WEIGHTS
 
 

@@ -157,7 +157,7 @@ class Belief:
         """The blobs of a manifest that is gone, of which none that is left has need."""
         return blob_names([raw]) & self.files.keys() - self.needed
 
-    def mend(self) -> None:
+    def return_needed(self) -> None:
         """What removing commands begin with: what lies in the trash and a model misses comes back."""
         for _, batch in self.trash:
             for name in sorted(batch.keys() & self.needed - self.files.keys()):

@@ -192,7 +192,7 @@ BUGS = (
     Bug(
         "gc does not look again once the blobs are in the trash",
         SWEEP,
-        "        return None, self._put_back(batch, references.users.__contains__)\n",
+        "        return None, self._return_blobs(batch, references.users.__contains__)\n",
         "        return None, []\n",
         ("tests/test_gc.py", "-k", "between_the_two_looks"),
     ),

@@ -2,7 +2,7 @@
 Ways in which a store gets damaged, one small change each, and what must come of it: told from the damage alone.
 
 A damage says what it did as hits. `foretell` reckons from the hits of several what `verify` must find, and what
-`repair` from a bundle of the whole store must mend; it knows nothing of ostore.
+`repair` from a bundle of the whole store must repair; it knows nothing of ostore.
 """
 
 from __future__ import annotations
@@ -141,19 +141,19 @@ def foretell(whole: Whole, hits: Collection[Hit]) -> Foretold:
     back = {
         name for name, hit in lost.items() if not hit.in_the_way and (walls | unclear).isdisjoint(whole.models[name])
     }
-    mended = {blob for blob, hit in blobs.items() if hit.kind and _is_seen(hit, promised) and blob in whole.needed}
-    mended -= walls | {blob for blob in mended if promised.get(blob, set()) - {len(whole.contents[blob])}}
+    repaired = {blob for blob, hit in blobs.items() if hit.kind and _is_seen(hit, promised) and blob in whole.needed}
+    repaired -= walls | {blob for blob in repaired if promised.get(blob, set()) - {len(whole.contents[blob])}}
     # A model that is put back is put back whole.
-    mended |= {blob for name in back for blob in whole.models[name] if blob in blobs}
+    repaired |= {blob for name in back for blob in whole.models[name] if blob in blobs}
     found = _merged(_findings(whole, hits, promised))
     left_hits = [
         hit
         for hit in hits
-        if not (isinstance(hit, (BlobHit, Oddity)) and hit.blob in mended)
+        if not (isinstance(hit, (BlobHit, Oddity)) and hit.blob in repaired)
         and not (isinstance(hit, ManifestHit) and hit.name in back)
     ]
     left = _merged(_findings(whole, left_hits, _promised(whole, hits, lost.keys() - back)))
-    return Foretold(found, left, frozenset(mended), frozenset(back))
+    return Foretold(found, left, frozenset(repaired), frozenset(back))
 
 
 def _promised(whole: Whole, hits: Collection[Hit], lost: Collection[str]) -> dict[str, set[int]]:

@@ -1,4 +1,4 @@
-"""Stores damaged by a seeded hand: verify finds every damage, repair mends what can be, and touches nothing else."""
+"""Stores damaged by a seeded hand: verify finds every damage, repair repairs what can be, and touches nothing else."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_every_damage_is_found_and_what_can_be_is_mended_and_nothing_else_touche
 def expected(
     origin: Origin, store: Store, before: dict[str, str], hits: list[Hit], foretold: Foretold
 ) -> dict[str, str]:
-    """The tree as it was damaged, with what can be mended put back."""
+    """The tree as it was damaged, with what can be repaired put back."""
     after = {path: what for path, what in before.items() if path not in replaced(hits, foretold)}
     after |= {f"blobs/sha256-{blob}": blob for blob in foretold.blobs}
     return after | {path_of(name): sha256(manifest(origin, name)) for name in foretold.manifests}

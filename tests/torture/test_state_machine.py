@@ -234,7 +234,7 @@ class AnyHistory(RuleBasedStateMachine):
         with self._refusal(error):
             plan = collect(dry_run=True)
         self.check_disk()
-        belief.mend()
+        belief.return_needed()
         with self._refusal(error):
             report = collect()
             assert report
@@ -258,7 +258,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(draw=draws)
     def rm(self, draw: st.DataObject) -> None:
         name = self._any_model(draw)
-        self.belief.mend()
+        self.belief.return_needed()
         plan = ostore.rm([name], dry_run=True, models=self.root)
         report = ostore.rm([name], models=self.root)
         assert plan

@@ -1,4 +1,4 @@
-"""All checks of one store, and what of it can be mended without losing anything."""
+"""All checks of one store, and what of it can be fixed without losing anything."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
 from ostore.operations.doctor import blobs, manifests, permissions, surroundings
-from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding, Verdict
-from ostore.places.store.fixing import Mending
+from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding
+from ostore.operations.verify import Verdict
+from ostore.places.store.fixing import Fix
 
 # Within a severity, findings are in this order.
 _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
@@ -45,23 +46,23 @@ def diagnose(facts: Facts) -> Diagnosis:
     return Diagnosis(tuple(found), _verdict(found))
 
 
-def plan_mending(findings: Iterable[Finding]) -> tuple[Mending, ...]:
-    """What `--fix` would do for those that it mends, each path once."""
-    steps: dict[str, Mending] = {}
+def plan_fixes(findings: Iterable[Finding]) -> tuple[Fix, ...]:
+    """What `--fix` would do for those that it fixes, each path once."""
+    steps: dict[str, Fix] = {}
     for finding in findings:
         if finding.is_fixable and (step := _step(finding)):
             steps.setdefault(finding.subject, step)
     return tuple(steps.values())
 
 
-def _step(finding: Finding) -> Mending | None:
+def _step(finding: Finding) -> Fix | None:
     if finding.code in _SET_ASIDE:
-        return Mending("set-aside", finding.subject)
+        return Fix("set-aside", finding.subject)
     if finding.code in _GIVEN:
-        return Mending("give", finding.subject)
+        return Fix("give", finding.subject)
     if finding.code == "blob-legacy-name":
         digest = Digest.tolerate(finding.subject.rpartition("/")[2])
-        return Mending("rename", finding.subject, f"blobs/{digest.filename}")
+        return Fix("rename", finding.subject, f"blobs/{digest.filename}")
     return None
 
 

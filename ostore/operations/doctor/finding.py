@@ -13,8 +13,6 @@ from ostore.places.store.survey.examination import Examination
 from ostore.streams.disk import DiskState
 
 Severity = Literal["problem", "warning", "note"]
-# Which class of error a report amounts to; `whole` is none (docs/exit-codes.md).
-Verdict = Literal["whole", "integrity", "io", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Finding:
     One thing to know. `code` is stable, `subject` is a path relative to the store, a model, a digest or what else is
     meant, `detail` what was found there, `meaning` one sentence of what it does to a user, `remedy` what to type or do.
 
-    `is_fixable` says that `--fix` mends it; `models` suffer from it; `size` is bytes, where bytes matter.
+    `is_fixable` says that `--fix` fixes it; `models` suffer from it; `size` is bytes, where bytes matter.
     """
 
     code: str

@@ -105,7 +105,7 @@ def _odd(odd: OddEntry, facts: Facts) -> Finding:
     return told(
         "manifest-stray" if odd.name is None else "manifest-empty",
         detail="changed less than a minute ago: it may be being written" if is_young else "",
-        remedy=f"too young to be mended; in a minute: {facts.ostore('doctor')}" if is_young else f"{fix}{again}",
+        remedy=f"too young to be fixed; in a minute: {facts.ostore('doctor')}" if is_young else f"{fix}{again}",
         is_fixable=not is_young,
     )
 

@@ -77,7 +77,7 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
 
 def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     """
-    Whether giving it the owner and mode of the store's folder would mend it, and nothing else.
+    Whether giving it the owner and mode of the store's folder would fix it, and nothing else.
 
     Not a file with a second name: that may be a file of somebody else, put there so that root gives it away.
     """

@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 
 from ostore.formats.digest import Digest
+from ostore.formats.unreadable import Unreadable
 from ostore.streams.same_file import opened_same
 
 
 class CacheKind(StrEnum):
-    """Whose place it is; a word for people, the rules for finding files are the same everywhere."""
+    """Which program keeps models there: a word for people. The rules for finding files are the same everywhere."""
 
     STORE = "ollama"
     HUGGING_FACE = "hugging-face"
@@ -58,20 +59,12 @@ class Candidate:
         return self.device, self.inode
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableFolder:
-    """A folder, or a file, that could not be looked at, and why."""
-
-    path: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class FoundFiles:
-    """Each file once, however many names lead to it, in the order of the places and then by path."""
+    """Each file once, however many names lead to it, in the order of the folders and then by path."""
 
     candidates: tuple[Candidate, ...]
-    unreadable: tuple[UnreadableFolder, ...]
+    unreadable: tuple[Unreadable, ...]
 
     def copies_of(self, digest: Digest, size: int) -> Iterator[Candidate]:
         """

@@ -26,13 +26,13 @@ from ostore.streams.progress import SILENT, Progress, watched
 class CopiesFolder:
     """A folder that is walked once, when somebody first asks what is in it. A folder that may not be read is empty."""
 
-    def __init__(self, place: ForeignCache) -> None:
-        self._place = place
+    def __init__(self, cache: ForeignCache) -> None:
+        self._cache = cache
 
     @cached_property
     def found(self) -> FoundFiles:
         """Every file below it. Links to folders are not followed."""
-        return find_files([self._place], every_file=True)
+        return find_files([self._cache], every_file=True)
 
 
 class NamedCopies:

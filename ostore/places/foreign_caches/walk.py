@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ostore.formats.digest import Digest
+from ostore.formats.unreadable import Unreadable
 from ostore.places.foreign_caches.candidates import (
     CacheKind,
     Candidate,
     ForeignCache,
     FoundFiles,
-    UnreadableFolder,
     each_once,
 )
 
@@ -48,16 +48,16 @@ _DIGEST_NAME = re.compile(r"(?:sha256[-:])?([0-9a-f]{64})")
 _BLOCK = 512
 
 
-def find_files(places: Iterable[ForeignCache], *, every_file: bool = False) -> FoundFiles:
+def find_files(caches: Iterable[ForeignCache], *, every_file: bool = False) -> FoundFiles:
     """
-    Every file in these places that may hold a blob; a place that is not there holds nothing.
+    Every file in these folders that may hold a blob; a folder that is not there holds nothing.
 
-    That is, whosever place it is: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
+    That is, whosever folder it is: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
     named `*.gguf`, at most 12 folders deep. With `every_file`, all others as well, however deep.
     """
     found = _Found(every_file)
-    for place in places:
-        found.walk(place)
+    for cache in caches:
+        found.walk(cache)
     found.unreadable.sort(key=lambda folder: folder.path)
     return FoundFiles(each_once(found.candidates), tuple(dict.fromkeys(found.unreadable)))
 
@@ -77,19 +77,19 @@ def recognise(folder: Path) -> ForeignCache:
 class _Found:
     every_file: bool
     candidates: list[Candidate] = field(default_factory=list)
-    unreadable: list[UnreadableFolder] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
 
-    def walk(self, place: ForeignCache) -> None:
-        # What a file's name means depends on the two folders around it, so those around the place count as well.
-        above = place.path.parts[-2:]
-        pending = [(str(place.path), above)]
+    def walk(self, cache: ForeignCache) -> None:
+        # What a file's name means depends on the two folders around it, so those around the cache count as well.
+        above = cache.path.parts[-2:]
+        pending = [(str(cache.path), above)]
         while pending:
             folder, parts = pending.pop()
             if len(parts) - len(above) > MAX_DEPTH and not self.every_file:
-                self.unreadable.append(UnreadableFolder(folder, f"more than {MAX_DEPTH} folders deep"))
+                self.unreadable.append(Unreadable(folder, f"more than {MAX_DEPTH} folders deep"))
             else:
                 # The last is taken first.
-                pending += reversed(self._look_into(folder, parts, place.kind))
+                pending += reversed(self._look_into(folder, parts, cache.kind))
 
     def _look_into(self, folder: str, parts: tuple[str, ...], kind: CacheKind) -> list[tuple[str, tuple[str, ...]]]:
         """Take the files of one folder; gives the folders in it that are to be entered."""
@@ -112,7 +112,7 @@ class _Found:
         except FileNotFoundError:
             return []
         except OSError as error:
-            self.unreadable.append(UnreadableFolder(folder, error.strerror or str(error)))
+            self.unreadable.append(Unreadable(folder, error.strerror or str(error)))
             return []
 
     def _add(self, path: str, kind: CacheKind, digest: Digest | None) -> None:
@@ -123,7 +123,7 @@ class _Found:
             # Gone meanwhile, or a link that leads nowhere.
             return
         except OSError as error:
-            self.unreadable.append(UnreadableFolder(path, error.strerror or str(error)))
+            self.unreadable.append(Unreadable(path, error.strerror or str(error)))
             return
         if stat.S_ISREG(status.st_mode):
             allocated = status.st_blocks * _BLOCK if hasattr(status, "st_blocks") else status.st_size

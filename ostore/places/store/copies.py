@@ -1,4 +1,4 @@
-"""A store as a place where good copies of single blobs and manifests are, for the mending of another one."""
+"""A store as a place where good copies of single blobs and manifests are, for the repair of another one."""
 
 from __future__ import annotations
 

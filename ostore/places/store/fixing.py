@@ -1,5 +1,5 @@
 """
-Mending a store without losing anything: odd entries are set aside, old names become new ones, owners are put right.
+Fixing a store without losing anything: odd entries are set aside, old names become new ones, owners are put right.
 
 Every step looks again before it acts, under the lock of the store and through open folders: a server without locks may
 have written a manifest meanwhile, and somebody may have put a link in the way.
@@ -28,13 +28,13 @@ Action = Literal["set-aside", "rename", "give"]
 
 
 @dataclass(frozen=True, slots=True)
-class Mending:
+class Fix:
     """
     One step; `path` is relative to the store.
 
     `set-aside` moves an entry into the quarantine, below the path that it had; `rename` gives a blob its name of today;
     `give` gives an entry the owner and the mode that the store's new files have. `target` is the path that it has
-    afterwards, if that is another one. `outcome` is empty for a plan, else `mended` or why not.
+    afterwards, if that is another one. `outcome` is empty for a plan, else `fixed` or why not.
     """
 
     action: Action
@@ -43,7 +43,7 @@ class Mending:
     outcome: str = ""
 
 
-def mend_store(root: Path, steps: Sequence[Mending]) -> tuple[Mending, ...]:
+def fix_store(root: Path, steps: Sequence[Fix]) -> tuple[Fix, ...]:
     """
     Take these steps, each with its outcome. One that cannot be taken does not keep the others from it.
 
@@ -54,17 +54,17 @@ def mend_store(root: Path, steps: Sequence[Mending]) -> tuple[Mending, ...]:
         contextlib.closing(Workspace.open(directory)) as workspace,
         workspace.locked(),
     ):
-        mender = _Mender(root, workspace)
-        return tuple(mender.take(step) for step in steps)
+        fixer = _Fixer(root, workspace)
+        return tuple(fixer.take(step) for step in steps)
 
 
-class _Mender:
+class _Fixer:
     def __init__(self, root: Path, workspace: Workspace) -> None:
         self._root = root
         self._workspace = workspace
         self._folder = f"doctor-{os.urandom(4).hex()}"
 
-    def take(self, step: Mending) -> Mending:
+    def take(self, step: Fix) -> Fix:
         actions = {"set-aside": self._set_aside, "rename": self._rename, "give": self._give}
         try:
             return actions[step.action](step)
@@ -73,7 +73,7 @@ class _Mender:
         except OstoreError as error:
             return replace(step, outcome=str(error))
 
-    def _set_aside(self, step: Mending) -> Mending:
+    def _set_aside(self, step: Fix) -> Fix:
         *parts, name = step.path.split("/")
         with self._opened(parts) as folder:
             _refuse_unless_odd(self._root, folder, step.path)
@@ -81,9 +81,9 @@ class _Mender:
                 folder.rename(name, quarantine, name)
                 quarantine.sync()
             folder.sync()
-        return replace(step, target=f".ostore/{QUARANTINE}/{self._folder}/{step.path}", outcome="mended")
+        return replace(step, target=f".ostore/{QUARANTINE}/{self._folder}/{step.path}", outcome="fixed")
 
-    def _rename(self, step: Mending) -> Mending:
+    def _rename(self, step: Fix) -> Fix:
         """As server/fixblobs.go of ollama at fb30760, but never over a file that is there."""
         digest = Digest.tolerate(step.path.rpartition("/")[2])
         with self._opened(["blobs"]) as blobs:
@@ -91,9 +91,9 @@ class _Mender:
                 raise DamagedStoreError("a blob of the new name is there by now")
             blobs.rename(str(digest), blobs, digest.filename)
             blobs.sync()
-        return replace(step, outcome="mended")
+        return replace(step, outcome="fixed")
 
-    def _give(self, step: Mending) -> Mending:
+    def _give(self, step: Fix) -> Fix:
         *parts, name = step.path.split("/")
         with self._opened(parts) as folder:
             status = folder.lstat(name)
@@ -105,7 +105,7 @@ class _Mender:
                 self._give_file(folder, name)
             changed = folder.lstat(name)
         is_same = status is not None and changed is not None and _rights(status) == _rights(changed)
-        return replace(step, outcome="only root or its owner may do that" if is_same else "mended")
+        return replace(step, outcome="only root or its owner may do that" if is_same else "fixed")
 
     def _give_file(self, folder: Directory, name: str) -> None:
         fd = folder.open_file(name)
@@ -122,7 +122,7 @@ class _Mender:
         """A folder of the store. The first part may be a link, as people make them; none below it may."""
         first, *below = parts
         if first not in _TREES:
-            raise DamagedStoreError("not a place that ostore mends")
+            raise DamagedStoreError("not a place that ostore fixes")
         with contextlib.ExitStack() as opened:
             folder = opened.enter_context(Directory.open(self._root / first))
             for part in below:

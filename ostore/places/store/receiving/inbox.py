@@ -50,10 +50,10 @@ class StoreInbox:
         """
         `damaged` are blobs that are wanted for themselves, because what stands for them is known to be wrong.
 
-        Given, even if empty, it means mending: what is replaced is kept in quarantine, and what the disk cannot read
+        Given, even if empty, it means repairing: what is replaced is kept in quarantine, and what the disk cannot read
         counts as damaged.
         """
-        self._is_mending = damaged is not None
+        self._is_repair = damaged is not None
         self._damaged = frozenset(damaged or ())
         self._root = root
         self._workspace = workspace
@@ -70,7 +70,7 @@ class StoreInbox:
         self._present: dict[Digest, Descriptor] = {}
         self._resumed: dict[Digest, Descriptor] = {}
         self._written: dict[Digest, Descriptor] = {}
-        self._healed: dict[Digest, Descriptor] = {}
+        self._repaired: dict[Digest, Descriptor] = {}
         self._linked: dict[Digest, Descriptor] = {}
         self._modified: Mapping[ModelName, int] = {}
         self._set_aside: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class StoreInbox:
             written=tuple(self._written.values()),
             resumed=tuple(self._resumed.values()),
             present=tuple(self._present.values()),
-            healed=tuple(self._healed.values()),
+            repaired=tuple(self._repaired.values()),
             linked=tuple(self._linked.values()),
             set_aside=self._set_aside,
         )
@@ -211,7 +211,7 @@ class StoreInbox:
         )
         self._promised = {model.name: model.manifest_digest for model in models}
         self._staged = {name: filename for name, filename in self._staged.items() if name in self._promised}
-        for held in (self._present, self._resumed, self._written, self._healed):
+        for held in (self._present, self._resumed, self._written, self._repaired):
             for digest in held.keys() - needed:
                 del held[digest]
 
@@ -224,7 +224,7 @@ class StoreInbox:
         if self._unfinished or self.missing or self._promised.keys() != self._staged.keys():
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
         publication = Publication(
-            self._root, self._workspace, self._transaction, self._staging, keeps_replaced=self._is_mending
+            self._root, self._workspace, self._transaction, self._staging, keeps_replaced=self._is_repair
         )
         publication.publish(
             staged=(*self._written, *self._resumed, *self._linked),
@@ -234,7 +234,7 @@ class StoreInbox:
                     name,
                     filename,
                     is_new=outcomes[name] is Outcome.ADDED,
-                    is_broken=outcomes[name] is Outcome.MENDED,
+                    is_broken=outcomes[name] is Outcome.REPAIRED,
                 )
                 for name, filename in self._staged.items()
                 if outcomes[name] is not Outcome.ALREADY_THERE
@@ -270,7 +270,7 @@ class StoreInbox:
         with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
             sound = pool.map(lambda blob: self._pinned_if_sound(blobs, blob, told, trust=trust), there)
             for blob, is_sound in zip(there, sound, strict=True):
-                (self._present if is_sound else self._healed)[blob.digest] = blob
+                (self._present if is_sound else self._repaired)[blob.digest] = blob
 
     def _stands(self, blobs: Directory, blob: Descriptor) -> bool:
         """Whether anything has the blob's name; what is not even a file of its size goes to the damaged at once."""
@@ -282,7 +282,7 @@ class StoreInbox:
         if not is_regular(status) and not stat.S_ISLNK(status.st_mode):
             # A link is replaced, and what it leads to left alone; anything else somebody has to look at.
             raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
-        self._healed[blob.digest] = blob
+        self._repaired[blob.digest] = blob
         return False
 
     def _pinned_if_sound(self, blobs: Directory, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
@@ -301,7 +301,7 @@ class StoreInbox:
         except FileNotFoundError:
             return False
         except OSError as error:
-            if not self._is_mending or error.errno != errno.EIO:
+            if not self._is_repair or error.errno != errno.EIO:
                 raise
             self._transaction.unlink(pin)
             return False

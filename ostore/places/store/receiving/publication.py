@@ -151,7 +151,7 @@ class Publication:
             is_linked = self._transaction.link(source, blobs, digest.filename)
             is_new = is_linked or blobs.lstat(digest.filename) is None
         except FileExistsError:
-            # A damaged blob being healed, or somebody was faster: replace it, because ours is known to be right.
+            # A damaged blob being repaired, or somebody was faster: replace it, because ours is known to be right.
             is_new = False
             is_linked = self._transaction.link(source, self._transaction, source + _AGAIN)
             if is_linked:

@@ -100,7 +100,7 @@ class StoreSink:
         """
         Yield an inbox; leaving the block publishes every model. An exception publishes none.
 
-        `damaged`, even if empty, makes it a mending: see `StoreInbox`.
+        `damaged`, even if empty, makes it a repair: see `StoreInbox`.
 
         Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
         interruption waits for the next import; after a refusal nothing is left.
@@ -143,7 +143,7 @@ class StoreSink:
         try:
             raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
         except FileNotFoundError:
-            return Outcome.MENDED if path.is_symlink() else Outcome.ADDED
+            return Outcome.REPAIRED if path.is_symlink() else Outcome.ADDED
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
@@ -156,7 +156,7 @@ class StoreSink:
             # Too much for us, but Ollama may well read it.
             pass
         except OstoreError:
-            return Outcome.MENDED
+            return Outcome.REPAIRED
         if not self._replace:
             raise UsageError(f"{model.name}: another model of that name is there", hint="--replace overwrites it")
         return Outcome.REPLACED

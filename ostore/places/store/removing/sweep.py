@@ -77,7 +77,7 @@ class Sweep:
                 blobs = opened.enter_context(Directory.open(root.path / BLOBS))
             yield cls(root, workspace, opened.enter_context(opened_trash(workspace)), blobs)
 
-    def mend(self) -> bool:
+    def return_needed(self) -> bool:
         """
         Put back what lies in the trash and a model needs again; False if there are doubts about that.
 
@@ -91,14 +91,14 @@ class Sweep:
         for found in found_batches:
             is_unclear = not found.is_finished and bool(references.doubts or found.record is None)
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
-                self._put_back(batch, _always if is_unclear else references.users.__contains__)
+                self._return_blobs(batch, _always if is_unclear else references.users.__contains__)
         return not references.doubts
 
     def finish_interrupted(self, names: Collection[str] | None = None) -> None:
         """End interrupted removings as they were to end, or those of these folders, once what is needed is back."""
         interrupted = [found for found in find_batches(self._root.path) if not found.is_finished]
         chosen = [found for found in interrupted if names is None or found.name in names]
-        if not chosen or not self.mend():
+        if not chosen or not self.return_needed():
             return
         self._sync_blobs()
         for found in chosen:
@@ -250,15 +250,15 @@ class Sweep:
         try:
             references = find_references(self._root.path)
         except BaseException:
-            self._put_back(batch, _always)
+            self._return_blobs(batch, _always)
             raise
         if references.doubts:
             first = references.doubts[0]
-            return f"{first.path}: {first.reason}", self._put_back(batch, _always)
-        return None, self._put_back(batch, references.users.__contains__)
+            return f"{first.path}: {first.reason}", self._return_blobs(batch, _always)
+        return None, self._return_blobs(batch, references.users.__contains__)
 
-    def _put_back(self, batch: Batch, is_needed: Callable[[Digest], bool]) -> list[str]:
-        return batch.put_back_all(self._blobs, is_needed) if self._blobs else []
+    def _return_blobs(self, batch: Batch, is_needed: Callable[[Digest], bool]) -> list[str]:
+        return batch.return_needed(self._blobs, is_needed) if self._blobs else []
 
 
 def clear_leftovers(root: Directory, workspace: Workspace) -> None:

@@ -158,13 +158,13 @@ class Batch:
             moved = self.directory.lstat(filename)
             if moved is None or not os.path.samestat(moved, status):
                 # Another file got the name between the two calls.
-                self.put_back(folder, [filename])
+                self.return_blobs(folder, [filename])
                 return "replaced meanwhile"
         finally:
             os.close(fd)
         return None
 
-    def put_back(self, blobs: Directory, filenames: Iterable[str]) -> list[str]:
+    def return_blobs(self, blobs: Directory, filenames: Iterable[str]) -> list[str]:
         """
         Give blobs their names in `blobs/` again; gives those that came back, on the disk.
 
@@ -178,9 +178,9 @@ class Batch:
             self.directory.unlink(name)
         return back
 
-    def put_back_all(self, blobs: Directory, is_needed: Callable[[Digest], bool]) -> list[str]:
+    def return_needed(self, blobs: Directory, is_needed: Callable[[Digest], bool]) -> list[str]:
         """Put back every blob that is needed; gives their names."""
-        return self.put_back(
+        return self.return_blobs(
             blobs, [name for name in self.blobs() if (digest := blob_digest(name)) and is_needed(digest)]
         )
 

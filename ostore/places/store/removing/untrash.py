@@ -72,7 +72,7 @@ def bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob])
         for name, kept in chosen.items():
             with contextlib.suppress(FileNotFoundError), contextlib.closing(Batch.reopen(trash, name)) as batch:
                 same = {blob.filename: blob for blob in kept if _is_there(batch.directory, blob)}
-                back += (same[filename] for filename in batch.put_back(blobs, same))
+                back += (same[filename] for filename in batch.return_blobs(blobs, same))
                 if not batch.blobs():
                     batch.remove()
         # Also for those that have their names already: whoever gave them may not have seen to that.

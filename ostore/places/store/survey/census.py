@@ -1,5 +1,5 @@
 """
-Everything that lies in a store, with what the disk says of it: what deleting, measuring and mending are planned from.
+Everything that lies in a store, with what the disk says of it: what deleting, measuring and repairing are planned from.
 
 Read only: no lock, nothing is created or opened, so it works on a read-only disk and for somebody who is not the
 owner. Whoever deletes takes the census first and reads the manifests after it: what a pull finishes in between can
@@ -29,7 +29,7 @@ from ostore.formats.store_layout import (
     downloaded_digits,
     is_temporary,
 )
-from ostore.places.store.survey.manifest_tree import Unreadable
+from ostore.formats.unreadable import Unreadable
 from ostore.places.store.survey.scan import find_blobs
 from ostore.places.store.workspace import workspace_path
 
@@ -341,7 +341,7 @@ def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[F
         # Gone meanwhile.
         return []
     except OSError as error:
-        unreadable.append(Unreadable(below, error.strerror or str(error), None))
+        unreadable.append(Unreadable(below, error.strerror or str(error)))
     return entries
 
 

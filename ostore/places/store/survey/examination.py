@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.host.accounts import Account
 from ostore.places.store.survey.access import Misfit, closed_parents, find_misfits
 from ostore.places.store.survey.census import (
@@ -26,7 +27,7 @@ from ostore.places.store.survey.census import (
     read_tree,
     take_census,
 )
-from ostore.places.store.survey.manifest_tree import Unreadable, find_manifests
+from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.references import References, references_of
 from ostore.places.store.survey.scan import ManifestScan, scan_manifests
 from ostore.places.store.survey.settled import SettledBlobs
@@ -154,20 +155,18 @@ def _census(root: Path, settled: SettledBlobs, closed: list[Unreadable]) -> Cens
     try:
         return take_census(root, is_counted=settled.settles)
     except OSError as error:
-        closed.append(Unreadable("blobs", error.strerror or str(error), None))
+        closed.append(Unreadable("blobs", error.strerror or str(error)))
         return None
 
 
 def _closed_trees(root: Path, census: Census | None) -> list[Unreadable]:
     trees: Iterable[FoundTree] = (census.workspace, census.staging, *census.working_folders) if census else ()
     return [
-        Unreadable(_relative(root, tree.path / found.path), found.reason, None)
-        for tree in trees
-        for found in tree.unreadable
+        Unreadable(_relative(root, tree.path / found.path), found.reason) for tree in trees for found in tree.unreadable
     ]
 
 
-def _odd(root: Path, entry: Unreadable) -> OddEntry | None:
+def _odd(root: Path, entry: UnreadableManifest) -> OddEntry | None:
     """None for what has gone meanwhile."""
     path = root / entry.path
     try:
@@ -217,13 +216,13 @@ def _target(path: Path) -> str:
         return ""
 
 
-def _lost(root: Path, scan: ManifestScan, doubts: Iterable[Unreadable]) -> Iterable[Unreadable]:
+def _lost(root: Path, scan: ManifestScan, doubts: Iterable[UnreadableManifest]) -> Iterable[Unreadable]:
     """Links and files where folders should be; links that we may not follow are not among them."""
     if _is_link(root / BLOBS) and leads_nowhere(root / BLOBS):
-        yield Unreadable("blobs", "a link that leads to no folder", None)
+        yield Unreadable("blobs", "a link that leads to no folder")
     for name in ("blobs", MANIFESTS):
         if (status := _status(root / name)) and not stat.S_ISDIR(status.st_mode):
-            yield Unreadable(name, "no folder", None)
+            yield Unreadable(name, "no folder")
     at_depth = {entry.path for entry in scan.unreadable}
     for doubt in doubts:
         # Those of a model are about manifests that lists name.
@@ -239,7 +238,7 @@ def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
             (root / stray).stat()
         except OSError as error:
             if error.errno not in _NOWHERE:
-                yield Unreadable(stray, error.strerror or str(error), None)
+                yield Unreadable(stray, error.strerror or str(error))
 
 
 def _is_empty(root: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
+from ostore.formats.unreadable import Unreadable
 
 # ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
 _DEPTH = 4
@@ -25,15 +26,6 @@ class ManifestEntry(NamedTuple):
     tree: str
     name: ModelName | None
     is_link: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Something at manifest depth that is no manifest: why, and its path relative to the store."""
-
-    path: str
-    reason: str
-    name: ModelName | None
 
 
 @dataclass(slots=True)
@@ -72,7 +64,7 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
     except OSError as error:
         if closed is None:
             raise
-        closed.append(Unreadable("/".join(parts), error.strerror or str(error), None))
+        closed.append(Unreadable("/".join(parts), error.strerror or str(error)))
         return
     prefix = "/".join(parts)
     found.folders.append(prefix)

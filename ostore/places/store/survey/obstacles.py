@@ -1,4 +1,4 @@
-"""What of a store's damage cannot be mended by putting a good copy in place, because something else is in the way."""
+"""What of a store's damage cannot be repaired by putting a good copy in place, because something else is in the way."""
 
 from __future__ import annotations
 

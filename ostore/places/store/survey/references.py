@@ -25,7 +25,8 @@ from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
-from ostore.places.store.survey.manifest_tree import ManifestEntry, Unreadable, find_manifests
+from ostore.formats.unreadable import UnreadableManifest
+from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.survey.scan import ManifestScan, read_small_file, scan_manifests
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class References:
     """
 
     named: dict[Digest, tuple[ModelName, ...]]
-    doubts: tuple[Unreadable, ...]
+    doubts: tuple[UnreadableManifest, ...]
     scan: ManifestScan
 
     @cached_property
@@ -138,7 +139,9 @@ def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | No
         yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
 
 
-def _of_unreadable(root: Path, unreadable: Iterable[Unreadable]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+def _of_unreadable(
+    root: Path, unreadable: Iterable[UnreadableManifest]
+) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     """What stands in the bytes of a manifest that does not parse, so that a report about the store is less wrong."""
     for entry in unreadable:
         with contextlib.suppress(OSError):
@@ -148,12 +151,12 @@ def _of_unreadable(root: Path, unreadable: Iterable[Unreadable]) -> Iterator[tup
                 yield entry.name, mentioned_by(raw)
 
 
-def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[Unreadable]:
+def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManifest]:
     """Links where folders should be: to a disk that is not mounted, say, with all the models that are on it."""
     # The walk took them for no folders; only a file is certain to have no models in it.
     lost = [tree for tree in (MANIFESTS, COMING_MANIFESTS) if _is_lost(root / tree, stat.S_ISDIR)]
     for path in (*lost, *(stray for stray in strays if _is_lost(root / stray, stat.S_ISREG))):
-        yield Unreadable(path, "a link that leads to no folder", None)
+        yield UnreadableManifest(path, "a link that leads to no folder")
 
 
 def _is_lost(path: Path, is_harmless: Callable[[int], bool]) -> bool:
@@ -178,7 +181,7 @@ class _Lists:
     def __init__(self, root: Path) -> None:
         self._blobs = root / BLOBS
         self._read: dict[Digest, _Child] = {}
-        self.doubts: list[Unreadable] = []
+        self.doubts: list[UnreadableManifest] = []
 
     def kept_below(self, name: ModelName, manifest: Manifest) -> frozenset[Digest]:
         """What the children of a list keep, and theirs."""
@@ -220,4 +223,4 @@ class _Lists:
         return read_small_file(self._blobs / last, MAX_MANIFEST_BYTES)[0]
 
     def _doubt(self, digest: Digest, reason: str, name: ModelName) -> None:
-        self.doubts.append(Unreadable(f"blobs/{digest.filename}", reason, name))
+        self.doubts.append(UnreadableManifest(f"blobs/{digest.filename}", reason, name))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS, WORKSPACE
+from ostore.formats.unreadable import Unreadable
 from ostore.places.store.survey.census import Census, DiskFacts, EntryKind, FoundEntry, FoundTree, facts_of, read_tree
-from ostore.places.store.survey.manifest_tree import ManifestTree, Unreadable
+from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.scan import ManifestScan
 from ostore.places.store.workspace import workspace_path
 
@@ -102,7 +103,7 @@ def _facts_of_all(root: Path, paths: Iterable[str], hidden: dict[str, Unreadable
             continue
         except OSError as error:
             folder = path.rpartition("/")[0]
-            hidden[folder] = Unreadable(folder, error.strerror or str(error), None)
+            hidden[folder] = Unreadable(folder, error.strerror or str(error))
 
 
 def _below(name: str, entries: Iterable[FoundEntry]) -> Iterator[FoundEntry]:
@@ -135,4 +136,4 @@ def _dangling(root: Path, census: Census) -> Iterator[str]:
 def _unreadable(trees: Iterable[tuple[str, FoundTree]]) -> Iterator[Unreadable]:
     for name, tree in trees:
         for found in tree.unreadable:
-            yield Unreadable(f"{name}/{found.path}".rstrip("/"), found.reason, None)
+            yield Unreadable(f"{name}/{found.path}".rstrip("/"), found.reason)

@@ -17,7 +17,8 @@ from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS
-from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, Unreadable
+from ostore.formats.unreadable import UnreadableManifest
+from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree
 from ostore.streams.chunks import read_full
 
 # The server rewrites manifests in place, so one that does not parse may just be half written.
@@ -52,7 +53,7 @@ class ManifestScan:
     """
 
     models: tuple[StoredModel, ...]
-    unreadable: tuple[Unreadable, ...]
+    unreadable: tuple[UnreadableManifest, ...]
     tree: ManifestTree
 
     @property
@@ -79,7 +80,7 @@ def scan_manifests(tree: ManifestTree) -> ManifestScan:
         time.sleep(_RETRY_SECONDS)
         more, failures = _read_all([entry for entry, _ in failures])
         models += more
-    unreadable = tuple(Unreadable(entry.relative, reason, entry.name) for entry, reason in failures)
+    unreadable = tuple(UnreadableManifest(entry.relative, reason, entry.name) for entry, reason in failures)
     return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tree)
 
 

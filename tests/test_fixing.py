@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.places.store.fixing import Action, Mending, mend_store
+from ostore.places.store.fixing import Action, Fix, fix_store
 from ostore.streams import durable
 from tests.support import Store, full, sha256, tree
 from tests.torture.disks import mounted_disk
@@ -23,16 +23,16 @@ OLD, NEW = f"sha256:{sha256(b'old')}", f"sha256-{sha256(b'old')}"
 def taken(store: Store, action: Action, path: str) -> str:
     """Why the step was not taken; the store is as it was then."""
     before = tree(store.root)
-    (step,) = mend_store(store.root, [Mending(action, path)])
-    assert (step.outcome == "mended") == (tree(store.root) != before)
+    (step,) = fix_store(store.root, [Fix(action, path)])
+    assert (step.outcome == "fixed") == (tree(store.root) != before)
     return step.outcome
 
 
 def test_a_step_that_is_due_is_taken_and_what_is_set_aside_is_kept(store: Store) -> None:
     (store.root / EMPTY).touch()
     (store.root / "blobs" / OLD).write_bytes(b"old")
-    done = mend_store(store.root, [Mending("set-aside", EMPTY), Mending("rename", f"blobs/{OLD}")])
-    assert [step.outcome for step in done] == ["mended", "mended"]
+    done = fix_store(store.root, [Fix("set-aside", EMPTY), Fix("rename", f"blobs/{OLD}")])
+    assert [step.outcome for step in done] == ["fixed", "fixed"]
     assert (store.root / done[0].target).read_bytes() == b""
     assert (store.root / "blobs" / NEW).read_bytes() == b"old"
     assert not (store.root / "blobs" / OLD).exists()
@@ -41,8 +41,8 @@ def test_a_step_that_is_due_is_taken_and_what_is_set_aside_is_kept(store: Store)
 
 def test_one_step_that_fails_does_not_keep_the_others_from_it(store: Store) -> None:
     (store.root / EMPTY).touch()
-    done = mend_store(store.root, [Mending("set-aside", f"{LIBRARY}/no/such"), Mending("set-aside", EMPTY)])
-    assert [step.outcome for step in done] == ["No such file or directory", "mended"]
+    done = fix_store(store.root, [Fix("set-aside", f"{LIBRARY}/no/such"), Fix("set-aside", EMPTY)])
+    assert [step.outcome for step in done] == ["No such file or directory", "fixed"]
 
 
 def folder(path: Path) -> None:
@@ -76,14 +76,14 @@ def test_what_is_no_longer_odd_is_not_set_aside(store: Store, change: Callable[[
 def test_what_is_under_no_name_is_set_aside_with_whatever_it_holds(store: Store) -> None:
     stray = store.root / f"{LIBRARY}/tiny/a b"
     stray.write_bytes(b"notes")
-    (step,) = mend_store(store.root, [Mending("set-aside", f"{LIBRARY}/tiny/a b")])
-    assert (step.outcome, (store.root / step.target).read_bytes()) == ("mended", b"notes")
+    (step,) = fix_store(store.root, [Fix("set-aside", f"{LIBRARY}/tiny/a b")])
+    assert (step.outcome, (store.root / step.target).read_bytes()) == ("fixed", b"notes")
 
 
 @pytest.mark.parametrize("place", ["notes/a", ".ostore/trash", "../models/blobs/x", "/etc/passwd"])
 @pytest.mark.parametrize("action", ["set-aside", "give"])
 def test_a_place_that_is_not_of_the_store_is_not_mended(store: Store, place: str, action: Action) -> None:
-    assert taken(store, action, place) == "not a place that ostore mends"
+    assert taken(store, action, place) == "not a place that ostore fixes"
 
 
 def test_a_blob_gets_no_name_that_another_file_has(store: Store) -> None:
@@ -103,8 +103,8 @@ def test_a_file_with_a_second_name_is_not_given_away(store: Store, tmp_path: Pat
     assert taken(store, "give", f"blobs/{NEW}") == "the file has a second name elsewhere"
     assert (secret.stat().st_uid, secret.stat().st_mode & 0o777) == (0, 0o600)
     secret.unlink()
-    (step,) = mend_store(store.root, [Mending("give", f"blobs/{NEW}")])
-    assert step.outcome == "mended"
+    (step,) = fix_store(store.root, [Fix("give", f"blobs/{NEW}")])
+    assert step.outcome == "fixed"
     assert ((store.root / "blobs" / NEW).stat().st_uid, (store.root / "blobs" / NEW).stat().st_mode & 0o777) == (
         12345,
         0o644,
