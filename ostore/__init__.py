@@ -13,27 +13,24 @@ from typing import TYPE_CHECKING
 from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from ostore.api.carrying import export, import_bundle, verify
-    from ostore.api.checkup import doctor, fix
-    from ostore.api.collecting import gc, restore
-    from ostore.api.findings import DoctorReport
-    from ostore.api.health import repair
-    from ostore.api.looking import inspect, list_models, modelfile, show, where
-    from ostore.api.moving import move
-    from ostore.api.outcomes import (
-        CpReport,
-        GcReport,
-        JudgedBlob,
-        RemovedBlob,
-        RemovedDownload,
-        RestoredBlob,
-        RestoreReport,
-        RmReport,
-    )
-    from ostore.api.removal import cp, rm
-    from ostore.api.resettling import check_move
-    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, dedup
-    from ostore.api.usage import UsageReport, du
+    from ostore.api.cp import CpReport, cp
+    from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, dedup
+    from ostore.api.doctor import DoctorReport, doctor, fix
+    from ostore.api.du import UsageReport, du
+    from ostore.api.export import ExportReport, export
+    from ostore.api.gc import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport, gc, restore
+    from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
+    from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
+    from ostore.api.list_models import ListReport, list_models
+    from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
+    from ostore.api.move.move import move
+    from ostore.api.move.report import MovedModel, MoveReport
+    from ostore.api.repair.repair import repair
+    from ostore.api.repair.report import Repaired, RepairReport
+    from ostore.api.rm import RemovedBlob, RmReport, rm
+    from ostore.api.show import modelfile, show
+    from ostore.api.verify import verify
+    from ostore.api.where import WhereReport, where
     from ostore.formats.errors import (
         AmbiguousManifestError,
         BlobError,
@@ -60,20 +57,10 @@ if TYPE_CHECKING:
     from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
-    from ostore.operations.moving import LeftEntry, MoveCheckReport, MovedModel, MoveReport, StoreSetting
-    from ostore.operations.repair import Repaired, RepairReport
+    from ostore.operations.move import LeftEntry
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.fixing import Fix
-    from ostore.reports import (
-        BundledModel,
-        ExportReport,
-        ImportedModel,
-        ImportReport,
-        InspectReport,
-        ListReport,
-        WhereReport,
-    )
     from ostore.streams.progress import Progress
 
 __all__ = [
@@ -163,34 +150,98 @@ __all__ = [
     "where",
 ]
 
+# Where each name is defined.
+_HOMES = {
+    "AmbiguousManifestError": "ostore.formats.errors",
+    "BlobError": "ostore.formats.errors",
+    "BlobMissingError": "ostore.formats.errors",
+    "BundledModel": "ostore.api.inspect_bundle",
+    "BusyError": "ostore.formats.errors",
+    "CpReport": "ostore.api.cp",
+    "DamagedStoreError": "ostore.formats.errors",
+    "DedupReport": "ostore.api.dedup",
+    "DigestMismatchError": "ostore.formats.errors",
+    "DoctorReport": "ostore.api.doctor",
+    "DuplicateBlob": "ostore.api.dedup",
+    "DuplicateCopy": "ostore.api.dedup",
+    "ExportReport": "ostore.api.export",
+    "Finding": "ostore.operations.doctor.finding",
+    "Fix": "ostore.places.store.fixing",
+    "FormatError": "ostore.formats.errors",
+    "FoundStore": "ostore.host.discovery",
+    "GcReport": "ostore.api.gc",
+    "ImportReport": "ostore.api.import_bundle",
+    "ImportedModel": "ostore.api.import_bundle",
+    "InspectReport": "ostore.api.inspect_bundle",
+    "IntegrityError": "ostore.formats.errors",
+    "InvalidBundleError": "ostore.formats.errors",
+    "InvalidDigestError": "ostore.formats.errors",
+    "InvalidManifestError": "ostore.formats.errors",
+    "InvalidNameError": "ostore.formats.errors",
+    "JudgedBlob": "ostore.api.gc",
+    "LeftEntry": "ostore.operations.move",
+    "LimitError": "ostore.formats.errors",
+    "ListReport": "ostore.api.list_models",
+    "ListedModel": "ostore.operations.listing",
+    "Message": "ostore.operations.listing",
+    "ModelUsage": "ostore.operations.usage",
+    "MoveCheckReport": "ostore.api.move.check",
+    "MoveReport": "ostore.api.move.report",
+    "MovedModel": "ostore.api.move.report",
+    "NoSpaceError": "ostore.formats.errors",
+    "NotFoundError": "ostore.formats.errors",
+    "OstoreError": "ostore.formats.errors",
+    "Parameter": "ostore.operations.listing",
+    "Problem": "ostore.operations.verify",
+    "Progress": "ostore.streams.progress",
+    "RemovedBlob": "ostore.api.rm",
+    "RemovedDownload": "ostore.api.gc",
+    "RepairReport": "ostore.api.repair.report",
+    "Repaired": "ostore.api.repair.report",
+    "RestoreReport": "ostore.api.gc",
+    "RestoredBlob": "ostore.api.gc",
+    "RmReport": "ostore.api.rm",
+    "SearchedFolder": "ostore.api.dedup",
+    "SharedBlobs": "ostore.operations.usage",
+    "ShownLayer": "ostore.operations.listing",
+    "ShownModel": "ostore.operations.listing",
+    "SizeMismatchError": "ostore.formats.errors",
+    "Space": "ostore.operations.usage",
+    "StoreSetting": "ostore.api.move.check",
+    "TruncatedError": "ostore.formats.errors",
+    "Unreadable": "ostore.formats.unreadable",
+    "UnsafeError": "ostore.formats.errors",
+    "UsageError": "ostore.formats.errors",
+    "UsagePart": "ostore.operations.usage",
+    "UsageReport": "ostore.api.du",
+    "VerifyReport": "ostore.operations.verify",
+    "WhereReport": "ostore.api.where",
+    "check_move": "ostore.api.move.check",
+    "cp": "ostore.api.cp",
+    "dedup": "ostore.api.dedup",
+    "doctor": "ostore.api.doctor",
+    "du": "ostore.api.du",
+    "export": "ostore.api.export",
+    "fix": "ostore.api.doctor",
+    "gc": "ostore.api.gc",
+    "import_bundle": "ostore.api.import_bundle",
+    "inspect": "ostore.api.inspect_bundle",
+    "list_models": "ostore.api.list_models",
+    "modelfile": "ostore.api.show",
+    "move": "ostore.api.move.move",
+    "repair": "ostore.api.repair.repair",
+    "restore": "ostore.api.gc",
+    "rm": "ostore.api.rm",
+    "show": "ostore.api.show",
+    "verify": "ostore.api.verify",
+    "where": "ostore.api.where",
+}
+
 
 def __getattr__(name: str) -> object:
     """Import what is asked for when it is: `ostore --version` should not wait for zstd."""
     import importlib
 
-    for module in (
-        "ostore.formats.errors",
-        "ostore.formats.unreadable",
-        "ostore.streams.progress",
-        "ostore.reports",
-        "ostore.api.looking",
-        "ostore.api.carrying",
-        "ostore.api.health",
-        "ostore.api.sharing",
-        "ostore.api.usage",
-        "ostore.api.checkup",
-        "ostore.api.moving",
-        "ostore.api.resettling",
-        "ostore.api.collecting",
-        "ostore.api.removal",
-        "ostore.operations.listing",
-        "ostore.operations.repair",
-        "ostore.operations.usage",
-        "ostore.operations.moving",
-        "ostore.operations.verify",
-        "ostore.api.findings",
-        "ostore.api.outcomes",
-    ):
-        if name in __all__ and hasattr(home := importlib.import_module(module), name):
-            return getattr(home, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import ostore
+from ostore.formats.selection import Wanted
 from ostore.places.bundle.reader import open_bundle
+from ostore.streams import bytes_at
+from ostore.streams.bytes_at import nothing_held
+from ostore.streams.chunks import read_at
 from tests.hostile.forge import Bundle, compressed, framed, member, tar
-from tests.support import OSTORE, Store
+from tests.support import OSTORE, Store, noise
 
 
 @pytest.fixture
@@ -42,16 +48,33 @@ def test_signatures_of_a_later_ostore_are_passed_over(tmp_path: Path) -> None:
 def test_a_stream_that_is_used_after_the_next_one_is_a_mistake_of_the_caller(bundle: Path) -> None:
     with open_bundle(bundle, jobs=1) as reader:
         selection = reader.select(())
-        streams = reader.read_blobs(selection.blobs)
+        streams = reader.read_blobs([Wanted(blob) for blob in selection.blobs], nothing_held)
         _, first = next(streams)
-        for _ in first:
-            pass
         _, second = next(streams)
-        for _ in second:
-            pass
-        reader._stream.skip(1)
+        assert next(second)
         with pytest.raises(RuntimeError, match="after the next one"):
-            next(streams)
+            next(first)
+
+
+@pytest.mark.parametrize("name", ["b.tar.zst", "b.tar"])
+def test_an_error_of_the_medium_names_the_bundle(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """And not the file that was being written from it."""
+    path = tmp_path / name
+    store.model("large:latest", noise(2_000_000))
+    ostore.export(["*"], path, models=store.root)
+
+    def failing(fd: int, size: int, offset: int) -> bytes:
+        # Among the weights only.
+        if size >= 1_000_000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read_at(fd, size, offset)
+
+    monkeypatch.setattr(bytes_at, "read_at", failing)
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        ostore.import_bundle(path, models=tmp_path / "new")
+    assert raised.value.filename == str(path)
 
 
 @pytest.mark.parametrize("length", [0, 9, 17])

@@ -46,7 +46,7 @@ def bundle(path: Path, *, replace: bool = False) -> BundleFile:
 
 def deliver(inbox: BundleInbox, store: Store, *, without: int = 0) -> None:
     blobs = inbox.missing[: len(inbox.missing) - without]
-    for blob, chunks in LocalStore(store.root).read_blobs(blobs):
+    for blob, chunks in LocalStore(store.root).read_blobs(blobs, inbox.held):
         inbox.write_blob(blob, chunks)
     for name in NAMES:
         inbox.write_manifest(ModelName.parse(name), store.manifest_path(name).read_bytes())
@@ -97,7 +97,7 @@ def test_what_was_not_delivered_is_not_sealed(store: Store, selection: Selection
     with refused(target, selection, RuntimeError) as inbox:
         deliver(inbox, store, without=1)
     with refused(target, selection, RuntimeError) as inbox:
-        for blob, chunks in LocalStore(store.root).read_blobs(inbox.missing):
+        for blob, chunks in LocalStore(store.root).read_blobs(inbox.missing, inbox.held):
             inbox.write_blob(blob, chunks)
     with refused(target, selection, RuntimeError) as inbox:
         inbox.write_blob(inbox.missing[1], [b""])

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.api import checkup
+from ostore.api import doctor
 from ostore.operations.doctor.diagnosis import diagnose
 from ostore.operations.doctor.finding import MEANINGS, Facts
 from ostore.streams.disk import DiskState, read_disk
@@ -655,7 +655,7 @@ def test_a_full_disk_in_memory_is_warned_of(tmp_path: Path, options: str, fill: 
 
 @pytest.fixture
 def facts(store: Store) -> Facts:
-    return checkup._facts(store.root)
+    return doctor._facts(store.root)
 
 
 @pytest.mark.parametrize(
@@ -670,7 +670,7 @@ def test_disks_that_can_promise_less_are_told_of(facts: Facts, filesystem: str, 
 
 def test_names_are_told_of_only_on_a_disk_that_cannot_keep_them(store: Store) -> None:
     store.model("localhost:5000/library/tiny:latest", WEIGHTS)
-    facts = checkup._facts(store.root)
+    facts = doctor._facts(store.root)
     for filesystem, expected in (("ext4", []), ("cifs", ["name-unholdable"])):
         disk = dataclasses.replace(facts.disk, filesystem=filesystem)
         found = diagnose(dataclasses.replace(facts, disk=disk)).findings
@@ -698,7 +698,7 @@ def test_what_is_left_lying_for_days_is_told_of_and_what_is_being_written_is_not
     store.root.joinpath("ollama-safetensors1").mkdir()
     put(store, ".ostore/tx/1-a/sha256-x")
     store.root.joinpath("blobs/lost+found").mkdir()
-    facts = checkup._facts(store.root)
+    facts = doctor._facts(store.root)
     for later, expected in ((0.0, set()), (3 * 86400.0, {"working-folder", "import-unfinished"})):
         found = diagnose(dataclasses.replace(facts, now=facts.now + later)).findings
         assert {finding.code for finding in found} - OF_THE_MACHINE == expected

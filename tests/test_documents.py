@@ -20,7 +20,7 @@ import ostore
 from ostore.cli import exit_codes
 from ostore.formats import bundle_index, manifest, seek_table, tar_header, zstd_frame
 from ostore.formats.bundle_index import BundleIndex
-from ostore.places.bundle import reader
+from ostore.places.bundle import walk
 from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
 from tests.test_json import REPORTS, report_fields, schema
 
@@ -41,7 +41,7 @@ PROGRAMS = {"bash", "gzip", "sha256sum", "tar", "zstd"}
 
 LIMITS = {
     "index": bundle_index.MAX_INDEX_BYTES,
-    "signatures": reader._MAX_SIGNATURE_BYTES,
+    "signatures": walk.MAX_SIGNATURE_BYTES,
     "a file of group 3": bundle_index.MAX_FILE_BYTES,
     "a manifest": manifest.MAX_MANIFEST_BYTES,
     "layers in a manifest": manifest.MAX_LAYERS,

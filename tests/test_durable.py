@@ -611,9 +611,22 @@ def test_a_growing_file_sets_out_for_the_disk_piece_by_piece(tmp_path: Path, mon
     assert (tmp_path / "blob").read_bytes() == b"head" + b"x" * 3000
 
 
+def test_a_growing_file_is_on_the_disk_once_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(writing, "sync_file", synced.append)
+    with (tmp_path / "blob").open("wb", buffering=0) as file:
+        growing = GrowingFile(file.fileno())
+        growing.write((b"x",))
+        assert synced == []
+        growing.sync()
+        assert synced == [file.fileno()]
+
+
 def test_a_pipe_is_written_to_and_nothing_more() -> None:
     reading, filling = os.pipe()
-    assert GrowingFile(filling).write((b"through ", b"a pipe")) == 14
+    growing = GrowingFile(filling)
+    assert growing.write((b"through ", b"a pipe")) == 14
+    growing.sync()
     assert os.read(reading, 100) == b"through a pipe"
     os.close(reading)
     os.close(filling)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import indexed_zstd
 import pytest
@@ -33,8 +33,8 @@ from ostore.formats.errors import (
 )
 from ostore.formats.seek_table import FOOTER_BYTES, SKIPPABLE_MAGIC, read_table, table_size, write_table
 from ostore.formats.zstd_frame import FrameSpan, measure_frame
-from ostore.streams import frames
-from ostore.streams.chunks import Chunk, read_at
+from ostore.streams.bytes_at import FileBytes, PipeBytes
+from ostore.streams.chunks import Chunk
 from ostore.streams.frames import (
     FrameWriter,
     PipedFrames,
@@ -45,6 +45,9 @@ from ostore.streams.frames import (
     ordered_map,
     workers,
 )
+from ostore.streams.tar import ForwardStream
+from ostore.streams.writing import GrowingFile
+from tests.in_memory import Gathered, PassingBytes, StayingBytes
 from tests.support import noise
 
 QUICK = settings(max_examples=40, deadline=None, database=None)
@@ -57,7 +60,7 @@ CONTENT = b"".join(PIECES)
 
 def encoded(path: Path, pieces: Sequence[bytes], *, level: int | None = None, jobs: int = 2) -> bytes:
     """A frame (or more) for each piece."""
-    with path.open("wb") as file, contextlib.closing(FrameWriter(file.fileno(), level, jobs)) as writer:
+    with path.open("wb") as file, contextlib.closing(FrameWriter(GrowingFile(file.fileno()), level, jobs)) as writer:
         for piece in pieces:
             writer.write(piece)
             writer.cut()
@@ -76,7 +79,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small() -> bytes:
     """Five frames, some of them compressed, in a few hundred bytes."""
     read_end, write_end = os.pipe()
-    with contextlib.closing(FrameWriter(write_end, None, 1)) as writer:
+    with contextlib.closing(FrameWriter(GrowingFile(write_end), None, 1)) as writer:
         for piece in (b"one", b"two " * 500, noise(100), b"four", bytes(5000)):
             writer.write(piece)
             writer.cut()
@@ -110,7 +113,7 @@ def piped(data: bytes, step: int) -> Iterator[int]:
 
 def read_piped(data: bytes, size: int, *, step: int = 65_536, start: int = 0, jobs: int = 2) -> bytes:
     with piped(data[start:], step) as fd, ThreadPoolExecutor(jobs) as pool:
-        stream = PipedStream(PipedFrames(fd, data[:start]), pool, jobs + 1)
+        stream = PipedStream(PipedFrames(PipeBytes(fd), data[:start]), pool, jobs + 1)
         found = b"".join(stream.take(size))
         stream.finish()
     return found
@@ -119,7 +122,7 @@ def read_piped(data: bytes, size: int, *, step: int = 65_536, start: int = 0, jo
 @contextlib.contextmanager
 def seekable(path: Path, *, jobs: int = 2) -> Iterator[SeekableStream]:
     with path.open("rb") as file, ThreadPoolExecutor(jobs) as pool:
-        yield SeekableStream(file.fileno(), spans_of(path.read_bytes()), pool, jobs + 1)
+        yield SeekableStream(FileBytes(file.fileno(), path), spans_of(path.read_bytes()), pool, jobs + 1)
 
 
 def spans_of(data: bytes) -> tuple[FrameSpan, ...]:
@@ -171,7 +174,10 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path, level:
 
 def test_the_bytes_do_not_depend_on_the_pieces_that_are_written(tmp_path: Path) -> None:
     whole = encoded(tmp_path / "whole", [CONTENT])
-    with (tmp_path / "parts").open("wb") as file, contextlib.closing(FrameWriter(file.fileno(), None, 2)) as writer:
+    with (
+        (tmp_path / "parts").open("wb") as file,
+        contextlib.closing(FrameWriter(GrowingFile(file.fileno()), None, 2)) as writer,
+    ):
         some = random.Random(6)
         rest = memoryview(CONTENT)
         while rest:
@@ -224,6 +230,53 @@ def test_a_pipe_gives_what_was_written_however_it_is_filled(bundle: Path, step: 
 
 def test_a_pipe_may_give_one_byte_at_a_time() -> None:
     assert read_piped(small(), len(SMALL_CONTENT), step=1) == SMALL_CONTENT
+
+
+@pytest.mark.parametrize("step", [1, 7, 10**9])
+@pytest.mark.parametrize("start", [0, 262])
+def test_frames_may_come_from_what_is_no_pipe(step: int, start: int) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        stream = PipedStream(PipedFrames(PassingBytes(small()[start:], step), small()[:start]), pool, 3)
+        assert read_to_the_end(stream) == SMALL_CONTENT
+
+
+@pytest.mark.parametrize("length", range(0, len(small()) + 1, 50))
+def test_an_error_of_what_gives_the_frames_reaches_the_reader(length: int) -> None:
+    failure = ConnectionResetError(104, "Connection reset by peer")
+    with ThreadPoolExecutor(2) as pool:
+        stream = PipedStream(PipedFrames(PassingBytes(small()[:length], 20, failure), b""), pool, 3)
+        with pytest.raises(ConnectionResetError) as raised:
+            read_to_the_end(stream)
+    assert raised.value is failure
+
+
+def read_to_the_end(stream: ForwardStream) -> bytes:
+    found = b"".join(stream.take(len(SMALL_CONTENT)))
+    stream.finish()
+    return found
+
+
+def test_an_error_of_what_holds_the_frames_reaches_the_reader() -> None:
+    class Broken(StayingBytes):
+        def read_at(self, size: int, offset: int) -> bytes:
+            raise OSError(5, "Input/output error", "volume 3")
+
+    with ThreadPoolExecutor(2) as pool, pytest.raises(OSError, match="volume 3"):
+        list(SeekableStream(Broken(small()), spans_of(small()), pool, 3).take(1))
+
+
+def test_a_frame_is_given_to_the_output_whole_in_one_call() -> None:
+    output = Gathered()
+    with contextlib.closing(FrameWriter(output, None, 2)) as writer:
+        for piece in PIECES:
+            writer.write(piece)
+            writer.cut()
+        writer.finish()
+    # A frame each (two for the piece of 9 MiB) and the table; a raw one has its parts side by side.
+    assert [sum(map(len, call)) for call in output.calls[:-1]] == [span.size for span in spans_of(output.data)]
+    assert max(map(len, output.calls)) > 1
+    # Whoever owns the output syncs it.
+    assert output.syncs == 0
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 4])
@@ -296,7 +349,7 @@ def test_frames_and_table_must_agree(
         offset += span.size
     damaged = b"".join(damage(parts, data[offset:]))
     with piped(damaged, 65_536) as fd, pytest.raises(error):
-        list(PipedFrames(fd, b""))
+        list(PipedFrames(PipeBytes(fd), b""))
 
 
 @pytest.mark.parametrize(
@@ -336,25 +389,19 @@ def test_a_frame_that_is_not_as_the_table_says_is_refused(bundle: Path) -> None:
     spans = list(spans_of(bundle.read_bytes()))
     spans[1] = FrameSpan(spans[1].size, spans[1].content_size - 1)
     with bundle.open("rb") as file, ThreadPoolExecutor(1) as pool:
-        stream = SeekableStream(file.fileno(), spans, pool, 2)
+        stream = SeekableStream(FileBytes(file.fileno(), bundle), spans, pool, 2)
         with pytest.raises(IntegrityError, match="frame 1 is not as the seek table says"):
             list(stream.take(1000))
 
 
-def frames_read(path: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[SeekableStream], object]) -> list[int]:
-    """Which frames of a file are read while a stream over it is used."""
-    offsets: list[int] = []
-
-    def noted(fd: int, size: int, offset: int, /) -> bytes:
-        offsets.append(offset)
-        return read_at(fd, size, offset)
-
-    monkeypatch.setattr(frames, "read_at", noted)
-    with seekable(path) as stream:
-        use(stream)
-    spans = spans_of(path.read_bytes())
+def frames_read(path: Path, use: Callable[[SeekableStream], object]) -> list[int]:
+    """Which frames of a bundle are read while a stream over it is used."""
+    source = StayingBytes(path.read_bytes())
+    spans = spans_of(source.data)
+    with ThreadPoolExecutor(2) as pool:
+        use(SeekableStream(source, spans, pool, 3))
     starts = [sum(span.size for span in spans[:number]) for number in range(len(spans))]
-    return sorted(starts.index(offset) for offset in offsets)
+    return sorted(starts.index(offset) for _, offset in source.asked)
 
 
 TAKE_AND_SKIP: dict[str, tuple[list[tuple[str, int]], list[int]]] = {
@@ -375,7 +422,7 @@ TAKE_AND_SKIP: dict[str, tuple[list[tuple[str, int]], list[int]]] = {
 
 @pytest.mark.parametrize(("moves", "needed"), TAKE_AND_SKIP.values(), ids=TAKE_AND_SKIP.keys())
 def test_only_the_frames_that_are_needed_are_read(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, moves: list[tuple[str, int]], needed: list[int]
+    bundle: Path, moves: list[tuple[str, int]], needed: list[int]
 ) -> None:
     def use(stream: SeekableStream) -> None:
         for verb, size in moves:
@@ -386,10 +433,10 @@ def test_only_the_frames_that_are_needed_are_read(
                 assert b"".join(stream.take(size)) == CONTENT[start : start + size]
             assert stream.position == start + size
 
-    assert frames_read(bundle, monkeypatch, use) == needed
+    assert frames_read(bundle, use) == needed
 
 
-def test_frames_that_are_promised_are_read_ahead_and_each_once(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_are_promised_are_read_ahead_and_each_once(bundle: Path) -> None:
     def use(stream: SeekableStream) -> None:
         stream.will_read(len(CONTENT))
         for size in map(len, PIECES):
@@ -397,7 +444,7 @@ def test_frames_that_are_promised_are_read_ahead_and_each_once(bundle: Path, mon
             stream.skip(size - taken)
         stream.finish()
 
-    assert frames_read(bundle, monkeypatch, use) == list(range(8))
+    assert frames_read(bundle, use) == list(range(8))
 
 
 MOVES = st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=12)
@@ -408,9 +455,9 @@ MOVES = st.lists(st.tuples(st.booleans(), st.integers(0, 3000)), max_size=12)
 def test_any_mixture_of_taking_and_skipping_stays_in_step(moves: list[tuple[bool, int]], jobs: int) -> None:
     data = small()
     with piped(data, 65_536) as fd, os_file(data) as file, ThreadPoolExecutor(jobs) as pool:
-        streams: list[Any] = [
-            PipedStream(PipedFrames(fd, b""), pool, jobs + 1),
-            SeekableStream(file, spans_of(data), pool, jobs + 1),
+        streams: list[ForwardStream] = [
+            PipedStream(PipedFrames(PipeBytes(fd), b""), pool, jobs + 1),
+            SeekableStream(FileBytes(file, Path("f")), spans_of(data), pool, jobs + 1),
         ]
         for stream in streams:
             for is_skip, wanted in moves:
@@ -443,7 +490,7 @@ PARTS = st.lists(
 @given(PARTS, st.sampled_from([None, 1, 5, 19]), st.integers(1, 4))
 def test_whatever_is_encoded_is_decoded_by_us_and_by_zstd(parts: list[bytes], level: int | None, jobs: int) -> None:
     with os_file(b"") as fd:
-        with contextlib.closing(FrameWriter(fd, level, jobs)) as writer:
+        with contextlib.closing(FrameWriter(GrowingFile(fd), level, jobs)) as writer:
             for part in parts:
                 writer.write(part)
                 writer.cut()
@@ -490,7 +537,7 @@ def test_a_full_disk_while_frames_are_written_reaches_the_writer() -> None:
         pytest.skip("no /dev/full here")
     fd = os.open("/dev/full", os.O_WRONLY)
     try:
-        with contextlib.closing(FrameWriter(fd, None, 2)) as writer:
+        with contextlib.closing(FrameWriter(GrowingFile(fd), None, 2)) as writer:
             writer.write(b"x")
             with pytest.raises(OSError, match="No space left"):
                 writer.finish()
@@ -503,9 +550,9 @@ def test_one_stream_never_takes_more_than_four_threads(jobs: int, threads: int) 
     assert workers(jobs) == threads
 
 
-def test_more_frames_than_a_reader_takes_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_frames_than_a_reader_takes_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seek_table, "MAX_FRAMES", 2)
-    with (tmp_path / "f").open("wb") as file, contextlib.closing(FrameWriter(file.fileno(), None, 1)) as writer:
+    with contextlib.closing(FrameWriter(Gathered(), None, 1)) as writer:
         for _ in range(2):
             writer.write(b"x")
             writer.cut()

@@ -17,7 +17,7 @@ import pytest
 import ostore
 from ostore.formats.errors import NoSpaceError
 from ostore.places.store.removing import full_disk
-from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.removing.full_disk import FullDisk
 from ostore.places.store.survey.census import FoundEntry
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.test_gc import batches, on_terminal, orphan, under
@@ -227,14 +227,14 @@ def test_what_changes_right_before_it_is_to_go_stays_on_a_full_disk(
     store = store_on(disk, [])
     orphans = [orphan(store, data) for data in (LARGE, b"another orphan " * 400)[:number]]
     fill(disk, [])
-    real = HeadRoom.remove
+    real = FullDisk.remove
 
-    def late(room: HeadRoom, files: Sequence[FoundEntry], *, latest: float) -> bool:
+    def late(room: FullDisk, files: Sequence[FoundEntry], *, latest: float) -> bool:
         later = time.time() + 1
         os.utime(orphans[0], (later, later))
         return real(room, files, latest=latest)
 
-    monkeypatch.setattr(HeadRoom, "remove", late)
+    monkeypatch.setattr(FullDisk, "remove", late)
     if number == 1:
         with pytest.raises(NoSpaceError):
             ostore.gc(models=store.root, grace=0)

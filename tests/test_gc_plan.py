@@ -16,7 +16,7 @@ from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.operations.gc import DAY_SECONDS, DOWNLOAD_SECONDS, BlobReason, GcPlan, GcTerms, plan_gc
-from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.batches import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, UnfinishedDownload
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.references import References

@@ -14,7 +14,7 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor
-from ostore.places.store.receiving import inbox, publication, staging
+from ostore.places.store.receiving import inbox, linking, pinning, publication, staging
 from ostore.places.store.receiving.publication import Publication
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
@@ -195,10 +195,10 @@ def test_a_file_of_another_store_that_is_gone_or_on_another_disk_is_copied_not_l
     """Where one disk is mounted twice, the system refuses to link although its number is the same."""
     (tmp_path / "a").write_bytes(b"x")
     with Directory.open(tmp_path) as folder:
-        assert inbox._linked(folder, "absent", folder, "b") is False
-        assert inbox._linked(folder, "a", folder, "b") is True
+        assert linking._linked(folder, "absent", folder, "b") is False
+        assert linking._linked(folder, "a", folder, "b") is True
         with pytest.raises(FileExistsError):
-            inbox._linked(folder, "a", folder, "b")
+            linking._linked(folder, "a", folder, "b")
 
 
 def test_two_mounts_of_one_disk_are_two_disks_to_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +207,7 @@ def test_two_mounts_of_one_disk_are_two_disks_to_a_link(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refused)
     with Directory.open(tmp_path) as folder:
-        assert inbox._linked(folder, "a", folder, "b") is False
+        assert linking._linked(folder, "a", folder, "b") is False
 
 
 @pytest.mark.parametrize("there", [None, b"short"], ids=["absent", "another size"])
@@ -216,18 +216,19 @@ def test_what_the_store_before_lacks_is_not_linked(
 ) -> None:
     selection = LocalStore(store.root).select(["tiny:q4"])
     (tmp_path / "former").mkdir()
+    former = tmp_path / "former" / store.blob_path(WEIGHTS).name
     if there:
-        (tmp_path / "former" / store.blob_path(WEIGHTS).name).write_bytes(there)
-    with contextlib.suppress(RuntimeError), sink(tmp_path / "new").receive(selection) as taking:
+        former.write_bytes(there)
+    new = StoreSink(LocalStore(tmp_path / "new"), predecessor=LocalStore(store.root))
+    with contextlib.suppress(RuntimeError), new.receive(selection) as taking:
         before = taking.missing
-        with Directory.open(tmp_path / "former") as former:
-            taking.link(former, trust=False, jobs=1, progress=SILENT)
+        taking.take_files(lambda _blob: former)
         assert taking.missing == before
 
 
 def test_a_staged_blob_that_goes_right_before_it_is_hashed_is_fetched_again(tmp_path: Path) -> None:
     with Directory.open(tmp_path) as folder:
-        assert not inbox._is_sound(folder, "absent", Descriptor(Digest.of(b"x"), 1), SILENT)
+        assert not pinning.is_sound(folder, "absent", Descriptor(Digest.of(b"x"), 1), SILENT)
 
 
 def test_blobs_on_a_disk_of_their_own_need_a_workspace_there(bundle: Path, tmp_path: Path) -> None:

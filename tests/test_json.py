@@ -23,7 +23,7 @@ from ostore.operations.gc import BlobReason
 from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
-from ostore.places.store.removing.untrash import RestoreOutcome
+from ostore.places.store.removing.untrash import UntrashOutcome
 from tests.support import MODEL, OSTORE, Store, full, noise
 from tests.support import ostore as run
 
@@ -345,7 +345,7 @@ def test_choices_in_the_schemas_are_those_in_the_code() -> None:
         assert collected[part]["items"]["properties"]["reason"]["enum"] == list(BlobReason)
     for part in ("removed", "stayed"):
         assert removed[part]["items"]["properties"]["reason"]["enum"] == ["", *StayReason]
-    assert restored["outcome"]["enum"] == list(RestoreOutcome)
+    assert restored["outcome"]["enum"] == list(UntrashOutcome)
     assert schema("cp")["properties"]["outcome"]["enum"] == list(Outcome)
     assert imported["outcome"]["enum"] == [outcome.value for outcome in Outcome]
     assert set(problem["kind"]["enum"]) == set(typing.get_args(ProblemKind))

@@ -11,7 +11,7 @@ import pytest
 
 from ostore.formats.digest import Digest
 from ostore.places.store import workspace
-from ostore.places.store.removing.full_disk import HeadRoom
+from ostore.places.store.removing.full_disk import FullDisk
 from ostore.places.store.survey.census import take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.obstacles import find_obstacles
@@ -81,7 +81,7 @@ def test_where_there_is_no_room_for_a_workspace_nothing_is_left_in_one(
     before = tree(store.root)
     # A double of a disk that is full to the last byte; tests/test_full_disk.py has real ones, which need root.
     monkeypatch.setattr(Workspace, "open", full_up)
-    with HeadRoom.opened(store.root) as room:
+    with FullDisk.opened(store.root) as room:
         room.clear_leftovers()
     assert tree(store.root) == before
 

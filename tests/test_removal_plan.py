@@ -9,12 +9,11 @@ from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, named, plan_removal
-from ostore.places.store.removing.sweep import StandingManifest
-from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.batches import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, StoredBlob
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.references import References
-from ostore.places.store.survey.scan import ManifestScan
+from ostore.places.store.survey.scan import ManifestScan, StandingManifest
 from tests.test_gc_plan import blob, census, entry, tree
 
 A, B, C, D = (Digest(letter * 64) for letter in "abcd")

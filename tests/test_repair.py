@@ -17,7 +17,7 @@ import zstandard
 
 import ostore
 from ostore.formats import seek_table
-from ostore.streams import frames
+from ostore.streams import bytes_at
 from ostore.streams.chunks import read_at
 from ostore.streams.progress import _Silent
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
@@ -268,7 +268,7 @@ def test_a_source_whose_medium_fails_anywhere_is_noted_and_the_store_is_as_it_wa
                 return bytes(real(fd, count, offset))
             raise OSError(errno.EIO, "Input/output error")
 
-        monkeypatch.setattr(frames, "read_at", failing)
+        monkeypatch.setattr(bytes_at, "read_at", failing)
         try:
             report = ostore.repair(sources=[bundle], models=store.root)
             outcomes.append(report.verdict if report.verdict == "whole" else " ".join(report.notes))

@@ -14,7 +14,7 @@ import pytest
 
 import ostore
 from ostore.formats.manifest import Descriptor
-from ostore.places.store.receiving import inbox
+from ostore.places.store.receiving import pinning
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress
 from tests.support import OSTORE, Store, full, noise, tree
@@ -76,7 +76,7 @@ def test_a_blob_that_cannot_be_read_any_more_is_replaced_with_the_manifest_that_
 ) -> None:
     before, weights = tree(store.root), store.blob_path(WEIGHTS)
     store.write_manifest(full("tiny:q4"), b"{")
-    inode, is_sound = weights.stat().st_ino, inbox._is_sound
+    inode, is_sound = weights.stat().st_ino, pinning.is_sound
 
     def failing(where: Directory, name: str, blob: Descriptor, progress: Progress) -> bool:
         if blob.digest.filename == weights.name:
@@ -84,7 +84,7 @@ def test_a_blob_that_cannot_be_read_any_more_is_replaced_with_the_manifest_that_
         return is_sound(where, name, blob, progress)
 
     # A double of a disk that fails once it has been read whole: one that fails at a call of choice fails at the first.
-    monkeypatch.setattr(inbox, "_is_sound", failing)
+    monkeypatch.setattr(pinning, "is_sound", failing)
     report = ostore.repair(models=store.root, sources=[bundle])
     assert report.verdict == "whole"
     assert tree(store.root) == before

@@ -32,7 +32,7 @@ FLOORS = {
     "host": ("host",),
     "places": ("places",),
     "operations": ("operations",),
-    "top": ("api", "reports", "settings", "cli", "page", "__main__", "__init__"),
+    "top": ("api", "settings", "cli", "page", "__main__", "__init__"),
 }
 CORE = frozenset(FLOORS) - {"top"}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -285,6 +285,14 @@ def test_public_names_are_sorted_and_those_that_type_checkers_see() -> None:
         alias.asname or alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
     ]
     assert sorted([*names, "__version__"]) == ostore.__all__
+
+
+def test_every_public_name_is_defined_where_the_library_looks_for_it() -> None:
+    assert list(ostore._HOMES) == [name for name in ostore.__all__ if name != "__version__"]
+    for name, home in ostore._HOMES.items():
+        module = Path(importlib.import_module(home).__file__ or "")
+        defined = {node.name for node in tree_of(module).body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+        assert name in defined, f"{name} is not defined in {home}"
 
 
 def test_every_error_is_public() -> None:

@@ -19,12 +19,13 @@ from ostore.formats.errors import DamagedStoreError, UsageError
 from ostore.places.store.receiving import sink
 from ostore.places.store.removing import sweep as sweep_module
 from ostore.places.store.removing import untrash
-from ostore.places.store.removing.full_disk import HeadRoom
-from ostore.places.store.removing.sweep import Sweep, stand
-from ostore.places.store.removing.trash import BatchRecord
-from ostore.places.store.removing.untrash import find_kept
+from ostore.places.store.removing.full_disk import FullDisk
+from ostore.places.store.removing.sweep import Sweep
+from ostore.places.store.removing.untrash import _find_kept
+from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.scan import stand
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from ostore.streams.progress import SILENT
@@ -275,7 +276,7 @@ def test_a_store_whose_blobs_folder_has_gone_gets_it_back_with_what_was_in_the_t
 def test_what_stands_in_the_trash_in_the_place_of_a_blob_is_not_restored(store: Store, orphan: StoredBlob) -> None:
     """Somebody who may write there exchanges it between the two looks."""
     ostore.gc(grace=0, keep=3600, models=store.root)
-    (kept,) = find_kept(store.root)
+    (kept,) = _find_kept(store.root)
     path = store.root / ".ostore/trash" / kept.batch / kept.filename
     path.rename(path.with_name("elsewhere"))
     path.write_bytes(ORPHAN)
@@ -288,13 +289,13 @@ def test_what_stands_in_the_trash_in_the_place_of_a_blob_is_not_restored(store: 
 def test_room_is_made_only_by_what_is_as_it_was_planned(store: Store, orphan: StoredBlob, tmp_path: Path) -> None:
     planned_entry = FoundEntry(orphan.filename, orphan.facts)
     latest = orphan.facts.newest + 1
-    with HeadRoom.opened(store.root) as room:
+    with FullDisk.opened(store.root) as room:
         assert not room.remove([planned_entry], latest=orphan.facts.newest - 10)
         assert not room.remove([FoundEntry(f"sha256-{'f' * 64}", orphan.facts)], latest=latest)
         assert room.remove([planned_entry], latest=latest)
     assert not (store.root / "blobs" / orphan.filename).exists()
     (tmp_path / "empty").mkdir()
-    with HeadRoom.opened(tmp_path / "empty") as room:
+    with FullDisk.opened(tmp_path / "empty") as room:
         assert not room.remove([planned_entry], latest=latest)
 
 
@@ -303,7 +304,7 @@ def test_a_disk_that_fails_otherwise_than_by_being_full_is_told(store: Store, mo
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(Workspace, "locked", failing)
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)), HeadRoom.opened(store.root):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), FullDisk.opened(store.root):
         pass
 
 

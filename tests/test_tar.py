@@ -22,8 +22,11 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.tar_header import BLOCK, END_OF_ARCHIVE, REGULAR, TarHeader, member_header, padding
-from ostore.streams.plain import PlainStream, PlainWriter
-from ostore.streams.tar import TarReader
+from ostore.streams.bytes_at import FileBytes, PipeBytes
+from ostore.streams.plain import PipedPlainStream, PlainWriter, SeekablePlainStream
+from ostore.streams.tar import ForwardStream, TarReader
+from ostore.streams.writing import GrowingFile
+from tests.in_memory import Gathered, PassingBytes, StayingBytes
 from tests.support import noise
 
 QUICK = settings(max_examples=40, deadline=None, database=None)
@@ -47,7 +50,7 @@ ARCHIVE = b"".join(member(*entry) for entry in MEMBERS) + END_OF_ARCHIVE
 
 
 @contextmanager
-def piped(data: bytes, step: int, start: int = 0) -> Iterator[PlainStream]:
+def piped(data: bytes, step: int, start: int = 0) -> Iterator[ForwardStream]:
     read_end, write_end = os.pipe()
 
     def fill() -> None:
@@ -58,7 +61,7 @@ def piped(data: bytes, step: int, start: int = 0) -> Iterator[PlainStream]:
     thread = threading.Thread(target=fill)
     thread.start()
     try:
-        yield PlainStream(read_end, data[:start], is_seekable=False)
+        yield PipedPlainStream(PipeBytes(read_end), data[:start])
     finally:
         while os.read(read_end, 65_536):
             pass
@@ -67,13 +70,13 @@ def piped(data: bytes, step: int, start: int = 0) -> Iterator[PlainStream]:
 
 
 @contextmanager
-def in_file(path: Path, data: bytes, start: int = 0) -> Iterator[PlainStream]:
+def in_file(path: Path, data: bytes) -> Iterator[ForwardStream]:
     path.write_bytes(data)
     with path.open("rb", buffering=0) as file:
-        yield PlainStream(file.fileno(), file.read(start), is_seekable=True)
+        yield SeekablePlainStream(FileBytes(file.fileno(), path))
 
 
-def members_of(stream: PlainStream) -> list[tuple[str, bytes]]:
+def members_of(stream: ForwardStream) -> list[tuple[str, bytes]]:
     reader = TarReader(stream)
     found = []
     while header := reader.next_member():
@@ -89,10 +92,9 @@ def test_members_are_read_as_written_however_they_arrive(step: int, start: int) 
         assert stream.position == len(ARCHIVE)
 
 
-@pytest.mark.parametrize("start", [0, 512, 2000])
-@pytest.mark.parametrize("is_file", [True, False], ids=["file", "pipe"])
-def test_members_that_nobody_wants_are_skipped(tmp_path: Path, start: int, is_file: bool) -> None:
-    opened = in_file(tmp_path / "a.tar", ARCHIVE, start) if is_file else piped(ARCHIVE, 100, start)
+@pytest.mark.parametrize("start", [None, 0, 512, 2000], ids=["file", "pipe", "pipe from 512", "pipe from 2000"])
+def test_members_that_nobody_wants_are_skipped(tmp_path: Path, start: int | None) -> None:
+    opened = in_file(tmp_path / "a.tar", ARCHIVE) if start is None else piped(ARCHIVE, 100, start)
     with opened as stream:
         reader, names = TarReader(stream), []
         while header := reader.next_member():
@@ -145,10 +147,49 @@ DAMAGE: dict[str, tuple[bytes, type[OstoreError]]] = {
 }
 
 
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "pipe"])
 @pytest.mark.parametrize(("data", "error"), DAMAGE.values(), ids=DAMAGE.keys())
-def test_what_a_bundle_cannot_hold_is_refused(data: bytes, error: type[OstoreError]) -> None:
-    with piped(data, 10_000) as stream, pytest.raises(error):
+def test_what_a_bundle_cannot_hold_is_refused(
+    tmp_path: Path, data: bytes, error: type[OstoreError], is_file: bool
+) -> None:
+    opened = in_file(tmp_path / "a.tar", data) if is_file else piped(data, 10_000)
+    with opened as stream, pytest.raises(error):
         members_of(stream)
+
+
+@pytest.mark.parametrize("step", [1, 512, 10**9])
+@pytest.mark.parametrize("start", [0, 600])
+def test_members_may_come_from_what_is_no_pipe(step: int, start: int) -> None:
+    stream = PipedPlainStream(PassingBytes(ARCHIVE[start:], step), ARCHIVE[:start])
+    assert members_of(stream) == MEMBERS
+    assert stream.position == len(ARCHIVE)
+
+
+def test_members_may_come_from_what_is_no_file_and_only_what_is_wanted_is_read() -> None:
+    source = StayingBytes(ARCHIVE)
+    reader = TarReader(SeekablePlainStream(source))
+    while header := reader.next_member():
+        reader.skip(header.size)
+    read = {byte for size, offset in source.asked for byte in range(offset, offset + size)}
+    for _, data in MEMBERS:
+        start = ARCHIVE.index(data)
+        assert read.isdisjoint(range(start, start + len(data)))
+    # And whether anything follows the end.
+    assert max(read) == len(ARCHIVE)
+
+
+def test_an_error_of_what_gives_the_members_reaches_the_reader() -> None:
+    failure = ConnectionResetError(104, "Connection reset by peer")
+    for length in range(0, len(ARCHIVE) + 1, 97):
+        with pytest.raises(ConnectionResetError) as raised:
+            members_of(PipedPlainStream(PassingBytes(ARCHIVE[:length], 300, failure), b""))
+        assert raised.value is failure
+
+
+def test_every_cut_of_a_file_is_noticed() -> None:
+    for length in range(0, len(ARCHIVE), 97):
+        with pytest.raises(TruncatedError, match=rf"^bundle: truncated at byte {length}$"):
+            members_of(SeekablePlainStream(StayingBytes(ARCHIVE[:length])))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +197,7 @@ def test_what_a_bundle_cannot_hold_is_refused(data: bytes, error: type[OstoreErr
 )
 def test_a_plain_bundle_is_what_was_written(tmp_path: Path, write: Callable[[PlainWriter, bytes], object]) -> None:
     with (tmp_path / "a.tar").open("wb") as file:
-        writer = PlainWriter(file.fileno())
+        writer = PlainWriter(GrowingFile(file.fileno()))
         for name, data in MEMBERS:
             write(writer, member(name, data))
             writer.cut()
@@ -164,6 +205,18 @@ def test_a_plain_bundle_is_what_was_written(tmp_path: Path, write: Callable[[Pla
         writer.finish()
         writer.close()
     assert (tmp_path / "a.tar").read_bytes() == ARCHIVE
+
+
+def test_a_plain_bundle_may_go_to_what_is_no_file() -> None:
+    output = Gathered()
+    writer = PlainWriter(output)
+    writer.write(ARCHIVE[:700])
+    writer.write(memoryview(ARCHIVE)[700:])
+    writer.finish()
+    writer.close()
+    assert output.data == ARCHIVE
+    # Whoever owns the output syncs it.
+    assert output.syncs == 0
 
 
 @QUICK

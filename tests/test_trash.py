@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ostore.places.store.removing.trash import Batch, BatchRecord, opened_trash
+from ostore.places.store.removing.trash import Batch, opened_trash
+from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from tests.support import Store, sha256

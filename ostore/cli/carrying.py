@@ -55,7 +55,7 @@ def export(
 
     DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output).
     """
-    from ostore.api import carrying as api
+    from ostore.api import export as api
     from ostore.cli import render
     from ostore.cli.progress import shown
     from ostore.formats.errors import UsageError
@@ -115,7 +115,7 @@ def import_(
 
     SOURCE is a bundle file, a folder that is a store, or - (standard input).
     """
-    from ostore.api import carrying as api
+    from ostore.api import import_bundle as api
     from ostore.cli import render
     from ostore.cli.progress import shown
     from ostore.settings import keep_freed_memory
@@ -161,7 +161,7 @@ def verify(
 
     Ends with 0 if all is whole, 4 if a blob is missing or altered, 10 if only manifests, names or layout are wrong.
     """
-    from ostore.api import carrying as api
+    from ostore.api import verify as api
     from ostore.cli import render
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown

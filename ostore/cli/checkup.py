@@ -29,7 +29,7 @@ def doctor(
     missing or has the wrong size, 9 if blobs or manifests may not be read or something could not be fixed, 10 if
     manifests, names or the layout are wrong.
     """
-    from ostore.api import checkup as api
+    from ostore.api import doctor as api
     from ostore.cli import render, render_checkup
     from ostore.cli.asking import agreed
     from ostore.cli.exit_codes import CODES

@@ -37,6 +37,7 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (errors.DamagedStoreError, "damaged"),
     (errors.FormatError, "format"),
     (errors.LimitError, "limit"),
+    (errors.RemoteError, "remote"),
 )
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

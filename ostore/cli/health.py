@@ -53,7 +53,7 @@ def repair(
     SOURCE is a bundle, - (a bundle on standard input), a folder that is a store, a Hugging Face cache, or a folder of
     GGUF files. Damaged files are kept in .ostore/quarantine. Ends as `ostore verify` would end afterwards.
     """
-    from ostore.api import health as api
+    from ostore.api.repair import repair as api
     from ostore.cli import render, render_health
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown

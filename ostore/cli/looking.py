@@ -22,7 +22,7 @@ def list_(
     quiet: Quiet = False,
 ) -> None:
     """List the models of a store, as `ollama list` does, and how many bytes each alone needs."""
-    from ostore.api import looking as api
+    from ostore.api import list_models as api
     from ostore.cli import render
 
     report = api.list_models(patterns or (), models=models)
@@ -51,7 +51,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is, from its manifest and its small blobs."""
-    from ostore.api import looking as api
+    from ostore.api import show as api
     from ostore.cli import render
     from ostore.formats.errors import UsageError
 
@@ -83,7 +83,7 @@ def show(
 @app.command(epilog=examples("ostore where", "sudo -u ollama ostore where --json"))
 def where(models: Models = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Say which store is used and why, who owns it, how much room it has, and which others there are."""
-    from ostore.api import looking as api
+    from ostore.api import where as api
     from ostore.cli import render
 
     report = api.where(models=models)
@@ -97,7 +97,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Say what a bundle holds, from its index alone; `ostore verify` checks the rest."""
-    from ostore.api import looking as api
+    from ostore.api import inspect_bundle as api
     from ostore.cli import render
 
     report = api.inspect(bundle)

@@ -28,7 +28,7 @@ from ostore.cli.text import say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ostore.operations.moving import MoveReport
+    from ostore.api.move.report import MoveReport
 
 app = group()
 
@@ -68,7 +68,7 @@ def move(
     With --offload it is the models named. All is copied (on one disk: linked), verified and on the disk at DEST; then
     you are asked, and only then it is removed from the old store. Interrupted, the same command goes on.
     """
-    from ostore.api.moving import move as move_models
+    from ostore.api.move.move import move as move_models
     from ostore.cli import render_moving as render
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown
@@ -121,7 +121,7 @@ def _names_and_destination(arguments: list[str], *, offload: bool) -> tuple[list
 
 
 def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
-    from ostore.api import resettling as api
+    from ostore.api.move import check as api
     from ostore.cli import render_moving as render
     from ostore.cli.exit_codes import CODES
 

@@ -67,8 +67,8 @@ def gc(
 
     Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
     """
-    from ostore.api import collecting as api
-    from ostore.api.outcomes import GcReport
+    from ostore.api import gc as api
+    from ostore.api.gc import GcReport
     from ostore.cli import render, render_removal
     from ostore.cli.asking import agreed
 
@@ -115,8 +115,8 @@ def rm(
 
     MODEL is a name or a quoted glob. Says first what is freed, and what stays because other models share it.
     """
-    from ostore.api import removal as api
-    from ostore.api.outcomes import RmReport
+    from ostore.api import rm as api
+    from ostore.api.rm import RmReport
     from ostore.cli import render, render_removal
     from ostore.cli.asking import agreed
 
@@ -143,7 +143,7 @@ def cp(
     quiet: Quiet = False,
 ) -> None:
     """Give a model a second name. Its manifest is copied, byte for byte; the blobs are shared."""
-    from ostore.api import removal as api
+    from ostore.api import cp as api
     from ostore.cli import render, render_removal
 
     report = api.cp(source, destination, replace=replace, dry_run=dry_run, models=models)
@@ -157,7 +157,7 @@ def cp(
 def _restore(
     dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
 ) -> None:
-    from ostore.api import collecting as api
+    from ostore.api import gc as api
     from ostore.cli import render, render_removal
     from ostore.cli.exit_codes import CODES
     from ostore.cli.progress import shown

@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ostore.cli.text import human_age, human_bytes, human_seconds, one_line, plural, say, table
 
 if TYPE_CHECKING:
+    from ostore.api.export import ExportReport
+    from ostore.api.import_bundle import ImportReport
+    from ostore.api.inspect_bundle import InspectReport
+    from ostore.api.list_models import ListReport
+    from ostore.api.where import WhereReport
     from ostore.operations.listing import ShownModel
     from ostore.operations.verify import VerifyReport
-    from ostore.reports import ExportReport, ImportReport, InspectReport, ListReport, WhereReport
 
 # Rows of a terminal; a licence is shown whole by --license.
 _EXCERPT_LINES = 4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import clean, human_bytes, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.api.findings import DoctorReport
+    from ostore.api.doctor import DoctorReport
     from ostore.operations.doctor.finding import Finding
     from ostore.places.store.fixing import Fix
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.operations.repair import Repaired, RepairReport
+    from ostore.api.repair.report import Repaired, RepairReport
     from ostore.operations.verify import Problem
 
 

@@ -13,7 +13,9 @@ from ostore.host.service_unit import DROP_IN, environment_line
 from ostore.host.surroundings import UNIT
 
 if TYPE_CHECKING:
-    from ostore.operations.moving import LeftEntry, MoveCheckReport, MoveReport, StoreSetting
+    from ostore.api.move.check import MoveCheckReport, StoreSetting
+    from ostore.api.move.report import MoveReport
+    from ostore.operations.move import LeftEntry
 
 # Rows of a terminal; --json has them all.
 _MAX_LEFT = 12

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import human_age, human_bytes, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.api.outcomes import CpReport, GcReport, JudgedBlob, RemovedBlob, RestoreReport, RmReport
+    from ostore.api.cp import CpReport
+    from ostore.api.gc import GcReport, JudgedBlob, RestoreReport
+    from ostore.api.rm import RemovedBlob, RmReport
 
 # What Ollama itself spares when it starts, since 0.21.
 _RISKY_GRACE_SECONDS = 3600

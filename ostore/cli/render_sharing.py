@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import human_bytes, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.api.sharing import DedupReport, DuplicateBlob, DuplicateCopy
+    from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy
 
 # Enough to see what matters: blobs come largest first.
 _ROWS = 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ostore.cli.text import human_bytes, plural, table
 
 if TYPE_CHECKING:
-    from ostore.api.usage import UsageReport
+    from ostore.api.du import UsageReport
     from ostore.operations.usage import ModelUsage, UsageKind, UsagePart
 
 _HEADER = ("NAME", "SIZE", "SHARED", "UNIQUE", "FREES")

@@ -25,7 +25,7 @@ from ostore.cli.options import (
 from ostore.cli.text import say
 
 if TYPE_CHECKING:
-    from ostore.api.sharing import DedupReport
+    from ostore.api.dedup import DedupReport
 
 app = group()
 
@@ -61,7 +61,7 @@ def dedup(
     them, and both files stay what they are. Nothing is deleted or hard-linked. Ends with 4 if a copy has other bytes
     than its name says.
     """
-    from ostore.api import sharing as api
+    from ostore.api import dedup as api
     from ostore.cli import render, render_sharing
     from ostore.cli.asking import agreed, refuse_without_terminal
     from ostore.cli.exit_codes import CODES

@@ -37,7 +37,7 @@ def du(
     back, its manifest of a few KB not counted: less than UNIQUE if a blob has another name, by a hard link.
     RECLAIMABLE needs no model to go. --quiet prints one number of bytes: the total, or what removing the MODELs frees.
     """
-    from ostore.api import usage as api
+    from ostore.api import du as api
     from ostore.cli import render, render_usage
     from ostore.formats.errors import UsageError
     from ostore.page import writing

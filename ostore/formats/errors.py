@@ -94,5 +94,9 @@ class InvalidBundleError(FormatError):
     """Bytes that are not a bundle of a version we know."""
 
 
+class RemoteError(OstoreError):
+    """The other side of a network misbehaved or could not be reached."""
+
+
 class LimitError(OstoreError):
     """A documented cap was exceeded."""

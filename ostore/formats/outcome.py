@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,18 +20,29 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class Forecast:
     """
-    What was taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or were
-    there already (`present`); `repaired` ones are those that stood in the store damaged. `linked` ones are files of
-    another store on this disk, which have one more name now. `set_aside` are the names in quarantine of what was
-    replaced and kept.
+    What a sink would do with a selection, going by names and sizes: nothing is hashed, nothing is written.
+
+    `missing` are the blobs that it would have to be given.
     """
 
-    outcomes: tuple[tuple[ModelName, Outcome], ...]
-    written: tuple[Descriptor, ...]
-    resumed: tuple[Descriptor, ...]
-    present: tuple[Descriptor, ...]
-    repaired: tuple[Descriptor, ...]
-    linked: tuple[Descriptor, ...]
-    set_aside: tuple[str, ...]
+    outcomes: Mapping[ModelName, Outcome]
+    missing: tuple[Descriptor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """
+    What a sink has taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or
+    there already (`present`). `repaired` ones were there damaged. `linked` ones are files of another store on this
+    disk, which have one more name now. `set_aside` are the names in quarantine of what was replaced and kept.
+    """
+
+    outcomes: Mapping[ModelName, Outcome]
+    written: tuple[Descriptor, ...] = ()
+    resumed: tuple[Descriptor, ...] = ()
+    present: tuple[Descriptor, ...] = ()
+    repaired: tuple[Descriptor, ...] = ()
+    linked: tuple[Descriptor, ...] = ()
+    set_aside: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ostore.formats.digest import Digest
@@ -14,16 +14,35 @@ from ostore.formats.name import ModelName
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
-    """A name, the digest and size (bytes) of its manifest, and its distinct blobs: config, then layers in order."""
+    """
+    A name, the digest and size (bytes) of its manifest, and its distinct blobs: config, then layers in order.
+
+    `raw` is the manifest itself where it was read already, else None: a bundle carries its manifests last.
+    """
 
     name: ModelName
     manifest_digest: Digest
     manifest_size: int
     blobs: tuple[Digest, ...]
+    raw: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, name: ModelName, manifest: Manifest) -> SelectedModel:
-        return cls(name, manifest.digest, len(manifest.raw), tuple(blob.digest for blob in manifest.blobs))
+        blobs = tuple(blob.digest for blob in manifest.blobs)
+        return cls(name, manifest.digest, len(manifest.raw), blobs, manifest.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A blob from byte `start` to its end."""
+
+    blob: Descriptor
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes from there on."""
+        return self.blob.size - self.start
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Selection:
                 if blob.size != size:
                     raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob, {blob.size} and {size}")
                 needed[blob.digest] = None
-            models.append(SelectedModel(name, manifest.digest, len(manifest.raw), tuple(needed)))
+            models.append(SelectedModel(name, manifest.digest, len(manifest.raw), tuple(needed), manifest.raw))
         refuse_twins(model.name for model in models)
         return cls(tuple(models), tuple(blobs.values()))
 
@@ -74,6 +93,17 @@ class Selection:
     def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
         """The selected models that need a blob."""
         return tuple(model.name for model in self.models if digest in model.blobs)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is lawful in these models and yet may surprise where they are imported."""
+        selectors = (
+            f"{model.name}: Ollama takes this tag for a source selector, not for a name"
+            for model in self.models
+            if model.name.is_selector
+        )
+        problems = ((model.name, model.name.windows_problem()) for model in self.models)
+        return (*selectors, *(f"{name}: {problem}" for name, problem in problems if problem))
 
     def restricted(self, names: Iterable[ModelName]) -> Selection:
         """The same selection for some of its models."""

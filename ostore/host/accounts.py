@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+RightsProblem = Literal["read", "write", "own", "everybody-writes", "privileged"]
 # login.defs(5): where the numbers of people begin; those below are of services.
 _FIRST_PERSON = 1000
 
@@ -26,6 +28,24 @@ class Account:
             return True
         shift = 6 if self.uid == uid else 3 if gid in self.groups else 0
         return (mode >> shift) & wanted == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """
+    Something in a store whose owner or mode is in the way. `path` is relative to the store, with '/'; '' is the store
+    itself.
+
+    `lack` is what the server's user cannot do with it, or what others could. `links` is how many names a file has.
+    """
+
+    path: str
+    lack: RightsProblem
+    is_folder: bool
+    uid: int
+    gid: int
+    mode: int
+    links: int
 
 
 def owner_of(path: Path) -> str:

@@ -19,7 +19,7 @@ from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import TRANSACTIONS, TRASH
-from ostore.places.store.removing.trash import FoundBatch
+from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
     Census,
     EntryKind,

@@ -15,10 +15,10 @@ from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
 from ostore.formats.store_layout import TRANSACTIONS, TRASH
-from ostore.places.store.removing.sweep import StandingManifest
-from ostore.places.store.removing.trash import BatchRecord, FoundBatch
+from ostore.places.store.survey.batches import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
 from ostore.places.store.survey.references import References
+from ostore.places.store.survey.scan import StandingManifest
 
 
 class StayReason(StrEnum):

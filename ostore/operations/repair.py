@@ -9,46 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, OstoreError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.selection import SelectedModel, Selection
-from ostore.operations.transfer import Inbox
-from ostore.operations.verify import Problem, ProblemKind, Verdict
-from ostore.streams.chunks import Chunk
+from ostore.formats.selection import SelectedModel, Selection, Wanted
+from ostore.operations.transfer import BlobSource, Inbox, Source
+from ostore.operations.verify import Problem, ProblemKind
 from ostore.streams.progress import Progress, watched
+from ostore.streams.source_failure import SourceFailureError, marked
 
 _REPLACEABLE: frozenset[ProblemKind] = frozenset(
     {"blob-missing", "blob-size", "blob-altered", "blob-unreadable", "blob-not-regular"}
 )
-_Item = TypeVar("_Item")
-
-
-class Copies(Protocol):
-    """
-    Where good copies may be: a bundle, another store, a cache, a folder of files.
-
-    Nothing of it is believed; what it raises, OSError as well, is a reason to look elsewhere.
-    """
-
-    @property
-    def label(self) -> str:
-        """What a person calls it."""
-
-    def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:
-        """A selection for each model that it has of these names (folded)."""
-
-    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Those that it may have, of that size or of any for None; nothing is hashed for that."""
-
-    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
-        """Yield copies, several of one blob perhaps, unverified; a stream is valid until the next is asked for."""
-
-    def read_manifests(self, names: Collection[ModelName]) -> Iterator[tuple[ModelName, bytes]]:
-        """Yield raw manifests of these models, once `read_blobs` has been used or is not wanted."""
 
 
 class _Model(Protocol):
@@ -80,9 +55,9 @@ class Lack:
 class Offer:
     """What one source may have of it."""
 
-    source: Copies
-    models: tuple[Selection, ...]
-    blobs: tuple[Descriptor, ...]
+    source: BlobSource
+    models: Sequence[Selection]
+    blobs: Sequence[Descriptor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,46 +90,6 @@ class Gathered:
 
     origins: dict[Digest, str]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Repaired:
-    """
-    One thing that was repaired: `kind` is blob or manifest, `subject` its digest or the model's name.
-
-    `source` is where it came from, `size` its bytes, `models` those that suffered.
-    """
-
-    kind: str
-    subject: str
-    source: str
-    size: int
-    models: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RepairReport:
-    """
-    What was looked at (`models`, `blobs` and their `size`), what was repaired, and every problem that is left.
-
-    With `dry_run` it is what would be, going by names and sizes. `quarantine` is where the damaged files are now,
-    relative to the store; `notes` what a source turned out not to have; `verdict` as that of `verify`, of what is left.
-    """
-
-    store: str
-    dry_run: bool
-    models: int
-    blobs: int
-    size: int
-    repaired: tuple[Repaired, ...]
-    left: tuple[Problem, ...]
-    quarantine: tuple[str, ...]
-    notes: tuple[str, ...]
-    verdict: Verdict
-
-
-class _UnusableError(Exception):
-    """A source could not deliver; says why."""
 
 
 def find_lack(
@@ -233,20 +168,22 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
     manifests: dict[ModelName, bytes] = {}
     notes: list[str] = []
     for number, offer in enumerate(plan.offers):
-        held = {blob.digest: blob.size for blob in offer.blobs}
-        lacking = [blob for blob in inbox.missing if held.get(blob.digest) == blob.size]
-        names = [name for name, origin in plan.manifests_from.items() if origin == number]
-        if lacking or names:
-            progress.phase("repairing", sum(blob.size for blob in lacking))
-            try:
-                for digest, problem in _take_blobs(offer.source, lacking, inbox, progress):
-                    if problem is None:
-                        origins[digest] = offer.source.label
-                    else:
-                        notes.append(f"{offer.source.label}: {problem}")
-                manifests.update(_guarded(offer.source.read_manifests(names)))
-            except _UnusableError as error:
-                notes.append(f"{offer.source.label}: {error}")
+        offered = {blob.digest: blob.size for blob in offer.blobs}
+        lacking = [Wanted(one.blob) for one in inbox.missing if offered.get(one.blob.digest) == one.blob.size]
+        models = [model for model in plan.selection.models if plan.manifests_from[model.name] == number]
+        if lacking or models:
+            progress.phase("repairing", sum(wanted.size for wanted in lacking))
+        try:
+            for digest, problem in _take_blobs(offer.source, lacking, inbox, progress):
+                if problem is None:
+                    origins[digest] = offer.source.label
+                else:
+                    notes.append(_note(offer.source, problem))
+            # A source is not read to its end for nothing.
+            if models and isinstance(offer.source, Source):
+                manifests.update(marked(offer.source.read_manifests(models)))
+        except SourceFailureError as failure:
+            notes.append(_note(offer.source, failure))
     for name, raw in manifests.items():
         try:
             inbox.write_manifest(name, raw)
@@ -256,31 +193,27 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
 
 
 def _take_blobs(
-    source: Copies, lacking: Collection[Descriptor], inbox: Inbox, progress: Progress
-) -> Iterator[tuple[Digest, str | None]]:
+    source: BlobSource, lacking: Sequence[Wanted], inbox: Inbox, progress: Progress
+) -> Iterator[tuple[Digest, Exception | None]]:
     """Write what a source delivers; yields each blob with None, or with the reason why a copy of it was not taken."""
     taken: set[Digest] = set()
-    for blob, chunks in _guarded(source.read_blobs(lacking)) if lacking else ():
+    for wanted, chunks in marked(source.read_blobs(lacking, inbox.held)) if lacking else ():
+        blob = wanted.blob
         # Of some blobs a folder has two copies.
         if blob.digest in taken:
             continue
         try:
-            inbox.write_blob(blob, watched(_guarded(chunks), blob.digest.short, blob.size, progress))
-        except (BlobError, _UnusableError) as error:
-            yield blob.digest, str(error)
+            inbox.write_blob(wanted, marked(watched(chunks, blob.digest.short, blob.size, progress)))
+        except (BlobError, SourceFailureError) as error:
+            yield blob.digest, error
         else:
             taken.add(blob.digest)
             yield blob.digest, None
 
 
-def _guarded(items: Iterator[_Item]) -> Iterator[_Item]:
-    """Pass on what a source yields; what goes wrong there is not to be taken for a failure of the store."""
-    try:
-        yield from items
-    except OSError as error:
-        raise _UnusableError(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")) from None
-    except OstoreError as error:
-        raise _UnusableError(str(error)) from None
+def _note(source: BlobSource, problem: Exception) -> str:
+    # A bundle's own errors name it by its path, which is its label already.
+    return f"{source.label}: {str(problem).removeprefix(f'{source.label}: ')}"
 
 
 def _promises(models: Iterable[_Model]) -> dict[Digest, set[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.selection import Wanted
+from ostore.operations.transfer import Source
+from ostore.streams.bytes_at import nothing_held
 from ostore.streams.chunks import Chunk
 from ostore.streams.progress import Progress, stoppable, watched, watching
 from ostore.streams.verified import hash_file, verified
@@ -89,22 +92,15 @@ class StoreFindings(Protocol):
     def strays(self) -> Sequence[str]: ...
 
 
-class BlobSource(Protocol):
+class StoredBlobs(Protocol):
     """A store: its blobs can be opened by digest."""
 
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]: ...
 
 
-class BundleSource(Protocol):
-    """A bundle: its blobs and manifests come in one pass."""
-
-    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]: ...
-    def read_manifests(self) -> Iterator[tuple[ModelName, bytes]]: ...
-
-
 def verify_store(
     subject: str,
-    store: BlobSource,
+    store: StoredBlobs,
     findings: StoreFindings,
     *,
     orphans: Iterable[Descriptor],
@@ -129,27 +125,25 @@ def verify_store(
     return VerifyReport.of(subject, len(findings.models), (blob for blob, _ in promises), problems)
 
 
-def verify_bundle(
-    subject: str,
-    bundle: BundleSource,
-    blobs: Sequence[Descriptor],
-    users: Callable[[Digest], Sequence[ModelName]],
-    progress: Progress,
-) -> VerifyReport:
+def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyReport:
     """
     Hash every blob of a bundle and check every manifest.
 
     A damaged blob is a finding. What makes the rest unreadable is raised: IntegrityError, FormatError, UnsafeError,
     LimitError.
     """
+    selection = bundle.select(())
+    blobs = selection.blobs
     progress.phase("verifying sha256 digest", sum(blob.size for blob in blobs))
     problems = []
-    for blob, chunks in bundle.read_blobs(blobs):
+    for wanted, chunks in bundle.read_blobs([Wanted(blob) for blob in blobs], nothing_held):
+        blob = wanted.blob
         try:
             _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
         except IntegrityError as error:
-            problems.append(Problem("blob-altered", str(blob.digest), str(error), _texts(users(blob.digest))))
-    models = sum(1 for _ in bundle.read_manifests())
+            users = _texts(selection.users_of(blob.digest))
+            problems.append(Problem("blob-altered", str(blob.digest), str(error), users))
+    models = sum(1 for _ in bundle.read_manifests(selection.models))
     return VerifyReport.of(subject, models, blobs, problems)
 
 
@@ -162,7 +156,7 @@ def _needed(models: Iterable[_Model]) -> list[tuple[Descriptor, tuple[str, ...]]
     return [(Descriptor(digest, size), tuple(names)) for (digest, size), names in users.items()]
 
 
-def _check_blob(store: BlobSource, blob: Descriptor, users: tuple[str, ...], progress: Progress) -> Problem | None:
+def _check_blob(store: StoredBlobs, blob: Descriptor, users: tuple[str, ...], progress: Progress) -> Problem | None:
     kind: ProblemKind
     try:
         with store.opened_blob(blob.digest) as fd, watching(blob.digest.short, blob.size, progress) as advance:

@@ -17,7 +17,7 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ostore.api.usage import UsageReport
+from ostore.api.du import UsageReport
 from ostore.formats.version import VERSION
 from ostore.formats.wording import clean, human_bytes, one_line, plural
 from ostore.operations.usage import ModelUsage, SharedBlobs, UsageKind, UsagePart

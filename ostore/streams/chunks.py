@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 # An iterator of buffers rather than a file object: a decoded frame can be hashed, written and sliced by several
 # threads without a copy, and there is no short read to forget (docs/adr/0003).
@@ -29,12 +30,17 @@ def read_chunks(fd: int, limit: int, lead: int = 0) -> Iterator[bytes]:
 
 def read_full(fd: int, size: int) -> bytes:
     """Up to `size` bytes; fewer only at the end of the input, never because a pipe had no more just now."""
-    data = os.read(fd, size)
+    return read_until_full(partial(os.read, fd), size)
+
+
+def read_until_full(read: Callable[[int], bytes], size: int) -> bytes:
+    """Call `read` until it has given `size` bytes in all, or none, which is the end. Raises what it raises."""
+    data = read(size)
     if len(data) == size or not data:
         return data
     pieces = [data]
     missing = size - len(data)
-    while missing and (data := os.read(fd, min(missing, 1024 * 1024))):
+    while missing and (data := read(min(missing, 1024 * 1024))):
         pieces.append(data)
         missing -= len(data)
     return b"".join(pieces)

@@ -8,7 +8,6 @@ the two ends, which is what bounds memory.
 
 from __future__ import annotations
 
-import os
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -22,8 +21,8 @@ import zstandard
 from ostore.formats import seek_table
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, TruncatedError
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
-from ostore.streams.chunks import Chunk, read_at, read_full
-from ostore.streams.writing import GrowingFile
+from ostore.streams.bytes_at import BytesAt, Forward, Output
+from ostore.streams.chunks import Chunk
 
 # One stream is bound by one SHA-256 (about 1.5 GB/s), which four workers outrun; more only cost memory.
 MAX_WORKERS = 4
@@ -66,14 +65,14 @@ def in_flight(jobs: int) -> int:
 
 class FrameWriter:
     """
-    Cuts what is written into frames of at most 8 MiB and writes them, compressed, to an open file.
+    Cuts what is written into frames of at most 8 MiB and writes them, compressed, to an output.
 
     `level` 1 to 19, or None for level 1 where it pays and raw storage elsewhere. The bytes depend on what is written
-    and on where `cut` is called, never on timing. Close it.
+    and on where `cut` is called, never on timing. Close it; what was written it does not sync.
     """
 
-    def __init__(self, fd: int, level: int | None, jobs: int) -> None:
-        self._file = GrowingFile(fd)
+    def __init__(self, output: Output, level: int | None, jobs: int) -> None:
+        self._output = output
         self._level = level
         self._pool = ThreadPoolExecutor(workers(jobs))
         self._in_flight = in_flight(jobs)
@@ -111,14 +110,14 @@ class FrameWriter:
         self.cut()
         while self._pending:
             self._write_oldest()
-        self._file.write((seek_table.write_table(self._spans),))
+        self._output.write((seek_table.write_table(self._spans),))
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
     def _write_oldest(self) -> None:
         content_size, future = self._pending.popleft()
-        size = self._file.write(future.result())
+        size = self._output.write(future.result())
         self._spans.append(FrameSpan(size, content_size))
 
 
@@ -162,9 +161,9 @@ def _looks_incompressible(content: memoryview) -> bool:
 class PipedFrames:
     """The frames of a bundle that can only be read forward, and the check that the bundle ends as it must."""
 
-    def __init__(self, fd: int, start: bytes) -> None:
-        """`start` is what has been read from the file already."""
-        self._fd = fd
+    def __init__(self, source: Forward, start: bytes) -> None:
+        """`start` is what has been read from the source already."""
+        self._source = source
         self._buffer = bytearray(start)
         self._spans: list[FrameSpan] = []
         self._offset = 0
@@ -198,13 +197,13 @@ class PipedFrames:
             self._fill(declared)
         if self._buffer[: len(expected)] != expected:
             raise IntegrityError("seek table: disagrees with the frames before it")
-        if len(self._buffer) > len(expected) or read_full(self._fd, 1):
+        if len(self._buffer) > len(expected) or self._source.read(1):
             raise InvalidBundleError("bytes after the end of the bundle")
 
     def _fill(self, size: int) -> None:
         """Have at least so many bytes in the buffer; more are read where they come for free."""
         while len(self._buffer) < size:
-            data = os.read(self._fd, max(_READ_BYTES, size - len(self._buffer)))
+            data = self._source.read(max(_READ_BYTES, size - len(self._buffer)))
             if not data:
                 raise TruncatedError(f"bundle: truncated at byte {self._offset + len(self._buffer)}")
             self._buffer += data
@@ -250,8 +249,8 @@ class PipedStream:
 class SeekableStream:
     """The tar stream inside the frames of a file, read through its seek table: only what is asked for."""
 
-    def __init__(self, fd: int, spans: Sequence[FrameSpan], pool: ThreadPoolExecutor, in_flight: int) -> None:
-        self._fd = fd
+    def __init__(self, source: BytesAt, spans: Sequence[FrameSpan], pool: ThreadPoolExecutor, in_flight: int) -> None:
+        self._source = source
         self._spans = spans
         self._offsets = list(accumulate((span.size for span in spans), initial=0))
         self._starts = list(accumulate((span.content_size for span in spans), initial=0))
@@ -314,7 +313,7 @@ class SeekableStream:
 
     def _decode(self, frame: int) -> memoryview:
         span = self._spans[frame]
-        data = read_at(self._fd, span.size, self._offsets[frame])
+        data = self._source.read_at(span.size, self._offsets[frame])
         if measure_frame(data) != span:
             raise IntegrityError(f"bundle: frame {frame} is not as the seek table says")
         return decode_frame(data)

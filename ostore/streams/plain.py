@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from ostore.formats.errors import InvalidBundleError, TruncatedError
-from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_full
-from ostore.streams.writing import GrowingFile
+from ostore.streams.bytes_at import BytesAt, Forward, Output
+from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_until_full
 
 
 class PlainWriter:
     """Writes what it is given; frames mean nothing here."""
 
-    def __init__(self, fd: int) -> None:
-        self._file = GrowingFile(fd)
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
     def write(self, data: Chunk) -> None:
-        self._file.write((data,))
+        self._output.write((data,))
 
     def cut(self) -> None:
         pass
@@ -29,34 +28,58 @@ class PlainWriter:
         pass
 
 
-class PlainStream:
-    """Reads an open file or pipe forward. `start` is what has been read from it already."""
+class SeekablePlainStream:
+    """Reads a file forward, and only what is asked for."""
 
-    def __init__(self, fd: int, start: bytes, *, is_seekable: bool) -> None:
-        self._fd = fd
-        self._start = memoryview(start)
-        self._is_seekable = is_seekable
+    def __init__(self, source: BytesAt) -> None:
+        self._source = source
         self.position = 0
 
     def take(self, size: int) -> Iterator[Chunk]:
-        """Yield exactly so many bytes. Raises TruncatedError."""
+        """Yield exactly so many bytes. Raises TruncatedError, OSError."""
         while size:
-            piece = self._next(min(size, CHUNK_BYTES))
+            piece = self._source.read_at(min(size, CHUNK_BYTES), self.position)
             if not piece:
-                raise TruncatedError(f"bundle: truncated at byte {self.position}")
+                raise _truncated(self.position)
             size -= len(piece)
             self.position += len(piece)
             yield piece
 
     def skip(self, size: int) -> None:
-        """Move forward. Raises TruncatedError."""
-        if self._is_seekable and not len(self._start):
-            file_size = os.fstat(self._fd).st_size
-            if self.position + size > file_size:
-                raise TruncatedError(f"bundle: truncated at byte {file_size}")
-            os.lseek(self._fd, size, os.SEEK_CUR)
-            self.position += size
-            return
+        """Move forward; nothing is read. Raises TruncatedError past the end that the file had at opening."""
+        if self.position + size > self._source.size:
+            raise _truncated(self._source.size)
+        self.position += size
+
+    def will_read(self, end: int) -> None:
+        """A hint that means nothing here."""
+
+    def finish(self) -> None:
+        """Raises InvalidBundleError unless the file ends here, OSError."""
+        if self._source.read_at(1, self.position):
+            raise _unfinished()
+
+
+class PipedPlainStream:
+    """Reads a pipe forward. `start` is what has been read from it already."""
+
+    def __init__(self, source: Forward, start: bytes) -> None:
+        self._source = source
+        self._start = memoryview(start)
+        self.position = 0
+
+    def take(self, size: int) -> Iterator[Chunk]:
+        """Yield exactly so many bytes. Raises TruncatedError, OSError."""
+        while size:
+            piece = self._next(min(size, CHUNK_BYTES))
+            if not piece:
+                raise _truncated(self.position)
+            size -= len(piece)
+            self.position += len(piece)
+            yield piece
+
+    def skip(self, size: int) -> None:
+        """Read so many bytes and drop them. Raises TruncatedError, OSError."""
         for _ in self.take(size):
             pass
 
@@ -64,12 +87,20 @@ class PlainStream:
         """A hint that means nothing here."""
 
     def finish(self) -> None:
-        """Raises InvalidBundleError unless the file ends here."""
-        if len(self._start) or read_full(self._fd, 1):
-            raise InvalidBundleError("bytes after the end of the bundle")
+        """Raises InvalidBundleError unless the pipe ends here, OSError."""
+        if len(self._start) or self._source.read(1):
+            raise _unfinished()
 
     def _next(self, size: int) -> Chunk:
         if len(self._start):
             piece, self._start = self._start[:size], self._start[size:]
             return piece
-        return read_full(self._fd, size)
+        return read_until_full(self._source.read, size)
+
+
+def _truncated(position: int) -> TruncatedError:
+    return TruncatedError(f"bundle: truncated at byte {position}")
+
+
+def _unfinished() -> InvalidBundleError:
+    return InvalidBundleError("bytes after the end of the bundle")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, Ownership, naming, sync_file, unless_unsupported
+from ostore.streams.durable import FILE_MODE, Directory, Ownership, naming, sync_file, unless_unsupported
 
 # Enough for a disk to work at its speed, and little enough that the last sync is short.
 _EARLY_BYTES = 32 * 1024 * 1024
@@ -27,14 +27,15 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
 
 class GrowingFile:
     """
-    An open file whose bytes set out for the disk while it grows, so that the sync at its end has little left to do.
+    An open file as an output: its bytes set out for the disk while it grows, so that `sync` has little left to do.
 
-    What is written here still needs `sync_file` once it is complete; a pipe is simply written to.
+    A pipe is simply written to. Whoever opened it closes it.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._can_start = hasattr(os, "posix_fadvise") and stat.S_ISREG(os.fstat(fd).st_mode)
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._can_start = hasattr(os, "posix_fadvise") and self._is_file
         self._started = os.lseek(fd, 0, os.SEEK_CUR) if self._can_start else 0
         self._waiting_bytes = 0
 
@@ -45,6 +46,11 @@ class GrowingFile:
         if self._waiting_bytes >= _EARLY_BYTES:
             self.set_out()
         return written
+
+    def sync(self) -> None:
+        """Put a file on the disk, as `sync_file` does; there is nothing to do for a pipe. Raises OSError."""
+        if self._is_file:
+            sync_file(self._fd)
 
     def set_out(self) -> None:
         """Let all that was written set out, and wait for nothing."""
@@ -75,17 +81,18 @@ def write_file(
 
 def write_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk]) -> int:
     """A new file with these bytes, open: it is private and not on the disk before `finish_file`."""
-    fd = directory.create(name)
-    try:
-        with naming(directory.path / name):
-            file = GrowingFile(fd)
-            for chunk in chunks:
-                file.write((chunk,))
-            file.set_out()
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    return _filled(directory.create(name), directory.path / name, chunks)
+
+
+def append_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk], size: int) -> int:
+    """The same of a file that is there: its first `size` bytes stay, and these come behind them."""
+    fd, _ = directory.open_or_create(name, FILE_MODE, writable=True)
+    with contextlib.ExitStack() as unless_cut:
+        unless_cut.callback(os.close, fd)
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+        unless_cut.pop_all()
+    return _filled(fd, directory.path / name, chunks)
 
 
 def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int | None = None) -> None:
@@ -98,6 +105,20 @@ def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int |
             sync_file(fd)
     finally:
         os.close(fd)
+
+
+def _filled(fd: int, path: Path, chunks: Iterable[Chunk]) -> int:
+    try:
+        file = GrowingFile(fd)
+        for chunk in chunks:
+            # Only what the file does is named after it: the chunks may come from anywhere.
+            with naming(path):
+                file.write((chunk,))
+        file.set_out()
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _date(fd: int, path: Path, modified_ns: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ostore.formats.name import ModelName
+from ostore.formats.selection import SelectedModel
 from ostore.places.bundle.reader import BundleReader
 from tests.hostile import forge
 from tests.hostile.forge import (
@@ -546,9 +547,9 @@ def _changed_while_read(change: Callable[[Path], object]) -> Prepare:
         path = world.good()
         read_manifests = BundleReader.read_manifests
 
-        def after_a_change(reader: BundleReader) -> Iterator[tuple[ModelName, bytes]]:
+        def after_a_change(reader: BundleReader, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
             change(path)
-            return read_manifests(reader)
+            return read_manifests(reader, models)
 
         world.patch.setattr(BundleReader, "read_manifests", after_a_change)
         return ("import", path, *world.at)

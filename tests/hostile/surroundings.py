@@ -7,16 +7,16 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from ostore.formats.manifest import Descriptor
-from ostore.formats.selection import Selection
+from ostore.formats.selection import Selection, Wanted
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
-from ostore.streams import durable, frames, writing
-from ostore.streams.chunks import Chunk
+from ostore.streams import bytes_at, durable, writing
+from ostore.streams.bytes_at import Held
+from ostore.streams.chunks import Chunk, read_at
 from tests.hostile.documents import MANIFEST
 from tests.hostile.forge import NAME, SETTINGS, TEXT, WEIGHTS, blob_name, compressed, dumped
 from tests.hostile.rows import (
@@ -431,10 +431,10 @@ def _before_blobs(change: Callable[[World], object]) -> Callable[[World], None]:
         read_blobs = LocalStore.read_blobs
 
         def after_a_change(
-            store: LocalStore, wanted: Collection[Descriptor]
-        ) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+            store: LocalStore, wanted: Sequence[Wanted], held: Held
+        ) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
             change(world)
-            return read_blobs(store, wanted)
+            return read_blobs(store, wanted, held)
 
         world.patch.setattr(LocalStore, "read_blobs", after_a_change)
 
@@ -526,7 +526,7 @@ def failing_disk_rows() -> Iterator[Row]:
             yield Row(f"{name}, import", meeting(*IMPORT, change=_failing(module, call, number)), codes)
     yield Row(
         "H145 the medium is removed during the read",
-        meeting(*IMPORT, change=_failing(frames, "read_at", errno.EIO)),
+        meeting(*IMPORT, change=_medium_removed),
         (IO,),
     )
     yield Row(
@@ -546,6 +546,18 @@ def _failing(module: object, call: str, number: int) -> Callable[[World], None]:
         raise OSError(number, os.strerror(number), "somewhere")
 
     return lambda world: world.patch.setattr(module, call, fail)
+
+
+def _medium_removed(world: World) -> None:
+    """Once the bundle's seek table is read, and before any frame is."""
+    calls = iter(("first block", "footer", "table"))
+
+    def fail(fd: int, size: int, offset: int) -> bytes:
+        if next(calls, None):
+            return read_at(fd, size, offset)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    world.patch.setattr(bytes_at, "read_at", fail)
 
 
 def text_rows() -> Iterator[Row]:

@@ -21,8 +21,10 @@ import pytest
 import ostore
 from ostore.cli.main import run
 from ostore.formats.errors import OstoreError, TruncatedError
+from ostore.formats.selection import Wanted
 from ostore.places.bundle import reader as bundle_reader
 from ostore.places.bundle.reader import BundleReader, open_bundle, open_piped_bundle
+from ostore.streams.bytes_at import FileBytes, PipeBytes, nothing_held
 from ostore.streams.verified import verified
 from tests.hostile.rows import DONE
 from tests.hostile.test_bit_flips import REFUSED, assert_refused_or_identical, attempt, clear, flipped
@@ -65,10 +67,10 @@ def everything(reader: BundleReader) -> str:
     """Read as import does, to the last byte; the digest of all that it would publish."""
     found = hashlib.sha256()
     selection = reader.select([])
-    for blob, chunks in reader.read_blobs(selection.blobs):
-        for chunk in verified(chunks, blob):
+    for wanted, chunks in reader.read_blobs([Wanted(blob) for blob in selection.blobs], nothing_held):
+        for chunk in verified(chunks, wanted.blob):
             found.update(chunk)
-    for name, raw in reader.read_manifests():
+    for name, raw in reader.read_manifests(selection.models):
         found.update(name.full.encode() + raw)
     return found.hexdigest()
 
@@ -83,7 +85,7 @@ def read_piped(data: bytes) -> str:
     try:
         os.write(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
-        with open_piped_bundle(fd, jobs=1) as reader:
+        with open_piped_bundle(PipeBytes(fd), jobs=1) as reader:
             return everything(reader)
     finally:
         os.close(fd)
@@ -171,15 +173,30 @@ def taken(bundle: Path, store: Path) -> int:
     return run(["import", str(bundle), "--models", str(store), "--progress=none", "-q"])
 
 
+class FirstBytes(FileBytes):
+    """A file as if it had been cut."""
+
+    def __init__(self, fd: int, path: Path, length: int) -> None:
+        super().__init__(fd, path)
+        self._length = length
+
+    @property
+    def size(self) -> int:
+        return self._length
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        return super().read_at(min(size, max(0, self._length - offset)), offset)
+
+
 def test_a_large_bundle_cut_at_any_512_bytes_is_refused(big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end is looked at first: no cut has one. Why it has none is found by reading, and asked of some."""
     cuts = range(512, big.stat().st_size, 512)
     some = set(random.Random(9).sample(cuts, 200 if TORTURE else 10))
     with big.open("rb") as file, monkeypatch.context() as patch:
-        patch.setattr(bundle_reader, "_explain_end", lambda fd: None)
+        patch.setattr(bundle_reader, "_explain_end", lambda source: None)
         for cut in cuts:
             with pytest.raises(ostore.IntegrityError, match="seek table"):
-                bundle_reader._read_seek_table(file.fileno(), cut)
+                bundle_reader._read_seek_table(FirstBytes(file.fileno(), big, cut))
     short = big.with_name("short.tar.zst")
     shutil.copyfile(big, short)
     for cut in sorted(some, reverse=True):

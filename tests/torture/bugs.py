@@ -36,11 +36,8 @@ class Bug:
 
 
 WRITING, SWEEP, TRASH = "streams/writing.py", "places/store/removing/sweep.py", "places/store/removing/trash.py"
-PUBLICATION, INBOX, VERIFIED = (
-    "places/store/receiving/publication.py",
-    "places/store/receiving/inbox.py",
-    "streams/verified.py",
-)
+PUBLICATION, PINNING = "places/store/receiving/publication.py", "places/store/receiving/pinning.py"
+VERIFIED = "streams/verified.py"
 
 BUGS = (
     # What a power cut would show.
@@ -68,7 +65,7 @@ BUGS = (
     Bug(
         "an export gets its name before it is on the disk",
         "places/bundle/writer.py",
-        "                sync_file(fd)\n                if _RENAMES",
+        "                output.sync()\n                if _RENAMES",
         "                if _RENAMES",
         (STATES, "-k", "export"),
     ),
@@ -233,8 +230,8 @@ BUGS = (
     ),
     Bug(
         "a blob that is there is relied upon without being hashed",
-        INBOX,
-        "            if not trust and not _is_sound(where, name, blob, progress):\n",
+        PINNING,
+        "            if not self._terms.trust_existing and not is_sound(where, name, blob, progress):\n",
         "            if not where:\n",
         (FAULTS, "-k", "import"),
     ),

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 
 import ostore
-from ostore.api import collecting, removal
+from ostore.api import gc, rm
 from ostore.places.store.receiving import publication
 from ostore.places.store.survey import scan
 from ostore.places.store.survey.census import DiskFacts
@@ -78,10 +78,10 @@ class AnyHistory(RuleBasedStateMachine):
             return facts._replace(mtime=clock.shown(facts.mtime), ctime=clock.shown(facts.ctime))
 
         self.patches.setattr(DiskFacts, "of", classmethod(shown))
-        for module in (collecting, removal):
+        for module in (gc, rm):
             self.patches.setattr(module, "time", SimpleNamespace(time=clock.now))
         # Whether there is a server is drawn, not looked up: other tests may run one just now.
-        self.patches.setattr(collecting, "sees_ollama", lambda: self.sees_ollama)
+        self.patches.setattr(gc, "sees_ollama", lambda: self.sees_ollama)
         # Nobody else writes here, so nothing is waited for.
         self.patches.setattr(publication, "_SETTLE_SECONDS", (0.0,))
         self.patches.setattr(scan, "_RETRY_SECONDS", 0.0)

@@ -6,8 +6,8 @@ import stat
 from collections.abc import Iterator
 
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
+from ostore.host.accounts import Misfit
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
-from ostore.places.store.survey.access import Misfit
 from ostore.places.store.survey.census import EntryKind
 
 # Kinds of file systems whose owners and modes come from how they are mounted, so that nobody can change them.
@@ -84,10 +84,10 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     blobs = facts.store.blobs_folder
     if blobs is None or not misfit.path or facts.disk.filesystem in NO_OWNERS or facts.disk.is_read_only:
         return False
-    if misfit.kind is EntryKind.FILE and misfit.links > 1:
+    if not misfit.is_folder and misfit.links > 1:
         return False
     if misfit.lack in {"everybody-writes", "privileged"}:
-        return misfit.kind is EntryKind.FILE
+        return not misfit.is_folder
     account, is_top = facts.store.account, misfit.path in {"blobs", "manifests"}
     # Otherwise the folder itself is the wrong one to go by.
     return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
@@ -100,7 +100,7 @@ def _remedy(misfit: Misfit, facts: Facts, path: str) -> str:
         return f"sudo chmod o-w {path}"
     if misfit.lack == "privileged":
         return f"sudo chmod 644 {path}"
-    if misfit.kind is EntryKind.FILE and misfit.links > 1:
+    if not misfit.is_folder and misfit.links > 1:
         return f"look for its other name first, then sudo chown {facts.store.account.uid} {path}"
     return f"sudo chown -R {facts.store.account.uid} {command(facts.root)}"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
@@ -23,15 +22,18 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BusyError, IntegrityError, LimitError, UsageError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
-from ostore.formats.selection import Selection
+from ostore.formats.outcome import Forecast, Outcome, Received
+from ostore.formats.selection import Selection, Wanted
 from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.formats.version import VERSION
+from ostore.streams.bytes_at import Output
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, current_user, naming, sync_file
+from ostore.streams.durable import Directory, current_user, naming
 from ostore.streams.file_lock import try_lock
 from ostore.streams.frames import FrameWriter
 from ostore.streams.plain import PlainWriter
 from ostore.streams.verified import verified
+from ostore.streams.writing import GrowingFile
 
 SUMS_PATH = "ostore/SHA256SUMS"
 _RENAMES_OPEN_FILES = os.name != "nt"
@@ -57,6 +59,11 @@ class BundleFile:
         self._jobs = jobs
         self._replace = replace
 
+    def compare(self, selection: Selection) -> Forecast:
+        """All of it would be written. Raises UsageError if there is such a file, and it is not to be replaced."""
+        self._refuse_existing()
+        return _all_of(selection)
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
@@ -66,20 +73,20 @@ class BundleFile:
         """
         self._refuse_existing()
         with Directory.open(self.path.parent) as directory:
-            with self._part(directory) as fd:
-                writer: _Writer = (
-                    PlainWriter(fd) if self.path.name.endswith(".tar") else FrameWriter(fd, self._level, self._jobs)
-                )
-                with contextlib.closing(writer):
+            with self._part(directory) as output:
+                with contextlib.closing(self._writer(output)) as writer:
                     inbox = BundleInbox(writer, selection)
                     yield inbox
                     inbox.seal()
-                sync_file(fd)
+                output.sync()
                 if _RENAMES_OPEN_FILES:
                     self._give_name(directory)
             if not _RENAMES_OPEN_FILES:
                 # Whoever opens it now makes the rename fail.
                 self._give_name(directory)
+
+    def _writer(self, output: Output) -> _Writer:
+        return PlainWriter(output) if self.path.name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
@@ -91,11 +98,11 @@ class BundleFile:
         return f"{self.path.name}.part"
 
     @contextlib.contextmanager
-    def _part(self, directory: Directory) -> Iterator[int]:
+    def _part(self, directory: Directory) -> Iterator[Output]:
         fd = self._open_part(directory)
         try:
             with naming(self.path):
-                yield fd
+                yield GrowingFile(fd)
         except BaseException:
             # What goes wrong while cleaning up must not hide why.
             with contextlib.suppress(OSError):
@@ -139,15 +146,19 @@ class BundlePipe:
         self._level = level
         self._jobs = jobs
 
+    def compare(self, selection: Selection) -> Forecast:
+        """All of it would be written."""
+        return _all_of(selection)
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """Yield an inbox; leaving the block seals the bundle, and syncs it if the output is a file."""
-        with contextlib.closing(FrameWriter(self._fd, self._level, self._jobs)) as writer:
+        output = GrowingFile(self._fd)
+        with contextlib.closing(FrameWriter(output, self._level, self._jobs)) as writer:
             inbox = BundleInbox(writer, selection)
             yield inbox
             inbox.seal()
-        if stat.S_ISREG(os.fstat(self._fd).st_mode):
-            sync_file(self._fd)
+        output.sync()
 
 
 class BundleInbox:
@@ -159,16 +170,32 @@ class BundleInbox:
         self._awaited = iter(selection.blobs)
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
+        self._is_sealed = False
         self._write_head()
 
     @property
-    def missing(self) -> tuple[Descriptor, ...]:
-        """Every blob: a bundle stands alone."""
-        return self._selection.blobs
+    def missing(self) -> tuple[Wanted, ...]:
+        """Every blob, from its start: a bundle stands alone."""
+        return tuple(Wanted(blob) for blob in self._selection.blobs)
 
-    def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
-        """Raises BlobError if the bytes are not the blob; RuntimeError for a blob out of turn."""
-        if descriptor != next(self._awaited, None):
+    @property
+    def received(self) -> Received:
+        """All of the selection. Raises RuntimeError before it is sealed."""
+        if not self._is_sealed:
+            raise RuntimeError("what a bundle has received is known once it is sealed")
+        outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
+        return Received(outcomes, written=self._selection.blobs)
+
+    def held(self, _digest: Digest, /) -> None:
+        """Nothing: what is written here cannot be read back."""
+
+    def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
+        """None: a blob becomes a part of the bundle's file."""
+
+    def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
+        """Raises BlobError if the bytes are not the blob; RuntimeError out of turn, and for less than a whole blob."""
+        descriptor = wanted.blob
+        if wanted.start or descriptor != next(self._awaited, None):
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
         self._writer.cut()
         self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
@@ -191,6 +218,7 @@ class BundleInbox:
             self._write_member(manifest_path(model.name), self._manifests[model.name])
         self._writer.write(END_OF_ARCHIVE)
         self._writer.finish()
+        self._is_sealed = True
 
     def _write_head(self) -> None:
         files = bundle_files(self._selection)
@@ -209,6 +237,10 @@ class BundleInbox:
 
     def _write_member(self, path: str, data: bytes) -> None:
         self._writer.write(member_header(path, len(data)) + data + bytes(padding(len(data))))
+
+
+def _all_of(selection: Selection) -> Forecast:
+    return Forecast(dict.fromkeys((model.name for model in selection.models), Outcome.ADDED), selection.blobs)
 
 
 def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:

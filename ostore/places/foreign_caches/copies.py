@@ -1,5 +1,5 @@
 """
-Good copies among the files of other programs, or of anybody: a Hugging Face cache, or wherever somebody keeps files.
+Blobs among the files of other programs, or of anybody: a Hugging Face cache, or wherever somebody keeps files.
 
 What a file is called is a hint; whoever takes it hashes it.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
-from ostore.formats.name import ModelName
-from ostore.formats.selection import Selection
+from ostore.formats.selection import Wanted
 from ostore.places.foreign_caches.candidates import Candidate, ForeignCache, FoundFiles, opened
 from ostore.places.foreign_caches.walk import find_files
+from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import naming
 from ostore.streams.progress import SILENT, Progress, watched
@@ -36,58 +36,56 @@ class CopiesFolder:
 
 
 class NamedCopies:
-    """Copies among the files of a folder whose names are digests."""
+    """The files of a folder whose names are digests, as a source of blobs."""
+
+    can_resume = False
 
     def __init__(self, folder: CopiesFolder, label: str) -> None:
         self.label = label
         self._folder = folder
 
-    def find_models(self, names: Collection[str]) -> tuple[Selection, ...]:  # noqa: ARG002 - no manifests here
-        """None: what makes files a model is not written down here."""
-        return ()
-
-    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+    def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
         """Those after which a file of the right size is named."""
-        named = [file for file in self._folder.found.candidates if file.digest in wanted]
+        named = [file for file in self._folder.found.candidates if file.digest in lacking]
         distinct = {
-            file.digest: file.size for file in named if file.digest and wanted[file.digest] in {None, file.size}
+            file.digest: file.size for file in named if file.digest and lacking[file.digest] in {None, file.size}
         }
         return tuple(Descriptor(digest, size) for digest, size in distinct.items())
 
-    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+    def file_of(self, _blob: Descriptor, /) -> Path | None:
+        """None: these files belong to other programs, which may write to them."""
+        return None
+
+    def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """Yield every file that may be a wanted blob, several for one if there are; its stream says if it fails."""
         for blob in wanted:
-            for file in self._folder.found.copies_of(blob.digest, blob.size):
+            for file in self._folder.found.copies_of(blob.blob.digest, blob.blob.size):
                 if file.digest:
-                    yield blob, _chunks(file)
-
-    def read_manifests(self, names: Collection[ModelName]) -> Iterator[tuple[ModelName, bytes]]:  # noqa: ARG002
-        """Nothing."""
-        yield from ()
+                    yield Wanted(blob.blob), _chunks(file)
 
 
 class SizedCopies(NamedCopies):
-    """Copies among the other files of a folder: each that has the size of a wanted blob is hashed to find out."""
+    """The other files of a folder, as a source of blobs: each that has the size of a wanted one is hashed."""
 
     def __init__(self, folder: CopiesFolder, label: str, progress: Progress = SILENT) -> None:
         super().__init__(folder, label)
         self._progress = progress
 
-    def find_blobs(self, wanted: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+    def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
         """Those of whose size a file is there."""
         sizes = {file.size for file in self._folder.found.candidates if not file.digest}
-        return tuple(Descriptor(digest, size) for digest, size in wanted.items() if size is not None and size in sizes)
+        return tuple(Descriptor(digest, size) for digest, size in lacking.items() if size is not None and size in sizes)
 
-    def read_blobs(self, wanted: Collection[Descriptor]) -> Iterator[tuple[Descriptor, Iterator[Chunk]]]:
+    def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """Yield each wanted blob that a file was found to be. What cannot be read is none of them."""
-        lacking = {blob.digest: blob for blob in wanted}
-        sizes = {blob.size for blob in wanted}
+        lacking = {one.blob.digest: one.blob for one in wanted}
+        sizes = {one.blob.size for one in wanted}
         for file in self._folder.found.candidates:
             if file.size in sizes and not file.digest and lacking:
                 digest = self._digest_of(file)
                 if digest in lacking:
                     self._progress.phase("repairing", file.size)
-                    yield lacking.pop(digest), _chunks(file)
+                    yield Wanted(lacking.pop(digest)), _chunks(file)
 
     def _digest_of(self, file: Candidate) -> Digest | None:
         hasher = hashlib.sha256()

@@ -15,17 +15,21 @@ import zstandard
 
 from ostore.formats.errors import LimitError, OstoreError
 from ostore.formats.seek_table import write_table
+from ostore.formats.selection import Wanted
 from ostore.formats.zstd_frame import FrameSpan, measure_frame
 from ostore.places.bundle import restore
 from ostore.places.bundle.reader import BundleReader, _read_seek_table, open_bundle, open_piped_bundle
+from ostore.streams.bytes_at import BytesAt, FileBytes, PipeBytes, nothing_held
 from ostore.streams.frames import PipedFrames, SeekableStream, decode_frame
-from ostore.streams.plain import PlainStream
+from ostore.streams.plain import SeekablePlainStream
 from ostore.streams.tar import TarReader
 from ostore.streams.verified import verified
 
 _MAGIC = b"ustar  \0"
 # More is only more of the same, and the oracle's time.
 _MAX_CONTENT = 32 * 1024 * 1024
+# For messages.
+_PATH = Path("fuzz")
 
 Members = list[tuple[str, bytes]]
 _Read = TypeVar("_Read")
@@ -44,8 +48,8 @@ def read_frames(data: bytes) -> None:
     """The frames of a bundle, forward and through the seek table, and by libzstd alone."""
     sealed = resealed(data)
     with _opened(sealed) as fd:
-        sought = _read_seekable(fd, len(sealed))
-        piped = refused_alike(lambda: list(map(decode_frame, _few(PipedFrames(fd, b"")))), sought)
+        sought = _read_seekable(FileBytes(fd, _PATH))
+        piped = refused_alike(lambda: list(map(decode_frame, _few(PipedFrames(PipeBytes(fd), b"")))), sought)
         if not piped:
             # No frames, no archive: it is the next reader that refuses this.
             return
@@ -111,7 +115,7 @@ def _summed(block: bytes) -> bytes:
 
 def _members(stream: bytes) -> Members:
     with _opened(stream) as fd:
-        reader = TarReader(PlainStream(fd, b"", is_seekable=True))
+        reader = TarReader(SeekablePlainStream(FileBytes(fd, _PATH)))
         found: Members = []
         while header := reader.next_member():
             found.append((header.name, reader.read(header.size)))
@@ -140,12 +144,12 @@ def _few(frames: Iterator[bytes] | PipedFrames) -> Iterator[bytes]:
         yield frame
 
 
-def _read_seekable(fd: int, size: int) -> bytes | None:
+def _read_seekable(source: BytesAt) -> bytes | None:
     with ThreadPoolExecutor(1) as pool:
         try:
-            spans = _read_seek_table(fd, size)
+            spans = _read_seek_table(source)
             length = sum(span.content_size for span in spans)
-            return b"".join(SeekableStream(fd, spans, pool, 1).take(min(length, _MAX_CONTENT)))
+            return b"".join(SeekableStream(source, spans, pool, 1).take(min(length, _MAX_CONTENT)))
         except OstoreError:
             return None
 
@@ -163,7 +167,7 @@ def _read_by_us(content: bytes, *, is_piped: bool) -> str | OstoreError:
     with _opened(content) as fd:
         path = Path(f"/proc/self/fd/{fd}")
         try:
-            with open_piped_bundle(fd, jobs=1) if is_piped else open_bundle(path, jobs=1) as reader:
+            with open_piped_bundle(PipeBytes(fd), jobs=1) if is_piped else open_bundle(path, jobs=1) as reader:
                 return _everything(reader)
         except OstoreError as error:
             return error
@@ -172,11 +176,11 @@ def _read_by_us(content: bytes, *, is_piped: bool) -> str | OstoreError:
 def _everything(reader: BundleReader) -> str:
     selection = reader.select([])
     found = hashlib.sha256()
-    for blob, chunks in reader.read_blobs(selection.blobs):
-        for chunk in verified(chunks, blob):
+    for wanted, chunks in reader.read_blobs([Wanted(blob) for blob in selection.blobs], nothing_held):
+        for chunk in verified(chunks, wanted.blob):
             found.update(chunk)
     # In the order of names, whatever their order in the index.
-    for name, raw in sorted((name.full, raw) for name, raw in reader.read_manifests()):
+    for name, raw in sorted((name.full, raw) for name, raw in reader.read_manifests(selection.models)):
         found.update(name.encode() + raw)
     return found.hexdigest()
 

@@ -11,7 +11,7 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.tar_header import member_header
 from ostore.formats.zstd_frame import measure_frame
-from ostore.places.store.removing.trash import BatchRecord
+from ostore.places.store.survey.batches import BatchRecord
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
 from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
 

@@ -30,7 +30,7 @@ from ostore.formats.zstd_frame import measure_frame
 from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
 from ostore.operations.listing import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
-from ostore.places.store.removing.trash import BatchRecord
+from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.references import mentioned_by
 from ostore.streams.frames import decode_frame
 from tests.torture.fuzz import seeds

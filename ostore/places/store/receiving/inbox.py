@@ -7,28 +7,34 @@ What the second half does with it is in `publication`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
-from ostore.formats.selection import Selection
+from ostore.formats.selection import Selection, Wanted
 from ostore.formats.store_layout import PART, PIN
+from ostore.places.store.receiving.linking import link_files
+from ostore.places.store.receiving.pinning import Pinning, is_sound
 from ostore.places.store.receiving.publication import Publication, StagedManifest
 from ostore.places.store.receiving.staging import open_staging, opened_if_there, quietly
-from ostore.places.store.store import is_regular
+from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.workspace import Workspace, is_published
+from ostore.streams.bytes_at import BytesAt, FileBytes, read_chunks_at
 from ostore.streams.chunks import Chunk, forget_cached
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, stoppable, watching
+from ostore.streams.source_failure import SourceFailureError
+from ostore.streams.space import refuse_short_space
 from ostore.streams.verified import hash_file, verified
-from ostore.streams.writing import finish_file, write_file, write_unfinished
+from ostore.streams.writing import append_unfinished, finish_file, write_file, write_unfinished
 
 # Blobs written, but still on their way to the disk: a kill may cost as much, and an import that goes on writes it anew.
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
@@ -46,6 +52,8 @@ class StoreInbox:
         transaction: Directory,
         selection: Selection,
         damaged: Collection[Digest] | None = None,
+        *,
+        terms: ReceivingTerms,
     ) -> None:
         """
         `damaged` are blobs that are wanted for themselves, because what stands for them is known to be wrong.
@@ -53,6 +61,7 @@ class StoreInbox:
         Given, even if empty, it means repairing: what is replaced is kept in quarantine, and what the disk cannot read
         counts as damaged.
         """
+        self._terms = terms
         self._is_repair = damaged is not None
         self._damaged = frozenset(damaged or ())
         self._root = root
@@ -72,8 +81,8 @@ class StoreInbox:
         self._written: dict[Digest, Descriptor] = {}
         self._repaired: dict[Digest, Descriptor] = {}
         self._linked: dict[Digest, Descriptor] = {}
-        self._modified: Mapping[ModelName, int] = {}
-        self._set_aside: tuple[str, ...] = ()
+        self._begun: dict[Digest, int] = {}
+        self._received: Received | None = None
 
     @property
     def selection(self) -> Selection:
@@ -81,9 +90,21 @@ class StoreInbox:
         return self._selection
 
     @property
-    def missing(self) -> tuple[Descriptor, ...]:
-        """Blobs that are neither in the store nor staged, in the order of the selection."""
-        return tuple(blob for blob in self._selection.blobs if not self._holds(blob))
+    def missing(self) -> tuple[Wanted, ...]:
+        """
+        Blobs that are neither in the store nor staged, in the order of the selection.
+
+        One begins past its first byte if so much of it is staged; `write_blob` hashes that again with the rest.
+        """
+        lacking = (blob for blob in self._selection.blobs if not self._holds(blob))
+        return tuple(Wanted(blob, self._begun.get(blob.digest, 0)) for blob in lacking)
+
+    @property
+    def received(self) -> Received:
+        """What was taken in. Raises RuntimeError before it is published."""
+        if self._received is None:
+            raise RuntimeError("what a transaction has received is known once it has ended well")
+        return self._received
 
     def close(self) -> None:
         for _, fd in self._unfinished.values():
@@ -91,76 +112,92 @@ class StoreInbox:
         self._unfinished.clear()
         self._resources.close()
 
-    def received(self, outcomes: Mapping[ModelName, Outcome]) -> Received:
-        """What was taken in, once it is published."""
-        return Received(
-            outcomes=tuple(outcomes.items()),
-            written=tuple(self._written.values()),
-            resumed=tuple(self._resumed.values()),
-            present=tuple(self._present.values()),
-            repaired=tuple(self._repaired.values()),
-            linked=tuple(self._linked.values()),
-            set_aside=self._set_aside,
-        )
-
-    def date_manifests(self, modified: Mapping[ModelName, int]) -> None:
-        """Let these manifests have these times (nanoseconds since 1970) instead of now."""
-        self._modified = modified
-
-    def find_present(self, *, trust: bool, jobs: int, progress: Progress) -> None:
+    def find_present(self) -> None:
         """
         Find out which blobs are there and sound, and pin those so that nobody's removal can take them away.
 
         Raises NotFoundError if a blob that the bundle only builds on is not among them.
         """
         if self._blobs is not None:
-            self._pin_sound(self._blobs, trust=trust, jobs=jobs, progress=progress)
+            pinning = Pinning(self._blobs, self._transaction, self._damaged if self._is_repair else None, self._terms)
+            sound, damaged = pinning.pin((*self._selection.blobs, *self._selection.requires))
+            self._present = {blob.digest: blob for blob in sound}
+            self._repaired = {blob.digest: blob for blob in damaged}
         lacking = [blob.digest for blob in self._selection.requires if not self._holds(blob)]
         if lacking:
             listed = ", ".join(map(str, lacking[:_MAX_LISTED])) + (", …" if len(lacking) > _MAX_LISTED else "")
             raise NotFoundError(f"the bundle builds on {len(lacking)} blobs that are not in the store: {listed}")
 
-    def adopt(self, progress: Progress) -> None:
+    def adopt(self) -> None:
         """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
         wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
         for abandoned in self._workspace.abandoned():
             names = abandoned.names()
             if finished := [blob for name in names if (blob := wanted.get(name)) and not self._holds(blob)]:
-                progress.phase("verifying sha256 digest", sum(blob.size for blob in finished))
+                self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in finished))
             for name in names:
                 blob = wanted.get(name)
                 # What cannot be read or removed there is no loss: the source has it.
                 with contextlib.suppress(OSError, DamagedStoreError):
-                    if blob and not self._holds(blob) and _is_sound(abandoned, name, blob, progress):
+                    if name.endswith(PART):
+                        self._adopt_part(abandoned, name, wanted.get(name.removesuffix(PART)))
+                    elif blob and not self._holds(blob) and is_sound(abandoned, name, blob, self._terms.progress):
                         abandoned.rename(name, self._transaction, name)
                         self._resumed[blob.digest] = blob
                     elif blob or is_published(abandoned, name):
                         abandoned.unlink(name)
 
-    def link(self, neighbour: Directory, *, trust: bool, jobs: int, progress: Progress) -> None:
+    def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
         """
-        Stage the missing blobs that a folder on this disk has, by giving its files one more name each.
+        Stage the missing blobs of which there is a file on this disk, by giving that one more name, and hash it.
 
-        What cannot be had that way stays missing: another disk, another owner, other bytes.
+        What cannot be had that way stays missing: another disk, another owner, other bytes. Raises NoSpaceError if the
+        disk cannot hold the rest.
         """
-        if neighbour.status().st_dev != self._transaction.status().st_dev:
+        if not self._terms.links:
             return
-        wanted = self.missing
-        if wanted and not trust:
-            progress.phase("verifying sha256 digest", sum(blob.size for blob in wanted))
-        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-            linked = pool.map(lambda blob: self._linked_if_sound(neighbour, blob, told, trust=trust), wanted)
-            self._linked |= {blob.digest: blob for blob, is_ours in zip(wanted, linked, strict=True) if is_ours}
+        missing = [wanted.blob for wanted in self.missing]
+        linked = link_files(missing, file_of, self._transaction, self._workspace.ownership, self._terms)
+        self._linked = {blob.digest: blob for blob in linked}
+        self.refuse_short_space()
 
-    def write_blob(self, descriptor: Descriptor, chunks: Iterable[Chunk]) -> None:
-        """Stage one blob. Raises BlobError if the bytes are not the blob, OSError; another copy may be tried then."""
-        part = descriptor.digest.filename + PART
+    def refuse_short_space(self) -> None:
+        """Raises NoSpaceError unless the disk can hold what is missing."""
+        refuse_short_space(self._transaction, [wanted.size for wanted in self.missing])
+
+    def held(self, digest: Digest) -> BytesAt | None:
+        """A blob that the selection requires or that is staged, as a basis for another one; None for every other."""
+        if digest in self._unfinished:
+            self.finish_blobs()
+        names = (digest.filename, digest.filename + PIN)
+        name = next((name for name in names if self._transaction.lstat(name)), None)
+        folder = self._transaction if name else self._blobs
+        if folder is None or (name is None and digest not in self._present):
+            return None
+        fd = folder.open_file(name or digest.filename)
+        self._resources.callback(os.close, fd)
+        return FileBytes(fd, folder.path / (name or digest.filename))
+
+    def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
+        """
+        Stage one blob, of which `chunks` are the bytes from `wanted.start` on.
+
+        Raises BlobError if the bytes are not the blob, OSError, SourceFailureError; another copy may be tried then.
+        What had come stays if the source can go on there, and is dropped otherwise.
+        """
+        blob, part = wanted.blob, wanted.blob.digest.filename + PART
+        begun = self._begun.pop(blob.digest, 0)
+        if wanted.start not in {0, begun}:
+            raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, and what comes begins at {wanted.start}")
         try:
-            fd = write_unfinished(self._transaction, part, verified(chunks, descriptor))
-        except Exception:
-            quietly(self._transaction.unlink, part)
+            fd = self._write_part(blob, part, wanted.start, chunks)
+        except BaseException as error:
+            if isinstance(error, SourceFailureError) and error.can_resume:
+                self._begun[blob.digest] = self._staged_size(part)
+            else:
+                quietly(self._transaction.unlink, part)
             raise
-        self._unfinished[descriptor.digest] = (descriptor, fd)
+        self._unfinished[blob.digest] = (blob, fd)
         # While the next ones are written it gets to the disk by itself, and small ones get there together.
         while len(self._unfinished) > _MAX_UNFINISHED or self._unfinished_bytes > _MAX_UNFINISHED_BYTES:
             self._finish_oldest()
@@ -170,18 +207,18 @@ class StoreInbox:
         while self._unfinished:
             self._finish_oldest()
 
-    def read_back(self, *, jobs: int, progress: Progress) -> None:
+    def read_back(self) -> None:
         """Hash from the disk what was written; raises BlobError if the disk does not give back what it was given."""
         written = tuple(self._written.values())
         if written:
-            progress.phase("reading back", sum(blob.size for blob in written))
-        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+            self._terms.progress.phase("reading back", sum(blob.size for blob in written))
+        with ThreadPoolExecutor(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
             for _ in pool.map(lambda blob: self._read_back(blob, told), written):
                 pass
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """
-        Stage one manifest, with the time that `date_manifests` gave it.
+        Stage one manifest, with the time that it had where it comes from, if that is known.
 
         Raises IntegrityError unless it is what the selection promised and every blob that it names is verified, with
         the size it names; AmbiguousManifestError or FormatError for one that must not enter a store.
@@ -195,13 +232,15 @@ class StoreInbox:
             if not self._holds(blob):
                 raise IntegrityError(f"manifest of {name}: {blob.digest}, {blob.size} bytes: not among the blobs")
         filename = f"{len(self._staged):06}.json"
-        write_file(self._staging, filename, (raw,), self._workspace.ownership, modified_ns=self._modified.get(name))
+        write_file(
+            self._staging, filename, (raw,), self._workspace.ownership, modified_ns=self._terms.modified.get(name)
+        )
         self._staged[name] = filename
 
     def forgo(self) -> None:
         """Do without the blobs that nobody delivered, the models that need them, and what came only for those."""
         self.finish_blobs()
-        lacking = {blob.digest for blob in self.missing}
+        lacking = {wanted.blob.digest for wanted in self.missing}
         models = [
             model for model in self._selection.models if model.name in self._staged and lacking.isdisjoint(model.blobs)
         ]
@@ -241,7 +280,40 @@ class StoreInbox:
             ],
             unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
-        self._set_aside = tuple(publication.set_aside)
+        self._received = Received(
+            outcomes=outcomes,
+            written=tuple(self._written.values()),
+            resumed=tuple(self._resumed.values()),
+            present=tuple(self._present.values()),
+            repaired=tuple(self._repaired.values()),
+            linked=tuple(self._linked.values()),
+            set_aside=tuple(publication.set_aside),
+        )
+
+    def _adopt_part(self, abandoned: Directory, part: str, blob: Descriptor | None) -> None:
+        """Take over the first bytes of a blob, if it is wanted and less of it is here."""
+        status = abandoned.lstat(part)
+        if blob is None or status is None or self._holds(blob) or not stat.S_ISREG(status.st_mode):
+            return
+        if self._begun.get(blob.digest, 0) < status.st_size <= blob.size:
+            abandoned.rename(part, self._transaction, part)
+            self._begun[blob.digest] = status.st_size
+
+    def _write_part(self, blob: Descriptor, part: str, start: int, chunks: Iterable[Chunk]) -> int:
+        """The open file of a blob, all of it written and verified; its first bytes may be there already."""
+        if not start:
+            self._transaction.unlink(part)
+            return write_unfinished(self._transaction, part, verified(chunks, blob))
+        with contextlib.ExitStack() as opened:
+            fd = self._transaction.open_file(part)
+            opened.callback(os.close, fd)
+            begun = read_chunks_at(FileBytes(fd, self._transaction.path / part), start - 1)
+            whole = verified(chain(begun, chunks), blob)
+            return append_unfinished(self._transaction, part, _from(whole, start), start)
+
+    def _staged_size(self, part: str) -> int:
+        status = self._transaction.lstat(part)
+        return status.st_size if status else 0
 
     @property
     def _unfinished_bytes(self) -> int:
@@ -260,53 +332,6 @@ class StoreInbox:
                 return held[blob.digest].size == blob.size
         return blob.digest in self._unfinished and self._unfinished[blob.digest][0].size == blob.size
 
-    def _pin_sound(self, blobs: Directory, *, trust: bool, jobs: int, progress: Progress) -> None:
-        wanted = (*self._selection.blobs, *self._selection.requires)
-        there = [blob for blob in wanted if self._stands(blobs, blob)]
-        # The largest first: one that began last would keep a single thread busy when all others are done.
-        there.sort(key=lambda blob: -blob.size)
-        if there and not trust:
-            progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
-        with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-            sound = pool.map(lambda blob: self._pinned_if_sound(blobs, blob, told, trust=trust), there)
-            for blob, is_sound in zip(there, sound, strict=True):
-                (self._present if is_sound else self._repaired)[blob.digest] = blob
-
-    def _stands(self, blobs: Directory, blob: Descriptor) -> bool:
-        """Whether anything has the blob's name; what is not even a file of its size goes to the damaged at once."""
-        status = blobs.lstat(blob.digest.filename)
-        if status is None:
-            return False
-        if is_regular(status) and status.st_size == blob.size and blob.digest not in self._damaged:
-            return True
-        if not is_regular(status) and not stat.S_ISLNK(status.st_mode):
-            # A link is replaced, and what it leads to left alone; anything else somebody has to look at.
-            raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
-        self._repaired[blob.digest] = blob
-        return False
-
-    def _pinned_if_sound(self, blobs: Directory, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
-        filename, pin = blob.digest.filename, blob.digest.filename + PIN
-        try:
-            # First the pin, then the hash of what is pinned: under its name in `blobs/` may soon be another file.
-            is_pinned = blobs.link(filename, self._transaction, pin)
-            where, name = (self._transaction, pin) if is_pinned else (blobs, filename)
-            if not trust and not _is_sound(where, name, blob, progress):
-                self._transaction.unlink(pin)
-                return False
-            # Ollama syncs nothing that it writes, and a model of ours will stand on this.
-            where.sync_entry(name)
-            # As Ollama does with a blob that it reuses: its prune goes by the mtime.
-            blobs.touch(filename)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if not self._is_repair or error.errno != errno.EIO:
-                raise
-            self._transaction.unlink(pin)
-            return False
-        return True
-
     def _read_back(self, blob: Descriptor, progress: Progress) -> None:
         fd = self._transaction.open_file(blob.digest.filename)
         try:
@@ -318,46 +343,11 @@ class StoreInbox:
         finally:
             os.close(fd)
 
-    def _linked_if_sound(self, neighbour: Directory, blob: Descriptor, progress: Progress, *, trust: bool) -> bool:
-        filename, part = blob.digest.filename, blob.digest.filename + PART
-        status = neighbour.lstat(filename)
-        if status is None or not is_regular(status) or status.st_size != blob.size:
-            return False
-        # To give it away would be to take it from whoever has it.
-        if not self._workspace.ownership.has(status) or not _linked(neighbour, filename, self._transaction, part):
-            return False
-        if not trust and not _is_sound(self._transaction, part, blob, progress):
-            self._transaction.unlink(part)
-            return False
-        # Ollama syncs nothing that it writes.
-        self._transaction.sync_entry(part)
-        self._transaction.rename(part, self._transaction, filename)
-        return True
 
-
-def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
-    try:
-        return source.link(name, target, target_name)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        # One disk, and yet not: two mounts of it, or parts of it that the file system keeps apart.
-        if error.errno != errno.EXDEV:
-            raise
-        return False
-
-
-def _is_sound(directory: Directory, filename: str, blob: Descriptor, progress: Progress) -> bool:
-    """Hash a file that has a blob's name. OSError passes: a disk that cannot read is no proof of damage."""
-    try:
-        fd = directory.open_file(filename)
-    except FileNotFoundError:
-        return False
-    try:
-        with watching(blob.digest.short, blob.size, progress) as advance:
-            hash_file(fd, blob, advance)
-    except IntegrityError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+def _from(chunks: Iterable[Chunk], start: int) -> Iterator[Chunk]:
+    """The chunks that begin at byte `start` or later; one begins there."""
+    position = 0
+    for chunk in chunks:
+        if position >= start:
+            yield chunk
+        position += len(chunk)

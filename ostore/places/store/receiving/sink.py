@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
@@ -18,72 +19,121 @@ from ostore.formats.errors import (
     UnsafeError,
     UsageError,
 )
-from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
+from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.outcome import Outcome, Received
+from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.places.store.receiving.inbox import StoreInbox
+from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.workspace import Workspace, clear_transaction
 from ostore.streams.durable import Directory, Ownership, current_user
 from ostore.streams.progress import SILENT, Progress
-from ostore.streams.space import refuse_short_space, refuse_unholdable
+from ostore.streams.source_failure import SourceFailureError
+from ostore.streams.space import refuse_unholdable
 
 # A folder, or a file where a folder has to be; EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
 # mke2fs makes the one in every file system.
 _OF_NOBODY = frozenset({"lost+found", "blobs", WORKSPACE})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-@dataclass(frozen=True, slots=True)
-class Predecessor:
-    """
-    The store whose place this one takes: what is created looks as there, its files are linked where that can be, and
-    its manifests keep their times (`modified`, nanoseconds since 1970).
-    """
-
-    root: Path
-    modified: Mapping[ModelName, int]
+_NEVER: Mapping[ModelName, int] = MappingProxyType({})
 
 
 class StoreSink:
     """
     A store as the place where models go; it is created if it is not there.
 
-    `make_parents` allows that for a path nobody typed; a typed one must have its parent, because a typo or an
-    unmounted disk looks just like it.
+    `make_parents` allows that for a path nobody typed. A typed one must have its parent, because a typo or an unmounted
+    disk looks just like it.
     """
 
     def __init__(
         self,
         store: LocalStore,
         *,
-        replace: bool,
-        trust_existing: bool,
-        make_parents: bool,
-        jobs: int,
+        replace: bool = False,
+        trust_existing: bool = False,
+        make_parents: bool = False,
+        jobs: int = 1,
         progress: Progress = SILENT,
-        predecessor: Predecessor | None = None,
+        predecessor: LocalStore | None = None,
+        modified: Mapping[ModelName, int] = _NEVER,
     ) -> None:
-        self._store = store
-        self._predecessor = predecessor
-        self._replace = replace
-        self._trust_existing = trust_existing
-        self._make_parents = make_parents
-        self._jobs = jobs
-        self._progress = progress
-        self.received: Received | None = None
-
-    def compare(self, selection: Selection) -> dict[ModelName, Outcome]:
         """
-        What would become of each model; nothing is written.
+        `predecessor` is a store whose place this one takes: what is created has the owners and modes of there, files
+        are linked where that can be, and what is written is read back. Manifests keep the times in `modified`,
+        nanoseconds since 1970.
+        """
+        self._store = store
+        self._replace = replace
+        self._make_parents = make_parents
+        self._predecessor = predecessor
+        self._progress = progress
+        self._terms = ReceivingTerms(trust_existing, predecessor is not None, jobs, progress, modified)
+
+    def compare(self, selection: Selection) -> Forecast:
+        """
+        What would become of each model, and which blobs are missing, by their sizes; nothing is written.
 
         Raises UsageError for a different tag without `replace`, UnsafeError for one that differs only by case.
         """
+        return Forecast(self._outcomes(selection), self._store.missing_of(selection.blobs))
+
+    def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
+        """
+        Yield an inbox; leaving the block publishes every model. An exception publishes none.
+
+        Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
+        interruption waits for the next import; after a refusal nothing is left.
+        """
+        return self._receiving(selection, None)
+
+    def repair(self, selection: Selection, damaged: Collection[Digest]) -> AbstractContextManager[StoreInbox]:
+        """The same, and `damaged` blobs are replaced; what they replace is kept in quarantine. Raises as `receive`."""
+        return self._receiving(selection, damaged)
+
+    def obstacles(self, digests: Collection[Digest]) -> Mapping[Digest, str]:
+        """For which blobs a person has to do something before they can be replaced, and what. Raises OSError."""
+        return find_obstacles(self._store.root, digests)
+
+    @contextlib.contextmanager
+    def _receiving(self, selection: Selection, damaged: Collection[Digest] | None) -> Iterator[StoreInbox]:
+        outcomes = self._outcomes(selection)
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(self._opened_root())
+            workspace = stack.enter_context(contextlib.closing(Workspace.open(root)))
+            transaction = stack.enter_context(workspace.transaction())
+            inbox = StoreInbox(root, workspace, transaction, selection, damaged, terms=self._terms)
+            stack.enter_context(contextlib.closing(inbox))
+            try:
+                inbox.find_present()
+                inbox.adopt()
+                refuse_unholdable(transaction, outcomes)
+                if not self._terms.links:
+                    # Else once it is known what need not be copied.
+                    inbox.refuse_short_space()
+                yield inbox
+                inbox.finish_blobs()
+                if self._predecessor:
+                    # What is written here is about to be the only one.
+                    inbox.read_back()
+                self._progress.phase("publishing", 0)
+                with workspace.locked():
+                    inbox.publish(self._outcomes(inbox.selection))
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    inbox.finish_blobs()
+                with contextlib.suppress(OSError):
+                    clear_transaction(transaction, keep_finished=not _leaves_nothing(error))
+                raise
+            with contextlib.suppress(OSError):
+                clear_transaction(transaction, keep_finished=False)
+
+    def _outcomes(self, selection: Selection) -> dict[ModelName, Outcome]:
         if self._store.root.exists():
             self._store.require()
         tree = find_manifests(self._store.root)
@@ -95,53 +145,10 @@ class StoreSink:
             return dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
         return {model.name: self._outcome(model) for model in selection.models}
 
-    @contextlib.contextmanager
-    def receive(self, selection: Selection, damaged: Collection[Digest] | None = None) -> Iterator[StoreInbox]:
-        """
-        Yield an inbox; leaving the block publishes every model. An exception publishes none.
-
-        `damaged`, even if empty, makes it a repair: see `StoreInbox`.
-
-        Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
-        interruption waits for the next import; after a refusal nothing is left.
-        """
-        outcomes = self.compare(selection)
-        with contextlib.ExitStack() as stack:
-            root = stack.enter_context(self._opened_root())
-            workspace = stack.enter_context(contextlib.closing(Workspace.open(root)))
-            transaction = stack.enter_context(workspace.transaction())
-            inbox = stack.enter_context(
-                contextlib.closing(StoreInbox(root, workspace, transaction, selection, damaged))
-            )
-            try:
-                inbox.find_present(trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
-                inbox.adopt(self._progress)
-                self._succeed(inbox)
-                refuse_unholdable(transaction, outcomes)
-                refuse_short_space(transaction, [blob.size for blob in inbox.missing])
-                yield inbox
-                inbox.finish_blobs()
-                if self._predecessor:
-                    # What is written here is about to be the only one.
-                    inbox.read_back(jobs=self._jobs, progress=self._progress)
-                self._progress.phase("publishing", 0)
-                with workspace.locked():
-                    outcomes = self.compare(inbox.selection)
-                    inbox.publish(outcomes)
-            except BaseException as error:
-                with contextlib.suppress(OSError):
-                    inbox.finish_blobs()
-                with contextlib.suppress(OSError):
-                    clear_transaction(transaction, keep_finished=not _leaves_nothing(error))
-                raise
-            with contextlib.suppress(OSError):
-                clear_transaction(transaction, keep_finished=False)
-            self.received = inbox.received(outcomes)
-
     def _outcome(self, model: SelectedModel) -> Outcome:
-        path = self._store.root.joinpath(MANIFESTS, *model.name.parts)
+        path = self._store.manifest_path(model.name)
         try:
-            raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
+            raw, _ = self._store.read_manifest(model.name)
         except FileNotFoundError:
             return Outcome.REPAIRED if path.is_symlink() else Outcome.ADDED
         except OSError as error:
@@ -176,14 +183,6 @@ class StoreSink:
                     with contextlib.suppress(OSError), Directory.open(path.parent) as parent:
                         parent.rmdir(path.name)
             raise
-
-    def _succeed(self, inbox: StoreInbox) -> None:
-        """Take from the predecessor what need not be copied."""
-        if self._predecessor is None:
-            return
-        inbox.date_manifests(self._predecessor.modified)
-        with contextlib.suppress(FileNotFoundError), Directory.open(self._predecessor.root / BLOBS) as neighbour:
-            inbox.link(neighbour, trust=self._trust_existing, jobs=self._jobs, progress=self._progress)
 
     def _furnish(self, root: Path) -> list[Path]:
         """Give a folder that is no store yet the owners and modes of the predecessor; the folders that were made."""
@@ -229,6 +228,8 @@ def _is_empty_folder(parent: Directory, name: str) -> bool:
 
 def _leaves_nothing(error: BaseException) -> bool:
     """Whether what was staged is of no use: the bundle was refused, or the disk is full."""
+    if isinstance(error, SourceFailureError):
+        error = error.error
     if isinstance(error, OSError):
         return error.errno in _FULL
     return isinstance(error, (UnsafeError, FormatError, LimitError, NoSpaceError, UsageError))

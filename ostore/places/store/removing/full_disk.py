@@ -23,7 +23,7 @@ from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import FULL, Directory
 
 
-class HeadRoom:
+class FullDisk:
     """A store where there is no room, open, and locked if that can be. `workspace` is None if there is none."""
 
     def __init__(self, root: Directory, workspace: Workspace | None, blobs: Directory | None) -> None:
@@ -33,7 +33,7 @@ class HeadRoom:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, root: Path) -> Iterator[HeadRoom]:
+    def opened(cls, root: Path) -> Iterator[FullDisk]:
         """Raises BusyError, UnsafeError, OSError."""
         with contextlib.ExitStack() as opened:
             directory = opened.enter_context(Directory.open(root))

@@ -16,33 +16,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS, STAGED_MANIFESTS, TRANSACTIONS
-from ostore.places.store.removing.trash import Batch, BatchRecord, find_batches, manifest_filename, opened_trash
+from ostore.places.store.removing.emptying import remove_empty_folders
+from ostore.places.store.removing.trash import Batch, manifest_filename, opened_trash
+from ostore.places.store.survey.batches import BatchRecord, find_batches
 from ostore.places.store.survey.census import DiskFacts, StoredBlob, UnfinishedDownload
-from ostore.places.store.survey.manifest_tree import ManifestEntry
 from ostore.places.store.survey.references import find_references
-from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.survey.scan import StandingManifest, refuse_others
 from ostore.places.store.workspace import Workspace, clear_transaction
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
-
-
-@dataclass(frozen=True, slots=True)
-class StandingManifest:
-    """A manifest that is to go: its path in the store, as the disk spells it, and its digest; None for a link."""
-
-    path: str
-    digest: Digest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +153,10 @@ class Sweep:
     def clear_leftovers(self) -> None:
         clear_leftovers(self._root, self._workspace)
 
+    def remove_empty_folders(self) -> None:
+        """Remove `blobs`, `manifests` and the folders below that, as far as nothing is in them."""
+        remove_empty_folders(self._root)
+
     def _take_manifest(self, batch: Batch, filename: str, manifest: StandingManifest) -> None:
         tree, *parts, tag = manifest.path.split("/")
         with self._folders(tree, parts) as folders:
@@ -169,7 +164,7 @@ class Sweep:
             status = folder.lstat(tag)
             if status is None:
                 return
-            _refuse_others(manifest.path, status.st_mode)
+            refuse_others(manifest.path, status.st_mode)
             if manifest.digest and Digest.of(_read(folder, tag)) != manifest.digest:
                 raise _changed(manifest)
             try:
@@ -276,28 +271,6 @@ def clear_leftovers(root: Directory, workspace: Workspace) -> None:
             if name not in running:
                 remove_tree(staging, name)
         manifests.rmdir(STAGED_MANIFESTS)
-
-
-def stand(entry: ManifestEntry) -> StandingManifest:
-    """
-    What is known now about a manifest that is to go; it is not one any more if its bytes change.
-
-    Raises DamagedStoreError for something that never was one.
-    """
-    path = Path(entry.path)
-    digest = None
-    with contextlib.suppress(FileNotFoundError):
-        _refuse_others(entry.relative, path.lstat().st_mode)
-    if not path.is_symlink():
-        with contextlib.suppress(OSError):
-            digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
-    return StandingManifest(entry.relative, digest)
-
-
-def _refuse_others(path: str, mode: int) -> None:
-    """A folder by the name of a tag may hold anything of anybody's; only files and links are ours to remove."""
-    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
 
 def _always(_: Digest) -> bool:

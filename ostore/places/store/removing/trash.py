@@ -12,84 +12,19 @@ A blob that turns out to be needed goes back from here, and never over anything 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from ostore.formats.digest import Digest, blob_digest
-from ostore.formats.errors import DamagedStoreError, OstoreError
-from ostore.formats.json_reading import read_strict_json
+from ostore.formats.errors import DamagedStoreError
 from ostore.formats.store_layout import TRASH
-from ostore.places.store.survey.scan import read_small_file
-from ostore.places.store.workspace import Workspace, workspace_path
+from ostore.places.store.survey.batches import KEPT_RECORD, UNFINISHED_RECORD, BatchRecord
+from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
 
-_UNFINISHED = "plan.json"
-_KEPT = "kept.json"
 _MANIFEST = "manifest-"
-# Whatever else somebody puts there is left alone.
-_NAME = re.compile(r"[0-9]{8,}T[0-9]{6}Z-[0-9a-f]{8}")
-# Two hundred thousand blobs; only the record of a removed model lists them.
-_MAX_RECORD_BYTES = 16 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRecord:
-    """
-    What a removing is about: the full names of the models that go, the digests that only they need, and until when
-    (seconds since 1970) its blobs are kept; None if they are not.
-    """
-
-    models: tuple[str, ...] = ()
-    blobs: tuple[Digest, ...] = ()
-    expires: float | None = None
-
-    def write(self) -> bytes:
-        document = {"blobs": [str(digest) for digest in self.blobs], "expires": self.expires, "models": self.models}
-        return json.dumps(document, indent=1).encode() + b"\n"
-
-    @classmethod
-    def parse(cls, raw: bytes) -> BatchRecord:
-        """Raises OstoreError for anything that we did not write."""
-        document = read_strict_json(raw)
-        try:
-            blobs = tuple(Digest.parse(text) for text in document["blobs"])
-            models = tuple(str(name) for name in document["models"])
-            expires = document["expires"]
-            return cls(models, blobs, None if expires is None else float(expires))
-        except (KeyError, TypeError, ValueError):
-            raise DamagedStoreError("trash: a record that is not ours") from None
-
-
-@dataclass(frozen=True, slots=True)
-class FoundBatch:
-    """A folder of the trash. `record` is None if it has none that we can read: then its blobs go back."""
-
-    name: str
-    record: BatchRecord | None
-    is_finished: bool
-
-    def is_expired(self, now: float) -> bool:
-        """Whether a finished removing need not be kept any longer."""
-        expires = self.record.expires if self.record else None
-        return self.is_finished and expires is not None and expires <= now
-
-
-def find_batches(root: Path) -> tuple[FoundBatch, ...]:
-    """What lies in the trash of a store, oldest first; nothing is created."""
-    trash = workspace_path(root) / TRASH
-    try:
-        with Directory.open(trash) as directory:
-            names = directory.names()
-    except (FileNotFoundError, NotADirectoryError):
-        return ()
-    ours = (trash / name for name in names if _NAME.fullmatch(name))
-    return tuple(_found(folder) for folder in ours if folder.is_dir() and not folder.is_symlink())
 
 
 @contextlib.contextmanager
@@ -117,7 +52,7 @@ class Batch:
         name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
         directory = trash.make_child(name, workspace.ownership)
         try:
-            write_file(directory, _UNFINISHED, (record.write(),), workspace.ownership)
+            write_file(directory, UNFINISHED_RECORD, (record.write(),), workspace.ownership)
             directory.sync()
         except BaseException:
             directory.close()
@@ -206,15 +141,15 @@ class Batch:
             self.remove()
             return
         for name in self.directory.names():
-            if name != _UNFINISHED and name not in kept:
+            if name != UNFINISHED_RECORD and name not in kept:
                 self.directory.unlink(name)
-        self.directory.rename(_UNFINISHED, self.directory, _KEPT)
+        self.directory.rename(UNFINISHED_RECORD, self.directory, KEPT_RECORD)
         self.directory.sync()
 
     def remove(self) -> None:
         """Delete all that is in it, and itself."""
         # The record goes last, also on the disk: without it nobody knows that the rest was to go.
-        if not remove_tree(self._trash, self.name, when=lambda name: name not in {_UNFINISHED, _KEPT}):
+        if not remove_tree(self._trash, self.name, when=lambda name: name not in {UNFINISHED_RECORD, KEPT_RECORD}):
             self.directory.sync()
             remove_tree(self._trash, self.name)
         self._trash.sync()
@@ -223,15 +158,3 @@ class Batch:
 def manifest_filename(number: int) -> str:
     """What the n-th manifest of a removing is called in its folder."""
     return f"{_MANIFEST}{number:06}"
-
-
-def _found(folder: Path) -> FoundBatch:
-    for filename, is_finished in ((_UNFINISHED, False), (_KEPT, True)):
-        try:
-            raw, _ = read_small_file(folder / filename, _MAX_RECORD_BYTES)
-            return FoundBatch(folder.name, BatchRecord.parse(raw), is_finished)
-        except FileNotFoundError:
-            continue
-        except (OSError, OstoreError):
-            break
-    return FoundBatch(folder.name, None, is_finished=False)

@@ -13,14 +13,15 @@ from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import BLOBS, TRASH
-from ostore.places.store.removing.trash import Batch, find_batches, opened_trash
+from ostore.places.store.removing.trash import Batch, opened_trash
+from ostore.places.store.survey.batches import find_batches
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, watching
 from ostore.streams.verified import hash_file
 
 
-class RestoreOutcome(StrEnum):
+class UntrashOutcome(StrEnum):
     """What became, or would become, of one blob of the trash."""
 
     RESTORED = "restored"
@@ -39,7 +40,28 @@ class KeptBlob:
     identity: tuple[int, int]
 
 
-def find_kept(root: Path) -> tuple[KeptBlob, ...]:
+def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, UntrashOutcome]:
+    """
+    Give every blob in the trash its name in `blobs/` again, once it is hashed; what became, or would become, of each.
+
+    Raises BusyError, UnsafeError, OSError.
+    """
+    kept = _find_kept(root)
+    sound, back = kept, list(kept)
+    if kept and not dry_run:
+        sound = tuple(_find_sound(root, kept, progress))
+        with (
+            Directory.open(root) as directory,
+            contextlib.closing(Workspace.open(directory)) as workspace,
+            workspace.locked(),
+        ):
+            back = _bring_back(directory, workspace, sound)
+    outcomes = dict.fromkeys(kept, UntrashOutcome.DAMAGED)
+    outcomes |= dict.fromkeys(sound, UntrashOutcome.ALREADY_THERE)
+    return outcomes | dict.fromkeys(back, UntrashOutcome.RESTORED)
+
+
+def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
     """Every blob in the trash of a store, those of interrupted removings too; nothing is opened."""
     kept = []
     for found in find_batches(root):
@@ -52,13 +74,13 @@ def find_kept(root: Path) -> tuple[KeptBlob, ...]:
     return tuple(kept)
 
 
-def find_sound(root: Path, kept: Sequence[KeptBlob], progress: Progress) -> list[KeptBlob]:
+def _find_sound(root: Path, kept: Sequence[KeptBlob], progress: Progress) -> list[KeptBlob]:
     """Those that are what their names say; hashed, so without the lock. Raises OSError for a disk that cannot read."""
     progress.phase("verifying sha256 digest", sum(blob.size for blob in kept))
     return [blob for blob in kept if _is_sound(root, blob, progress)]
 
 
-def bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
+def _bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
     """
     Give sound blobs their names in `blobs/`, unless something has them; gives those that came back, on the disk.
 

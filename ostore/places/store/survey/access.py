@@ -6,12 +6,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ostore.formats.store_layout import MANIFESTS
-from ostore.host.accounts import Account
+from ostore.host.accounts import Account, Misfit, RightsProblem
 from ostore.places.store.survey.census import DiskFacts, EntryKind, StoredBlob, by_filename
 from ostore.places.store.survey.manifest_tree import ManifestEntry
 from ostore.places.store.survey.scan import ManifestScan
@@ -21,25 +19,6 @@ _PLAIN = stat.S_IFREG | stat.S_IRUSR
 _TELLING = 0o170000 | stat.S_IRUSR | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
 # acl(5): with such a list, the nine bits of the mode are not the whole truth.
 _ACCESS_LIST = "system.posix_acl_access"
-
-Lack = Literal["read", "write", "own", "everybody-writes", "privileged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """
-    Something whose owner or mode is in the way. `path` is relative to the store, with '/'; '' is the store itself.
-
-    `lack` is what the server's user cannot do with it, or what others could. `links` is how many names a file has.
-    """
-
-    path: str
-    lack: Lack
-    kind: EntryKind
-    uid: int
-    gid: int
-    mode: int
-    links: int
 
 
 def is_plain_file_of(account: Account, status: os.stat_result) -> bool:
@@ -121,13 +100,13 @@ def _of_manifest(entry: ManifestEntry, status: os.stat_result, account: Account)
         yield _misfit(entry.relative, "everybody-writes", status)
 
 
-def _misfit(path: str, lack: Lack, status: os.stat_result) -> Misfit:
-    kind = EntryKind.FOLDER if stat.S_ISDIR(status.st_mode) else EntryKind.FILE
-    return Misfit(path, lack, kind, status.st_uid, status.st_gid, status.st_mode, status.st_nlink)
+def _misfit(path: str, lack: RightsProblem, status: os.stat_result) -> Misfit:
+    is_folder = stat.S_ISDIR(status.st_mode)
+    return Misfit(path, lack, is_folder, status.st_uid, status.st_gid, status.st_mode, status.st_nlink)
 
 
-def _blob_misfit(path: str, lack: Lack, facts: DiskFacts) -> Misfit:
-    return Misfit(path, lack, facts.kind, facts.uid, facts.gid, facts.mode, facts.links)
+def _blob_misfit(path: str, lack: RightsProblem, facts: DiskFacts) -> Misfit:
+    return Misfit(path, lack, facts.kind is EntryKind.FOLDER, facts.uid, facts.gid, facts.mode, facts.links)
 
 
 def _may(path: Path | str, status: os.stat_result, account: Account, wanted: int) -> bool:

@@ -30,7 +30,6 @@ from ostore.formats.store_layout import (
     is_temporary,
 )
 from ostore.formats.unreadable import Unreadable
-from ostore.places.store.survey.scan import find_blobs
 from ostore.places.store.workspace import workspace_path
 
 _BLOCK = 512
@@ -190,11 +189,6 @@ class Census:
     skipped: int = 0
 
 
-def list_blobs(root: Path) -> list[str]:
-    """The names of everything in `blobs/`, in no order. Raises OSError for a folder that is unreadable."""
-    return [entry.name for entry in find_blobs(root)]
-
-
 def take_census(
     root: Path,
     names: Sequence[str] | None = None,
@@ -205,7 +199,7 @@ def take_census(
     """
     Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
 
-    With `names`, what `list_blobs` gave before, nothing else in `blobs/` is looked at, nor those of them that are the
+    With `names`, what `survey` has listed before, nothing else in `blobs/` is looked at, nor those of them that are the
     blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. An entry of `blobs/`
     that `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
     """

@@ -16,8 +16,8 @@ from pathlib import Path
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.unreadable import Unreadable, UnreadableManifest
-from ostore.host.accounts import Account
-from ostore.places.store.survey.access import Misfit, closed_parents, find_misfits
+from ostore.host.accounts import Account, Misfit
+from ostore.places.store.survey.access import closed_parents, find_misfits
 from ostore.places.store.survey.census import (
     Census,
     EntryKind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError
+from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS
@@ -44,6 +45,14 @@ class StoredModel(NamedTuple):
     def tree(self) -> str:
         """Under which folder of the store it lies."""
         return self.relative.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class StandingManifest:
+    """A manifest that is to go: its path in the store, as the disk spells it, and its digest; None for a link."""
+
+    path: str
+    digest: Digest | None
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,28 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
         return data if len(data) == status.st_size else data + read_full(fd, wanted - len(data)), status
     finally:
         os.close(fd)
+
+
+def stand(entry: ManifestEntry) -> StandingManifest:
+    """
+    What is known now about a manifest that is to go; it is not one any more if its bytes change.
+
+    Raises DamagedStoreError for something that never was one.
+    """
+    path = Path(entry.path)
+    digest = None
+    with contextlib.suppress(FileNotFoundError):
+        refuse_others(entry.relative, path.lstat().st_mode)
+    if not path.is_symlink():
+        with contextlib.suppress(OSError):
+            digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
+    return StandingManifest(entry.relative, digest)
+
+
+def refuse_others(path: str, mode: int) -> None:
+    """A folder by the name of a tag may hold anything of anybody's; only files and links are ours to remove."""
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
 
 def _read_all(entries: Iterable[ManifestEntry]) -> tuple[list[StoredModel], list[tuple[ManifestEntry, str]]]:

@@ -1,21 +1,37 @@
-"""What would surprise somebody about a store later, and fixing what can be fixed without losing anything."""
+"""The commands that find what would surprise you later, and fix what can be fixed without loss."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ostore.formats.store_layout import BLOBS
+from ostore.operations.doctor.finding import Facts, Finding
+from ostore.operations.verify import Verdict
+from ostore.places.store.fixing import Fix
 from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
+from ostore.streams.disk import DiskState
 
-if TYPE_CHECKING:
-    from ostore.api.findings import DoctorReport
-    from ostore.operations.doctor.finding import Facts
-    from ostore.places.store.fixing import Fix
-    from ostore.streams.disk import DiskState
+
+@dataclass(frozen=True, slots=True)
+class DoctorReport:
+    """
+    What was looked at, and every finding, the most severe first; `size` is the bytes of the blobs that are there.
+
+    `server` is the user that Ollama is taken to run as. `fixes` are the steps that `--fix` would take, or has taken.
+    """
+
+    store: str
+    server: str
+    models: int
+    blobs: int
+    size: int
+    findings: tuple[Finding, ...]
+    fixes: tuple[Fix, ...]
+    verdict: Verdict
 
 
 def doctor(*, models: Path | None = None) -> DoctorReport:
@@ -95,7 +111,6 @@ def _disk(root: Path) -> DiskState:
 
 
 def _report(facts: Facts) -> DoctorReport:
-    from ostore.api.findings import DoctorReport
     from ostore.operations.doctor.diagnosis import diagnose
     from ostore.places.store.survey.census import apparent_bytes
 

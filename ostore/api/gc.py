@@ -1,23 +1,94 @@
-"""The command that collects garbage, and the one that brings back what it kept: gc and restore."""
+"""The commands that remove the blobs no model needs, and that bring back what was kept of them."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ostore.api.opening import chosen_store
-from ostore.api.outcomes import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport
-from ostore.api.sweeping import opened_workspace, planned_gc, return_needed, sweeping
-from ostore.formats.errors import DamagedStoreError, NoSpaceError
+from ostore.api.chosen_store import chosen_store
+from ostore.formats.errors import DamagedStoreError, NoSpaceError, OstoreError
 from ostore.host.servers import sees_ollama
-from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement
-from ostore.places.store.removing.full_disk import HeadRoom
-from ostore.places.store.removing.trash import BatchRecord
+from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement, plan_gc
 from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.batches import BatchRecord, find_batches
 from ostore.places.store.survey.census import FoundEntry, allocated_bytes
-from ostore.places.store.workspace import workspace_path
+from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import SILENT, Progress
+
+
+class JudgedBlob(NamedTuple):
+    """
+    A file in `blobs/` and why it goes or stays; `size` is its bytes, `allocated` those on the disk, `age` seconds since
+    it was written, linked or renamed. `models` are those that need it.
+    """
+
+    filename: str
+    digest: str
+    size: int
+    allocated: int
+    age: int
+    reason: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedDownload:
+    """An abandoned download that went: `files` of Ollama's, and the bytes that they took up."""
+
+    digest: str
+    files: int
+    allocated: int
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """
+    What was removed, or with `dry_run` would be. `kept` are the blobs that no model needs and that stay, or all that
+    stay if every blob was asked for; `needed` is how many are needed.
+
+    `leftovers` are files of interrupted commands, `expired` those of the trash whose time was over. `freed` is the
+    bytes that are free now, `trashed` those that wait in the trash until `kept_until`. `download_since` is when the
+    oldest download that seems to be under way began.
+    """
+
+    store: str
+    dry_run: bool
+    grace: float
+    removed: tuple[JudgedBlob, ...]
+    kept: tuple[JudgedBlob, ...]
+    needed: int
+    downloads: tuple[RemovedDownload, ...]
+    leftovers: int
+    expired: int
+    freed: int
+    trashed: int
+    kept_until: float | None
+    download_since: float | None
+    sees_ollama: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredBlob:
+    """`outcome`: restored, already there (something has its name, which stays) or damaged (it stays in the trash)."""
+
+    filename: str
+    digest: str
+    size: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreReport:
+    """What came back from the trash; `size` is the bytes of the blobs that did, or with `dry_run` would if whole."""
+
+    store: str
+    dry_run: bool
+    blobs: tuple[RestoredBlob, ...]
+    size: int
 
 
 def gc(
@@ -47,10 +118,10 @@ def gc(
 
     approved = None
     if not dry_run:
-        return_needed(store.root)
+        return_needed(store)
     # A workspace is not made only to find out that there is nothing to do, or that it is refused.
-    if dry_run or approve or not workspace_path(store.root).exists():
-        approved = planned_gc(store.root, terms)
+    if dry_run or approve or not store.has_workspace:
+        approved = planned_gc(store, terms)
         planned = _gc_report(store, approved, terms, dry_run=True)
         if dry_run:
             return planned
@@ -58,7 +129,7 @@ def gc(
             return _gc_report(store, approved, terms, dry_run=False)
         if approve and approved.takes_something and not approve(planned):
             return None
-    plan = _collect(store.root, terms, approved)
+    plan = _collect(store, terms, approved)
     return _gc_report(store, plan, terms, dry_run=False)
 
 
@@ -68,37 +139,58 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
 
     A damaged one is told of in the report, and stays where it is. Raises NotFoundError, BusyError, OSError.
     """
-    from ostore.places.store.removing.untrash import RestoreOutcome, bring_back, find_kept, find_sound
-
     store = chosen_store(models).require()
-    kept = find_kept(store.root)
-    sound, back = list(kept), list(kept)
-    if kept and not dry_run:
-        sound = find_sound(store.root, kept, progress)
-        with opened_workspace(store.root) as (root, workspace), workspace.locked():
-            back = bring_back(root, workspace, sound)
-    outcomes = dict.fromkeys(kept, RestoreOutcome.DAMAGED)
-    outcomes |= dict.fromkeys(sound, RestoreOutcome.ALREADY_THERE)
-    outcomes |= dict.fromkeys(back, RestoreOutcome.RESTORED)
+    outcomes = store.return_kept(progress, dry_run=dry_run)
     return RestoreReport(
         store=str(store.root),
         dry_run=dry_run,
         blobs=tuple(RestoredBlob(b.filename, str(b.digest), b.size, outcome.value) for b, outcome in outcomes.items()),
-        size=sum(blob.size for blob in back),
+        size=sum(blob.size for blob, outcome in outcomes.items() if outcome == "restored"),
     )
 
 
-def _collect(root: Path, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
+def return_needed(store: LocalStore) -> None:
+    """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
+    if find_batches(store.root):
+        with hinting_at_room(store), store.sweeping() as sweep:
+            sweep.return_needed()
+
+
+def planned_gc(store: LocalStore, terms: GcTerms) -> GcPlan:
+    """What collecting garbage would remove now. Raises DamagedStoreError, OSError."""
+    found = survey(store.root)
+    census = found.census() if terms.every_blob else found.census_without(found.references.named)
+    return plan_gc(census, found.references, dead=found.dead, batches=found.batches, terms=terms)
+
+
+@contextlib.contextmanager
+def hinting_at_room(store: LocalStore) -> Iterator[None]:
+    """Let a NoSpaceError say what to do: gc itself needs no room, if it finds something to begin with."""
+    try:
+        yield
+    except NoSpaceError as error:
+        error.hint = _way_out(store)
+        raise
+
+
+def _way_out(store: LocalStore) -> str:
+    with contextlib.suppress(OstoreError, OSError):
+        if planned_gc(store, GcTerms(time.time(), sees_ollama=sees_ollama())).blobs:
+            return "ostore gc, without --keep, makes room first: there are blobs that no model needs"
+    return "free some 100 KB on that disk by hand first"
+
+
+def _collect(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
     """Remove what is planned, and of that no more than was approved of; gives the plan as it came true."""
     gone: list[GcPlan] = []
     while True:
         try:
-            return _sweep(root, terms, approved).after(gone)
+            return _sweep(store, terms, approved).after(gone)
         except NoSpaceError:
             # What is to be kept needs the record, so that somebody finds it.
             if terms.keep is not None:
                 raise
-            plan, part = _make_room(root, terms, approved, leftovers=not gone)
+            plan, part = _make_room(store, terms, approved, leftovers=not gone)
             if part is None and not gone:
                 raise
             if part is None:
@@ -108,9 +200,9 @@ def _collect(root: Path, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
             gone.append(part)
 
 
-def _sweep(root: Path, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
-    with sweeping(root) as sweep:
-        plan = planned_gc(root, terms)
+def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
+    with hinting_at_room(store), store.sweeping() as sweep:
+        plan = planned_gc(store, terms)
         plan = plan.within(approved) if approved else plan
         sweep.finish_interrupted()
         # Before the rest: on a full disk it may be what makes room for the record.
@@ -133,18 +225,20 @@ def _sweep(root: Path, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
     return plan
 
 
-def _make_room(root: Path, terms: GcTerms, approved: GcPlan | None, *, leftovers: bool) -> tuple[GcPlan, GcPlan | None]:
+def _make_room(
+    store: LocalStore, terms: GcTerms, approved: GcPlan | None, *, leftovers: bool
+) -> tuple[GcPlan, GcPlan | None]:
     """
     Remove without a record one thing of the plan, made once more; gives that plan, and what went of it if anything did.
 
     That is what dead commands left if `leftovers`, and else the largest blob or download.
     """
-    with HeadRoom.opened(root) as room:
-        plan = planned_gc(root, terms)
+    with store.full_disk() as room:
+        plan = planned_gc(store, terms)
         plan = plan.within(approved) if approved else plan
         if leftovers and plan.leftovers:
             room.clear_leftovers()
-            left = set(planned_gc(root, terms).leftovers)
+            left = set(planned_gc(store, terms).leftovers)
             if cleared := tuple(file for file in plan.leftovers if file not in left):
                 return plan, plan.only(leftovers=cleared)
         for part in plan.largest_first():

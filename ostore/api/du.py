@@ -1,24 +1,21 @@
-"""The command that measures a store: what takes up its room, and what removing would give back."""
+"""The command that measures a store: what takes up room, and what removing would give back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ostore.api.opening import chosen_store
+from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
+from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import Census, take_census
 from ostore.places.store.survey.references import find_references
 from ostore.places.store.survey.remainder import Remainder, find_remainder
-
-if TYPE_CHECKING:
-    from ostore.places.store.store import LocalStore
-    from ostore.places.store.survey.scan import StoredModel
+from ostore.places.store.survey.scan import StoredModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Whether Ollama finds a store where it is now: who has a say in that, who is running, and what is in the way."""
+"""The command that says whether Ollama uses a store: who has a say in that, and what is in the way."""
 
 from __future__ import annotations
 
@@ -6,14 +6,33 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.discovery import settings_of
 from ostore.host.servers import OllamaProcess, ollama_processes
-from ostore.operations.moving import MoveCheckReport, StoreSetting
 from ostore.settings import surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSetting:
+    """Who has a say in which store Ollama uses, what that is, where it is said, and whether it is the one meant."""
+
+    who: str
+    store: str
+    detail: str
+    agrees: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MoveCheckReport:
+    """Whether everything that has a say in which store Ollama uses names this one."""
+
+    destination: str
+    agrees: bool
+    settings: tuple[StoreSetting, ...]
 
 
 def check_move(destination: str | Path) -> MoveCheckReport:

@@ -1,4 +1,4 @@
-"""The command that finds the same bytes in other programs' folders, and lets the disk keep them once: dedup."""
+"""The command that finds the same bytes in other programs' folders, and lets the disk keep them once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ostore.api.opening import chosen_store
+from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.unreadable import Unreadable

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, IntegrityError, NotFoundError
+from ostore.formats.errors import DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
-from ostore.operations.moving import refuse_doubts, refuse_what_cannot_move, stray_blobs
-from ostore.places.store.store import LocalStore
-from ostore.places.store.survey.census import Census, take_census
-from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.places.store.survey.references import find_references
-from ostore.places.store.survey.scan import find_blobs
+from ostore.operations.move import refuse_doubts, refuse_what_cannot_move, stray_blobs
+from ostore.places.store.store import LocalStore, select_scanned
+from ostore.places.store.survey.census import Census
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
+from ostore.places.store.survey.scan import ManifestScan
+from ostore.places.store.survey.survey import Survey, survey
 from ostore.streams.progress import Progress, watching
 from ostore.streams.verified import hash_file
 
@@ -23,11 +23,10 @@ from ostore.streams.verified import hash_file
 @dataclass(frozen=True, slots=True)
 class Cargo:
     """
-    What goes along: models, and blobs beside theirs. `damaged` blobs stay, as nobody needs them.
+    What goes along from `source` to `target`: models, and blobs beside theirs. `damaged` blobs stay: nobody needs them.
 
-    It goes from `source` to `target`. `manifests` are the bytes of the models' manifests as they were read; `modified`
-    their times. `along` are the names of the files that are the models' blobs, `census` is what else was there, and
-    `strays` lies among the manifests without being one.
+    `modified` are the times of the models' manifests, nanoseconds since 1970. `along` are the names of the files that
+    are the models' blobs, `census` is what else was there, and `strays` lies among the manifests without being one.
     """
 
     source: LocalStore
@@ -37,7 +36,6 @@ class Cargo:
     strays: tuple[str, ...]
     is_whole: bool
     selection: Selection
-    manifests: Mapping[ModelName, bytes]
     modified: Mapping[ModelName, int]
     damaged: frozenset[Digest]
 
@@ -50,23 +48,10 @@ def load_cargo(
 
     Raises DamagedStoreError for a store that nobody can understand whole, and as `LocalStore.select`.
     """
-    # What is finished between the two can then only add to what is needed.
-    files, references = _files(source), find_references(source.root)
-    refuse_doubts(references)
-    if patterns:
-        here, there = _named(source, target, patterns)
-        selection = source.select([name.full for name in here]) if here else Selection((), ())
-        along = frozenset[str]()
-        census = take_census(source.root, sorted({blob.digest.filename for blob in there} & files.keys()))
-        # A move that was interrupted has proved them there, and left them here.
-        strays = [blob for blob in stray_blobs(census, references.users) if target.size_of(blob.digest) == blob.size]
-    else:
-        refuse_what_cannot_move(references.scan)
-        selection = source.select_scanned(references.scan)
-        # They need not be asked for anything: there are sixty thousand.
-        along = frozenset(name for digest in selection.sizes if files.get(name := digest.filename))
-        census = take_census(source.root, [name for name in files if name not in along])
-        strays = stray_blobs(census, selection.sizes)
+    found = survey(source.root)
+    refuse_doubts(found.references)
+    scan, census, along, strays = _some(source, target, patterns, found) if patterns else _everything(found)
+    selection = select_scanned(scan)
     damaged = _damaged(source, target, strays, progress) if hashed else frozenset()
     kept = tuple(blob for blob in strays if blob.digest not in damaged)
     return Cargo(
@@ -74,18 +59,34 @@ def load_cargo(
         target,
         along,
         census,
-        references.scan.strays,
+        found.references.scan.strays,
         not patterns,
         Selection(selection.models, (*selection.blobs, *kept)),
-        {model.name: model.manifest.raw for model in source.selected},
-        {model.name: model.status.st_mtime_ns for model in source.selected},
+        {model.name: model.status.st_mtime_ns for model in scan.models},
         damaged,
     )
 
 
-def _files(store: LocalStore) -> dict[str, bool]:
-    """The names in `blobs/`, and whether each is a file, not a link to one; the disk need not be asked for that."""
-    return {entry.name: entry.is_file(follow_symlinks=False) for entry in find_blobs(store.root)}
+_Load = tuple[ManifestScan, Census, frozenset[str], list[Descriptor]]
+
+
+def _some(source: LocalStore, target: LocalStore, patterns: Sequence[str], found: Survey) -> _Load:
+    here, there = _named(source, target, patterns)
+    scan = source.scan([name.full for name in here]) if here else ManifestScan((), (), ManifestTree())
+    census = found.census_of({blob.digest for blob in there})
+    # A move that was interrupted has proved them there, and left them here.
+    strays = stray_blobs(census, found.references.users)
+    return scan, census, frozenset(), [blob for blob in strays if target.size_of(blob.digest) == blob.size]
+
+
+def _everything(found: Survey) -> _Load:
+    scan = found.references.scan
+    refuse_what_cannot_move(scan)
+    named = {digest for model in scan.models for digest, _ in model.manifest.sizes}
+    # The disk need not be asked about files that go along as blobs of models: there are sixty thousand.
+    along = frozenset(name for digits in named if found.listed.get(name := f"sha256-{digits}"))
+    census = found.census_without_files(along)
+    return scan, census, along, stray_blobs(census, {Digest(digits) for digits in named})
 
 
 def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> tuple[list[ModelName], list[Descriptor]]:
@@ -95,7 +96,7 @@ def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> t
     there, _ = choose(names[target], patterns)
     _, unknown = choose((*names[source], *names[target]), patterns)
     if unknown:
-        raise NotFoundError(f"no model {unknown[0]!r} in {source.root}", hint="ostore list shows what is there")
+        raise source.no_model(unknown[0])
     before = [name.full for name in there if name not in here]
     if not before:
         return here, []

@@ -28,59 +28,6 @@ class LeftEntry:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class MovedModel:
-    """`outcome` there: added, repaired (a broken manifest was there) or already there; `removed`: no longer here."""
-
-    name: str
-    outcome: str
-    removed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSetting:
-    """Who has a say in which store Ollama uses, what that is, where it is said, and whether it is the one meant."""
-
-    who: str
-    store: str
-    detail: str
-    agrees: bool
-
-
-@dataclass(frozen=True, slots=True)
-class MoveReport:
-    """
-    Blobs were written now, linked (same disk), resumed (left finished by an interrupted move) or present already; with
-    `dry_run` that is what would be. `removed` tells whether the old store was cleared; `left` is what is still in it.
-    """
-
-    source: str
-    destination: str
-    dry_run: bool
-    removed: bool
-    models: tuple[MovedModel, ...]
-    blobs_written: int
-    size_written: int
-    blobs_linked: int
-    size_linked: int
-    blobs_resumed: int
-    blobs_present: int
-    blobs_removed: int
-    size_removed: int
-    left: tuple[LeftEntry, ...]
-    settings: tuple[StoreSetting, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MoveCheckReport:
-    """Whether everything that has a say in which store Ollama uses names this one."""
-
-    destination: str
-    agrees: bool
-    settings: tuple[StoreSetting, ...]
-
-
 def refuse_doubts(references: References) -> None:
     """Raises DamagedStoreError for a store of which nobody can say what its models need."""
     for doubt in references.doubts:

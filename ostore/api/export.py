@@ -1,0 +1,89 @@
+"""The command that writes models to a bundle, a pipe or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.addresses import BUNDLE_SUFFIXES, SinkTerms, sink_of
+from ostore.api.chosen_store import chosen_store
+from ostore.formats.digest import Digest
+from ostore.formats.errors import BlobError
+from ostore.operations.listing import is_cloud_stub
+from ostore.operations.transfer import copy
+from ostore.places.store.store import LocalStore, select_scanned
+from ostore.places.store.survey.scan import ManifestScan
+from ostore.settings import threads
+from ostore.streams.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """`size` is the bytes of all distinct blobs, `shared_size` what several models need and is there only once."""
+
+    destination: str
+    dry_run: bool
+    models: tuple[str, ...]
+    blobs: int
+    size: int
+    shared_size: int
+    bundle_size: int | None
+    warnings: tuple[str, ...]
+
+
+def export(
+    names: Sequence[str],
+    destination: str | Path,
+    *,
+    level: int | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> ExportReport:
+    """
+    Write models (names or globs; `["*"]` for all) to a bundle, or to standard output if `destination` is `-`.
+
+    `destination` ends in `.tar.zst`, in `.tar` (not compressed; no `level`) or, for a plain store in a folder, in `/`.
+    `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1. A file that exists is
+    overwritten only with `replace`. On any error no file is left.
+
+    Raises NotFoundError, UsageError, IntegrityError (a damaged blob; the message names every model that uses it),
+    DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
+    """
+    store = chosen_store(models).require()
+    sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
+    scan = store.scan(names)
+    selection = select_scanned(scan)
+    if not dry_run:
+        try:
+            copy(store, sink, selection, phase="exporting", progress=progress)
+        except BlobError as error:
+            raise with_users(error, store) from None
+    is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
+    return ExportReport(
+        destination=str(destination),
+        dry_run=dry_run,
+        models=tuple(str(model.name) for model in selection.models),
+        blobs=len(selection.blobs),
+        size=selection.size,
+        shared_size=selection.shared_size,
+        bundle_size=Path(destination).stat().st_size if is_file else None,
+        warnings=tuple(_cloud_stubs(store, scan)),
+    )
+
+
+def with_users(error: BlobError, store: LocalStore) -> BlobError:
+    """Add to the message every model in the store that a damaged blob concerns."""
+    users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
+    error.args = (f"{error}; used by {users}" if users else str(error),)
+    error.hint = error.hint or "ostore verify shows everything that is damaged"
+    return error
+
+
+def _cloud_stubs(store: LocalStore, scan: ManifestScan) -> Iterator[str]:
+    for model in scan.models:
+        if is_cloud_stub(store, model.manifest):
+            yield f"{model.name}: a cloud stub, of no use without the internet"

@@ -1,0 +1,105 @@
+"""The command that puts the models of a bundle into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.addresses import opened_source
+from ostore.formats.outcome import Received
+from ostore.formats.selection import Selection
+from ostore.operations.transfer import copy
+from ostore.places.store.receiving.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.settings import choose_store, threads
+from ostore.streams.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedModel:
+    """`outcome`: added, replaced, repaired (a broken manifest was there) or already there."""
+
+    name: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """
+    Blobs were written now, resumed (left finished by an interrupted import) or present already; repaired ones were
+    there, damaged, and are among the written or resumed. With `dry_run`, written is what would be.
+    """
+
+    source: str
+    store: str
+    dry_run: bool
+    models: tuple[ImportedModel, ...]
+    blobs_written: int
+    size_written: int
+    blobs_resumed: int
+    blobs_present: int
+    blobs_repaired: int
+    warnings: tuple[str, ...]
+
+
+def import_bundle(
+    source: str | Path,
+    names: Sequence[str] = (),
+    *,
+    replace: bool = False,
+    trust_existing: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> ImportReport:
+    """
+    Put the models of a bundle (a file, a folder that is a store, or `-` for standard input) into the store.
+
+    `names` takes some of them only. Blobs that are there are hashed before they are relied upon, unless
+    `trust_existing`; damaged ones are replaced. A different model of the same name is a UsageError without `replace`.
+    Models become visible at the end; after an error none of them does. What a crash leaves is whole models, and
+    finished blobs that the next import uses.
+
+    Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
+    FormatError, LimitError, OSError.
+    """
+    choice = choose_store(models)
+    store = LocalStore(choice.path)
+    sink = StoreSink(
+        store,
+        replace=replace,
+        trust_existing=trust_existing,
+        make_parents=choice.reason not in {"flag", "environment"},
+        jobs=threads(jobs),
+        progress=progress,
+    )
+    with opened_source(source, jobs=threads(jobs)) as bundle:
+        selection = bundle.select(names)
+        if dry_run:
+            forecast = sink.compare(selection)
+            present = len(selection.blobs) - len(forecast.missing)
+            return _report(
+                source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True
+            )
+        received = copy(bundle, sink, selection, phase="importing", progress=progress)
+    return _report(source, store, received, len(received.present), selection, dry_run=False)
+
+
+def _report(
+    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
+) -> ImportReport:
+    """What was received, or would be; `present` is how many blobs were there."""
+    return ImportReport(
+        source=str(source),
+        store=str(store.root),
+        dry_run=dry_run,
+        models=tuple(ImportedModel(str(name), outcome.value) for name, outcome in received.outcomes.items()),
+        blobs_written=len(received.written),
+        size_written=sum(blob.size for blob in received.written),
+        blobs_resumed=len(received.resumed),
+        blobs_present=present,
+        blobs_repaired=len(received.repaired),
+        warnings=selection.warnings,
+    )

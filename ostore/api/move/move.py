@@ -1,0 +1,165 @@
+"""The command that moves a store, or some models: the other store has everything, proved, before this one loses any."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ostore.api.chosen_store import chosen_store
+from ostore.api.export import with_users
+from ostore.api.move.cargo import Cargo, load_cargo
+from ostore.api.move.check import absolute, is_same
+from ostore.api.move.removal import remove_moved
+from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
+from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
+from ostore.formats.name import ModelName
+from ostore.formats.outcome import Received
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.operations.transfer import copy
+from ostore.places.store.receiving.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.census import allocated_bytes, take_census
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.settings import refuse_globs, threads
+from ostore.streams.progress import SILENT, Progress
+from ostore.streams.space import refuse_full
+
+
+def move(
+    destination: str | Path,
+    names: Sequence[str] = (),
+    *,
+    ready: Callable[[], None] | None = None,
+    approve: Callable[[MoveReport], bool] | None = None,
+    trust_existing: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> MoveReport:
+    """
+    Move the whole store, or the models that `names` and globs stand for, to the store at `destination`.
+
+    First everything is taken in there, as by an import, linked where the disk is the same, and read back; only then it
+    is removed here. `approve` is asked in between, None says yes; after a no everything is in both. `ready` is called
+    before all of that, once it is known that `destination` will do and has room; what it raises ends the move.
+    Interrupted at any moment, every model is whole in one of the two, and the same call goes on. What is at
+    `destination` is not harmed: another model of a name is a UsageError. What cannot go along stays, and the report
+    says so.
+
+    Raises NotFoundError, UsageError, IntegrityError (a damaged blob), BusyError, NoSpaceError, UnsafeError,
+    DamagedStoreError (something nobody can read; nothing is moved then), FormatError, OSError.
+    """
+    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
+    refuse_globs(target.root)
+    _refuse_one_store(source.root, target.root)
+    if not target.root.parent.exists():
+        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+    cargo = load_cargo(source, target, names, progress, hashed=False)
+    with _told_for_a_move():
+        planned = foreseen(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
+    if dry_run:
+        return planned
+    _refuse_small_disk(target, planned)
+    if ready:
+        ready()
+    # First whether anything could be removed here: nobody should copy for hours to learn that.
+    with source.sweeping() as sweep:
+        sweep.return_needed()
+    cargo = load_cargo(source, target, names, progress, hashed=True)
+    report = _bring(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
+    if not target.exists:
+        # There was nothing to move, and nothing for Ollama to find there.
+        return replace(report, settings=(), warnings=())
+    if cargo.selection.blobs + cargo.selection.models and approve is not None and not approve(report):
+        return report
+    return remove_moved(cargo, report, progress)
+
+
+def _refuse_one_store(source: Path, target: Path) -> None:
+    parts = ("", "blobs", MANIFESTS)
+    if any(is_same(source / part, target / other) for part in parts for other in parts):
+        raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
+    ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
+    if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
+        raise UsageError(f"{source} and {target}: one is inside the other")
+
+
+def _refuse_small_disk(target: LocalStore, planned: MoveReport) -> None:
+    """
+    Raises NoSpaceError where there cannot be room, going by sizes; when it begins it is asked again, exactly.
+
+    What an interrupted move has staged there takes its room already, or is given back.
+    """
+    folder = target.root
+    while not folder.exists():
+        folder = folder.parent
+    staged = allocated_bytes(file.facts for file in take_census(target.root).workspace.files)
+    refuse_full(folder, planned.size_written - staged)
+
+
+def _bring(
+    cargo: Cargo,
+    *,
+    trust_existing: bool,
+    jobs: int | None,
+    progress: Progress,
+) -> MoveReport:
+    """Take everything into the other store; nothing is removed."""
+    sink = _sink(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
+    received = Received({})
+    if cargo.selection.models or cargo.selection.blobs:
+        try:
+            with _told_for_a_move():
+                received = copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
+        except BlobError as error:
+            if name := _gone_from(cargo):
+                raise BusyError(
+                    f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
+                ) from error
+            raise with_users(error, cargo.source) from None
+    return replace(
+        report_of(cargo, received.outcomes),
+        blobs_written=len(received.written),
+        size_written=sum_of(received.written),
+        blobs_linked=len(received.linked),
+        size_linked=sum_of(received.linked),
+        blobs_resumed=len(received.resumed),
+        blobs_present=len(received.present),
+    )
+
+
+def _sink(
+    cargo: Cargo,
+    *,
+    trust_existing: bool = False,
+    jobs: int | None,
+    progress: Progress = SILENT,
+) -> StoreSink:
+    return StoreSink(
+        cargo.target,
+        trust_existing=trust_existing,
+        jobs=threads(jobs),
+        progress=progress,
+        predecessor=cargo.source,
+        modified=cargo.modified,
+    )
+
+
+@contextlib.contextmanager
+def _told_for_a_move() -> Iterator[None]:
+    """A move has no --replace: another model of a name is to be given another one by a person."""
+    try:
+        yield
+    except UsageError as error:
+        if error.hint and "--replace" in error.hint:
+            error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
+        raise
+
+
+def _gone_from(cargo: Cargo) -> ModelName | None:
+    """A model that was to move and that the old store has no more."""
+    here = {entry.name for entry in find_manifests(cargo.source.root).entries}
+    return next((model.name for model in cargo.selection.models if model.name not in here), None)

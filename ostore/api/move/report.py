@@ -1,0 +1,97 @@
+"""What a move answers: what it would do, and what it has done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ostore.api.move.cargo import Cargo
+from ostore.api.move.check import StoreSetting, settings_for, warnings_of
+from ostore.api.move.left_behind import will_stay
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.store_layout import BLOBS
+from ostore.operations.move import LeftEntry
+
+
+@dataclass(frozen=True, slots=True)
+class MovedModel:
+    """`outcome` there: added, repaired (a broken manifest was there) or already there; `removed`: no longer here."""
+
+    name: str
+    outcome: str
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """
+    Blobs were written now, linked (same disk), resumed (left finished by an interrupted move) or present already; with
+    `dry_run` that is what would be. `removed` tells whether the old store was cleared; `left` is what is still in it.
+    """
+
+    source: str
+    destination: str
+    dry_run: bool
+    removed: bool
+    models: tuple[MovedModel, ...]
+    blobs_written: int
+    size_written: int
+    blobs_linked: int
+    size_linked: int
+    blobs_resumed: int
+    blobs_present: int
+    blobs_removed: int
+    size_removed: int
+    left: tuple[LeftEntry, ...]
+    settings: tuple[StoreSetting, ...]
+    warnings: tuple[str, ...]
+
+
+def foreseen(cargo: Cargo, forecast: Forecast) -> MoveReport:
+    """What a move would do, going by the sizes of what is there: nothing is hashed, nothing is written."""
+    missing = forecast.missing
+    linked = missing if _disk_of(cargo.source.root / BLOBS) == _disk_of(cargo.target.root / BLOBS) else ()
+    written = () if linked else missing
+    return replace(
+        report_of(cargo, forecast.outcomes),
+        dry_run=True,
+        blobs_written=len(written),
+        size_written=sum_of(written),
+        blobs_linked=len(linked),
+        size_linked=sum_of(linked),
+        blobs_present=len(cargo.selection.blobs) - len(missing),
+    )
+
+
+def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
+    return MoveReport(
+        source=str(cargo.source.root),
+        destination=str(cargo.target.root),
+        dry_run=False,
+        removed=False,
+        models=tuple(MovedModel(str(name), outcome.value, removed=False) for name, outcome in outcomes.items()),
+        blobs_written=0,
+        size_written=0,
+        blobs_linked=0,
+        size_linked=0,
+        blobs_resumed=0,
+        blobs_present=0,
+        blobs_removed=0,
+        size_removed=0,
+        left=will_stay(cargo),
+        settings=settings_for(cargo.target.root) if cargo.is_whole else (),
+        warnings=tuple(warnings_of(cargo.source.root, cargo.target.root)) if cargo.is_whole else (),
+    )
+
+
+def sum_of(blobs: Iterable[Descriptor]) -> int:
+    return sum(blob.size for blob in blobs)
+
+
+def _disk_of(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return path.stat().st_dev

@@ -1,0 +1,67 @@
+"""What is damaged or missing in a store, as `repair` finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import NotFoundError
+from ostore.formats.name import ModelName, choose, is_glob
+from ostore.formats.selection import Selection
+from ostore.operations.repair import Lack, find_lack
+from ostore.operations.transfer import BlobSource, Source
+from ostore.operations.verify import VerifyReport, verify_store
+from ostore.places.store.receiving.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
+from ostore.places.store.survey.scan import ManifestScan
+from ostore.streams.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A store with its damage; `absent` are models that were named and are not there."""
+
+    store: LocalStore
+    scan: ManifestScan
+    verified: VerifyReport
+    lack: Lack
+    obstacles: Mapping[Digest, str]
+    absent: tuple[ModelName, ...]
+
+
+def find_damage(
+    store: LocalStore, names: Sequence[str], sources: Sequence[BlobSource], *, jobs: int, progress: Progress
+) -> Damage:
+    """
+    Hash the store, or some models of it, as `verify` does.
+
+    Raises NotFoundError for a model that is neither there nor in any source, InvalidNameError, OSError.
+    """
+    present, absent = _split(names, store)
+    for name in absent:
+        if not any(models_of(source, {name.folded}) for source in sources):
+            raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
+    scan = store.scan(present) if present or not names else ManifestScan((), (), ManifestTree())
+    orphans, strays = store.unreferenced(scan) if not names else ((), ())
+    verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
+    obstacles = StoreSink(store).obstacles(suspects)
+    lack = find_lack(verified.problems, scan.models, scan.unreadable, obstacles)
+    return Damage(store, scan, verified, lack, obstacles, absent)
+
+
+def models_of(source: BlobSource, folded: Collection[str]) -> Sequence[Selection]:
+    """What a source has of models with these names (folded); a folder of files has none."""
+    return source.find_models(folded) if isinstance(source, Source) else ()
+
+
+def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[ModelName, ...]]:
+    """Words that stand for models of the store, and names that do not: a source may have those."""
+    entries = find_manifests(store.root).entries if names else []
+    _, unmatched = choose([entry.name for entry in entries if entry.name], names)
+    absent = [name for name in unmatched if not is_glob(name)]
+    # A glob that stands for nothing is left among the others, for the scan to refuse.
+    present = [name for name in names if name not in absent]
+    return present, tuple(ModelName.parse(name) for name in dict.fromkeys(absent))

@@ -1,0 +1,142 @@
+"""What `repair` answers: what came, what is still wrong, and what was set aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ostore.api.repair.damage import Damage
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import ModelName
+from ostore.formats.store_layout import MANIFESTS
+from ostore.operations.repair import RepairPlan
+from ostore.operations.verify import Problem, Verdict, VerifyReport
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """
+    One thing that was repaired: `kind` is blob or manifest, `subject` its digest or the model's name.
+
+    `source` is where it came from, `size` its bytes, `models` those that suffered.
+    """
+
+    kind: str
+    subject: str
+    source: str
+    size: int
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """
+    What was looked at (`models`, `blobs` and their `size`), what was repaired, and every problem that is left.
+
+    With `dry_run` it is what would be, going by names and sizes. `quarantine` is where the damaged files are now,
+    relative to the store; `notes` what a source turned out not to have; `verdict` as that of `verify`, of what is left.
+    """
+
+    store: str
+    dry_run: bool
+    models: int
+    blobs: int
+    size: int
+    repaired: tuple[Repaired, ...]
+    left: tuple[Problem, ...]
+    quarantine: tuple[str, ...]
+    notes: tuple[str, ...]
+    verdict: Verdict
+
+
+def foreseen(damage: Damage, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
+    """What would be repaired, going by names and sizes; nothing is written."""
+    origins = plan.origins
+    blobs = {
+        blob: origins[blob.digest]
+        for blob in plan.selection.blobs
+        if blob.digest in plan.damaged or damage.store.size_of(blob.digest) != blob.size
+    }
+    names = [model.name for model in plan.selection.models]
+    return report_of(damage, plan, blobs, names, notes=(*notes, *plan.notes), dry_run=dry_run)
+
+
+def report_of(
+    damage: Damage,
+    plan: RepairPlan,
+    origins: Mapping[Descriptor, str],
+    names: Sequence[ModelName],
+    *,
+    notes: Iterable[str],
+    kept: tuple[str, ...] = (),
+    dry_run: bool = False,
+) -> RepairReport:
+    """`origins` are the blobs that came and from where, `names` the models whose manifests did."""
+    verified, misfits = damage.verified, tuple(_misfits(damage, origins))
+    left = (*_still_wrong(damage, origins, names), *misfits)
+    return RepairReport(
+        store=str(damage.store.root),
+        dry_run=dry_run,
+        models=verified.models,
+        blobs=verified.blobs,
+        size=verified.size,
+        repaired=(*_repaired_blobs(damage, origins, misfits), *_repaired_manifests(plan, names)),
+        left=left,
+        quarantine=kept,
+        notes=tuple(dict.fromkeys(notes)),
+        verdict=VerifyReport.of(verified.subject, 0, (), left).verdict,
+    )
+
+
+def _repaired_blobs(
+    damage: Damage, origins: Mapping[Descriptor, str], misfits: Iterable[Problem]
+) -> Iterator[Repaired]:
+    liars = {(problem.subject, name) for problem in misfits for name in problem.models}
+    for blob, origin in sorted(origins.items(), key=lambda pair: pair[0].digest):
+        subject = str(blob.digest)
+        users = (name for problem in damage.verified.problems if problem.subject == subject for name in problem.models)
+        helped = tuple(name for name in dict.fromkeys(users) if (subject, name) not in liars)
+        yield Repaired("blob", subject, origin, blob.size, helped)
+
+
+def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> Iterator[Repaired]:
+    sizes = {model.name: model.manifest_size for model in plan.selection.models}
+    for name in sorted(names):
+        origin = plan.offers[plan.manifests_from[name]].source.label
+        yield Repaired("manifest", str(name), origin, sizes[name], (str(name),))
+
+
+def _misfits(damage: Damage, came: Iterable[Descriptor]) -> Iterator[Problem]:
+    """What models of the store promise wrongly of a blob that came: another size than its bytes have."""
+    sizes, wrong = {blob.digest: blob.size for blob in came}, dict[tuple[Digest, int], dict[str, None]]()
+    for model in damage.scan.models:
+        for blob in model.manifest.descriptors:
+            if sizes.get(blob.digest, blob.size) != blob.size:
+                wrong.setdefault((blob.digest, blob.size), {})[str(model.name)] = None
+    for (digest, size), names in wrong.items():
+        detail = f"blob {digest}: expected {size} bytes, got {sizes[digest]}"
+        yield Problem("blob-size", str(digest), detail, tuple(names))
+
+
+def _still_wrong(damage: Damage, came: Iterable[Descriptor], names: Iterable[ModelName]) -> Iterator[Problem]:
+    """Every problem of a thing that did not come; those that no copy repairs say what a person can do."""
+    back = {name.folded for name in names}
+    repaired = {str(blob.digest) for blob in came}
+    repaired |= {
+        entry.path
+        for entry in damage.scan.unreadable
+        # A manifest is put where released Ollamas look for it.
+        if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/")
+    }
+    explained = {(problem.kind, problem.subject, problem.models): problem for problem in damage.lack.left}
+    for problem in damage.verified.problems:
+        # A blob takes the place of one that is oddly named.
+        is_gone = problem.kind == "stray-name" and not os.path.lexists(damage.store.root / problem.subject)
+        if problem.subject not in repaired and not is_gone:
+            yield explained.get((problem.kind, problem.subject, problem.models), problem)
+    for name in damage.absent:
+        if name.folded not in back:
+            detail = "not there, and not to be had with all of its blobs"
+            yield Problem("manifest-damaged", str(name), detail, (str(name),))

@@ -1,0 +1,54 @@
+"""Where `repair` may find good copies: bundles, stores and other folders, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from ostore.api.addresses import is_bundle, opened_blob_sources
+from ostore.formats.errors import NotFoundError, OstoreError, UsageError
+from ostore.operations.transfer import BlobSource
+from ostore.places.store.store import LocalStore
+from ostore.streams.progress import Progress
+
+
+def open_sources(
+    sources: Sequence[str | Path], store: LocalStore, opened: ExitStack, *, jobs: int, progress: Progress
+) -> tuple[list[BlobSource], list[str]]:
+    """
+    What the words of `sources` stand for, and notes on those that cannot be used.
+
+    Raises UsageError or NotFoundError for a source that was mistyped, and if none can be used what is wrong with the
+    first: that is to be known before hours of hashing.
+    """
+    if not sources:
+        raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
+    if [str(source) for source in sources].count("-") > 1:
+        raise UsageError("standard input can be read only once")
+    opened_sources: list[BlobSource] = []
+    notes: list[str] = []
+    unusable: list[Exception] = []
+    for source in sources:
+        try:
+            opened_sources += _sources(source, store, opened, jobs, progress)
+        except (UsageError, NotFoundError):
+            raise
+        except (OstoreError, OSError) as error:
+            unusable.append(error)
+            text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            notes.append(text if str(source) in text else f"{source}: {text}")
+    if not opened_sources:
+        raise unusable[0]
+    return opened_sources, notes
+
+
+def _sources(
+    word: str | Path, store: LocalStore, opened: ExitStack, jobs: int, progress: Progress
+) -> Sequence[BlobSource]:
+    path, label = Path(word), str(word)
+    if path.is_dir() and path.resolve() == store.root.resolve():
+        raise UsageError(f"{label}: the store itself; expected another source")
+    if not is_bundle(word) and not path.exists():
+        raise NotFoundError(f"{label}: no such bundle or folder")
+    return opened.enter_context(opened_blob_sources(word, jobs=jobs, progress=progress))

@@ -1,0 +1,162 @@
+"""The command that removes models, and the blobs that only they need."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.chosen_store import chosen_store
+from ostore.api.gc import hinting_at_room, return_needed
+from ostore.formats.name import ModelName
+from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, named, plan_removal
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.batches import FoundBatch, find_batches
+from ostore.places.store.survey.census import StoredBlob
+from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
+from ostore.places.store.survey.scan import stand
+from ostore.places.store.survey.survey import survey
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedBlob:
+    """A blob that went with a model, or stayed: `reason` is empty, or why; `models` are those that share it."""
+
+    filename: str
+    digest: str
+    size: int
+    allocated: int
+    reason: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RmReport:
+    """
+    Models that were removed, or with `dry_run` would be, their blobs that went and those that stayed, and the bytes
+    that are free now. `doubt` is why no blob went, or None.
+    """
+
+    store: str
+    dry_run: bool
+    models: tuple[str, ...]
+    removed: tuple[RemovedBlob, ...]
+    stayed: tuple[RemovedBlob, ...]
+    freed: int
+    doubt: str | None
+
+
+def rm(
+    names: Sequence[str],
+    *,
+    dry_run: bool = False,
+    approve: Callable[[RmReport], bool] | None = None,
+    models: Path | None = None,
+) -> RmReport | None:
+    """
+    Remove models (names or globs), and the blobs that only they need.
+
+    A model whose manifest is broken can be removed as well. While the manifest of another one is, no blob goes. With
+    `approve` as for `gc`.
+
+    Raises NotFoundError for a word that stands for no model, and then nothing is removed; UnsafeError, UsageError if
+    the models changed after they were approved of, BusyError, OSError.
+    """
+    store = chosen_store(models).require()
+    approved = None
+    if not dry_run:
+        # A word that stands for nothing is to be found before anything is written.
+        _choose(store, names, find_manifests(store.root).entries, find_batches(store.root))
+        return_needed(store)
+    if dry_run or approve:
+        approved, _ = _plan_rm(store, names)
+        planned = _rm_report(store, approved, dry_run=True)
+        if dry_run:
+            return planned
+        if approve and not approve(planned):
+            return None
+    with hinting_at_room(store), store.sweeping() as sweep:
+        plan, resumed = _plan_rm(store, names)
+        plan = plan.within(approved) if approved else plan
+        swept = sweep.remove(
+            plan.record,
+            now=time.time(),
+            manifests=[doomed.standing for doomed in plan.manifests],
+            blobs=plan.blobs,
+        )
+        # Not before: until then only their records say what is left of models that nobody lists any more.
+        sweep.finish_interrupted(resumed)
+        sweep.prune(plan.resumed)
+        plan = plan.without(swept.stayed)
+    return _rm_report(store, plan, dry_run=False, doubt=swept.doubt)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What words stand for: manifests, models that an interrupted removing has removed already, and such removings."""
+
+    entries: list[ManifestEntry]
+    resumed: set[ModelName]
+    interrupted: list[FoundBatch]
+
+
+def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
+    """The plan, and the folders of the interrupted removings that it finishes."""
+    found = survey(store.root)
+    chosen = _choose(store, words, found.references.scan.tree.entries, found.batches)
+    doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
+    names = {manifest.name for manifest in doomed}
+    concerned = concerned_blobs(names, chosen.interrupted, found.references)
+    plan = plan_removal(
+        doomed,
+        chosen.resumed,
+        chosen.interrupted,
+        found.census_of(concerned),
+        found.references,
+        concerned=concerned,
+        dead=found.dead,
+    )
+    return plan, tuple(batch.name for batch in chosen.interrupted)
+
+
+def _choose(
+    store: LocalStore, words: Sequence[str], entries: Sequence[ManifestEntry], batches: Sequence[FoundBatch]
+) -> _Chosen:
+    """Raises NotFoundError for a word that stands for nothing."""
+    chosen, absent = named(words, {entry.name for entry in entries if entry.name})
+    interrupted = [
+        (batch, {ModelName.parse_full(name) for name in batch.record.models})
+        for batch in batches
+        if batch.record and not batch.is_finished
+    ]
+    resumed, unknown = named(absent, {name for _, names in interrupted for name in names})
+    if unknown:
+        raise store.no_model(unknown[0])
+    resuming = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
+    # Killed before it had written what was to go: it has taken nothing.
+    resuming += [batch for batch in batches if batch.record is None]
+    return _Chosen([entry for entry in entries if entry.name in chosen], resumed, resuming)
+
+
+def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None) -> RmReport:
+    return RmReport(
+        store=str(store.root),
+        dry_run=dry_run,
+        models=plan.models,
+        removed=tuple(_removed(blob) for blob in plan.blobs),
+        stayed=tuple(_removed(stay.blob, stay) for stay in plan.stays),
+        freed=plan.freed,
+        doubt=plan.doubt or doubt,
+    )
+
+
+def _removed(blob: StoredBlob, stay: StayingBlob | None = None) -> RemovedBlob:
+    return RemovedBlob(
+        filename=blob.filename,
+        digest=str(blob.digest),
+        size=blob.facts.size,
+        allocated=blob.facts.allocated,
+        reason=stay.reason.value if stay else "",
+        models=stay.models if stay else (),
+    )

@@ -1,0 +1,137 @@
+"""What lies behind the index of a bundle, read forward: every member only where and as the index announces it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
+from typing import NoReturn
+
+from ostore.formats.bundle_index import INDEX_PATH, SIGNATURE_PATH, BundleIndex, blob_path, manifest_path
+from ostore.formats.digest import Digest
+from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, UnsafeError
+from ostore.formats.manifest import Descriptor
+from ostore.formats.selection import SelectedModel, Wanted
+from ostore.formats.tar_header import TarHeader, member_length
+from ostore.streams.chunks import Chunk
+from ostore.streams.tar import ForwardStream, TarReader
+from ostore.streams.verified import verified
+
+# Armoured signatures have under 2 kB each.
+MAX_SIGNATURE_BYTES = 64 * 1024
+
+
+class Walk:
+    """One pass over what lies behind the index, forward only: our own files, blobs, manifests, the end."""
+
+    def __init__(self, index: BundleIndex, stream: ForwardStream, *, can_skip: bool = False) -> None:
+        """`stream` stands behind the index. With `can_skip`, what nobody wants is not even read."""
+        self._index = index
+        self._stream = stream
+        self._can_skip = can_skip
+        self._tar = TarReader(stream)
+        self._blobs = index.selection.blobs
+        self._offsets: list[int] = []
+        self._next = 0
+        self._announced = 0
+        self._seen: set[str] = set()
+        self._names = {blob_path(blob.digest) for blob in self._blobs}
+        self._names |= {manifest_path(model.name) for model in index.selection.models}
+        self._names |= {file.path for file in index.files}
+
+    def read_blobs(self, wanted: Sequence[Descriptor]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+        """Yield these blobs, which are in the order of the archive and lie ahead."""
+        self._begin()
+        digests = {blob.digest for blob in wanted}
+        for number in range(self._next, len(self._blobs)):
+            if self._blobs[number].digest in digests:
+                self._pass_over(number)
+                self._announce(number, digests)
+                yield Wanted(self._blobs[number]), self._chunks(number)
+
+    def read_manifests(self) -> Iterator[tuple[SelectedModel, bytes]]:
+        """Yield every manifest as it is, and see that nothing follows."""
+        self._begin()
+        self._pass_over(len(self._blobs))
+        for model in self._index.selection.models:
+            self._expect(manifest_path(model.name), model.manifest_size)
+            yield model, self._tar.read(model.manifest_size)
+        extra = self._tar.next_member()
+        if extra is not None:
+            self._refuse(extra)
+
+    def _begin(self) -> None:
+        """Check the members below `ostore/` that the index lists, once; nobody here needs what is in them."""
+        if self._offsets:
+            return
+        files = list(self._index.files)
+        header = self._tar.next_member() if files else None
+        if header is not None and header.name == SIGNATURE_PATH:
+            if header.size > MAX_SIGNATURE_BYTES:
+                raise LimitError(f"signatures: expected at most {MAX_SIGNATURE_BYTES} bytes, got {header.size}")
+            # Read, not skipped: nothing may hide behind them either.
+            self._tar.read(header.size)
+            header = self._tar.next_member()
+        for number, file in enumerate(files):
+            self._expect(file.path, file.size, self._tar.next_member() if number else header)
+            for _ in verified(self._tar.data(file.size), Descriptor(file.digest, file.size)):
+                pass
+        lengths = (member_length(blob_path(blob.digest), blob.size) for blob in self._blobs)
+        self._offsets = list(accumulate(lengths, initial=self._stream.position))
+
+    def _chunks(self, number: int) -> Iterator[Chunk]:
+        blob = self._blobs[number]
+        self._go_to(self._offsets[number])
+        self._next = number + 1
+        self._expect(blob_path(blob.digest), blob.size)
+        yield from self._tar.data(blob.size)
+
+    def _pass_over(self, number: int) -> None:
+        """Go on to a blob, or behind the last one. Of a pipe, every header on the way is checked."""
+        if not self._can_skip:
+            self._go_to(self._offsets[self._next])
+            for blob in self._blobs[self._next : number]:
+                self._expect(blob_path(blob.digest), blob.size)
+                self._tar.skip(blob.size)
+        self._seen.update(blob_path(blob.digest) for blob in self._blobs[self._next : number])
+        self._next = number
+        self._go_to(self._offsets[number])
+
+    def _go_to(self, offset: int) -> None:
+        if self._stream.position > offset:
+            raise RuntimeError("the stream of a blob was used after the next one was asked for")
+        self._stream.skip(offset - self._stream.position)
+
+    def _announce(self, number: int, digests: Collection[Digest]) -> None:
+        """Let the stream decode ahead to the end of the run of wanted blobs that starts here."""
+        if self._offsets[number] >= self._announced:
+            while number < len(self._blobs) and self._blobs[number].digest in digests:
+                number += 1
+            self._announced = self._offsets[number]
+            self._stream.will_read(self._announced)
+
+    def _expect(self, name: str, size: int, header: TarHeader | None = None) -> None:
+        """The next member (or `header`, if it was read already) is this one; anything else is refused."""
+        header = header or self._tar.next_member()
+        if header is None:
+            raise IntegrityError(f"member {name!r}: listed in the index, but not in the archive")
+        if header.name != name:
+            self._refuse(header, awaited=name)
+        if header.size != size:
+            raise IntegrityError(f"member {name!r}: expected {size} bytes, got {header.size}")
+        self._seen.add(name)
+
+    def _refuse(self, header: TarHeader, awaited: str | None = None) -> NoReturn:
+        """Say what is wrong with a member that is not the awaited one."""
+        following: TarHeader | None = header
+        # Ends soon, whatever comes: no listed member may come twice on the way.
+        while following is not None and following.name != awaited:
+            if following.name in self._seen or following.name == INDEX_PATH:
+                raise UnsafeError(f"member {following.name!r}: occurs twice")
+            if following.name not in self._names:
+                raise UnsafeError(f"member {following.name!r}: not listed in the index")
+            self._seen.add(following.name)
+            self._tar.skip(following.size)
+            following = self._tar.next_member()
+        if following is None:
+            raise IntegrityError(f"member {awaited!r}: listed in the index, but not in the archive")
+        raise InvalidBundleError(f"member {header.name!r}: out of order, expected {awaited!r}")

@@ -1,0 +1,78 @@
+"""Blobs that need not be copied: a file of another store on the same disk is given one more name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import stat
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ostore.formats.manifest import Descriptor
+from ostore.formats.store_layout import PART
+from ostore.places.store.receiving.pinning import is_sound
+from ostore.places.store.receiving.terms import ReceivingTerms
+from ostore.streams.durable import Directory, Ownership
+from ostore.streams.progress import Progress, stoppable
+
+
+def link_files(
+    wanted: Iterable[Descriptor],
+    file_of: Callable[[Descriptor], Path | None],
+    transaction: Directory,
+    ownership: Ownership,
+    terms: ReceivingTerms,
+) -> list[Descriptor]:
+    """
+    Stage the blobs of which there is such a file; gives those.
+
+    What is on another disk, has another owner or other bytes is not among them. Raises OSError.
+    """
+    files = [(blob, path) for blob in wanted if (path := file_of(blob))]
+    if files and not terms.trust_existing:
+        terms.progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in files))
+    with contextlib.ExitStack() as opened:
+        folders = {path.parent: opened.enter_context(Directory.open(path.parent)) for _, path in files}
+        link = _Link(transaction, ownership, terms)
+        pool = opened.enter_context(ThreadPoolExecutor(max(1, terms.jobs)))
+        told = opened.enter_context(stoppable(terms.progress))
+        linked = pool.map(lambda pair: link.stage(folders[pair[1].parent], pair[1].name, pair[0], told), files)
+        return [blob for (blob, _), is_staged in zip(files, linked, strict=True) if is_staged]
+
+
+class _Link:
+    def __init__(self, transaction: Directory, ownership: Ownership, terms: ReceivingTerms) -> None:
+        self._transaction = transaction
+        self._device = transaction.status().st_dev
+        self._ownership = ownership
+        self._trust = terms.trust_existing
+
+    def stage(self, folder: Directory, name: str, blob: Descriptor, progress: Progress) -> bool:
+        status, part = folder.lstat(name), blob.digest.filename + PART
+        if status is None or status.st_dev != self._device or status.st_size != blob.size:
+            return False
+        # To give it away would be to take it from whoever has it.
+        if not stat.S_ISREG(status.st_mode) or not self._ownership.has(status):
+            return False
+        if not _linked(folder, name, self._transaction, part):
+            return False
+        if not self._trust and not is_sound(self._transaction, part, blob, progress):
+            self._transaction.unlink(part)
+            return False
+        # Ollama syncs nothing that it writes.
+        self._transaction.sync_entry(part)
+        self._transaction.rename(part, self._transaction, blob.digest.filename)
+        return True
+
+
+def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
+    try:
+        return source.link(name, target, target_name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        # One disk, and yet not: two mounts of it, or parts of it that the file system keeps apart.
+        if error.errno != errno.EXDEV:
+            raise
+        return False

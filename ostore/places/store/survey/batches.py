@@ -1,0 +1,90 @@
+"""What lies in the trash of a store: one folder for each removing, with the record of what that is about."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, OstoreError
+from ostore.formats.json_reading import read_strict_json
+from ostore.formats.store_layout import TRASH
+from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.workspace import workspace_path
+from ostore.streams.durable import Directory
+
+# The record of a removing, until it is finished, and afterwards if its blobs are kept.
+UNFINISHED_RECORD = "plan.json"
+KEPT_RECORD = "kept.json"
+# Whatever else somebody puts there is left alone.
+_NAME = re.compile(r"[0-9]{8,}T[0-9]{6}Z-[0-9a-f]{8}")
+# Two hundred thousand blobs; only the record of a removed model lists them.
+_MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """
+    What a removing is about: the full names of the models that go, the digests that only they need, and until when
+    (seconds since 1970) its blobs are kept; None if they are not.
+    """
+
+    models: tuple[str, ...] = ()
+    blobs: tuple[Digest, ...] = ()
+    expires: float | None = None
+
+    def write(self) -> bytes:
+        document = {"blobs": [str(digest) for digest in self.blobs], "expires": self.expires, "models": self.models}
+        return json.dumps(document, indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, raw: bytes) -> BatchRecord:
+        """Raises OstoreError for anything that we did not write."""
+        document = read_strict_json(raw)
+        try:
+            blobs = tuple(Digest.parse(text) for text in document["blobs"])
+            models = tuple(str(name) for name in document["models"])
+            expires = document["expires"]
+            return cls(models, blobs, None if expires is None else float(expires))
+        except (KeyError, TypeError, ValueError):
+            raise DamagedStoreError("trash: a record that is not ours") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBatch:
+    """A folder of the trash. `record` is None if it has none that we can read: then its blobs go back."""
+
+    name: str
+    record: BatchRecord | None
+    is_finished: bool
+
+    def is_expired(self, now: float) -> bool:
+        """Whether a finished removing need not be kept any longer."""
+        expires = self.record.expires if self.record else None
+        return self.is_finished and expires is not None and expires <= now
+
+
+def find_batches(root: Path) -> tuple[FoundBatch, ...]:
+    """What lies in the trash of a store, oldest first; nothing is created."""
+    trash = workspace_path(root) / TRASH
+    try:
+        with Directory.open(trash) as directory:
+            names = directory.names()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    ours = (trash / name for name in names if _NAME.fullmatch(name))
+    return tuple(_found(folder) for folder in ours if folder.is_dir() and not folder.is_symlink())
+
+
+def _found(folder: Path) -> FoundBatch:
+    for filename, is_finished in ((UNFINISHED_RECORD, False), (KEPT_RECORD, True)):
+        try:
+            raw, _ = read_small_file(folder / filename, _MAX_RECORD_BYTES)
+            return FoundBatch(folder.name, BatchRecord.parse(raw), is_finished)
+        except FileNotFoundError:
+            continue
+        except (OSError, OstoreError):
+            break
+    return FoundBatch(folder.name, None, is_finished=False)

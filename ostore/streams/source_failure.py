@@ -1,0 +1,37 @@
+"""Whose failure it was: that of where bytes come from, told apart from that of where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from ostore.formats.errors import OstoreError
+
+_Item = TypeVar("_Item")
+
+
+class SourceFailureError(Exception):
+    """
+    A source has failed while its items were in use; `error` is what it raised.
+
+    `can_resume` says that it can go on in the middle of a blob, so that what has come of one is worth keeping.
+    """
+
+    def __init__(self, error: OSError | OstoreError, *, can_resume: bool) -> None:
+        super().__init__(_told(error))
+        self.error = error
+        self.can_resume = can_resume
+
+
+def marked(items: Iterable[_Item], *, can_resume: bool = False) -> Iterator[_Item]:
+    """Pass on what a source yields. Raises SourceFailureError in place of its OstoreError or OSError."""
+    try:
+        yield from items
+    except (OSError, OstoreError) as error:
+        raise SourceFailureError(error, can_resume=can_resume) from None
+
+
+def _told(error: OSError | OstoreError) -> str:
+    if isinstance(error, OstoreError):
+        return str(error)
+    return f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")
