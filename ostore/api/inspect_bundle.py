@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import opened_bundle
+from ostore.formats.digest import Digest
+from ostore.formats.selection import SelectedModel
 from ostore.settings import threads
 
 
@@ -42,17 +45,18 @@ def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
         bundle=str(bundle),
         bundle_size=None if str(bundle) == "-" else Path(bundle).stat().st_size,
         creator=index.creator,
-        models=tuple(
-            BundledModel(
-                name=str(model.name),
-                manifest_digest=str(model.manifest_digest),
-                size=model.manifest_size + sum(sizes[digest] for digest in model.blobs),
-                blobs=len(model.blobs),
-            )
-            for model in index.selection.models
-        ),
+        models=tuple(_bundled(model, sizes) for model in index.selection.models),
         blobs=len(index.selection.blobs),
         size=index.selection.size,
         requires=len(index.selection.requires),
         warnings=index.selection.warnings,
+    )
+
+
+def _bundled(model: SelectedModel, sizes: Mapping[Digest, int]) -> BundledModel:
+    return BundledModel(
+        name=str(model.name),
+        manifest_digest=str(model.manifest_digest),
+        size=model.manifest_size + sum(sizes[digest] for digest in model.blobs),
+        blobs=len(model.blobs),
     )

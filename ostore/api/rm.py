@@ -76,8 +76,18 @@ def rm(
             return planned
         if approve and not approve(planned):
             return None
+    plan, doubt = _remove(store, names, approved)
+    return _rm_report(store, plan, dry_run=False, doubt=doubt)
+
+
+def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, str | None]:
+    """
+    Remove what is planned, and of that no more than was approved of.
+
+    Gives the plan as it came true, and why no blob went, if none did.
+    """
     with hinting_at_room(store), store.sweeping() as sweep:
-        plan, resumed = _plan_rm(store, names)
+        plan, resumed = _plan_rm(store, words)
         plan = plan.within(approved) if approved else plan
         swept = sweep.remove(
             plan.record,
@@ -88,8 +98,7 @@ def rm(
         # Not before: until then only their records say what is left of models that nobody lists any more.
         sweep.finish_interrupted(resumed)
         sweep.prune(plan.resumed)
-        plan = plan.without(swept.stayed)
-    return _rm_report(store, plan, dry_run=False, doubt=swept.doubt)
+        return plan.without(swept.stayed), swept.doubt
 
 
 @dataclass(frozen=True, slots=True)

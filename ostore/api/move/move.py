@@ -111,15 +111,7 @@ def _bring(
     sink = _sink(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
     received = Received({})
     if cargo.selection.models or cargo.selection.blobs:
-        try:
-            with _told_for_a_move():
-                received = copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
-        except BlobError as error:
-            if name := _gone_from(cargo):
-                raise BusyError(
-                    f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
-                ) from error
-            raise with_users(error, cargo.source) from None
+        received = _copied(cargo, sink, progress)
     return replace(
         report_of(cargo, received.outcomes),
         blobs_written=len(received.written),
@@ -129,6 +121,18 @@ def _bring(
         blobs_resumed=len(received.resumed),
         blobs_present=len(received.present),
     )
+
+
+def _copied(cargo: Cargo, sink: StoreSink, progress: Progress) -> Received:
+    try:
+        with _told_for_a_move():
+            return copy(cargo.source, sink, cargo.selection, phase="copying", progress=progress)
+    except BlobError as error:
+        if name := _gone_from(cargo):
+            raise BusyError(
+                f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
+            ) from error
+        raise with_users(error, cargo.source) from None
 
 
 def _sink(

@@ -4,7 +4,7 @@ waits for the next one. Ollama looks at `blobs/` and `manifests/` only.
 
     .ostore/lock               held while something is published; never removed, or two could hold it
     .ostore/tx/<pid>-<random>/ one per running command, 0700, itself locked: that is how one sees a command alive
-        sha256-HEX.part        being written
+        sha256-HEX.part        being written, or the first part of a blob whose source can go on from there
         sha256-HEX             whole, verified, on the disk
         sha256-HEX.pin         a second name for a blob that was there already and is relied upon
         m/NNN.json             manifests
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError
-from ostore.formats.store_layout import BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
+from ostore.formats.store_layout import BLOBS, PART, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.streams.durable import FILE_MODE, Directory, Ownership, current_user, remove_tree
 from ostore.streams.file_lock import try_lock, wait_lock
 
@@ -156,11 +156,11 @@ def dead_transactions(root: Path) -> frozenset[str]:
 
 
 def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
-    """Remove what a command no longer needs; finished blobs may be kept for the next one."""
+    """Remove what a command no longer needs; finished blobs, and begun ones, may be kept for the next one."""
     for name in transaction.names():
         if name == TRANSACTION_MANIFESTS:
             remove_tree(transaction, name)
-        elif not (keep_finished and Digest.of_filename(name)):
+        elif not (keep_finished and Digest.of_filename(name.removesuffix(PART))):
             transaction.unlink(name)
 
 

@@ -1,0 +1,141 @@
+"""Every source into every sink, and a network that misbehaves: what arrives is the same, or nothing has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ostore.cli import exit_codes
+from ostore.formats.errors import DigestMismatchError, RemoteError
+from ostore.formats.selection import Selection
+from ostore.operations.transfer import Sink, Source, copy
+from ostore.places.store.receiving.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.streams.bytes_at import nothing_held
+from ostore.streams.progress import SILENT
+from tests.contracts.places import (
+    NAMES,
+    SINKS,
+    SOURCES,
+    WEIGHTS,
+    SinkPlace,
+    SourcePlace,
+    a_store,
+    contents,
+    everything_of,
+    registry_of,
+)
+from tests.contracts.registry import Registry, RegistrySink, RegistrySource
+from tests.support import Store, tree
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return a_store(tmp_path / "origin/models")
+
+
+def carried(source: Source, sink: Sink, selection: Selection | None = None) -> None:
+    copy(source, sink, selection or source.select(()), phase="copying", progress=SILENT)
+
+
+@pytest.mark.parametrize("target", SINKS, ids=lambda place: place.name.replace(" ", "-"))
+@pytest.mark.parametrize("origin", SOURCES, ids=lambda place: place.name.replace(" ", "-"))
+def test_every_source_goes_into_every_sink(
+    origin: SourcePlace, target: SinkPlace, store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "target"
+    folder.mkdir()
+    with origin.opened(store, tmp_path) as source:
+        carried(source, target.sink(folder))
+    with target.published(folder) as published:
+        assert published is not None
+        manifests, blobs = everything_of(published, nothing_held)
+    assert blobs == contents(store)
+    assert {name.full: raw for name, raw in manifests.items()} == {
+        name: store.manifest_path(name).read_bytes() for name in NAMES
+    }
+
+
+def test_after_a_connection_that_broke_at_nine_tenths_only_the_rest_is_sent(store: Store, tmp_path: Path) -> None:
+    registry = registry_of(store)
+    registry.tears_at = len(WEIGHTS) * 9 // 10
+    new = LocalStore(tmp_path / "new")
+    with pytest.raises(RemoteError, match="connection reset"):
+        carried(RegistrySource(registry), StoreSink(new))
+    assert not (new.root / "manifests").exists()
+    assert list(new.root.glob(".ostore/tx/*/*.part"))
+    registry.tears_at, registry.sent = None, 0
+    received = copy(
+        RegistrySource(registry), StoreSink(new), RegistrySource(registry).select(()), phase="pulling", progress=SILENT
+    )
+    whole = sum(len(content) for content in registry.blobs.values())
+    resumed = sum(blob.size for blob in received.resumed)
+    assert registry.sent == whole - resumed - len(WEIGHTS) * 9 // 10
+    assert tree(new.root) == tree(store.root)
+    assert not list(new.root.glob(".ostore/tx/*"))
+
+
+def test_what_was_kept_of_another_blob_is_no_harm(store: Store, tmp_path: Path) -> None:
+    """The first part of a blob is wrong: the digest says so, and the next try fetches all of it."""
+    registry, new = registry_of(store), LocalStore(tmp_path / "new")
+    registry.tears_at = len(WEIGHTS) // 2
+    with pytest.raises(RemoteError):
+        carried(RegistrySource(registry), StoreSink(new))
+    (part,) = new.root.glob(".ostore/tx/*/*.part")
+    part.write_bytes(bytes(part.stat().st_size))
+    registry.tears_at = None
+    with pytest.raises(DigestMismatchError):
+        carried(RegistrySource(registry), StoreSink(new))
+    assert not (new.root / "manifests").exists()
+    carried(RegistrySource(registry), StoreSink(new))
+    assert tree(new.root) == tree(store.root)
+
+
+def test_a_failure_of_the_other_side_has_its_own_name_and_exit_code(store: Store, tmp_path: Path) -> None:
+    registry = registry_of(store)
+    registry.tears_at = 10
+    with pytest.raises(RemoteError) as caught:
+        carried(RegistrySource(registry), StoreSink(LocalStore(tmp_path / "new")))
+    assert str(caught.value).startswith("registry.example: connection reset")
+    assert ".part" not in str(caught.value)
+    assert exit_codes.CODES[exit_codes.class_of(caught.value)] == 11
+
+
+@pytest.mark.parametrize("target", SINKS, ids=lambda place: place.name.replace(" ", "-"))
+def test_a_registry_that_lies_is_believed_by_nobody(target: SinkPlace, store: Store, tmp_path: Path) -> None:
+    registry = registry_of(store)
+    registry.lies = True
+    with pytest.raises(DigestMismatchError):
+        carried(RegistrySource(registry), target.sink(tmp_path))
+    with target.published(tmp_path) as published:
+        assert published is None
+
+
+def test_other_bytes_the_second_time_are_noticed(store: Store, tmp_path: Path) -> None:
+    registry, new = registry_of(store), LocalStore(tmp_path / "new")
+    registry.changes, registry.tears_at = True, len(WEIGHTS) // 2
+    with pytest.raises(RemoteError):
+        carried(RegistrySource(registry), StoreSink(new))
+    registry.tears_at = None
+    registry.asked.append(len(WEIGHTS) // 2)
+    with pytest.raises(DigestMismatchError):
+        carried(RegistrySource(registry), StoreSink(new))
+    assert not (new.root / "manifests").exists()
+
+
+@pytest.mark.parametrize("blobs", [0, 1, 3])
+def test_a_registry_that_breaks_while_it_receives_publishes_nothing(store: Store, blobs: int) -> None:
+    registry = Registry(breaks_after=blobs)
+    with pytest.raises(RemoteError, match="no answer") as caught:
+        carried(LocalStore(store.root), RegistrySink(registry))
+    assert (registry.manifests, registry.blobs) == ({}, {})
+    assert exit_codes.class_of(caught.value) == "remote"
+
+
+def test_a_registry_copies_to_itself_and_finds_everything_there(store: Store) -> None:
+    registry = registry_of(store)
+    before = (dict(registry.manifests), dict(registry.blobs))
+    carried(RegistrySource(registry), RegistrySink(registry))
+    assert (registry.manifests, registry.blobs) == before
+    assert registry.sent == 0
