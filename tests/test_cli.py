@@ -228,5 +228,5 @@ def test_bars_on_a_terminal_and_questions_to_it(tmp_path: Path) -> None:
 
 
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
-    for name, (_, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         assert summary.rstrip(".") in " ".join(run(name, "--help").stdout.split()), name

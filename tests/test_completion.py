@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ostore.cli.completion import Shell, complete
+from ostore.cli.commands.completion import Shell
+from ostore.cli.completion import complete
 from ostore.cli.program import COMMANDS
 from tests.support import OSTORE, Store
 from tests.support import ostore as run
@@ -95,7 +96,7 @@ def test_what_fits_is_offered(named: Store, line: str, paths: str, words: list[s
 
 
 def test_every_command_is_offered_with_what_it_does() -> None:
-    assert complete([], "") == ("none", [(name, summary) for name, (_, summary) in COMMANDS.items()])
+    assert complete([], "") == ("none", list(COMMANDS.items()))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

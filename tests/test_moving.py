@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.cli.render_moving import check_text
+from ostore.cli.render.move import check_text
 from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFoundError, UsageError
 from ostore.host.servers import ollama_processes
 from ostore.host.service_unit import environment_line, service_directives, service_environment

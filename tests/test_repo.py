@@ -20,6 +20,7 @@ import pytest
 
 import ostore
 from ostore.cli import exit_codes
+from ostore.cli.program import COMMANDS
 from ostore.formats import errors
 from tests.support import OSTORE, Store, unmeasured
 
@@ -232,7 +233,7 @@ def test_every_error_has_an_exit_code() -> None:
     found = set(every(errors.OstoreError)) - {errors.OstoreError}
     assert {kind.__module__ for kind in found} == {"ostore.formats.errors"}
     classes = {exit_codes.class_of(one_of(kind)) for kind in found}
-    assert classes == set(exit_codes.CODES) - {"failed", "io", "trust", "remote"}
+    assert classes == set(exit_codes.CODES) - {"failed", "io", "trust"}
     assert exit_codes.class_of(errors.OstoreError("")) == "failed"
 
 
@@ -245,6 +246,7 @@ def test_every_error_has_an_exit_code() -> None:
         (errors.AmbiguousManifestError(""), "unsafe"),
         (errors.InvalidManifestError(""), "format"),
         (errors.DamagedStoreError(""), "damaged"),
+        (errors.RemoteError(""), "remote"),
         (OSError(28, "No space left on device"), "no-space"),
         (OSError(122, "Disk quota exceeded"), "no-space"),
         (OSError(27, "File too large"), "no-space"),
@@ -334,7 +336,20 @@ def test_a_command_that_does_nothing_loads_nothing_heavy(arguments: list[str]) -
     assert "ostore.cli.main" in modules
     assert not HEAVY & set(modules)
     # The other commands are not even made.
-    assert len(existing("ostore.cli.looking", "ostore.cli.carrying") & set(modules)) == (arguments[-2:-1] != [])
+    made = existing("ostore.cli.commands.list", "ostore.cli.commands.export") & set(modules)
+    assert len(made) == (arguments[-2:-1] != [])
+
+
+def test_every_command_has_files_of_its_name_and_no_file_is_without_a_command() -> None:
+    names = {"import_" if name == "import" else name for name in COMMANDS}
+    stems = {
+        folder: {path.stem for path in (PACKAGE / "cli" / folder).glob("*.py")} for folder in ("commands", "render")
+    }
+    assert stems["commands"] == names | {"__init__"}
+    assert stems["render"] == names - {"completion"} | {"__init__", "report"}
+    functions = {name for name in ostore.__all__ if name.islower() and not name.startswith("_")}
+    files = {path.stem for path in (PACKAGE / "api").rglob("*.py")}
+    assert functions - files == {"check_move", "fix", "inspect", "modelfile", "restore"}
 
 
 @unmeasured

@@ -1,4 +1,4 @@
-"""Floor 4: the command line. A command is parse, one library call, render."""
+"""The command line: `commands/` parse, call the library once and end; `render/` says what came of it."""
 
 import gc
 

@@ -7,22 +7,20 @@ knows of a command, so a new command completes by being one. Nothing is opened, 
 
 from __future__ import annotations
 
-import enum
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from ostore.cli.options import examples, group
 from ostore.cli.program import COMMANDS
 from ostore.cli.program import app as program
-from ostore.cli.text import one_line, say
+from ostore.cli.text import one_line
 from ostore.formats.errors import OstoreError
 
 Paths = Literal["files", "folders", "none"]
@@ -43,34 +41,6 @@ _PATHS: dict[str, Paths] = {
 # typer adds it to every command on its own.
 _HELP = (("--help", "Show this message and exit."), ("-h", "Show this message and exit."))
 _NOTHING: Answer = ("none", ())
-
-
-class Shell(enum.StrEnum):
-    """The shells there is a script for."""
-
-    BASH = "bash"
-    ZSH = "zsh"
-    FISH = "fish"
-    POWERSHELL = "powershell"
-
-
-app = group()
-
-
-@app.command(
-    epilog=examples(
-        "source <(ostore completion bash)              # in ~/.bashrc",
-        "source <(ostore completion zsh)               # in ~/.zshrc, after compinit",
-        "ostore completion fish | source               # in ~/.config/fish/config.fish",
-        "ostore completion powershell | Out-String | Invoke-Expression   # in $PROFILE",
-    )
-)
-def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")]) -> None:
-    """Print the script that lets a shell complete commands, options and models."""
-    from importlib import resources
-
-    script = resources.files("ostore.cli").joinpath("shells", f"ostore.{shell.value}")
-    say(script.read_text("utf-8").rstrip("\n"))
 
 
 def answer(arguments: Sequence[str]) -> NoReturn:
@@ -94,7 +64,7 @@ def complete(before: Sequence[str], word: str) -> Answer:
     elif word.startswith("-"):
         paths, candidates = "none", _spellings(option for option in commands.params if isinstance(option, TyperOption))
     else:
-        paths, candidates = "none", ((name, summary) for name, (_, summary) in COMMANDS.items())
+        paths, candidates = "none", COMMANDS.items()
     return paths, [candidate for candidate in candidates if candidate[0].startswith(word)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+import typer
+
 from ostore.formats import errors
 
 INTERRUPTED = 130
@@ -47,3 +49,10 @@ def class_of(error: BaseException) -> str:
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
     return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+
+
+def end_with(*classes: str) -> None:
+    """End a command with the lowest code of these classes; `whole` is no class, and if all are that, go on."""
+    codes = [CODES[name] for name in classes if name != "whole"]
+    if codes:
+        raise typer.Exit(min(codes))

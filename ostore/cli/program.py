@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, MutableMapping
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -14,24 +15,24 @@ from typer.core import TyperGroup
 
 from ostore.cli.text import say
 
-# Name: the module that has it, and its line of `ostore --help`.
+# Name, which is that of a module in commands/, and its line of `ostore --help`.
 COMMANDS = {
-    "list": ("looking", "List the models of a store, as `ollama list` does."),
-    "show": ("looking", "Show what a model is."),
-    "where": ("looking", "Say which store is used and why."),
-    "inspect": ("looking", "Say what a bundle holds, from its index alone."),
-    "export": ("carrying", "Write models to a bundle, every blob once."),
-    "import": ("carrying", "Put the models of bundles into the store."),
-    "verify": ("carrying", "Hash everything: the whole store, some models, or bundles."),
-    "du": ("usage", "Say what takes up room in a store."),
-    "doctor": ("checkup", "Find what would surprise you later, and fix what is safe."),
-    "repair": ("health", "Replace what is damaged or missing by good copies."),
-    "dedup": ("sharing", "Show which blobs other programs keep as well."),
-    "gc": ("removal", "Remove the blobs that no model needs."),
-    "rm": ("removal", "Remove models, and the blobs that only they need."),
-    "cp": ("removal", "Give a model a second name."),
-    "move": ("moving", "Move the whole store to another folder or disk."),
-    "completion": ("completion", "Print the script that lets a shell complete commands."),
+    "list": "List the models of a store, as `ollama list` does.",
+    "show": "Show what a model is.",
+    "where": "Say which store is used and why.",
+    "inspect": "Say what a bundle holds, from its index alone.",
+    "export": "Write models to a bundle, every blob once.",
+    "import": "Put the models of bundles into the store.",
+    "verify": "Hash everything: the whole store, some models, or bundles.",
+    "du": "Say what takes up room in a store.",
+    "doctor": "Find what would surprise you later, and fix what is safe.",
+    "repair": "Replace what is damaged or missing by good copies.",
+    "dedup": "Show which blobs other programs keep as well.",
+    "gc": "Remove the blobs that no model needs.",
+    "rm": "Remove models, and the blobs that only they need.",
+    "cp": "Give a model a second name.",
+    "move": "Move the whole store to another folder or disk.",
+    "completion": "Print the script that lets a shell complete commands.",
 }
 ALIASES = {"ls": "list", "prune": "gc"}
 
@@ -44,9 +45,10 @@ class _Commands(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - typer has no public name for a command
         name = ALIASES.get(name, name)
+        if name not in COMMANDS:
+            raise KeyError(name)
         if name not in self._made:
-            group = importlib.import_module(f"ostore.cli.{COMMANDS[name][0]}").app
-            self._made[name] = _made(group, name)
+            self._made[name] = _made(name)
         return self._made[name]
 
     def __setitem__(self, name: str, command: Any) -> None:  # noqa: ANN401
@@ -62,12 +64,11 @@ class _Commands(MutableMapping[str, Any]):
         return len(COMMANDS)
 
 
-def _made(group: typer.Typer, name: str) -> Any:  # noqa: ANN401
-    """One command of a group, as typer's get_group would make it, without the others."""
-    for command in group.registered_commands:
-        if command.callback and name == (command.name or typer.main.get_command_name(command.callback.__name__)):
-            return typer.main.get_command_from_info(command, pretty_exceptions_short=False, rich_markup_mode=None)
-    raise LookupError(name)
+def _made(name: str) -> Any:  # noqa: ANN401
+    """A command, as typer's get_group would make it."""
+    module = importlib.import_module(f"ostore.cli.commands.{name}{'_' if iskeyword(name) else ''}")
+    (command,) = module.app.registered_commands
+    return typer.main.get_command_from_info(command, pretty_exceptions_short=False, rich_markup_mode=None)
 
 
 class _Program(TyperGroup):
@@ -80,7 +81,7 @@ class _Program(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 app = typer.Typer(

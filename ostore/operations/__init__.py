@@ -1,1 +1,1 @@
-"""Floor 3: what ostore does, one page each, with places seen through Protocols declared here."""
+"""Floor 3: what ostore does, a file each: decisions as plans and reports, and the movement, seen through Protocols."""

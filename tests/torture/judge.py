@@ -38,6 +38,7 @@ _CODES = {
     "unsafe": 8,
     "io": 9,
     "damaged": 10,
+    "remote": 11,
     "format": 12,
     "limit": 13,
 }

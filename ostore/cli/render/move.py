@@ -1,4 +1,4 @@
-"""What is said of a move: what was moved, what stays behind, and what to type so that Ollama finds the new store."""
+"""What `ostore move` says: what was moved, what stays behind, and what to type so that Ollama finds the new store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ostore.cli import render
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 from ostore.host.service_unit import DROP_IN, environment_line
 from ostore.host.surroundings import UNIT
@@ -28,23 +27,11 @@ _WHO = {
 }
 
 
-def move_document(report: MoveReport) -> str:
-    return render.document("move", report)
-
-
-def check_document(report: MoveCheckReport) -> str:
-    return render.document("move-check", report)
-
-
-def say_warnings(report: MoveReport) -> None:
-    render.say_warnings(report.warnings)
-
-
-def move_text(report: MoveReport, seconds: float) -> str:
+def text(report: MoveReport, seconds: float) -> str:
     return "\n".join([*_model_lines(report), _summary(report, seconds), *_left_lines(report), *_next_lines(report)])
 
 
-def question_text(report: MoveReport) -> str:
+def question(report: MoveReport) -> str:
     """What the person who is asked has to know."""
     names = [model.name for model in report.models]
     shown = ", ".join(names[:_MAX_LEFT]) + (f" and {len(names) - _MAX_LEFT} more" if len(names) > _MAX_LEFT else "")

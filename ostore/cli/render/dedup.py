@@ -1,4 +1,4 @@
-"""What `dedup` found and did, as text."""
+"""What `ostore dedup` says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATES = {
 }
 
 
-def plan_text(report: DedupReport, *, verbose: bool) -> str:
+def plan(report: DedupReport, *, verbose: bool) -> str:
     """What would be shared, before it is."""
     count = sum(copy.state == "shareable" for blob in report.duplicates for copy in blob.copies)
     return "\n".join(
@@ -33,7 +33,7 @@ def plan_text(report: DedupReport, *, verbose: bool) -> str:
     )
 
 
-def dedup_text(report: DedupReport, *, verbose: bool) -> str:
+def text(report: DedupReport, *, verbose: bool) -> str:
     """What is kept twice, and what came of it; every line but the last can be many."""
     return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), _summary(report)))
 

@@ -1,4 +1,4 @@
-"""A store's usage as text: a row a model, then what the whole store consists of."""
+"""What `ostore du` says: a row a model, then what the whole store consists of."""
 
 from __future__ import annotations
 
@@ -29,15 +29,21 @@ _PARTS: dict[UsageKind, tuple[str, str, str]] = {
 _ALWAYS = frozenset({"shared", "unique"})
 
 
-def usage_text(report: UsageReport, *, is_chosen: bool) -> str:
+def text(report: UsageReport, *, is_chosen: bool) -> str:
     """The models; then what removing those chosen frees, or the parts of the store."""
     rows = table(_HEADER, [_row(model) for model in report.models])
     return f"{rows}\n\n{_removal(report) if is_chosen else _store(report)}"
 
 
-def usage_warnings(report: UsageReport) -> tuple[str, ...]:
+def warnings(report: UsageReport) -> Iterator[str]:
     """What makes the sums less than the whole truth."""
-    return tuple(_warnings(report))
+    for model in report.models:
+        for digest in model.missing:
+            yield f"{model.name}: blob {digest}: missing"
+    for entry in report.doubts:
+        yield f"{entry.path}: {entry.reason}"
+    for entry in report.not_counted:
+        yield f"{entry.path}: not counted: {entry.reason}"
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:
@@ -84,13 +90,3 @@ def _what_stays(model: ModelUsage) -> Iterator[str]:
         yield f"other models need {human_bytes(model.shared.allocated)} of it"
     if linked := model.unique.allocated - model.frees.allocated:
         yield f"{human_bytes(linked)} of it has another name on this disk (a hard link)"
-
-
-def _warnings(report: UsageReport) -> Iterator[str]:
-    for model in report.models:
-        for digest in model.missing:
-            yield f"{model.name}: blob {digest}: missing"
-    for entry in report.doubts:
-        yield f"{entry.path}: {entry.reason}"
-    for entry in report.not_counted:
-        yield f"{entry.path}: not counted: {entry.reason}"

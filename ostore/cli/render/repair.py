@@ -1,19 +1,19 @@
-"""The reports of the commands that keep a store sound, as text."""
+"""What `ostore repair` says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ostore.cli.render.verify import problem_line
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
     from ostore.api.repair.report import Repaired, RepairReport
-    from ostore.operations.verify import Problem
 
 
-def repair_text(report: RepairReport, seconds: float) -> str:
+def text(report: RepairReport, seconds: float) -> str:
     lines = [_repaired_line(item, dry_run=report.dry_run) for item in report.repaired]
-    lines += map(_left_line, report.left)
+    lines += (problem_line(problem, "left: ") for problem in report.left)
     lines += (one_line(f"  kept: {path}") for path in report.quarantine)
     if not report.repaired and not report.left:
         checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
@@ -34,9 +34,3 @@ def _repaired_line(item: Repaired, *, dry_run: bool) -> str:
     users = f"; used by {', '.join(item.models)}" if item.models and item.kind == "blob" else ""
     verb = "would repair" if dry_run else "repaired"
     return one_line(f"  {verb}: {item.kind} {item.subject}, {human_bytes(item.size)}, from {item.source}{users}")
-
-
-def _left_line(problem: Problem) -> str:
-    users = f"; used by {', '.join(problem.models)}" if problem.models else ""
-    detail = problem.detail if problem.subject in problem.detail else f"{problem.subject}: {problem.detail}"
-    return one_line(f"  left: {problem.kind}: {detail}{users}")

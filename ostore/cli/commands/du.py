@@ -1,14 +1,18 @@
-"""The command that measures a store, as text, as JSON and as a page."""
+"""`ostore du`: as text, as JSON and as a page."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, Models, Quiet, examples, group
 from ostore.cli.text import say
+
+if TYPE_CHECKING:
+    from ostore.api.du import UsageReport
 
 app = group()
 
@@ -37,8 +41,29 @@ def du(
     back, its manifest of a few KB not counted: less than UNIQUE if a blob has another name, by a hard link.
     RECLAIMABLE needs no model to go. --quiet prints one number of bytes: the total, or what removing the MODELs frees.
     """
-    from ostore.api import du as api
-    from ostore.cli import render, render_usage
+    from ostore.api.du import du as measure
+    from ostore.cli.render import du as render
+    from ostore.cli.render.report import say_report
+
+    _refuse_page(html, replace=replace)
+    report = measure(names or (), models=models)
+    if html:
+        _write_page(html, report, replace=replace)
+    say_report(
+        "du",
+        report,
+        lambda: render.text(report, is_chosen=bool(names)),
+        as_json=as_json,
+        quiet=quiet,
+        lines=[str((report.frees if names else report.total).allocated)],
+        warnings=render.warnings(report),
+    )
+    if html and not as_json and not quiet:
+        say(f"wrote {html}")
+
+
+def _refuse_page(html: Path | None, *, replace: bool) -> None:
+    """Raises UsageError, before anything is measured, for a page that cannot be made or put there."""
     from ostore.formats.errors import UsageError
     from ostore.page import writing
 
@@ -46,19 +71,10 @@ def du(
         writing.require(html, replace=replace)
     elif replace:
         raise UsageError("--replace is about the file that --html writes; there is none")
-    report = api.du(names or (), models=models)
-    if html:
-        import time
 
-        from ostore.page.usage_page import usage_page
 
-        writing.write_page(html, usage_page(report, now=time.time()), replace=replace)
-    if as_json:
-        say(render.document("du", report))
-    elif quiet:
-        say(str((report.frees if names else report.total).allocated))
-    else:
-        say(render_usage.usage_text(report, is_chosen=bool(names)))
-        render.say_warnings(render_usage.usage_warnings(report))
-        if html:
-            say(f"wrote {html}")
+def _write_page(html: Path, report: UsageReport, *, replace: bool) -> None:
+    from ostore.page.usage_page import usage_page
+    from ostore.page.writing import write_page
+
+    write_page(html, usage_page(report, now=time.time()), replace=replace)

@@ -1,4 +1,4 @@
-"""What `ostore doctor` found, as text: the most severe first, and one paragraph for many of a kind."""
+"""What `ostore doctor` says: the most severe first, and one paragraph for many of a kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DUE = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
 _DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode put right"}
 
 
-def doctor_text(report: DoctorReport, *, is_fix: bool) -> str:
+def text(report: DoctorReport, *, is_fix: bool) -> str:
     """Every kind of finding once, then what was or could be fixed, then the summary."""
     lines: list[str] = []
     for findings in _kinds(report.findings):
@@ -39,7 +39,7 @@ def quiet_lines(report: DoctorReport) -> Iterator[str]:
             yield one_line(f"{finding.severity}: {finding.code}: {finding.subject}")
 
 
-def plan_text(report: DoctorReport) -> str:
+def plan(report: DoctorReport) -> str:
     """What would be fixed."""
     return "\n".join(["this would be fixed; nothing is deleted:", *_fix_lines(report.fixes)])
 

@@ -1,10 +1,10 @@
-"""Commands that remove, and the one that gives a model a second name: each one is parse, one library call, render."""
+"""`ostore gc`: removes, or with --restore brings back."""
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,6 @@ from ostore.cli.options import (
     Models,
     ProgressMode,
     Quiet,
-    Replace,
     ShowProgress,
     Verbose,
     Yes,
@@ -24,6 +23,9 @@ from ostore.cli.options import (
     group,
 )
 from ostore.cli.text import say
+
+if TYPE_CHECKING:
+    from ostore.api.gc import GcReport
 
 app = group()
 
@@ -67,10 +69,10 @@ def gc(
 
     Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
     """
-    from ostore.api import gc as api
-    from ostore.api.gc import GcReport
-    from ostore.cli import render, render_removal
+    from ostore.api.gc import gc as collect
     from ostore.cli.asking import agreed
+    from ostore.cli.render import gc as render
+    from ostore.cli.render.report import say_report
 
     seconds, kept = _seconds("--grace", grace), None if keep is None else _seconds("--keep", keep)
     if restore:
@@ -80,9 +82,9 @@ def gc(
         return
 
     def approve(plan: GcReport) -> bool:
-        return agreed(render_removal.gc_text(plan, verbose=verbose), "Remove that?")
+        return agreed(render.text(plan, verbose=verbose), "Remove that?")
 
-    report = api.gc(
+    report = collect(
         grace=seconds,
         partials=partials,
         keep=kept,
@@ -94,82 +96,24 @@ def gc(
     )
     if report is None:
         say("nothing was removed", sys.stderr)
-    elif as_json:
-        say(render.document("gc", report))
-    elif not quiet:
-        say(render_removal.gc_text(report, verbose=verbose))
-
-
-@app.command(epilog=examples("ostore rm llama3", "ostore rm mistral:7b 'gemma3*' --yes", "ostore rm llama3 --dry-run"))
-def rm(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", show_default=False)],
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    models: Models = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
-    """
-    Remove models, and the blobs that only they need.
-
-    MODEL is a name or a quoted glob. Says first what is freed, and what stays because other models share it.
-    """
-    from ostore.api import rm as api
-    from ostore.api.rm import RmReport
-    from ostore.cli import render, render_removal
-    from ostore.cli.asking import agreed
-
-    def approve(plan: RmReport) -> bool:
-        return agreed(render_removal.rm_text(plan, verbose=verbose), "Remove that?")
-
-    report = api.rm(names, dry_run=dry_run, approve=None if yes else approve, models=models)
-    if report is None:
-        say("nothing was removed", sys.stderr)
-    elif as_json:
-        say(render.document("rm", report))
-    elif not quiet:
-        say(render_removal.rm_text(report, verbose=verbose))
-
-
-@app.command(epilog=examples("ostore cp llama3 my-llama", "ostore cp llama3:8b llama3:latest --replace"))
-def cp(
-    source: Annotated[str, typer.Argument(metavar="SRC", show_default=False)],
-    destination: Annotated[str, typer.Argument(metavar="DST", show_default=False)],
-    replace: Replace = False,
-    dry_run: DryRun = False,
-    models: Models = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Give a model a second name. Its manifest is copied, byte for byte; the blobs are shared."""
-    from ostore.api import cp as api
-    from ostore.cli import render, render_removal
-
-    report = api.cp(source, destination, replace=replace, dry_run=dry_run, models=models)
-    if as_json:
-        say(render.document("cp", report))
-    elif not quiet:
-        render.say_warnings(report.warnings)
-        say(render_removal.cp_text(report))
+    else:
+        say_report("gc", report, lambda: render.text(report, verbose=verbose), as_json=as_json, quiet=quiet)
 
 
 def _restore(
     dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
 ) -> None:
-    from ostore.api import gc as api
-    from ostore.cli import render, render_removal
-    from ostore.cli.exit_codes import CODES
+    from ostore.api.gc import restore
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
+    from ostore.cli.render import gc as render
+    from ostore.cli.render.report import say_report
 
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-        report = api.restore(dry_run=dry_run, progress=told, models=models)
-    if as_json:
-        say(render.document("restore", report))
-    elif not quiet:
-        say(render_removal.restore_text(report))
+        report = restore(dry_run=dry_run, progress=told, models=models)
+    say_report("restore", report, lambda: render.restored_text(report), as_json=as_json, quiet=quiet)
     if any(blob.outcome == "damaged" for blob in report.blobs):
-        raise typer.Exit(CODES["integrity"])
+        end_with("integrity")
 
 
 def _seconds(option: str, text: str) -> float:

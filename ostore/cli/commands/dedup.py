@@ -1,4 +1,4 @@
-"""The command that lets the disk keep once what several programs keep: parse, one library call, render."""
+"""`ostore dedup`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
 
 if TYPE_CHECKING:
     from ostore.api.dedup import DedupReport
+
 
 app = group()
 
@@ -61,11 +61,12 @@ def dedup(
     them, and both files stay what they are. Nothing is deleted or hard-linked. Ends with 4 if a copy has other bytes
     than its name says.
     """
-    from ostore.api import dedup as api
-    from ostore.cli import render, render_sharing
+    from ostore.api.dedup import dedup as find
     from ostore.cli.asking import agreed, refuse_without_terminal
-    from ostore.cli.exit_codes import CODES
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import paused, shown
+    from ostore.cli.render import dedup as render
+    from ostore.cli.render.report import say_report
 
     if link and not yes and not dry_run:
         refuse_without_terminal()
@@ -75,19 +76,17 @@ def dedup(
             if yes:
                 return True
             with paused(told):
-                return agreed(render_sharing.plan_text(plan, verbose=verbose), "Go ahead?")
+                return agreed(render.plan(plan, verbose=verbose), "Go ahead?")
 
-        report = api.dedup(
-            paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models
-        )
-    if as_json:
-        say(render.document("dedup", report))
-    elif quiet:
-        for blob in report.duplicates:
-            for copy in blob.copies:
-                say(copy.path)
-    else:
-        say(render_sharing.dedup_text(report, verbose=verbose))
-        render.say_warnings(tuple(f"{entry.path}: {entry.reason}" for entry in report.unreadable))
-    if report.verdict != "whole" and not report.dry_run:
-        raise typer.Exit(CODES[report.verdict])
+        report = find(paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models)
+    say_report(
+        "dedup",
+        report,
+        lambda: render.text(report, verbose=verbose),
+        as_json=as_json,
+        quiet=quiet,
+        lines=(copy.path for blob in report.duplicates for copy in blob.copies),
+        warnings=(f"{entry.path}: {entry.reason}" for entry in report.unreadable),
+    )
+    if not report.dry_run:
+        end_with(report.verdict)

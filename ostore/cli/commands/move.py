@@ -1,4 +1,4 @@
-"""The command that moves a store, or some of its models, to another folder or disk."""
+"""`ostore move`: the whole store, some models, or only whether Ollama finds it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ostore.api.move.report import MoveReport
+
 
 app = group()
 
@@ -69,9 +69,10 @@ def move(
     you are asked, and only then it is removed from the old store. Interrupted, the same command goes on.
     """
     from ostore.api.move.move import move as move_models
-    from ostore.cli import render_moving as render
-    from ostore.cli.exit_codes import CODES
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
+    from ostore.cli.render import move as render
+    from ostore.cli.render.report import say_report, say_warnings
     from ostore.settings import keep_freed_memory
 
     names, destination = _names_and_destination(arguments, offload=offload)
@@ -94,13 +95,10 @@ def move(
             models=models,
         )
     if dry_run:
-        render.say_warnings(report)
-    if as_json:
-        say(render.move_document(report))
-    elif not quiet:
-        say(render.move_text(report, time.monotonic() - started))
+        say_warnings(report.warnings)
+    say_report("move", report, lambda: render.text(report, time.monotonic() - started), as_json=as_json, quiet=quiet)
     if report.removed and not all(model.removed for model in report.models):
-        raise typer.Exit(CODES["busy"])
+        end_with("busy")
 
 
 def _can_ask() -> None:
@@ -121,28 +119,27 @@ def _names_and_destination(arguments: list[str], *, offload: bool) -> tuple[list
 
 
 def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
-    from ostore.api.move import check as api
-    from ostore.cli import render_moving as render
-    from ostore.cli.exit_codes import CODES
+    from ostore.api.move.check import check_move
+    from ostore.cli.exit_codes import end_with
+    from ostore.cli.render import move as render
+    from ostore.cli.render.report import say_report
 
-    report = api.check_move(Path(destination))
-    if as_json:
-        say(render.check_document(report))
-    elif not quiet:
-        say(render.check_text(report))
+    report = check_move(Path(destination))
+    say_report("move-check", report, lambda: render.check_text(report), as_json=as_json, quiet=quiet)
     if not report.agrees:
-        raise typer.Exit(CODES["not-found"])
+        end_with("not-found")
 
 
 def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport], bool]:
     """Warn and ask once everything is there; what shows progress must be off the screen before anybody answers."""
-    from ostore.cli import render_moving as render
     from ostore.cli.asking import agreed
+    from ostore.cli.render import move as render
+    from ostore.cli.render.report import say_warnings
 
     def ask(report: MoveReport) -> bool:
         if not yes:
             showing.close()
-        render.say_warnings(report)
-        return yes or agreed(render.question_text(report), "Remove them from the old store?")
+        say_warnings(report.warnings)
+        return yes or agreed(render.question(report), "Remove them from the old store?")
 
     return ask

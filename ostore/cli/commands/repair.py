@@ -1,4 +1,4 @@
-"""Commands that keep a store sound: each one is parse, one library call, render."""
+"""`ostore repair`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
 
 app = group()
 
@@ -53,20 +52,17 @@ def repair(
     SOURCE is a bundle, - (a bundle on standard input), a folder that is a store, a Hugging Face cache, or a folder of
     GGUF files. Damaged files are kept in .ostore/quarantine. Ends as `ostore verify` would end afterwards.
     """
-    from ostore.api.repair import repair as api
-    from ostore.cli import render, render_health
-    from ostore.cli.exit_codes import CODES
+    from ostore.api.repair.repair import repair as fetch
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
+    from ostore.cli.render import repair as render
+    from ostore.cli.render.report import say_report, say_warnings
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-        report = api.repair(names or (), sources=sources, dry_run=dry_run, jobs=jobs, progress=told, models=models)
-    render.say_warnings(report.notes)
-    if as_json:
-        say(render.document("repair", report))
-    elif not quiet:
-        say(render_health.repair_text(report, time.monotonic() - started))
-    if report.verdict != "whole":
-        raise typer.Exit(CODES[report.verdict])
+        report = fetch(names or (), sources=sources, dry_run=dry_run, jobs=jobs, progress=told, models=models)
+    say_warnings(report.notes)
+    say_report("repair", report, lambda: render.text(report, time.monotonic() - started), as_json=as_json, quiet=quiet)
+    end_with(report.verdict)

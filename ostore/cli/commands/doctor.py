@@ -1,4 +1,4 @@
-"""The command that looks a store over, and fixes what is safe to fix."""
+"""`ostore doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from ostore.cli.options import AsJson, DryRun, Models, Quiet, Yes, examples, group
-from ostore.cli.text import say
 
 app = group()
 
@@ -30,19 +29,20 @@ def doctor(
     manifests, names or the layout are wrong.
     """
     from ostore.api import doctor as api
-    from ostore.cli import render, render_checkup
     from ostore.cli.asking import agreed
-    from ostore.cli.exit_codes import CODES
+    from ostore.cli.exit_codes import end_with
+    from ostore.cli.render import doctor as render
+    from ostore.cli.render.report import say_report
 
     report = api.doctor(models=models)
-    if fix and report.fixes and not dry_run and (yes or agreed(render_checkup.plan_text(report), "Fix this?")):
+    if fix and report.fixes and not dry_run and (yes or agreed(render.plan(report), "Fix this?")):
         report = api.fix(report.fixes, models=models)
-    if as_json:
-        say(render.document("doctor", report))
-    elif quiet:
-        for line in render_checkup.quiet_lines(report):
-            say(line)
-    else:
-        say(render_checkup.doctor_text(report, is_fix=fix))
-    if report.verdict != "whole":
-        raise typer.Exit(CODES[report.verdict])
+    say_report(
+        "doctor",
+        report,
+        lambda: render.text(report, is_fix=fix),
+        as_json=as_json,
+        quiet=quiet,
+        lines=render.quiet_lines(report),
+    )
+    end_with(report.verdict)

@@ -1,0 +1,40 @@
+"""`ostore cp`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    DryRun,
+    Models,
+    Quiet,
+    Replace,
+    examples,
+    group,
+)
+
+app = group()
+
+
+@app.command(epilog=examples("ostore cp llama3 my-llama", "ostore cp llama3:8b llama3:latest --replace"))
+def cp(
+    source: Annotated[str, typer.Argument(metavar="SRC", show_default=False)],
+    destination: Annotated[str, typer.Argument(metavar="DST", show_default=False)],
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give a model a second name. Its manifest is copied, byte for byte; the blobs are shared."""
+    from ostore.api.cp import cp as copy
+    from ostore.cli.render import cp as render
+    from ostore.cli.render.report import say_report, say_warnings
+
+    report = copy(source, destination, replace=replace, dry_run=dry_run, models=models)
+    if not as_json and not quiet:
+        say_warnings(report.warnings)
+    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet)

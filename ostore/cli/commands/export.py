@@ -1,0 +1,105 @@
+"""`ostore export`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    Color,
+    ColorMode,
+    DryRun,
+    Jobs,
+    Models,
+    ProgressMode,
+    Quiet,
+    Replace,
+    ShowProgress,
+    examples,
+    group,
+)
+
+app = group()
+
+
+@app.command(
+    epilog=examples(
+        "ostore export llama3 bundle.tar.zst",
+        "ostore export 'gemma*' mistral:7b /media/usb/models.tar.zst --replace",
+        "ostore export --all /media/usb/all.tar",
+        "ostore export llama3 - | ssh offline-host ostore import -",
+    )
+)
+def export(
+    arguments: Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="Every model of the store.")] = False,
+    level: Annotated[
+        str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto stores what does not shrink.")
+    ] = "auto",
+    replace: Replace = False,
+    dry_run: DryRun = False,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ShowProgress = ProgressMode.AUTO,
+    color: Color = ColorMode.AUTO,
+) -> None:
+    """
+    Write models to a bundle, every blob once and hashed on the way.
+
+    DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output).
+    """
+    from ostore.api.export import export as write
+    from ostore.cli.progress import shown
+    from ostore.cli.render import export as render
+    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.settings import keep_freed_memory
+
+    keep_freed_memory()
+    names, destination = _names_and_destination(arguments, everything=everything)
+    started = time.monotonic()
+    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+        report = write(
+            names,
+            destination,
+            level=_level(level),
+            replace=replace,
+            dry_run=dry_run,
+            jobs=jobs,
+            progress=told,
+            models=models,
+        )
+    say_warnings(report.warnings)
+    say_report(
+        "export",
+        report,
+        lambda: render.text(report, time.monotonic() - started),
+        as_json=as_json,
+        quiet=quiet,
+        # Standard output may be the bundle itself.
+        stream=sys.stderr if destination == "-" else None,
+    )
+
+
+def _names_and_destination(arguments: list[str], *, everything: bool) -> tuple[list[str], str]:
+    from ostore.formats.errors import UsageError
+
+    *names, destination = arguments
+    if bool(names) == everything:
+        raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
+    return ["*"] if everything else names, destination
+
+
+def _level(text: str) -> int | None:
+    from ostore.formats.errors import UsageError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--level: expected auto or 1 to 19, got {text!r}")
+    return int(text)

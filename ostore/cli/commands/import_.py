@@ -1,0 +1,88 @@
+"""`ostore import`; the word alone is Python's."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    Color,
+    ColorMode,
+    DryRun,
+    Jobs,
+    Models,
+    ProgressMode,
+    Quiet,
+    Replace,
+    ShowProgress,
+    examples,
+    group,
+)
+from ostore.cli.text import say
+
+app = group()
+
+
+@app.command(
+    "import",
+    epilog=examples(
+        "ostore import bundle.tar.zst",
+        "ostore import models.tar.zst --model llama3 --model 'gemma*'",
+        "sudo ostore import /media/usb/all.tar --models /usr/share/ollama/.ollama/models",
+    ),
+)
+def import_(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", show_default=False)],
+    names: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME", help="Only this model or glob; may be repeated.")
+    ] = None,
+    replace: Replace = False,
+    trust_existing: Annotated[
+        bool, typer.Option("--trust-existing", help="Do not hash blobs that are in the store already.")
+    ] = False,
+    dry_run: DryRun = False,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ShowProgress = ProgressMode.AUTO,
+    color: Color = ColorMode.AUTO,
+) -> None:
+    """
+    Put the models of bundles into the store; each is seen only once all of it is verified and on the disk.
+
+    SOURCE is a bundle file, a folder that is a store, or - (standard input).
+    """
+    from ostore.api.import_bundle import import_bundle
+    from ostore.cli.progress import shown
+    from ostore.cli.render import import_ as render
+    from ostore.cli.render.report import document, say_warnings
+    from ostore.settings import keep_freed_memory
+
+    keep_freed_memory()
+    reports = []
+    try:
+        for source in sources:
+            started = time.monotonic()
+            with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+                report = import_bundle(
+                    source,
+                    names or (),
+                    replace=replace,
+                    trust_existing=trust_existing,
+                    dry_run=dry_run,
+                    jobs=jobs,
+                    progress=told,
+                    models=models,
+                )
+            reports.append(report)
+            say_warnings(report.warnings)
+            if not quiet and not as_json:
+                say(render.text(report, time.monotonic() - started))
+    finally:
+        # Each source is a transaction of its own: those before one that failed are done, and told.
+        if as_json and reports:
+            say(document("import", {"imports": reports}))

@@ -1,0 +1,65 @@
+"""`ostore show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import AsJson, Models, examples, group
+from ostore.cli.text import say
+
+app = group()
+
+
+@app.command(epilog=examples("ostore show llama3", "ostore show llama3 --modelfile > Modelfile"))
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Print the Modelfile.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print the template.")] = False,
+    system: Annotated[bool, typer.Option("--system", help="Print the system message.")] = False,
+    parameters: Annotated[bool, typer.Option("--parameters", help="Print the parameters.")] = False,
+    license_: Annotated[bool, typer.Option("--license", help="Print the licences.")] = False,
+    manifest: Annotated[bool, typer.Option("--manifest", help="Print the manifest.")] = False,
+    config: Annotated[bool, typer.Option("--config", help="Print the config blob.")] = False,
+    models: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model is, from its manifest and its small blobs."""
+    from ostore.api import show as api
+    from ostore.cli.render import show as render
+    from ostore.cli.render.report import say_report
+
+    part = _one_of(
+        modelfile=modelfile,
+        template=template,
+        system=system,
+        parameters=parameters,
+        license=license_,
+        manifest=manifest,
+        config=config,
+    )
+    if part == "modelfile":
+        _refuse_json(as_json=as_json)
+        say(api.modelfile(model, models=models).rstrip("\n"))
+        return
+    shown = api.show(model, models=models)
+    say_report("show", shown, lambda: render.part(shown, part) if part else render.text(shown), as_json=as_json)
+
+
+def _one_of(**parts: bool) -> str | None:
+    """The part that is asked for, if any. Raises UsageError for several."""
+    from ostore.formats.errors import UsageError
+
+    chosen = [name for name, is_chosen in parts.items() if is_chosen]
+    if len(chosen) > 1:
+        raise UsageError(f"expected one part, got {' and '.join(f'--{name}' for name in chosen)}")
+    return chosen[0] if chosen else None
+
+
+def _refuse_json(*, as_json: bool) -> None:
+    from ostore.formats.errors import UsageError
+
+    if as_json:
+        # The document has what a Modelfile is made of, but not the file itself.
+        raise UsageError("--modelfile has no JSON form", hint="--json alone shows every part of the model")

@@ -1,0 +1,60 @@
+"""`ostore verify`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import (
+    AsJson,
+    Color,
+    ColorMode,
+    Jobs,
+    Models,
+    ProgressMode,
+    Quiet,
+    ShowProgress,
+    examples,
+    group,
+)
+
+app = group()
+
+
+@app.command(epilog=examples("ostore verify", "ostore verify llama3", "ostore verify /media/usb/models.tar.zst"))
+def verify(
+    subjects: Annotated[list[str] | None, typer.Argument(metavar="[MODEL|BUNDLE]...", show_default=False)] = None,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    progress: ShowProgress = ProgressMode.AUTO,
+    color: Color = ColorMode.AUTO,
+) -> None:
+    """
+    Hash everything: the whole store, some models, or bundles. Reports every problem, not the first.
+
+    Ends with 0 if all is whole, 4 if a blob is missing or altered, 10 if only manifests, names or layout are wrong.
+    """
+    from ostore.api.verify import verify as hash_everything
+    from ostore.cli.exit_codes import end_with
+    from ostore.cli.progress import shown
+    from ostore.cli.render import verify as render
+    from ostore.cli.render.report import say_report
+    from ostore.settings import keep_freed_memory
+
+    if subjects:
+        keep_freed_memory()
+    started = time.monotonic()
+    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+        reports = hash_everything(subjects or (), jobs=jobs, progress=told, models=models)
+    say_report(
+        "verify",
+        {"reports": reports},
+        lambda: "\n".join(render.text(report, time.monotonic() - started) for report in reports),
+        as_json=as_json,
+        quiet=quiet,
+    )
+    end_with(*(report.verdict for report in reports))

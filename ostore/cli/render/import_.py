@@ -1,0 +1,28 @@
+"""What `ostore import` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import human_bytes, human_seconds, plural
+
+if TYPE_CHECKING:
+    from ostore.api.import_bundle import ImportReport
+
+
+def text(report: ImportReport, seconds: float) -> str:
+    lines = [f"  {model.name}: {model.outcome}" for model in report.models]
+    counts = [f"{plural(report.blobs_written, 'blob')} written ({human_bytes(report.size_written)})"]
+    counts += [f"{count:,} {what}" for count, what in _counts(report) if count]
+    if report.dry_run:
+        return "\n".join([*lines, f"would import {plural(len(report.models), 'model')}: {', '.join(counts)}"])
+    done = f"imported {plural(len(report.models), 'model')}: {', '.join(counts)}"
+    return "\n".join([*lines, f"{done} in {human_seconds(seconds)} -> {report.store}"])
+
+
+def _counts(report: ImportReport) -> tuple[tuple[int, str], ...]:
+    return (
+        (report.blobs_resumed, "resumed"),
+        (report.blobs_present, "already there"),
+        (report.blobs_repaired, "repaired"),
+    )

@@ -1,0 +1,35 @@
+"""What `ostore rm` says; a plan and what became of it look alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostore.cli.render.gc import blob_text, cut, names_text
+from ostore.cli.text import human_bytes, one_line, plural
+
+if TYPE_CHECKING:
+    from ostore.api.rm import RmReport
+
+_REASONS = {
+    "doubt": "a manifest that cannot be read may need it",
+    "held": "a running command holds it",
+    "link": "a link, which rm leaves alone",
+    "meanwhile": "was used, replaced or needed again meanwhile",
+}
+
+
+def text(report: RmReport, *, verbose: bool) -> str:
+    verb = "would remove" if report.dry_run else "removed"
+    lines = [f"  {verb} {name}" for name in report.models]
+    lines += [f"  {verb} {blob_text(blob)}" for blob in report.removed] if verbose else []
+    stays = [
+        f"  stays {blob_text(blob)}: {_REASONS.get(blob.reason) or f'shared with {names_text(blob.models)}'}"
+        for blob in report.stayed
+    ]
+    lines += cut(stays, verbose=verbose)
+    if report.doubt:
+        lines.append(f"  no blob goes, because a manifest cannot be read and may need it: {report.doubt}")
+        lines.append("  ostore gc removes what is left over, once that is repaired")
+    freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
+    what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
+    return "\n".join([*map(one_line, lines), f"{freed}: {what}"])

@@ -1,0 +1,71 @@
+"""What `ostore show` says: everything in short, or one part as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import human_bytes
+
+if TYPE_CHECKING:
+    from ostore.operations.listing import ShownModel
+
+# Rows of a terminal; a licence is shown whole by --license.
+_EXCERPT_LINES = 4
+
+
+def text(shown: ShownModel) -> str:
+    config = shown.config
+    facts = (
+        ("name", shown.name),
+        ("id", shown.digest.removeprefix("sha256:")[:12]),
+        ("size", human_bytes(shown.size)),
+        ("format", config.model_format),
+        ("family", config.model_family),
+        ("parameters", config.parameter_size),
+        ("quantization", config.quantization),
+        ("context length", str(config.context_length or "")),
+        ("embedding length", str(config.embedding_length or "")),
+        ("requires", f"Ollama {config.requires}" if config.requires else ""),
+        ("runs on", f"{config.remote_host} as {config.remote_model}" if config.is_cloud_stub else ""),
+    )
+    sections = [("Model", [f"{key:<18}{value}" for key, value in facts if value])]
+    sections.append(("Capabilities", list(config.capabilities)))
+    sections.append(("Parameters", [f"{entry.key:<18}{_quoted(entry.value)}" for entry in shown.parameters]))
+    sections.append(("System", shown.system.splitlines()))
+    sections.append(("License", [line for text in shown.licenses for line in text.splitlines()[:_EXCERPT_LINES]]))
+    sections.append(("Layers", _layer_lines(shown)))
+    return "\n".join(_section(title, lines) for title, lines in sections if lines).rstrip("\n")
+
+
+def part(shown: ShownModel, name: str) -> str:
+    """One part of a model, as it is."""
+    parts: dict[str, Callable[[], str]] = {
+        "template": lambda: shown.template,
+        "system": lambda: shown.system,
+        "parameters": lambda: "\n".join(f"{entry.key:<30} {_quoted(entry.value)}" for entry in shown.parameters),
+        "license": lambda: "\n".join(shown.licenses),
+        "manifest": lambda: shown.manifest.decode("utf-8", "replace"),
+        "config": lambda: shown.raw_config.decode("utf-8", "replace"),
+    }
+    return parts[name]().rstrip("\n")
+
+
+def _layer_lines(shown: ShownModel) -> list[str]:
+    lines = [
+        f"{layer.digest.removeprefix('sha256:')[:12]}  {human_bytes(layer.size):<10}{layer.media_type}"
+        for layer in shown.layers
+    ]
+    hidden = len(lines) - 12
+    return lines if hidden <= 0 else [*lines[:12], f"and {hidden} more (--manifest shows all)"]
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return "\n".join([f"  {title}", *(f"    {line}" for line in lines), ""])
+
+
+def _quoted(value: object) -> str:
+    from ostore.formats.modelfile import parameter_text
+
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else parameter_text(value)

@@ -1,0 +1,23 @@
+"""What `ostore verify` says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostore.cli.text import human_bytes, human_seconds, one_line, plural
+
+if TYPE_CHECKING:
+    from ostore.operations.verify import Problem, VerifyReport
+
+
+def text(report: VerifyReport, seconds: float) -> str:
+    checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
+    verdict = plural(len(report.problems), "problem") if report.problems else "whole"
+    verified = f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"
+    return "\n".join([*map(problem_line, report.problems), verified])
+
+
+def problem_line(problem: Problem, lead: str = "") -> str:
+    users = f"; used by {', '.join(problem.models)}" if problem.models else ""
+    detail = problem.detail if problem.subject in problem.detail else f"{problem.subject}: {problem.detail}"
+    return one_line(f"  {lead}{problem.kind}: {detail}{users}")
