@@ -120,6 +120,50 @@ def test_places_never_import_each_other(path: Path) -> None:
         assert {target[1] for target in imports_of(path) if target[0] == "places"} <= {here[1]}
 
 
+# The modules of a store that others may import, each with its reason. Everything else is behind this door.
+DOOR = {
+    "store": "a store, what can be read of it, and its lock for whoever removes",
+    "fixing": "the steps of `doctor --fix`",
+    "succession": "what a move may take from a store because another one has it",
+    "receiving.sink": "a store as the place where models go",
+    "survey.survey": "what removing rests on, in the one safe order",
+    "survey.census": "what lies in a store: the values that plans are made of",
+    "survey.references": "what is needed: the values that plans are made of",
+    "survey.batches": "what lies in the trash: the values that plans are made of",
+    "survey.scan": "manifests that were read",
+    "survey.manifest_tree": "names alone: completion loads nothing else",
+    "survey.remainder": "what a census leaves out, for `du`",
+    "survey.examination": "all that a store says of its condition, for `doctor`",
+}
+
+
+def test_the_store_has_a_door() -> None:
+    inside = PACKAGE / "places" / "store"
+    used: dict[str, str] = {}
+    for path in OURS:
+        if not path.is_relative_to(inside):
+            names = (target for target in imports_of(path) if target[:2] == ("places", "store"))
+            used.update((".".join(name[2:]), path.relative_to(PACKAGE).as_posix()) for name in names)
+    assert {name: path for name, path in used.items() if name not in DOOR} == {}
+    assert DOOR.keys() == used.keys(), "a door that nobody uses"
+    assert len(DOOR) <= 12
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_packages_export_nothing_but_the_library(path: Path) -> None:
+    """Whoever imports one module of a package should not wait for the others."""
+    if path not in {PACKAGE / "__init__.py", PACKAGE / "cli" / "__init__.py"}:
+        assert [type(node).__name__ for node in tree_of(path).body] == ["Expr"], "more than a docstring"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    below: dict[tuple[str, ...], set[tuple[str, ...]]] = {parts_of(path): set(imports_of(path)) for path in OURS}
+    while leaves := [here for here, targets in below.items() if not targets & below.keys()]:
+        for here in leaves:
+            del below[here]
+    assert not below, f"among them is a circle: {sorted('.'.join(here) for here in below)}"
+
+
 @each_file
 def test_operations_import_nothing_sideways_but_transfer_and_verify(path: Path) -> None:
     here = parts_of(path)

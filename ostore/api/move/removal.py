@@ -10,6 +10,7 @@ from ostore.api.move.check import settings_for
 from ostore.api.move.left_behind import has_stayed, spared_blobs
 from ostore.api.move.report import MoveReport
 from ostore.operations.move import needed_without, refuse_doubts, removable
+from ostore.places.store.succession import Succession
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.scan import stand
 from ostore.places.store.survey.survey import survey
@@ -19,7 +20,7 @@ from ostore.streams.progress import Progress
 def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveReport:
     """Remove here what is there: manifests first, then the blobs that nothing here refers to any more."""
     progress.phase("removing", 0)
-    succession = cargo.source.succeeded_by(cargo.target)
+    succession = Succession(cargo.source, cargo.target)
     with cargo.source.sweeping(cargo.target) as sweep:
         sweep.finish_interrupted()
         found = survey(cargo.source.root)

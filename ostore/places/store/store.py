@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from ostore.places.store.removing.full_disk import FullDisk
     from ostore.places.store.removing.sweep import Sweep
     from ostore.places.store.removing.untrash import KeptBlob, UntrashOutcome
-    from ostore.places.store.succession import Succession
     from ostore.streams.progress import Progress
 
 
@@ -247,12 +246,6 @@ class LocalStore:
         from ostore.places.store.removing.full_disk import FullDisk
 
         return FullDisk.opened(self.root)
-
-    def succeeded_by(self, target: LocalStore) -> Succession:
-        """What this store may lose once `target` has it."""
-        from ostore.places.store.succession import Succession
-
-        return Succession(self, target)
 
     def return_kept(self, progress: Progress, *, dry_run: bool) -> Mapping[KeptBlob, UntrashOutcome]:
         """
