@@ -11,14 +11,13 @@ import pytest
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError
-from ostore.formats.manifest import MAX_MANIFEST_BYTES
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, mentioned_by
 from ostore.formats.name import ModelName
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.references import (
     MAX_LIST_DEPTH,
     References,
     find_references,
-    mentioned_by,
     references_of,
 )
 from ostore.places.store.survey.scan import scan_manifests

@@ -112,7 +112,7 @@ def dedup(
     Raises NotFoundError (no store, no such path), UsageError (also when nothing of it can be shared), OSError.
     """
     store = chosen_store(models).require()
-    search = _search(store, tuple(_caches(paths, store.root)), jobs=threads(jobs), progress=progress)
+    search = _search(store, tuple(_caches(paths, store)), jobs=threads(jobs), progress=progress)
     plan = search.report(dry_run=True)
     if not share:
         return plan
@@ -176,8 +176,8 @@ class _Search:
 
 def _search(store: LocalStore, caches: tuple[ForeignCache, ...], *, jobs: int, progress: Progress) -> _Search:
     found = find_files(caches)
-    own = list(_own_files(store.root))
-    others = named_by_inode(own, _elsewhere(own, found.candidates, store.root))
+    own = list(_own_files(store))
+    others = named_by_inode(own, _elsewhere(own, found.candidates, store))
     files, unreadable = len(found.candidates), found.unreadable
     # Ten thousands of them need not be there twice.
     del found
@@ -187,9 +187,9 @@ def _search(store: LocalStore, caches: tuple[ForeignCache, ...], *, jobs: int, p
     return _Search(store, caches, files, unreadable, decided, examine(find_duplicates(own, others)))
 
 
-def _caches(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignCache]:
+def _caches(paths: Sequence[str | Path], store: LocalStore) -> Iterator[ForeignCache]:
     if not paths:
-        yield from usual_caches(surroundings(), root)
+        yield from usual_caches(surroundings(), store.root)
     for path in paths:
         folder = surroundings().cwd / path
         if not folder.exists():
@@ -199,19 +199,19 @@ def _caches(paths: Sequence[str | Path], root: Path) -> Iterator[ForeignCache]:
         yield recognise(folder)
 
 
-def _own_files(root: Path) -> Iterator[KeptFile]:
-    blobs = str(root / BLOBS)
-    for blob in sorted(take_census(root).blobs, key=by_filename):
+def _own_files(store: LocalStore) -> Iterator[KeptFile]:
+    blobs = str(store.root / BLOBS)
+    for blob in sorted(take_census(store.root).blobs, key=by_filename):
         facts = blob.facts
         if facts.kind is EntryKind.FILE:
             path = f"{blobs}{os.sep}{blob.filename}"
             yield KeptFile(path, CacheKind.STORE.value, facts.size, facts.allocated, facts.identity, blob.digest)
 
 
-def _elsewhere(own: Iterable[KeptFile], candidates: Iterable[Candidate], root: Path) -> Iterator[KeptFile]:
+def _elsewhere(own: Iterable[KeptFile], candidates: Iterable[Candidate], store: LocalStore) -> Iterator[KeptFile]:
     """The candidates, but for what leads to a blob of the store itself: a link to it is no copy."""
     identities = {file.identity for file in own}
-    blobs = (root / BLOBS).resolve()
+    blobs = (store.root / BLOBS).resolve()
     for found in candidates:
         if found.identity not in identities or Path(found.path).resolve().parent != blobs:
             yield KeptFile(found.path, found.kind.value, found.size, found.allocated, found.identity, found.digest)

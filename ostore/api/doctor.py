@@ -82,7 +82,7 @@ def _facts(models: Path | None) -> Facts:
     # Not `choose_store`, which refuses what is a finding here.
     choice = find_store(known, models)
     store = LocalStore(choice.path).require()
-    disk = _disk(store.root)
+    disk = _disk(store)
     host, account = read_host(known, choice, _count_models)
     found = examine(store.root, account, with_empty_folders=disk.is_read_only, now=now)
     return Facts(
@@ -94,20 +94,20 @@ def _facts(models: Path | None) -> Facts:
     )
 
 
-def _count_models(root: Path) -> int:
+def _count_models(store: Path) -> int:
     from ostore.places.store.survey.manifest_tree import find_manifests
 
-    return len(find_manifests(root).entries)
+    return len(find_manifests(store).entries)
 
 
-def _disk(root: Path) -> DiskState:
+def _disk(store: LocalStore) -> DiskState:
     """That of the blobs, which people keep elsewhere by a link; the store's own if there are none to be seen."""
     from ostore.streams.disk import read_disk
 
     try:
-        return read_disk(root / BLOBS)
+        return read_disk(store.root / BLOBS)
     except OSError:
-        return read_disk(root)
+        return read_disk(store.root)
 
 
 def _report(facts: Facts) -> DoctorReport:

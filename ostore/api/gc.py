@@ -14,7 +14,7 @@ from ostore.formats.errors import DamagedStoreError, NoSpaceError, OstoreError
 from ostore.host.servers import sees_ollama
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement, plan_gc
 from ostore.places.store.store import LocalStore
-from ostore.places.store.survey.batches import BatchRecord, find_batches
+from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import FoundEntry, allocated_bytes
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import SILENT, Progress
@@ -116,20 +116,17 @@ def gc(
     store = chosen_store(models).require()
     terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
 
-    approved = None
-    if not dry_run:
-        return_needed(store)
-    # A workspace is not made only to find out that there is nothing to do, or that it is refused.
-    if dry_run or approve or not store.has_workspace:
-        approved = planned_gc(store, terms)
-        planned = _gc_report(store, approved, terms, dry_run=True)
-        if dry_run:
-            return planned
-        if approved.is_empty:
-            return _gc_report(store, approved, terms, dry_run=False)
-        if approve and approved.takes_something and not approve(planned):
-            return None
-    plan = _collect(store, terms, approved)
+    if dry_run:
+        return _gc_report(store, planned_gc(store, terms), terms, dry_run=True)
+    with hinting_at_room(store):
+        store.return_needed()
+        # A workspace is not made only to find out that there is nothing to do, or that it is refused.
+        approved = planned_gc(store, terms) if approve or not store.workspace.exists() else None
+        if approve and approved and approved.takes_something:
+            planned = _gc_report(store, approved, terms, dry_run=True)
+            if not approve(planned):
+                return None
+        plan = approved if approved and approved.is_empty else _collect(store, terms, approved)
     return _gc_report(store, plan, terms, dry_run=False)
 
 
@@ -149,17 +146,10 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
     )
 
 
-def return_needed(store: LocalStore) -> None:
-    """Before anything else is looked at, and before anybody is asked: no model may wait for what is in the trash."""
-    if find_batches(store.root):
-        with hinting_at_room(store), store.sweeping() as sweep:
-            sweep.return_needed()
-
-
 def planned_gc(store: LocalStore, terms: GcTerms) -> GcPlan:
     """What collecting garbage would remove now. Raises DamagedStoreError, OSError."""
     found = survey(store.root)
-    census = found.census() if terms.every_blob else found.census_without(found.references.named)
+    census = found.census(without=() if terms.every_blob else found.references.named)
     return plan_gc(census, found.references, dead=found.dead, batches=found.batches, terms=terms)
 
 
@@ -201,7 +191,7 @@ def _collect(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPl
 
 
 def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
-    with hinting_at_room(store), store.sweeping() as sweep:
+    with store.sweeping() as sweep:
         plan = planned_gc(store, terms)
         plan = plan.within(approved) if approved else plan
         sweep.finish_interrupted()

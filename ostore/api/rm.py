@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.gc import hinting_at_room, return_needed
+from ostore.api.gc import hinting_at_room
 from ostore.formats.name import ModelName
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, named, plan_removal
 from ostore.places.store.store import LocalStore
@@ -67,8 +67,9 @@ def rm(
     approved = None
     if not dry_run:
         # A word that stands for nothing is to be found before anything is written.
-        _choose(store, names, find_manifests(store.root).entries, find_batches(store.root))
-        return_needed(store)
+        _choose(store, names, find_manifests(store.root).entries, find_batches(store.workspace))
+        with hinting_at_room(store):
+            store.return_needed()
     if dry_run or approve:
         approved, _ = _plan_rm(store, names)
         planned = _rm_report(store, approved, dry_run=True)

@@ -20,6 +20,7 @@ from ostore.formats.errors import (
     InvalidDigestError,
     InvalidManifestError,
     LimitError,
+    OstoreError,
     UnsafeError,
 )
 from ostore.formats.json_reading import GoObject, read_go_json
@@ -168,6 +169,13 @@ class Manifest:
             return frozenset(map(Digest, plain_digests(self.raw)))
         return frozenset((*(descriptor.digest for descriptor in self.descriptors), *self.children))
 
+    @property
+    def mentioned(self) -> set[Digest]:
+        """Every digest that it names, or that stands anywhere in its bytes."""
+        mentioned = digest_shaped(self.raw)
+        # In JSON every character may be written as an escape, so that no digest shows in the bytes.
+        return mentioned if self.is_plain else mentioned | self.digests
+
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
         """Every distinct blob once, config first, then layers in manifest order."""
@@ -219,6 +227,21 @@ class Manifest:
 def digest_shaped(raw: bytes) -> set[Digest]:
     """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
     return {Digest(digits.lower()) for digits in _DIGEST_SHAPED.findall(raw.decode("latin-1"))}
+
+
+def mentioned_by(raw: bytes) -> set[Digest]:
+    """
+    Every digest that the bytes of a manifest might refer to, and their own. They need not be a manifest.
+
+    Raises LimitError for bytes that are too much for us: nobody knows what they need.
+    """
+    own = {Digest.of(raw)}
+    try:
+        return Manifest.parse(raw).mentioned | own
+    except LimitError:
+        raise
+    except OstoreError:
+        return digest_shaped(raw) | own
 
 
 class _ManifestReader:

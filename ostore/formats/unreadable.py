@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ostore.formats.name import ModelName
 
@@ -17,6 +17,11 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableManifest(Unreadable):
-    """The same where a manifest should be; `name` is the model's, or None if the path spells none."""
+    """
+    The same where a manifest should be. `name` is the model's, or None if the path spells none.
+
+    `raw` are the bytes that could be read. They may still mention blobs.
+    """
 
     name: ModelName | None = None
+    raw: bytes = field(default=b"", repr=False)

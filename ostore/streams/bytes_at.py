@@ -91,13 +91,15 @@ class FileBytes:
 
         Raises OSError, which names the file.
         """
-        pieces: list[bytes] = []
-        with naming(self._path):
-            while size and (data := read_at(self._fd, size, offset)):
-                pieces.append(data)
-                size -= len(data)
-                offset += len(data)
-        return b"".join(pieces)
+        try:
+            data = read_at(self._fd, size, offset)
+            while 0 < len(data) < size and (more := read_at(self._fd, size - len(data), offset + len(data))):
+                data += more
+        except OSError:
+            # Not around the calls: in a tar with many small members that takes a fifth of the time.
+            with naming(self._path):
+                raise
+        return data
 
     def refuse_changes(self) -> None:
         """

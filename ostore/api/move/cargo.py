@@ -25,13 +25,13 @@ class Cargo:
     """
     What goes along from `source` to `target`: models, and blobs beside theirs. `damaged` blobs stay: nobody needs them.
 
-    `modified` are the times of the models' manifests, nanoseconds since 1970. `along` are the names of the files that
-    are the models' blobs, `census` is what else was there, and `strays` lies among the manifests without being one.
+    `modified` are the times of the models' manifests, nanoseconds since 1970. `along` are the models'
+    blobs that are files here, `census` is what else was there, and `strays` lies among the manifests without being one.
     """
 
     source: LocalStore
     target: LocalStore
-    along: frozenset[str]
+    along: frozenset[Digest]
     census: Census
     strays: tuple[str, ...]
     is_whole: bool
@@ -67,7 +67,7 @@ def load_cargo(
     )
 
 
-_Load = tuple[ManifestScan, Census, frozenset[str], list[Descriptor]]
+_Load = tuple[ManifestScan, Census, frozenset[Digest], list[Descriptor]]
 
 
 def _some(source: LocalStore, target: LocalStore, patterns: Sequence[str], found: Survey) -> _Load:
@@ -84,8 +84,8 @@ def _everything(found: Survey) -> _Load:
     refuse_what_cannot_move(scan)
     named = {digest for model in scan.models for digest, _ in model.manifest.sizes}
     # The disk need not be asked about files that go along as blobs of models: there are sixty thousand.
-    along = frozenset(name for digits in named if found.listed.get(name := f"sha256-{digits}"))
-    census = found.census_without_files(along)
+    along = frozenset(Digest(digits) for digits in named if found.listed.get(f"sha256-{digits}"))
+    census = found.census(without=along)
     return scan, census, along, stray_blobs(census, {Digest(digits) for digits in named})
 
 

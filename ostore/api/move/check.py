@@ -13,6 +13,7 @@ from ostore.formats.errors import UsageError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.discovery import settings_of
 from ostore.host.servers import OllamaProcess, ollama_processes
+from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
 
 
@@ -37,9 +38,9 @@ class MoveCheckReport:
 
 def check_move(destination: str | Path) -> MoveCheckReport:
     """Whether the service, the environment, the app and the servers that run use the store at `destination`."""
-    target = absolute(destination)
+    target = LocalStore(absolute(destination))
     settings = settings_for(target)
-    return MoveCheckReport(str(target), all(setting.agrees for setting in settings), settings)
+    return MoveCheckReport(str(target.root), all(setting.agrees for setting in settings), settings)
 
 
 def absolute(destination: str | Path) -> Path:
@@ -55,24 +56,24 @@ def is_same(one: Path, other: Path) -> bool:
         return False
 
 
-def servers_of(root: Path) -> tuple[OllamaProcess, ...]:
+def servers_of(store: LocalStore) -> tuple[OllamaProcess, ...]:
     """Those that use this store, or one that we may not know."""
-    return tuple(process for process in ollama_processes() if process.store is None or process.uses(root))
+    return tuple(process for process in ollama_processes() if process.store is None or process.uses(store.root))
 
 
-def settings_for(target: Path) -> tuple[StoreSetting, ...]:
+def settings_for(target: LocalStore) -> tuple[StoreSetting, ...]:
     said: list[tuple[str, Path | None, str]] = [
         (choice.reason, choice.path, choice.detail) for choice in settings_of(surroundings())
     ]
     said += (("process", server.store, f"{server.pid}") for server in ollama_processes() if not server.is_contained)
     return tuple(
-        StoreSetting(who, str(store), detail, agrees=store == target or is_same(store, target))
+        StoreSetting(who, str(store), detail, agrees=store == target.root or is_same(store, target.root))
         for who, store, detail in said
         if store
     )
 
 
-def warnings_of(source: Path, target: Path) -> Iterator[str]:
+def warnings_of(source: LocalStore, target: LocalStore) -> Iterator[str]:
     for server in servers_of(source):
         yield (
             f"an ollama is running (process {server.pid}): what it writes now, it writes to the old store; "
@@ -82,11 +83,11 @@ def warnings_of(source: Path, target: Path) -> Iterator[str]:
         yield problem
 
 
-def _closed_to_owner(source: Path, target: Path) -> str | None:
+def _closed_to_owner(source: LocalStore, target: LocalStore) -> str | None:
     """A folder above the new store that whoever owns the store may not pass: the reason why a server finds nothing."""
     with contextlib.suppress(OSError):
-        owner = (source / BLOBS).stat()
-        for folder in target.parents if hasattr(os, "geteuid") and owner.st_uid else ():
+        owner = (source.root / BLOBS).stat()
+        for folder in target.root.parents if hasattr(os, "geteuid") and owner.st_uid else ():
             status = folder.stat()
             bit = stat.S_IXOTH
             if status.st_uid == owner.st_uid:

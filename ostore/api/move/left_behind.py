@@ -19,8 +19,8 @@ def will_stay(cargo: Cargo) -> tuple[LeftEntry, ...]:
         return ()
     spared = spared_blobs(cargo, cargo.census)
     gone = removable(cargo.census, proved=cargo.selection.sizes, needed=(), spared=spared)
-    # Of two files with one digest, it is that along which goes.
-    names = {blob.filename for blob in gone if blob.digest.filename not in cargo.along}
+    # Of two files with the same digest, the model's own goes along, and the other stays.
+    names = {blob.filename for blob in gone if blob.digest not in cargo.along}
     return what_stays(cargo.census, cargo.strays, gone=names, needed=(), damaged=cargo.damaged, spared=spared)
 
 
@@ -41,7 +41,7 @@ def has_stayed(cargo: Cargo) -> tuple[LeftEntry, ...]:
 
 
 def spared_blobs(cargo: Cargo, census: Census) -> frozenset[Digest]:
-    if not census.downloads and not servers_of(cargo.source.root):
+    if not census.downloads and not servers_of(cargo.source):
         return frozenset()
     moved = {digest for model in cargo.selection.models for digest in model.blobs}
     return perhaps_in_use(

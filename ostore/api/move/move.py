@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.export import with_users
 from ostore.api.move.cargo import Cargo, load_cargo
 from ostore.api.move.check import absolute, is_same
 from ostore.api.move.removal import remove_moved
@@ -132,6 +131,9 @@ def _copied(cargo: Cargo, sink: StoreSink, progress: Progress) -> Received:
             raise BusyError(
                 f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
             ) from error
+        # It imports what writes bundles, which no other move needs.
+        from ostore.api.export import with_users
+
         raise with_users(error, cargo.source) from None
 
 

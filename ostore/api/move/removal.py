@@ -53,5 +53,5 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
         blobs_removed=len(removed),
         size_removed=sum(blob.facts.size for blob in removed),
         left=has_stayed(cargo),
-        settings=settings_for(cargo.target.root) if cargo.is_whole else (),
+        settings=settings_for(cargo.target) if cargo.is_whole else (),
     )

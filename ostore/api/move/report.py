@@ -82,8 +82,8 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
         blobs_removed=0,
         size_removed=0,
         left=will_stay(cargo),
-        settings=settings_for(cargo.target.root) if cargo.is_whole else (),
-        warnings=tuple(warnings_of(cargo.source.root, cargo.target.root)) if cargo.is_whole else (),
+        settings=settings_for(cargo.target) if cargo.is_whole else (),
+        warnings=tuple(warnings_of(cargo.source, cargo.target)) if cargo.is_whole else (),
     )
 
 

@@ -68,11 +68,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
 def check_names(facts: Facts) -> Iterator[Finding]:
     """Names that Ollama, or the disk, takes for others."""
     models = facts.store.scan.models
-    twins = list(_name_twins(facts.root, models))
+    twins = list(_name_twins(facts, models))
     yield from twins
-    yield from _part_twins(
-        facts.root, [model.name for model in models], {name for twin in twins for name in twin.models}
-    )
+    yield from _part_twins(facts, [model.name for model in models], {name for twin in twins for name in twin.models})
     for model in models:
         name = model.name
         if name.is_selector and str(name) not in facts.stubs:
@@ -127,17 +125,17 @@ def _is_misspelled(manifest: Manifest) -> bool:
     return any(str(blob.digest).encode() not in manifest.raw for blob in manifest.blobs)
 
 
-def _name_twins(root: Path, models: Iterable[StoredModel]) -> Iterator[Finding]:
+def _name_twins(facts: Facts, models: Iterable[StoredModel]) -> Iterator[Finding]:
     for names in _groups((model.name for model in models), lambda name: name.folded):
         first, *others = sorted(names, key=str)
         # Not cp: it would take one of them at random as well.
-        remedy = command("mv", "-n", path := _path(root, others[0]), f"{path}-2")
+        remedy = command("mv", "-n", path := _path(facts, others[0]), f"{path}-2")
         texts = tuple(str(name) for name in (first, *others))
         detail = f"also {', '.join(texts[1:])}"
         yield finding("name-twins", "problem", texts[0], detail=detail, remedy=remedy, models=texts)
 
 
-def _part_twins(root: Path, names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
+def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
     """
     Spellings of one part anywhere in the store: Ollama exchanges each part by itself (server/routes.go at fb30760).
 
@@ -152,7 +150,7 @@ def _part_twins(root: Path, names: list[ModelName], twins: set[str]) -> Iterator
             # The rarer spelling becomes the other one.
             common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
             rare = next((name for name in users[others[0]] if str(name) not in twins), users[others[0]][0])
-            old, new = _path(root, rare), _path(root, _with_part(rare, index, common))
+            old, new = _path(facts, rare), _path(facts, _with_part(rare, index, common))
             remedy = f"{command('mkdir', '-p', new.parent)} && {command('mv', '-n', old, new)}"
             detail = f"also spelled {', '.join(others)}"
             yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)
@@ -164,8 +162,8 @@ def _with_part(name: ModelName, index: int, part: str) -> ModelName:
     return ModelName(*parts)
 
 
-def _path(root: Path, name: ModelName) -> Path:
-    return root.joinpath(MANIFESTS, *name.parts)
+def _path(facts: Facts, name: ModelName) -> Path:
+    return facts.root.joinpath(MANIFESTS, *name.parts)
 
 
 def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:

@@ -27,6 +27,7 @@ from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
+from ostore.places.store.survey.batches import find_batches
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.scan import ManifestScan, StoredModel, find_blobs, read_small_file, scan_manifests
 from ostore.places.store.workspace import Workspace, workspace_path
@@ -63,14 +64,14 @@ class LocalStore:
         return self.root.is_dir()
 
     @property
-    def has_workspace(self) -> bool:
-        """Whether some command has written here before."""
-        return workspace_path(self.root).exists()
+    def workspace(self) -> Path:
+        """Where everything is staged, there or not."""
+        return workspace_path(self.root)
 
     @property
     def quarantine(self) -> Path:
         """Where damaged and odd files are kept."""
-        return workspace_path(self.root) / QUARANTINE
+        return self.workspace / QUARANTINE
 
     def require(self) -> LocalStore:
         """Itself. Raises NotFoundError if there is no such folder, UsageError if it is no folder."""
@@ -240,6 +241,17 @@ class LocalStore:
             if error.errno not in FULL:
                 raise
             raise NoSpaceError(f"{error.filename}: no room left for the record of what is removed") from error
+
+    def return_needed(self) -> None:
+        """
+        Put back what lies in the trash and a model needs again, if anything lies there.
+
+        Whoever removes does this before anything else is looked at, and before anybody is asked: no model may wait for
+        what is in the trash. Raises as `sweeping`.
+        """
+        if find_batches(self.workspace):
+            with self.sweeping() as sweep:
+                sweep.return_needed()
 
     def full_disk(self) -> AbstractContextManager[FullDisk]:
         """This store where there is no room even for that record. Raises BusyError, UnsafeError, OSError."""

@@ -134,7 +134,7 @@ def workspace_path(root: Path) -> Path:
     return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
 
 
-def dead_transactions(root: Path) -> frozenset[str]:
+def dead_transactions(workspace: Path) -> frozenset[str]:
     """
     The folders of commands that are dead and that we may clear, by name; nothing is created, so on any disk.
 
@@ -142,7 +142,7 @@ def dead_transactions(root: Path) -> frozenset[str]:
     """
     dead = set()
     try:
-        transactions = Directory.open(workspace_path(root) / TRANSACTIONS)
+        transactions = Directory.open(workspace / TRANSACTIONS)
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     with transactions:

@@ -20,7 +20,7 @@ from ostore.formats.config import ModelConfig
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
-from ostore.formats.manifest import Manifest
+from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
 from ostore.formats.selection import Selection
@@ -31,7 +31,6 @@ from ostore.host.service_unit import _file_variables, _inline_variables, _servic
 from ostore.operations.listing import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
-from ostore.places.store.survey.references import mentioned_by
 from ostore.streams.frames import decode_frame
 from tests.torture.fuzz import seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike

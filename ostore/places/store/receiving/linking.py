@@ -33,7 +33,11 @@ def link_files(
     if files and not terms.trust_existing:
         terms.progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in files))
     with contextlib.ExitStack() as opened:
-        folders = {path.parent: opened.enter_context(Directory.open(path.parent)) for _, path in files}
+        try:
+            folders = {path.parent: opened.enter_context(Directory.open(path.parent)) for _, path in files}
+        except FileNotFoundError:
+            # Another command has just removed the folder. Copying says which blob is missing.
+            return []
         link = _Link(transaction, ownership, terms)
         pool = opened.enter_context(ThreadPoolExecutor(max(1, terms.jobs)))
         told = opened.enter_context(stoppable(terms.progress))

@@ -75,7 +75,7 @@ class Sweep:
         While there are, everything that an interrupted removing has taken goes back, and so it does where nobody
         knows any more what was to go.
         """
-        found_batches = find_batches(self._root.path)
+        found_batches = find_batches(self._workspace.directory.path)
         if not found_batches:
             return True
         references = find_references(self._root.path)
@@ -87,7 +87,7 @@ class Sweep:
 
     def finish_interrupted(self, names: Collection[str] | None = None) -> None:
         """End interrupted removings as they were to end, or those of these folders, once what is needed is back."""
-        interrupted = [found for found in find_batches(self._root.path) if not found.is_finished]
+        interrupted = [found for found in find_batches(self._workspace.directory.path) if not found.is_finished]
         chosen = [found for found in interrupted if names is None or found.name in names]
         if not chosen or not self.return_needed():
             return
@@ -145,7 +145,7 @@ class Sweep:
 
     def expire(self, now: float) -> None:
         """Delete what the trash need not keep any longer."""
-        for found in find_batches(self._root.path):
+        for found in find_batches(self._workspace.directory.path):
             if found.is_expired(now):
                 with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
                     batch.remove()

@@ -64,8 +64,9 @@ def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, 
 def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
     """Every blob in the trash of a store, those of interrupted removings too; nothing is opened."""
     kept = []
-    for found in find_batches(root):
-        with Directory.open(workspace_path(root) / TRASH / found.name) as folder:
+    workspace = workspace_path(root)
+    for found in find_batches(workspace):
+        with Directory.open(workspace / TRASH / found.name) as folder:
             for name in folder.names():
                 digest, status = blob_digest(name), folder.lstat(name)
                 if digest and status:

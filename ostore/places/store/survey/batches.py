@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,6 @@ from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.store_layout import TRASH
 from ostore.places.store.survey.scan import read_small_file
-from ostore.places.store.workspace import workspace_path
-from ostore.streams.durable import Directory
 
 # The record of a removing, until it is finished, and afterwards if its blobs are kept.
 UNFINISHED_RECORD = "plan.json"
@@ -66,12 +65,11 @@ class FoundBatch:
         return self.is_finished and expires is not None and expires <= now
 
 
-def find_batches(root: Path) -> tuple[FoundBatch, ...]:
-    """What lies in the trash of a store, oldest first; nothing is created."""
-    trash = workspace_path(root) / TRASH
+def find_batches(workspace: Path) -> tuple[FoundBatch, ...]:
+    """What lies in the trash of a workspace, oldest first. Creates nothing."""
+    trash = workspace / TRASH
     try:
-        with Directory.open(trash) as directory:
-            names = directory.names()
+        names = sorted(os.listdir(trash))  # noqa: PTH208 - names
     except (FileNotFoundError, NotADirectoryError):
         return ()
     ours = (trash / name for name in names if _NAME.fullmatch(name))

@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -193,21 +193,20 @@ def take_census(
     root: Path,
     names: Sequence[str] | None = None,
     *,
-    needed: Collection[Digest] = frozenset(),
+    skipped: int = 0,
     is_counted: Callable[[str, os.stat_result], bool] | None = None,
 ) -> Census:
     """
     Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
 
-    With `names`, what `survey` has listed before, nothing else in `blobs/` is looked at, nor those of them that are the
-    blobs `needed`: whoever wants to know only what may go need not ask the disk for all the rest. An entry of `blobs/`
-    that `is_counted` says yes to is not kept: who only adds up need not have sixty thousand of them in memory.
+    With `names`, what `survey` has listed before, nothing else in `blobs/` is looked at; `skipped` is how many blobs it
+    has listed beside them. An entry of `blobs/` that `is_counted` says yes to is not kept: who only adds up need not
+    have sixty thousand of them in memory.
     """
     found = _Found()
     blobs = root / BLOBS
-    chosen = [name for name in names if Digest.of_filename(name) not in needed] if names and needed else names
     with contextlib.suppress(FileNotFoundError):
-        for name, status in _statuses_in(str(blobs), chosen):
+        for name, status in _statuses_in(str(blobs), names):
             if is_counted is not None and is_counted(name, status):
                 continue
             # Nearly all are blobs, so they are asked for first.
@@ -225,7 +224,7 @@ def take_census(
         working_folders=tuple(read_tree(folder) for folder in (*_conversions(root), *sorted(found.splittings))),
         workspace=read_tree(workspace_path(root)),
         staging=read_tree(root / MANIFESTS / STAGED_MANIFESTS),
-        skipped=len(names or ()) - len(chosen or ()),
+        skipped=skipped,
     )
 
 

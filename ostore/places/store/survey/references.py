@@ -12,7 +12,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ostore.formats.digest import Digest, blob_digest, blob_filenames
 from ostore.formats.errors import LimitError, OstoreError
-from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, digest_shaped, mentioned_by
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import UnreadableManifest
@@ -77,7 +76,7 @@ def find_references(root: Path) -> References:
 def references_of(root: Path, scan: ManifestScan) -> References:
     """The same of manifests that have been read."""
     lists = _Lists(root)
-    mentions = (*_of_links(scan.tree.entries), *_of_unreadable(root, scan.unreadable))
+    mentions = (*_of_links(scan.tree.entries), *_of_unreadable(scan.unreadable))
     named = _users(chain(_of_models(scan, lists), mentions))
     return References(named, (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts), scan)
 
@@ -97,30 +96,9 @@ def _users(mentions: Iterable[tuple[ModelName | None, Iterable[Digest]]]) -> dic
     return users
 
 
-def mentioned_by(raw: bytes) -> AbstractSet[Digest]:
-    """
-    Every digest that the bytes of a manifest might refer to, its own among them; they need not be a manifest.
-
-    Raises LimitError for one that is too much for us: then nobody knows what it needs.
-    """
-    own = {Digest.of(raw)}
-    try:
-        return _named_by(Manifest.parse(raw)) | own
-    except LimitError:
-        raise
-    except OstoreError:
-        return digest_shaped(raw) | own
-
-
-def _named_by(manifest: Manifest) -> AbstractSet[Digest]:
-    mentioned = digest_shaped(manifest.raw)
-    # In JSON every character may be written as an escape, so that no digest shows in the bytes.
-    return mentioned if manifest.is_plain else mentioned | manifest.digests
-
-
 def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     for model in scan.models:
-        yield model.name, _named_by(model.manifest)
+        yield model.name, model.manifest.mentioned
         if model.manifest.children:
             yield model.name, lists.kept_below(model.name, model.manifest)
 
@@ -139,16 +117,12 @@ def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | No
         yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
 
 
-def _of_unreadable(
-    root: Path, unreadable: Iterable[UnreadableManifest]
-) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+def _of_unreadable(unreadable: Iterable[UnreadableManifest]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     """What stands in the bytes of a manifest that does not parse, so that a report about the store is less wrong."""
     for entry in unreadable:
-        with contextlib.suppress(OSError):
-            raw, _ = read_small_file(root / entry.path, MAX_MANIFEST_BYTES)
-            yield entry.name, digest_shaped(raw)
-            with contextlib.suppress(LimitError):
-                yield entry.name, mentioned_by(raw)
+        yield entry.name, digest_shaped(entry.raw)
+        with contextlib.suppress(LimitError):
+            yield entry.name, mentioned_by(entry.raw)
 
 
 def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManifest]:
@@ -213,7 +187,7 @@ class _Lists:
         except OstoreError as error:
             return _Child(problem=str(error))
         problem = None if manifest.digest == digest else "not what its digest promises"
-        return _Child(frozenset(_named_by(manifest) | {manifest.digest}), manifest.children, problem)
+        return _Child(frozenset(manifest.mentioned | {manifest.digest}), manifest.children, problem)
 
     def _bytes_of(self, digest: Digest) -> bytes:
         *others, last = blob_filenames(digest)

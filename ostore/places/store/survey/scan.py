@@ -89,7 +89,7 @@ def scan_manifests(tree: ManifestTree) -> ManifestScan:
         time.sleep(_RETRY_SECONDS)
         more, failures = _read_all([entry for entry, _ in failures])
         models += more
-    unreadable = tuple(UnreadableManifest(entry.relative, reason, entry.name) for entry, reason in failures)
+    unreadable = tuple(failure for _, failure in failures)
     return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tree)
 
 
@@ -134,7 +134,9 @@ def refuse_others(path: str, mode: int) -> None:
         raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
 
-def _read_all(entries: Iterable[ManifestEntry]) -> tuple[list[StoredModel], list[tuple[ManifestEntry, str]]]:
+def _read_all(
+    entries: Iterable[ManifestEntry],
+) -> tuple[list[StoredModel], list[tuple[ManifestEntry, UnreadableManifest]]]:
     models, failures = [], []
     for entry in entries:
         read = _read(entry)
@@ -145,19 +147,23 @@ def _read_all(entries: Iterable[ManifestEntry]) -> tuple[list[StoredModel], list
     return models, failures
 
 
-def _read(entry: ManifestEntry) -> StoredModel | str | None:
+def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
     """The model, or why there is none; None if the entry has gone in the meantime."""
+    raw = b""
     try:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
-        if entry.name is None:
-            return "its path is not a model name"
-        return StoredModel(entry.name, Manifest.parse(raw), status, entry.relative)
+        if entry.name is not None:
+            return StoredModel(entry.name, Manifest.parse(raw), status, entry.relative)
+        reason = "its path is not a model name"
     except FileNotFoundError:
-        return "a link that leads nowhere" if Path(entry.path).is_symlink() else None
+        if not Path(entry.path).is_symlink():
+            return None
+        reason = "a link that leads nowhere"
     except OSError as error:
-        return error.strerror or str(error)
+        reason = error.strerror or str(error)
     except OstoreError as error:
-        return str(error)
+        reason = str(error)
+    return UnreadableManifest(entry.relative, reason, entry.name, raw)
 
 
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:

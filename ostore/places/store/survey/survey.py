@@ -19,9 +19,10 @@ from pathlib import Path
 from ostore.formats.digest import Digest
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import Census, take_census
-from ostore.places.store.survey.references import References, find_references
-from ostore.places.store.survey.scan import find_blobs
-from ostore.places.store.workspace import dead_transactions
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.references import References, references_of
+from ostore.places.store.survey.scan import find_blobs, scan_manifests
+from ostore.places.store.workspace import dead_transactions, workspace_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,15 @@ class Survey:
     batches: tuple[FoundBatch, ...]
     dead: frozenset[str]
 
-    def census(self) -> Census:
-        """Everything that was listed. Raises OSError for a folder that cannot be read."""
-        return take_census(self.root, list(self.listed))
-
-    def census_without(self, needed: Collection[Digest]) -> Census:
+    def census(self, without: Collection[Digest] = frozenset()) -> Census:
         """
-        The same without these blobs, as far as they have the name that Ollama gives them.
+        What the disk says of everything that was listed, except these blobs under the names that Ollama gives them.
 
-        A store has sixty thousand blobs that are needed, and the disk need not be asked about them.
+        A store has sixty thousand blobs that are needed, and the disk need not be asked about them. Raises OSError for
+        a folder that cannot be read.
         """
-        return take_census(self.root, list(self.listed), needed=needed)
-
-    def census_without_files(self, names: Collection[str]) -> Census:
-        """The same without these files."""
-        return take_census(self.root, [name for name in self.listed if name not in names])
+        names = [name for name in self.listed if not without or Digest.of_filename(name) not in without]
+        return take_census(self.root, names, skipped=len(self.listed) - len(names))
 
     def census_of(self, digests: Collection[Digest]) -> Census:
         """The same of these blobs only, whatever form of their names they have."""
@@ -65,5 +60,8 @@ class Survey:
 def survey(root: Path) -> Survey:
     """Look at a store. Creates and locks nothing. Raises OSError for a folder that cannot be read."""
     listed = {entry.name: entry.is_file(follow_symlinks=False) for entry in find_blobs(root)}
-    references = find_references(root)
-    return Survey(root, listed, references, find_batches(root), dead_transactions(root))
+    scan = scan_manifests(find_manifests(root))
+    references = references_of(root, scan)
+    workspace = workspace_path(root)
+    dead = dead_transactions(workspace)
+    return Survey(root, listed, references, find_batches(workspace), dead)
