@@ -1,1 +1,1 @@
-"""Floor 0: what bytes mean. Pure values and parsers; no I/O, no clock, no environment."""
+"""Floor 0 says what bytes mean. It has pure values and parsers: no I/O, no clock, no environment."""

@@ -1,4 +1,4 @@
-"""The index of a bundle: its first member, from which every other member's name, size and place follow."""
+"""The index of a bundle, its first member. It gives the name, size and order of every member that it lists."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAX_MEMBERS = 100_000
 # SHA256SUMS has about 150 bytes a member.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _MAX_TOTAL = 2**63 - 1
-# It is shown in one line.
+# `ostore inspect` shows the creator in one line.
 _MAX_CREATOR_CHARACTERS = 255
 _FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """A member below `ostore/` other than the index and its signatures."""
+    """A member below `ostore/`, except the index and its signatures."""
 
     path: str
     digest: Digest
@@ -39,9 +39,7 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class BundleIndex:
-    """
-    What a bundle says it holds; `selection.blobs` is the order in the archive.
-    """
+    """What a bundle says it holds. Its blobs are in the order of `selection.blobs`."""
 
     creator: str
     selection: Selection
@@ -52,8 +50,9 @@ class BundleIndex:
         """
         Read and check an index.
 
-        Raises InvalidBundleError (not ours, or made by a newer ostore), LimitError, InvalidDigestError,
-        InvalidNameError, or UnsafeError for what contradicts itself.
+        Raises FormatError when the bytes are not JSON, InvalidBundleError when they are not an index of ours or a newer
+        ostore made them, and LimitError past a limit. Raises UnsafeError when an entry is forbidden or listed twice;
+        for a digest or a name that is InvalidDigestError or InvalidNameError.
         """
         if len(raw) > MAX_INDEX_BYTES:
             raise LimitError(f"index: expected at most {MAX_INDEX_BYTES} bytes, got {len(raw)}")
@@ -62,11 +61,11 @@ class BundleIndex:
         except InvalidBundleError:
             raise
         except OstoreError as error:
-            # The class stays: a forbidden name in an index is still a forbidden name.
+            # Keep the class: a forbidden name in an index is still a forbidden name.
             raise _in_index(error) from None
 
     def write(self) -> bytes:
-        """The index as canonical JSON."""
+        """Return the index as canonical JSON."""
         return write_canonical_json(
             {
                 "format": FORMAT,
@@ -88,12 +87,12 @@ class BundleIndex:
 
 
 def blob_path(digest: Digest) -> str:
-    """The member name of a blob; relative to a store it is also its place there."""
+    """Return the member name of a blob. It is also the path of the blob in a store."""
     return f"blobs/{digest.filename}"
 
 
 def manifest_path(name: ModelName) -> str:
-    """The member name of a manifest; relative to a store it is also its place there."""
+    """Return the member name of a manifest. It is also the path of the manifest in a store."""
     return "/".join(("manifests", *name.parts))
 
 
@@ -110,7 +109,9 @@ def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the 
     if not isinstance(creator, str):
         raise InvalidBundleError("index: expected creator as text")
     if len(creator) > _MAX_CREATOR_CHARACTERS or not creator.isprintable():
-        raise UnsafeError(f"forbidden creator {creator!r:.90}")
+        raise UnsafeError(
+            f"creator: expected at most {_MAX_CREATOR_CHARACTERS} printable characters, got {creator!r:.90}"
+        )
     models = tuple(_model(entry) for entry in _list(document, "models"))
     blobs, requires = (tuple(_descriptor(entry) for entry in _list(document, key)) for key in ("blobs", "requires"))
     files = tuple(_file(entry) for entry in _list(document, "files"))

@@ -1,4 +1,4 @@
-"""What a config blob says about a model (types/model/config.go at fb30760); read for people, never rewritten."""
+"""What a config blob says about a model (types/model/config.go at fb30760). ostore shows it and never rewrites it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.formats.manifest import MAX_CONFIG_BYTES
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The fields that ostore shows; absent ones are empty."""
+    """The fields that ostore shows. An absent field is empty or 0."""
 
     model_format: str = ""
     model_family: str = ""
@@ -26,7 +26,7 @@ class ModelConfig:
 
     @classmethod
     def parse(cls, raw: bytes) -> ModelConfig:
-        """Raises FormatError for anything but a JSON object, LimitError past 4 MiB."""
+        """Read a config. Raises FormatError unless it is a JSON object, and LimitError when it is larger than 4 MiB."""
         if len(raw) > MAX_CONFIG_BYTES:
             raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {len(raw)}")
         document, _, _ = read_go_json(raw)
@@ -36,7 +36,7 @@ class ModelConfig:
         return cls(
             model_format=_text(document, "model_format"),
             model_family=_text(document, "model_family"),
-            # Ollama's names for these two are older than their meaning: the size label and the quantisation label.
+            # Ollama kept the old names of these two fields. They hold the size label and the quantisation label.
             parameter_size=_text(document, "model_type"),
             quantization=_text(document, "file_type"),
             remote_host=_text(document, "remote_host"),
@@ -49,7 +49,7 @@ class ModelConfig:
 
     @property
     def is_cloud_stub(self) -> bool:
-        """True for a model that runs on another host and has no weights here."""
+        """True if the model runs on another host and has no weights here."""
         return bool(self.remote_host and self.remote_model)
 
 

@@ -1,4 +1,4 @@
-"""The one digest type: a path is built from it and from nothing else (CVE-2024-37032 is what happens otherwise)."""
+"""The digest type. The path of a blob is built from a `Digest` and nothing else, which rules out CVE-2024-37032."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from ostore.formats.errors import InvalidDigestError
 
 _CANONICAL = re.compile(r"sha256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"sha256-([0-9a-f]{64})")
-# ollama manifest/paths.go at fb30760 accepts both separators and both cases; only the canonical form survives
-# its start-up prune, which compares text.
+# ollama manifest/paths.go at fb30760 accepts both separators and both cases. Its start-up prune compares text, so only
+# the canonical form survives it.
 _TOLERATED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
 class Digest(NamedTuple):
     """
-    A SHA-256, as 64 lower-case hexadecimal digits; `str()` gives `sha256:…`.
+    A SHA-256, as 64 lower-case hexadecimal digits. `str()` puts `sha256:` before them.
 
-    A tuple, because commands look up every blob of a store in several tables: a dataclass would hash and compare in
-    Python.
+    It is a tuple because commands look up every blob of a store in several tables. A dataclass would hash and compare
+    in Python, which is slower.
     """
 
     hex: str
 
     @classmethod
     def of_text(cls, text: object) -> Digest | None:
-        """The digest that a text in the canonical form says, or None for every other text or type."""
+        """Return the digest that a text spells in the canonical form, or None for any other text or type."""
         match = _CANONICAL.fullmatch(text) if isinstance(text, str) else None
         return cls(match[1]) if match else None
 
     @classmethod
     def parse(cls, text: object) -> Digest:
-        """Read the canonical form. Raises InvalidDigestError for every other text or type."""
+        """Read the canonical form. Raises InvalidDigestError for any other text or type."""
         digest = cls.of_text(text)
         if digest is None:
             raise InvalidDigestError(f"digest: expected 'sha256:' and 64 lower-case hex digits, got {text!r:.90}")
@@ -41,7 +41,7 @@ class Digest(NamedTuple):
 
     @classmethod
     def tolerate(cls, text: object) -> Digest:
-        """Read any form that Ollama itself resolves (dash, upper case). Raises InvalidDigestError."""
+        """Read any form that Ollama resolves (dash, upper case). Raises InvalidDigestError for anything else."""
         match = _TOLERATED.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidDigestError(f"digest: expected 'sha256:' and 64 hex digits, got {text!r:.90}")
@@ -49,24 +49,24 @@ class Digest(NamedTuple):
 
     @classmethod
     def of_filename(cls, filename: str) -> Digest | None:
-        """The digest that a file in `blobs/` is named by, or None: temp files and partial downloads have none."""
+        """Return the digest that names a file in `blobs/`, or None for a temporary file or partial download."""
         match = _FILE_NAME.fullmatch(filename)
-        # As cls(match[1]), in half the time.
+        # Same as cls(match[1]), but takes half the time.
         return tuple.__new__(cls, (match[1],)) if match else None
 
     @classmethod
     def of(cls, data: bytes | memoryview) -> Digest:
-        """The digest of bytes in memory."""
+        """Hash bytes in memory."""
         return cls(hashlib.sha256(data).hexdigest())
 
     @property
     def filename(self) -> str:
-        """The name in `blobs/`; the dash form since Ollama 0.1.30 (server/fixblobs.go)."""
+        """The name in `blobs/`. Ollama uses the dash form since 0.1.30 (server/fixblobs.go)."""
         return f"sha256-{self.hex}"
 
     @property
     def short(self) -> str:
-        """Twelve digits, as `ollama list` and its progress bars show them."""
+        """The first 12 digits, as `ollama list` and its progress bars show them."""
         return self.hex[:12]
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Digest(NamedTuple):
 
 
 def blob_digest(filename: str) -> Digest | None:
-    """The digest that a file in `blobs/` is named by, in any form that Ollama has written or resolves; else None."""
+    """Return the digest in a file name, in any form that Ollama has written or resolves, or None."""
     try:
         return Digest.tolerate(filename)
     except InvalidDigestError:
@@ -83,8 +83,8 @@ def blob_digest(filename: str) -> Digest | None:
 
 def blob_filenames(digest: Digest) -> tuple[str, str, str]:
     """
-    Where a blob may lie: as every Ollama since 0.1.30 writes it, as older ones did, and in upper case.
+    Return the names that a blob may have: that of Ollama since 0.1.30, that of older releases, and the upper-case one.
 
-    ollama server/fixblobs.go and manifest/paths.go at fb30760.
+    Source: ollama server/fixblobs.go and manifest/paths.go at fb30760.
     """
     return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"

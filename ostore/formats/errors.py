@@ -1,6 +1,7 @@
-"""Every way ostore can refuse, named by what is wrong; floor 4 maps each class to an exit code.
+"""The errors of ostore, named by what is wrong. Floor 4 maps each class to an exit code.
 
-Messages say what, expected, got, in lower case. `OSError` is not wrapped: it passes through, with its file name.
+A message says what is wrong, what was expected and what was found, in lower case. ostore does not wrap `OSError`: it
+passes through with its file name.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 
 class OstoreError(Exception):
     """
-    The root of the tree: catch this to catch every refusal of ostore.
+    The base class of all errors of ostore.
 
-    `hint` is the next thing a person could type, or None.
+    `hint` suggests what a person can do next, or is None.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -19,19 +20,19 @@ class OstoreError(Exception):
 
 
 class UsageError(OstoreError):
-    """The request cannot be carried out as it was put; nothing was written."""
+    """The request cannot be carried out as given. Nothing was written."""
 
 
 class NotFoundError(OstoreError):
-    """No such model, bundle or store."""
+    """The model, bundle or store does not exist."""
 
 
 class IntegrityError(OstoreError):
-    """Bytes are not what their digest or size promised, or end too early."""
+    """Bytes do not match their digest or size, or end too early."""
 
 
 class BlobError(IntegrityError):
-    """One blob is missing or is not what its descriptor promises; `digest` is its `sha256:…` text."""
+    """A blob is missing or does not match its descriptor. `digest` is the text of its digest, with `sha256:`."""
 
     def __init__(self, message: str, *, digest: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -39,7 +40,7 @@ class BlobError(IntegrityError):
 
 
 class BlobMissingError(BlobError):
-    """A blob that a manifest names is not there."""
+    """A manifest names a blob that is missing."""
 
 
 class SizeMismatchError(BlobError):
@@ -47,11 +48,11 @@ class SizeMismatchError(BlobError):
 
 
 class DigestMismatchError(BlobError):
-    """A blob has the promised size but other bytes."""
+    """A blob has the size that its descriptor says, but other bytes."""
 
 
 class TruncatedError(IntegrityError):
-    """Input ended before everything it promised."""
+    """The input ends before all that it announces."""
 
 
 class BusyError(OstoreError):
@@ -59,7 +60,7 @@ class BusyError(OstoreError):
 
 
 class NoSpaceError(OstoreError):
-    """The disk, a quota or a file-size limit would not hold the result."""
+    """The result does not fit on the disk, into a quota or under a file-size limit."""
 
 
 class UnsafeError(OstoreError):
@@ -67,36 +68,36 @@ class UnsafeError(OstoreError):
 
 
 class InvalidNameError(UnsafeError):
-    """Text that Ollama's name grammar does not allow, or that the target disk cannot hold."""
+    """Ollama's grammar of names does not allow this name, or the target disk cannot hold it."""
 
 
 class InvalidDigestError(UnsafeError):
-    """Text that is not `sha256:` and 64 lower-case hexadecimal digits."""
+    """A digest is not `sha256:` and 64 lower-case hexadecimal digits."""
 
 
 class AmbiguousManifestError(UnsafeError):
-    """A manifest that two readers may understand in two ways."""
+    """Two readers may understand the manifest differently."""
 
 
 class DamagedStoreError(OstoreError):
-    """Manifests, names or the layout of a store are damaged."""
+    """The manifests, names or layout of a store are damaged."""
 
 
 class FormatError(OstoreError):
-    """Not ours, or a version we do not know."""
+    """The data has an unexpected format, or a version that this ostore does not know."""
 
 
 class InvalidManifestError(FormatError):
-    """Bytes that are not a manifest."""
+    """The bytes are not a manifest."""
 
 
 class InvalidBundleError(FormatError):
-    """Bytes that are not a bundle of a version we know."""
+    """The bytes are not a bundle, or have a version that this ostore does not know."""
 
 
 class RemoteError(OstoreError):
-    """The other side of a network misbehaved or could not be reached."""
+    """The other side of a network connection cannot be reached or breaks its protocol."""
 
 
 class LimitError(OstoreError):
-    """A documented cap was exceeded."""
+    """A documented limit is exceeded."""

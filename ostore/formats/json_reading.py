@@ -1,4 +1,4 @@
-"""Two ways to read JSON: as Go's encoding/json does (what Ollama wrote) and strictly (what we wrote)."""
+"""Two JSON readers: one reads what Ollama wrote, as Go's encoding/json does; a strict one reads what ostore wrote."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any, NoReturn
 
 from ostore.formats.errors import FormatError, LimitError, UnsafeError
 
-# A 64-bit integer has at most 19 digits and a sign; longer literals cannot be a size, and int() of thousands of
-# digits is refused by Python anyway.
+# A 64-bit integer has at most 19 digits and a sign, so a longer literal cannot be a size. Python's int() refuses
+# thousands of digits anyway.
 _MAX_INTEGER_CHARACTERS = 20
 _WHITESPACE = " \t\r\n"
-# No key that is looked up is longer, so longer ones are not worth the memory of folding them.
+# Longer keys outside ASCII are not folded: ostore looks up no key of that length, and folding takes memory.
 _MAX_KEY_CHARACTERS = 255
-# Commas and opening brackets: values cannot be more. A full index has one in 33 bytes; 16 MiB of `{},` would take
-# half a gigabyte of memory before anybody could count them.
+# The reader counts commas and opening brackets: a document has at most one value more than that. A full index has one
+# of them in 33 bytes. 16 MiB of `{},` would take half a gigabyte of memory before a parser could count the values.
 _MAX_VALUES = 600_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# The keys of every manifest, folded beforehand: a store of 10,000 models has 220,000 of them.
+# The keys of every manifest, already folded. A store of 10,000 models has 220,000 of these keys.
 _OUR_KEYS = {key: key.lower() for key in ("schemaVersion", "mediaType", "config", "layers", "digest", "size", "from")}
 
 
 class OutOfRange:
-    """Stands for an integer literal too long for 64 bits: legal in a key nobody reads, an error where a size goes."""
+    """An integer literal too long for 64 bits. It is legal under a key that nobody reads, and an error as a size."""
 
 
 class GoObject(dict[str, Any]):
     """
-    A JSON object as Go sees it: keys, here in lower case, compare case-insensitively and the last of several wins.
+    A JSON object as Go reads it: the case of keys does not matter, and the last of several equal keys wins.
 
-    `repeated` names the keys that occur more than once that way.
+    The keys are in lower case here. `repeated` names the keys that occur more than once.
     """
 
     repeated: tuple[str, ...] = ()
@@ -38,13 +38,13 @@ class GoObject(dict[str, Any]):
 
 def read_go_json(raw: bytes) -> tuple[Any, int, int]:
     """
-    Read the first JSON value as Go's decoder does: objects as GoObject, invalid UTF-8 tolerated.
+    Read the first JSON value as Go's decoder does. Objects become GoObject, and invalid UTF-8 is allowed.
 
-    Returns the value, the byte offset where it ends, and the number of bytes after it that are not white space.
+    Returns the value, the byte offset of its end, and the number of bytes after it, without white space at either end.
 
-    Raises FormatError for anything but JSON and LimitError for nesting that no parser should follow.
+    Raises FormatError when the bytes do not begin with a JSON value, and LimitError when it is nested too deeply.
     """
-    # surrogateescape keeps a one-to-one relation to the bytes, so that the end offset is exact.
+    # surrogateescape maps every byte to text and back, so the end offset is exact.
     text = raw.decode("utf-8", "surrogateescape")
     start = len(text) - len(text.lstrip(_WHITESPACE))
     try:
@@ -61,8 +61,8 @@ def read_strict_json(raw: bytes, *, is_folded: bool = False) -> Any:  # noqa: AN
     """
     Read one JSON document: UTF-8 without a byte order mark, no key twice, no lone surrogate, nothing after it.
 
-    Raises FormatError, or LimitError for nesting and numbers of values that no parser should follow. With `is_folded`,
-    two keys that differ only by case are refused as well, and repeated ones are an UnsafeError.
+    Raises FormatError for any other bytes, and LimitError when the document has too many values or is nested too
+    deeply. With `is_folded`, keys that differ only by case count as equal, and a repeated key raises UnsafeError.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > _MAX_VALUES:
         raise LimitError(f"JSON of more than {_MAX_VALUES} values")
@@ -72,14 +72,14 @@ def read_strict_json(raw: bytes, *, is_folded: bool = False) -> Any:  # noqa: AN
         raise LimitError("JSON nested too deeply") from None
     except ValueError as error:
         raise FormatError(f"not JSON: {_reason(error)}") from None
-    # A lone surrogate can only come from an escape; it cannot be written back, so it is refused here.
+    # A lone surrogate comes from an escape. It cannot be written as UTF-8.
     if _has_surrogate(value):
         raise FormatError("not JSON: a lone surrogate")
     return value
 
 
 def write_canonical_json(value: object) -> bytes:
-    """Sorted keys, no spaces, ASCII escapes, one newline: the same value always gives the same bytes."""
+    """Write JSON with sorted keys, no spaces, ASCII escapes and one newline. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
 
 
@@ -98,7 +98,7 @@ def _go_object(pairs: list[tuple[str, Any]]) -> GoObject:
 
 
 def _fold(key: str) -> str:
-    """As Go folds keys: one character to one, so that the long s is an s, and the ligature of f and i is itself."""
+    """Fold a key as Go does, one character to one. The long s becomes an s; the ligature of f and i stays."""
     if key.isascii():
         return key.lower()
     if len(key) > _MAX_KEY_CHARACTERS:

@@ -1,8 +1,8 @@
 """
-The one manifest parser: raw bytes kept, and a view of them that agrees with Ollama's.
+The manifest parser. It keeps the raw bytes and reads them as Ollama does.
 
-Read tolerantly, as Go does, because a store holds what Ollama wrote; `refuse_unclear` is the strict door through
-which a manifest leaves or enters a store.
+Parsing is tolerant, as in Go, because a store holds what Ollama wrote. `refuse_unclear` is strict: a manifest has to
+pass it to leave or enter a store.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from ostore.formats.plain_manifest import (
     plain_sizes,
 )
 
-# A manifest of 1,000 tensor layers has 0.23 MB; oras-go and the distribution registry cap at 4 MiB, so do we.
+# A manifest of 1,000 tensor layers has 0.23 MB. This is also the limit of oras-go and of the distribution registry.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-# The largest model known has a few thousand tensors; each layer costs a descriptor in memory.
+# The largest known model has a few thousand tensors. Each layer takes a descriptor in memory.
 MAX_LAYERS = 20_000
-# A real config has under 1 kB, one with every digest of a 1,000-tensor model 0.1 MB.
+# A real config has less than 1 kB. One that lists every digest of a model of 1,000 tensors has 0.1 MB.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_MEDIA_TYPE_CHARACTERS = 255
 _MAX_SIZE = 2**63 - 1
 
-# types of branches pdevine/manifest-list of ollama (April 2026): a document that lists manifests, not layers.
+# Branch pdevine/manifest-list of ollama (April 2026): a document with this key lists manifests, not layers.
 _MANIFESTS = "manifests"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGEST_SHAPED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
@@ -50,9 +50,9 @@ _DIGEST_SHAPED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 class Descriptor(NamedTuple):
     """
-    A manifest's promise about one blob. `size` in bytes; `origin` is the layer's `from`, never a path to open.
+    What a manifest says of one blob. `size` is in bytes. `origin` is the layer's `from`; never open it as a path.
 
-    A tuple, because a store has one for every blob of every model, and a dataclass takes three times as long to make.
+    It is a tuple because a store has one for every blob of every model. A dataclass takes three times as long to make.
     """
 
     digest: Digest
@@ -64,7 +64,7 @@ class Descriptor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What a manifest says, read as JSON."""
+    """What a manifest says when it is read as JSON."""
 
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
@@ -76,13 +76,13 @@ class _Reading:
 
 class Manifest:
     """
-    One manifest: its bytes, and what they say; `parse` makes it. Two are compared by their `raw`.
+    A manifest: its bytes and what they say. `parse` makes one. It defines no equality: compare `raw` instead.
 
-    `config` is None for an empty config digest, which Ollama allows. `layers` are in manifest order, repeats kept.
-    `children` are the digests that a manifest list names; a list has no layers of its own.
-    `ambiguity` says why two readers may disagree about it, or is None.
-    `unfit` says why it may not leave or enter a store although Ollama lists it, or is None.
-    `is_plain` says that it is written as Ollama writes it; then descriptors are made only when somebody asks for them.
+    `config` is None if its digest is empty, which Ollama allows. `layers` are in the order of the manifest, with
+    repeats. `children` are the digests that a manifest list names; a list has no layers.
+    `ambiguity` says why two readers may understand the manifest differently, or is None.
+    `unfit` says why it must not leave or enter a store although Ollama lists it, or is None.
+    `is_plain` is true if it is written exactly as Ollama writes it. Its descriptors are then made on first use.
     """
 
     def __init__(self, raw: bytes, reading: _Reading | None) -> None:
@@ -99,9 +99,10 @@ class Manifest:
         Read a manifest as Ollama would.
 
         Raises:
-            InvalidManifestError: empty, not JSON, or a field of a type at which Go stops.
-            InvalidDigestError: a digest that Ollama itself could not turn into a path.
-            LimitError: more bytes, layers or nesting than the caps allow.
+            InvalidManifestError: it is empty, is not JSON, or has a field of a type that Go refuses.
+            InvalidDigestError: it has a digest that Ollama cannot turn into a path.
+            UnsafeError: it has both layers (or a config) and a list of manifests.
+            LimitError: it has more bytes, layers or nesting than the limits allow.
         """
         if len(raw) > MAX_MANIFEST_BYTES:
             raise LimitError(f"manifest: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(raw)}")
@@ -125,7 +126,7 @@ class Manifest:
 
     @property
     def end_offset(self) -> int:
-        """Where the JSON document ends."""
+        """The byte offset of the end of the JSON document."""
         return self._reading.end_offset if self._reading else len(self.raw.rstrip())
 
     @cached_property
@@ -135,12 +136,12 @@ class Manifest:
 
     @property
     def is_list(self) -> bool:
-        """True for a manifest list, which no released Ollama writes."""
+        """True if this is a manifest list. No released Ollama writes one."""
         return bool(self.children)
 
     @cached_property
     def descriptors(self) -> tuple[Descriptor, ...]:
-        """Config, then layers: every reference, repeats kept."""
+        """Every descriptor: the config, then the layers, with repeats."""
         if self._reading is None:
             return tuple(
                 Descriptor(Digest(digest), int(size), media_type, origin, name)
@@ -150,14 +151,14 @@ class Manifest:
 
     @property
     def layer_types(self) -> list[str]:
-        """The media type of every layer, for those who go through thousands of manifests."""
+        """The media type of every layer. Faster than `layers` when there are thousands of manifests."""
         if self._reading is None:
             return plain_layer_types(self.raw)
         return [layer.media_type for layer in self.layers]
 
     @property
     def sizes(self) -> list[tuple[str, int]]:
-        """The digits and the size of every descriptor, for those who go through thousands of manifests."""
+        """The digits and size of every descriptor. Faster than `descriptors` when there are thousands of manifests."""
         if self._reading is None:
             return [(digits, int(size)) for digits, size in plain_sizes(self.raw)]
         return [(blob.digest.hex, blob.size) for blob in self.descriptors]
@@ -178,7 +179,7 @@ class Manifest:
 
     @cached_property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Every distinct blob once, config first, then layers in manifest order."""
+        """Every distinct blob once: the config, then the layers in the order of the manifest."""
         distinct: dict[str, Descriptor] = {}
         for descriptor in self.descriptors:
             distinct.setdefault(descriptor.digest.hex, descriptor)
@@ -186,16 +187,16 @@ class Manifest:
 
     @property
     def declared_size(self) -> int:
-        """Bytes as `ollama list` adds them up: config and every layer as declared, repeats counted."""
+        """The size that `ollama list` shows: the declared bytes of the config and all layers, with repeats."""
         return sum(descriptor.size for descriptor in self.descriptors)
 
     @property
     def model_id(self) -> str:
         """
-        The 64 digits whose first 12 `ollama list` shows as ID.
+        64 digits. `ollama list` shows the first 12 as the ID.
 
-        Ollama hashes what Go's streaming decoder consumed: its buffer holds 512, 1536, 3584, … bytes (each twice the
-        last plus 512), and bytes after the buffer that holds the end of the value are never read.
+        Ollama hashes what Go's streaming decoder reads. The decoder's buffer holds 512 bytes, and grows to twice its
+        size plus 512 (1536, 3584 and so on). The decoder stops after the buffer that holds the end of the value.
         """
         boundary = 512
         while boundary < self.end_offset:
@@ -204,9 +205,10 @@ class Manifest:
 
     def refuse_unclear(self) -> None:
         """
-        Let only a manifest pass that every reader understands alike.
+        Refuse a manifest that two readers may understand differently.
 
-        Raises AmbiguousManifestError or InvalidManifestError, saying why, or LimitError for its config.
+        Raises AmbiguousManifestError or InvalidManifestError with the reason, and LimitError when its config is too
+        large.
         """
         if self.ambiguity:
             raise AmbiguousManifestError(f"manifest: {self.ambiguity}")
@@ -225,7 +227,7 @@ class Manifest:
 
 
 def digest_shaped(raw: bytes) -> set[Digest]:
-    """Every digest that occurs anywhere in a manifest's bytes, in either form and case: what it might refer to."""
+    """Return every digest in a manifest's bytes, in either form and case: all blobs that it might refer to."""
     return {Digest(digits.lower()) for digits in _DIGEST_SHAPED.findall(raw.decode("latin-1"))}
 
 
@@ -245,7 +247,7 @@ def mentioned_by(raw: bytes) -> set[Digest]:
 
 
 class _ManifestReader:
-    """Collects what makes one document ambiguous or unfit while it is read."""
+    """Reads one document and notes what makes it ambiguous or unfit."""
 
     def __init__(self, end_offset: int, trailing: int) -> None:
         self._end_offset = end_offset
@@ -304,7 +306,7 @@ class _ManifestReader:
     def _descriptor(self, value: Any, where: str) -> Descriptor:  # noqa: ANN401
         members = self._object(value, where)
         size = members.get("size")
-        # Not isinstance: True is no size.
+        # isinstance would accept True.
         if type(size) is not int or not 0 <= size <= _MAX_SIZE:
             raise InvalidManifestError(f"{where}.size: expected 0 to 2^63-1 as an integer, got {_kind(size)}")
         return Descriptor(
@@ -318,7 +320,7 @@ class _ManifestReader:
     def _digest(self, value: Any, where: str) -> Digest:  # noqa: ANN401
         if digest := Digest.of_text(value):
             return digest
-        # Ollama's start-up prune compares text, and deletes the blobs of a manifest that spells them otherwise.
+        # Ollama's start-up prune compares text. It deletes the blobs of a manifest that spells digests in another form.
         self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
         try:
             return Digest.tolerate(value)
@@ -351,7 +353,7 @@ class _ManifestReader:
 
 
 def _kind(value: object) -> str:
-    """What a wrong JSON value is, short enough for a message."""
+    """Describe a wrong JSON value in a few words, for a message."""
     if isinstance(value, (GoObject, list)):
         return "an object" if isinstance(value, GoObject) else "a list"
     return f"{value!r:.40}" if isinstance(value, (str, int, float, type(None))) else "a number out of range"

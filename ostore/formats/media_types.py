@@ -1,4 +1,4 @@
-"""The media types that decide something in ostore; every other one is carried along untouched."""
+"""The media types that ostore treats specially. It carries layers of all other types unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ADAPTER = "application/vnd.ollama.image.adapter"
 PROJECTOR = "application/vnd.ollama.image.projector"
 DRAFT = "application/vnd.ollama.image.draft"
 TEMPLATE = "application/vnd.ollama.image.template"
-# Written only by the first releases, read as a template ever since.
+# Only the first releases wrote it. Ollama still reads it as a template.
 PROMPT = "application/vnd.ollama.image.prompt"
 SYSTEM = "application/vnd.ollama.image.system"
 PARAMS = "application/vnd.ollama.image.params"
@@ -18,7 +18,7 @@ TENSOR = "application/vnd.ollama.image.tensor"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
-# A set, because every layer of every manifest is looked up.
+# A set, because ostore looks up every layer of every manifest.
 KNOWN = frozenset(
     {MODEL, TENSOR, CONFIG, MANIFEST, TEMPLATE, PARAMS, LICENSE, SYSTEM, MESSAGES, PROJECTOR, ADAPTER, DRAFT, PROMPT}
 )

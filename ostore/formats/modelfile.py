@@ -1,4 +1,4 @@
-"""A model as a Modelfile, rendered so that Ollama's own reader gives the same values back."""
+"""Write a model as a Modelfile, so that Ollama's own parser reads the same values back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from ostore.formats.errors import FormatError
 from ostore.formats.json_reading import write_canonical_json
 
-# All of these: parser/parser.go at fb30760. A carriage return ends a line there as well.
+# Source of all these: parser/parser.go at fb30760. A carriage return ends a line there as well.
 _CLOSES_EARLY = re.compile(r'"""\s*[\r\n]')
 _NEWLINE = re.compile("[\r\n]")
 _KEY = re.compile("[A-Za-z0-9_]+")
@@ -24,10 +24,11 @@ def render_modelfile(
     messages: Iterable[tuple[str, str]],
 ) -> str:
     """
-    The text that `ollama create -f` would take.
+    Return a Modelfile for `ollama create -f`.
 
-    `sources` are (instruction, path or name), `texts` are (instruction, text); empty texts are left out. What Ollama
-    drops from every value (all that is unprintable) stays in. Raises FormatError for what the lexer cannot carry.
+    `sources` are pairs of instruction and path or name, `texts` are pairs of instruction and text. Empty texts are left
+    out. Unprintable characters stay in, although Ollama drops them from every value. Raises FormatError for a value
+    that Ollama's lexer cannot read back.
     """
     lines = [
         "# Made by ostore. To build on this model, put this in place of the FROM line below:",
@@ -42,7 +43,7 @@ def render_modelfile(
 
 
 def parameter_text(value: object) -> str:
-    """A parameter's value as a Modelfile spells it: numbers plain, never with an exponent."""
+    """Return a parameter's value as a Modelfile spells it. Numbers never have an exponent."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
     return value if isinstance(value, str) else write_canonical_json(value).decode().strip()
@@ -55,15 +56,15 @@ def _key(key: str) -> str:
 
 
 def _role(role: str) -> str:
-    # Not only would the lexer stop: a role of several lines would bring instructions of its own.
+    # Ollama's lexer refuses other roles, and a role of several lines would add instructions of its own.
     if role not in _ROLES:
         raise FormatError(f"a message by {role!r:.40} cannot be written in a Modelfile")
     return role
 
 
 def _quoted(text: str) -> str:
-    """Ollama's lexer needs quotes around what spans lines, begins or ends oddly."""
-    # What is left of it when quotes are looked for.
+    """Quote a text that spans lines, has white space at an end, or begins with a quote, as Ollama's lexer requires."""
+    # The lexer drops the other characters before it looks for quotes.
     seen = "".join(character for character in text if character.isprintable() or character in "\t\r\n")
     if _CLOSES_EARLY.search(seen):
         raise FormatError("a text with three quotes at the end of a line cannot be written in a Modelfile")

@@ -1,4 +1,4 @@
-"""Model names as Ollama reads, stores and shows them (types/model/name.go at fb30760)."""
+"""Model names, as Ollama reads, stores and shows them (types/model/name.go at fb30760)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 
-# types/model/name.go at fb30760: first character, then at most 349 (host) or 79 (the others) more; ASCII only.
+# types/model/name.go at fb30760: one character, then at most 349 more (host) or 79 more (other parts), all ASCII.
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _TAG = _MODEL
 _FULL = re.compile("/".join(part.pattern for part in (_HOST, _NAMESPACE, _MODEL, _TAG)))
 
-# No part of a name may have these, so they mark a pattern.
+# No part of a name can contain these, so they mark a pattern.
 _GLOB_CHARACTERS = frozenset("*?")
 
-# Names that Windows gives to devices, whatever extension follows (Microsoft, "Naming Files, Paths, and Namespaces").
+# Device names on Windows, with any extension (Microsoft, "Naming Files, Paths, and Namespaces").
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-# No disk that we know holds longer components; a host may have 350 characters by Ollama's grammar.
+# No known file system holds longer components, but Ollama's grammar allows a host of 350 characters.
 _MAX_COMPONENT_BYTES = 255
 
 
@@ -38,16 +38,16 @@ class _Parts(NamedTuple):
 
 class ModelName(_Parts):
     """
-    One name, all four parts present and valid, spelled as written.
+    A model name with all four parts, spelled as written. Raises InvalidNameError unless every part is valid.
 
-    Ollama compares names without regard to case (`folded`) and stores them as given (`parts`). A tuple, because a
-    store has many and they are looked up all the time. Making one raises InvalidNameError.
+    Ollama ignores case when it compares names (`folded`) and stores them as given (`parts`). It is a tuple because a
+    store has many names and commands look them up often.
     """
 
     __slots__ = ()
 
     def __new__(cls, host: str, namespace: str, model: str, tag: str) -> Self:
-        # All at once first: nearly every name is valid, and no part can hold the separator.
+        # Check all parts at once first: nearly every name is valid, and no part can contain the separator.
         if not _FULL.fullmatch(f"{host}/{namespace}/{model}/{tag}") or len(host) > _MAX_COMPONENT_BYTES:
             _refuse(host, namespace, model, tag)
         return super().__new__(cls, host, namespace, model, tag)
@@ -55,13 +55,13 @@ class ModelName(_Parts):
     @classmethod
     def parse(cls, text: str) -> ModelName:
         """
-        Read what a person types; absent parts get Ollama's defaults.
+        Read a name as a person types it. Absent parts get Ollama's defaults.
 
-        Raises InvalidNameError for text outside the grammar, for a scheme or a password (neither is part of a stored
-        name), and for an IPv6 host, which the grammar cannot express.
+        Raises InvalidNameError for text outside the grammar. This includes a scheme and a password, which are not part
+        of a stored name, and an IPv6 host, which the grammar cannot express.
         """
         if "://" in text or "@" in text:
-            # Not echoed: what stands before an '@' may be a password.
+            # The message does not repeat the text: a password may stand before the '@'.
             raise InvalidNameError("name: a scheme, a user or a digest is not part of a model name")
         if text.startswith("["):
             raise InvalidNameError(f"name: Ollama's names cannot hold an IPv6 host, got {text!r:.90}")
@@ -74,7 +74,7 @@ class ModelName(_Parts):
 
     @classmethod
     def parse_full(cls, text: object) -> ModelName:
-        """Read `host/namespace/model:tag` with every part spelled out, as a bundle's index holds it."""
+        """Read `host/namespace/model:tag` with all four parts, as in a bundle's index. Raises InvalidNameError."""
         if not isinstance(text, str):
             raise InvalidNameError(f"name: expected text, got {text!r:.90}")
         name = cls.parse(text)
@@ -89,21 +89,21 @@ class ModelName(_Parts):
 
     @property
     def full(self) -> str:
-        """`host/namespace/model:tag`, nothing left out."""
+        """`host/namespace/model:tag`, with all four parts."""
         return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
 
     @property
     def folded(self) -> str:
-        """Equal for two names that Ollama takes for the same."""
+        """The full name in lower case. Ollama treats two names as the same if these are equal."""
         return self.full.lower()
 
     @property
     def is_selector(self) -> bool:
-        """True if Ollama takes the tag for a source selector (internal/modelref at fb30760), not for a tag."""
+        """True if Ollama reads the tag as a source selector (internal/modelref at fb30760)."""
         return self.tag.lower() in {"cloud", "local"} or self.tag.lower().endswith("-cloud")
 
     def windows_problem(self) -> str | None:
-        """Why Windows, exFAT or FAT could not hold the name, or None."""
+        """Return why Windows, exFAT or FAT cannot hold the name, or None."""
         for part in self.parts:
             if ":" in part:
                 return f"{part!r} has a colon, which Windows, exFAT and FAT cannot hold"
@@ -114,7 +114,7 @@ class ModelName(_Parts):
         return None
 
     def __str__(self) -> str:
-        """The short form of `ollama list`: default host and then default namespace left out, the tag always there."""
+        """Return the short form of `ollama list`: without a default host and namespace, always with the tag."""
         if self.host.lower() != DEFAULT_HOST:
             return self.full
         if self.namespace.lower() != DEFAULT_NAMESPACE:
@@ -123,7 +123,7 @@ class ModelName(_Parts):
 
 
 def _refuse(*parts: str) -> NoReturn:
-    """Say which part is not valid; one is, because all together are not."""
+    """Raises InvalidNameError for the first invalid part. One is invalid, because all together did not match."""
     roles = ("host", "namespace", "model", "tag")
     part, role = next(
         (part, role)
@@ -135,10 +135,10 @@ def _refuse(*parts: str) -> NoReturn:
 
 def choose(names: Iterable[ModelName], patterns: Sequence[str]) -> tuple[list[ModelName], list[str]]:
     """
-    The names that people's words stand for, in the order of `names`, and the words that stand for nothing.
+    Return the names that match a pattern, in the order of `names`, and the patterns that match no name.
 
-    A word with `*` or `?` is a glob over the short and the full form; any other is a name. Case does not matter,
-    as it does not to Ollama. Raises InvalidNameError.
+    A pattern with `*` or `?` is a glob over the short and the full form. Any other pattern is a name. Case does not
+    matter, as in Ollama. Raises InvalidNameError when a pattern is neither.
     """
     matchers = [(pattern, _matcher(pattern)) for pattern in patterns]
     chosen, used = [], set()
@@ -155,7 +155,7 @@ def is_glob(pattern: str) -> bool:
 
 
 def matches_listing(pattern: str, name: ModelName) -> bool:
-    """Whether `ollama list PATTERN` would show it: a prefix of the short form; or a glob, which Ollama has not."""
+    """Whether a name starts with a pattern, as in `ollama list PATTERN`, or a glob (not in Ollama) matches."""
     if is_glob(pattern):
         return _matcher(pattern)(name)
     return str(name).lower().startswith(pattern.lower())

@@ -1,4 +1,4 @@
-"""What became of the models of a movement, and of their blobs: what a sink answers with."""
+"""The answers of a sink: what happened to the models and blobs that it received."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.formats.name import ModelName
 
 
 class Outcome(StrEnum):
-    """What became, or would become, of one model."""
+    """What happened, or would happen, to one model."""
 
     ADDED = "added"
     REPLACED = "replaced"
@@ -22,9 +22,9 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """
-    What a sink would do with a selection, going by names and sizes: nothing is hashed, nothing is written.
+    What a sink would do with a selection. It compares names and sizes only; it hashes and writes nothing.
 
-    `missing` are the blobs that it would have to be given.
+    `missing` are the blobs that the sink lacks.
     """
 
     outcomes: Mapping[ModelName, Outcome]
@@ -34,9 +34,10 @@ class Forecast:
 @dataclass(frozen=True, slots=True)
 class Received:
     """
-    What a sink has taken in. Blobs were `written` (staged now), `resumed` (left whole by an interrupted command), or
-    there already (`present`). `repaired` ones were there damaged. `linked` ones are files of another store on this
-    disk, which have one more name now. `set_aside` are the names in quarantine of what was replaced and kept.
+    What a sink has received. `written` blobs were staged by this command, `resumed` ones were staged whole by an
+    interrupted command, and `present` ones were in the store already. `repaired` blobs were in the store, but damaged.
+    `linked` blobs are files of another store on the same disk that got one more name. `set_aside` has the names in
+    quarantine of files that were replaced and kept.
     """
 
     outcomes: Mapping[ModelName, Outcome]

@@ -1,10 +1,10 @@
 """
-The shape in which Ollama itself writes manifests, recognised in their bytes: reading JSON as Go does takes six times as
-long, and a store has thousands.
+A fast reader for manifests in the exact shape that Ollama writes. It matches their bytes with regular expressions.
+Reading JSON as Go does takes six times as long, and a store has thousands of manifests.
 
-Go's encoding/json writes manifest.Manifest and manifest.Layer (ollama at fb30760) without spaces, keys in this order.
-What has exactly that shape leaves nothing to argue about: no key of another case or twice, no escape, one spelling of
-every digest. Everything else, right or wrong, is for the reader of JSON; tests hold that both read the same.
+Go's encoding/json writes manifest.Manifest and manifest.Layer (ollama at fb30760) without spaces and with keys in this
+order. A manifest of exactly that shape is never ambiguous: it has no key in another case or twice, no escape, and one
+spelling of every digest. The JSON reader handles every other manifest, valid or not. Tests check that both agree.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# So many descriptors do not fit that the cap on layers would matter.
+# A manifest of this size cannot exceed the limit on layers, so nothing here counts them.
 _MAX_BYTES = 1024 * 1024
 _TEXT = rb"[ !#-\[\]-~]"
 _MEDIA_TYPE = rb"%b{0,255}" % _TEXT
-# Sizes of up to 18 digits are below 2^63.
+# A size of up to 18 digits is below 2^63.
 _DESCRIPTOR = (
     rb'{"mediaType":"(%b)","digest":"sha256:([0-9a-f]{64})","size":(0|[1-9][0-9]{0,17})'
     rb'(?:,"from":"(%b*)")?(?:,"name":"(%b*)")?}'
@@ -27,7 +27,7 @@ _MANIFEST = re.compile(
     % (_MEDIA_TYPE, _WITHOUT_GROUPS, _WITHOUT_GROUPS, _WITHOUT_GROUPS)
 )
 _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
-# No text can hold this: it has quotation marks.
+# These cannot match inside a text: a text here has no quotation marks.
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
 _MEDIA_TYPES = re.compile(r'"mediaType":"([^"]*)"')
 _SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
@@ -35,7 +35,7 @@ _CONFIG_SIZE = re.compile(rb'","size":([0-9]+)')
 
 
 class PlainDescriptor(NamedTuple):
-    """One descriptor's members as text; absent ones are empty."""
+    """The members of one descriptor as text. An absent member is empty."""
 
     media_type: str
     digest: str
@@ -45,31 +45,31 @@ class PlainDescriptor(NamedTuple):
 
 
 def is_plain(raw: bytes) -> bool:
-    """Whether bytes are a manifest in this shape; the functions below are for those that are."""
+    """Whether a manifest has this shape. The functions below require that it has."""
     return len(raw) <= _MAX_BYTES and _MANIFEST.fullmatch(raw) is not None
 
 
 def plain_descriptors(raw: bytes) -> list[PlainDescriptor]:
-    """The config, then the layers."""
+    """Return the descriptor of the config, then those of the layers."""
     return [PlainDescriptor(*found) for found in _DESCRIPTORS.findall(raw.decode("ascii"))]
 
 
 def plain_digests(raw: bytes) -> list[str]:
-    """The digits of all their digests, in the same order."""
+    """Return the 64 digits of every digest: the config, then the layers."""
     return _DIGESTS.findall(raw.decode("ascii"))
 
 
 def plain_layer_types(raw: bytes) -> list[str]:
-    """The media types of the layers: all but the document's own and the config's."""
+    """Return the media types of the layers, without those of the document and the config."""
     return _MEDIA_TYPES.findall(raw.decode("ascii"))[2:]
 
 
 def plain_config_size(raw: bytes) -> int:
-    """The size of the first of them."""
+    """Return the size of the config in bytes."""
     found = _CONFIG_SIZE.search(raw)
     return int(found[1]) if found else 0
 
 
 def plain_sizes(raw: bytes) -> list[tuple[str, str]]:
-    """The digits of their digests, and their sizes, in the same order."""
+    """Return the 64 digits and the size, as text, of every descriptor: the config, then the layers."""
     return _SIZES.findall(raw.decode("ascii"))

@@ -1,4 +1,4 @@
-"""What one operation is about: models, and every blob they need exactly once."""
+"""The models that one operation handles, and every blob that they need, each once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ostore.formats.name import ModelName
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
     """
-    A name, the digest and size (bytes) of its manifest, and its distinct blobs: config, then layers in order.
+    A name, the digest and size (bytes) of its manifest, and its distinct blobs: the config, then the layers in order.
 
-    `raw` is the manifest itself where it was read already, else None: a bundle carries its manifests last.
+    `raw` holds the bytes of the manifest, or None if they are not read yet: in a bundle, manifests come last.
     """
 
     name: ModelName
@@ -34,14 +34,14 @@ class SelectedModel:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A blob from byte `start` to its end."""
+    """A blob that is wanted from byte `start` to its end."""
 
     blob: Descriptor
     start: int = 0
 
     @property
     def size(self) -> int:
-        """Bytes from there on."""
+        """The number of bytes from `start` on."""
         return self.blob.size - self.start
 
 
@@ -50,8 +50,8 @@ class Selection:
     """
     Models sorted by full name, and their distinct blobs in the order in which the models first name them.
 
-    `requires` are blobs that a delta bundle leaves out: the target must have them. Two selections of the same models
-    are equal, which is what makes a bundle's bytes reproducible.
+    `requires` are blobs that a delta bundle leaves out; the target must have them. Two selections of the same models
+    are equal, so a bundle of the same models has the same bytes.
     """
 
     models: tuple[SelectedModel, ...]
@@ -60,7 +60,7 @@ class Selection:
 
     @classmethod
     def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
-        """Raises UnsafeError when two manifests promise different sizes for one digest, or two names collide."""
+        """Make a selection. Raises UnsafeError when one digest has two sizes, or two names differ only by case."""
         models: list[SelectedModel] = []
         blobs: dict[str, Descriptor] = {}
         for name, manifest in sorted(manifests, key=lambda pair: pair[0].full):
@@ -76,27 +76,27 @@ class Selection:
 
     @cached_property
     def sizes(self) -> dict[Digest, int]:
-        """Bytes of every blob, required ones included."""
+        """The size in bytes of every blob, including those in `requires`."""
         return {blob.digest: blob.size for blob in (*self.blobs, *self.requires)}
 
     @property
     def size(self) -> int:
-        """Bytes of all distinct blobs together."""
+        """The size in bytes of all distinct blobs, without those in `requires`."""
         return sum(blob.size for blob in self.blobs)
 
     @property
     def shared_size(self) -> int:
-        """Bytes that more than one selected model needs and that are therefore there only once."""
+        """The bytes that sharing saves: what the models need one by one, less what their distinct blobs have."""
         uses = sum(self.sizes[digest] for model in self.models for digest in model.blobs)
         return uses - sum(self.sizes.values())
 
     def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
-        """The selected models that need a blob."""
+        """Return the selected models that need a blob."""
         return tuple(model.name for model in self.models if digest in model.blobs)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is lawful in these models and yet may surprise where they are imported."""
+        """What is allowed in these models, but may cause trouble where they are imported."""
         selectors = (
             f"{model.name}: Ollama takes this tag for a source selector, not for a name"
             for model in self.models
@@ -106,7 +106,7 @@ class Selection:
         return (*selectors, *(f"{name}: {problem}" for name, problem in problems if problem))
 
     def restricted(self, names: Iterable[ModelName]) -> Selection:
-        """The same selection for some of its models."""
+        """Return the selection of only these models and the blobs that they need."""
         wanted = set(names)
         models = tuple(model for model in self.models if model.name in wanted)
         needed = {digest for model in models for digest in model.blobs}
@@ -117,7 +117,7 @@ class Selection:
 
 
 def refuse_twins(names: Iterable[ModelName]) -> None:
-    """Raises UnsafeError for two names that differ only by case: on many disks, and for Ollama, they are one."""
+    """Raises UnsafeError when two names differ only by case: to Ollama and on many disks they are the same name."""
     seen: dict[str, ModelName] = {}
     for name in names:
         twin = seen.setdefault(name.folded, name)

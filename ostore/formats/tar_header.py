@@ -1,9 +1,11 @@
 """
-Tar headers of a bundle: written one fixed way, read one strict way.
+The tar headers of a bundle. ostore writes them in one fixed way and reads them strictly.
 
-GNU format (GNU tar manual, "Basic Tar Format"): 512-byte blocks, octal numbers, sizes past 8 GiB in base-256, names
-past 100 bytes in a preceding entry of type `L`. Python's `tarfile` is not used on untrusted input: its history of
-filter bypasses and hangs (CVE-2007-4559, CVE-2025-4517, CVE-2026-11972) comes from all that it supports.
+Format: GNU (GNU tar manual, "Basic Tar Format"). Blocks have 512 bytes and numbers are octal. A size of 8 GiB or more
+is in base-256. An entry of type `L` comes before a member whose name is longer than 100 bytes.
+
+ostore does not use Python's `tarfile` on untrusted input. `tarfile` supports much more, and its history of filter
+bypasses and hangs (CVE-2007-4559, CVE-2025-4517, CVE-2026-11972) comes from that.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleErro
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
-# A manifest path has at most 9 + 1 + 350 + 3 * 81 bytes; nothing else in a bundle comes near 100.
+# A manifest path has at most 9 + 1 + 350 + 3 * 81 bytes. All other names in a bundle are shorter than 100 bytes.
 MAX_LONG_NAME_BYTES = 1024
 
 REGULAR = b"0"
@@ -43,7 +45,7 @@ _NAME_BYTES = 100
 
 @dataclass(frozen=True, slots=True)
 class TarHeader:
-    """One header block: its name field (cut at 100 bytes for a long name), size in bytes, and type flag."""
+    """One header block: its name (cut at 100 bytes if it is longer), size in bytes, and type flag."""
 
     name: str
     size: int
@@ -51,7 +53,7 @@ class TarHeader:
 
     @property
     def is_extended(self) -> bool:
-        """True for a pax header, which a bundle never has."""
+        """True for a pax header. A bundle never has one."""
         return self.type_flag in _EXTENDED
 
     @property
@@ -61,12 +63,12 @@ class TarHeader:
 
 
 def padding(size: int) -> int:
-    """Zero bytes that follow a member of `size` bytes up to the next block."""
+    """Return the number of zero bytes that fill the last block of a member of `size` bytes."""
     return -size % BLOCK
 
 
 def member_header(name: str, size: int) -> bytes:
-    """Everything that precedes a member's data: one block, or three for a name of more than 100 bytes."""
+    """Return all that comes before a member's data: one block, or more for a name of more than 100 bytes."""
     encoded = name.encode("ascii")
     if len(encoded) <= _NAME_BYTES:
         return _block(encoded, size, REGULAR)
@@ -80,16 +82,16 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def member_length(name: str, size: int) -> int:
-    """Bytes that a member takes in the stream, header and padding included."""
+    """Return the number of bytes that a member takes in the stream, with its header and padding."""
     return len(member_header(name, 0)) + size + padding(size)
 
 
 def parse_header(block: bytes) -> TarHeader:
     """
-    Read one header block. Mode, owner and times are not looked at: what is published has none of them.
+    Read one header block of 512 bytes. Ignores mode, owner and times: a published file has none of them.
 
-    Raises IntegrityError for a bad checksum, FormatError for a bad number or magic, UnsafeError for a name or link
-    that has no place in a bundle. `block` has 512 bytes.
+    Raises IntegrityError for a bad checksum, FormatError for a bad size, name field or magic, and UnsafeError for a
+    name outside ASCII or a type, link or extension that is not allowed in a bundle.
     """
     if not _has_good_checksum(block):
         raise IntegrityError("tar header: bad checksum")
@@ -104,7 +106,7 @@ def parse_header(block: bytes) -> TarHeader:
 
 
 def parse_long_name(data: bytes) -> str:
-    """The name that an entry of type `L` carries. Raises FormatError, LimitError or UnsafeError."""
+    """Read the name in an entry of type `L`. Raises FormatError, LimitError or UnsafeError."""
     if len(data) > MAX_LONG_NAME_BYTES:
         raise LimitError(f"long name: expected at most {MAX_LONG_NAME_BYTES} bytes, got {len(data)}")
     if data[-1:] != b"\0" or b"\0" in data[:-1]:

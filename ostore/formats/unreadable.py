@@ -1,4 +1,4 @@
-"""What could not be read, and why: one answer of everything that looks around."""
+"""The type in which every scan reports what it could not read, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ostore.formats.name import ModelName
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file or folder that cannot be read, or is not what it should be: its path and the reason."""
+    """The path of a file or folder that cannot be read or is not what it should be, and the reason."""
 
     path: str
     reason: str
@@ -18,9 +18,9 @@ class Unreadable:
 @dataclass(frozen=True, slots=True)
 class UnreadableManifest(Unreadable):
     """
-    The same where a manifest should be. `name` is the model's, or None if the path spells none.
+    A manifest that cannot be read. `name` is the name of the model, or None if the path spells no name.
 
-    `raw` are the bytes that could be read. They may still mention blobs.
+    `raw` holds the bytes that could be read. They may still mention blobs.
     """
 
     name: ModelName | None = None

@@ -1,3 +1,3 @@
-"""The version, in the one place from which the package's metadata and every bundle's `creator` take it."""
+"""The version of ostore. The metadata of the package and the `creator` of every bundle read it from here."""
 
 VERSION = "0.1.0"

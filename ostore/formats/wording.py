@@ -1,4 +1,4 @@
-"""How facts are worded for people: sizes as Ollama prints them, and no text with anything unprintable in it."""
+"""Text for people: sizes as Ollama prints them, and text without unprintable characters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ _UNITS = ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "KB"))
 
 def clean(text: str) -> str:
     """
-    Text with every character that is not printable as an escape, line breaks excepted.
+    Return a text with every unprintable character escaped, except line breaks.
 
-    A name or a licence from a bundle must not move the cursor, recolour, or write to a clipboard.
+    A name or a licence from a bundle must not move the cursor, change colours or write to the clipboard.
     """
     if text.isprintable() or text.replace("\n", "").isprintable():
         return text
@@ -19,12 +19,12 @@ def clean(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text that may hold anything, line breaks as escapes: what is told of a file must not look like another line."""
+    """Return a text with line breaks escaped, so that it cannot fake another line of output."""
     return text.replace("\n", "\\n")
 
 
 def human_bytes(size: int) -> str:
-    """A size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one digit after the point."""
+    """Return a size as Ollama prints it (format/bytes.go at fb30760): decimal units, at most one decimal."""
     for factor, unit in _UNITS:
         if size >= factor:
             value = size / factor
@@ -33,7 +33,7 @@ def human_bytes(size: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 blob`, `2 blobs`, `1,204 blobs`."""
+    """Return a count with its noun: `1 blob`, `2 blobs`, `1,204 blobs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -1,7 +1,7 @@
 """
-zstd frames as a bundle may have them, read by their headers alone, and the frame that stores bytes as they are.
+The zstd frames of a bundle: measure a frame by its headers, and write a frame that stores bytes uncompressed.
 
-Facts: RFC 8878, sections 3.1.1 (frames and blocks) and 3.1.2 (skippable frames).
+Source: RFC 8878, sections 3.1.1 (frames and blocks) and 3.1.2 (skippable frames).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError
 
 MAGIC = b"\x28\xb5\x2f\xfd"
-# Bundles are cut every 8 MiB of tar stream; the bound is what a reader's memory stands on.
+# A writer cuts the tar stream every 8 MiB. This limit bounds the memory of a reader.
 MAX_FRAME_CONTENT = 8 * 1024 * 1024
 MAX_WINDOW = 1 << 23
-# A frame of raw blocks has 3 bytes for each 128 KiB block; zstd itself never expands more than 1/256.
+# A frame of raw blocks adds 3 bytes to each block of 128 KiB. zstd itself never adds more than 1/256.
 MAX_FRAME_BYTES = MAX_FRAME_CONTENT + 64 * 1024
-# zstd splits blocks to no less than about 1 KiB of input each; many more are made to cost time, not to carry data.
+# zstd makes no blocks of less than about 1 KiB of input. A frame with many more blocks only costs time.
 _MAX_BLOCKS = 16 * 1024
 _BLOCK_MAXIMUM = 128 * 1024
 _RAW, _RLE, _RESERVED = 0, 1, 3
@@ -27,7 +27,7 @@ _SKIPPABLE_HEAD, _SKIPPABLE_TAIL = 0x50, b"\x2a\x4d\x18"
 
 @dataclass(frozen=True, slots=True)
 class FrameSpan:
-    """How long a frame is in the file (`size`) and decoded (`content_size`), both in bytes."""
+    """The size of a frame in the file (`size`) and decoded (`content_size`), both in bytes."""
 
     size: int
     content_size: int
@@ -35,12 +35,12 @@ class FrameSpan:
 
 def measure_frame(data: bytes | bytearray | memoryview) -> FrameSpan | None:
     """
-    Find where the frame that `data` begins with ends, without decoding it; None if `data` is too short to say.
+    Measure the frame at the start of `data` without decoding it. Returns None if `data` is too short.
 
     Raises:
-        InvalidBundleError: not a zstd frame, or one with a dictionary, a checksum or no content size.
-        LimitError: a frame of more content, window or blocks than a bundle may have, or of none.
-        IntegrityError: a reserved block type.
+        InvalidBundleError: it is no zstd frame, or has a dictionary, a checksum, a reserved bit or no content size.
+        LimitError: it is skippable or empty, or its content, window, size or number of blocks is over the limit.
+        IntegrityError: a block has a reserved type.
     """
     if data[1:4] == _SKIPPABLE_TAIL and data[0] & 0xF0 == _SKIPPABLE_HEAD:
         raise LimitError("zstd: a skippable frame where data is expected")
@@ -66,8 +66,8 @@ def measure_frame(data: bytes | bytearray | memoryview) -> FrameSpan | None:
 
 
 def raw_frame(content: memoryview) -> list[bytes | memoryview]:
-    """A frame that stores `content` (1 byte to 8 MiB) uncompressed, as buffers to write one after the other."""
-    # Descriptor 0xA0: content size in 4 bytes, single segment, so that the window is the content itself.
+    """Return a frame that stores `content` (1 byte to 8 MiB) uncompressed, as buffers to write in order."""
+    # Descriptor 0xA0: the content size has 4 bytes; single segment, so the window is as large as the content.
     pieces: list[bytes | memoryview] = [MAGIC + b"\xa0" + len(content).to_bytes(4, "little")]
     for start in range(0, len(content), _BLOCK_MAXIMUM):
         block = content[start : start + _BLOCK_MAXIMUM]
@@ -77,7 +77,7 @@ def raw_frame(content: memoryview) -> list[bytes | memoryview]:
 
 
 def _read_header(data: bytes | bytearray | memoryview) -> tuple[int, int] | None:
-    """Where the first block header stands, and the content size; None if `data` is too short."""
+    """Return the offset of the first block header and the content size, or None if `data` is too short."""
     if len(data) < 5:  # noqa: PLR2004 - magic and descriptor
         return None
     descriptor = data[4]
