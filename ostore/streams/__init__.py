@@ -1,1 +1,1 @@
-"""Floor 1: moving bytes. Knows descriptors and directories, not stores or bundles."""
+"""Floor 1 moves bytes. It knows descriptors and directories, but no stores and no bundles."""

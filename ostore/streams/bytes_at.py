@@ -1,8 +1,8 @@
 """
-Where bytes are read from and written to: three protocols, and the files and pipes that have them.
+Protocols for reading and writing bytes, and the files and pipes that implement the reading ones.
 
-Frames and plain streams know the protocols only. Nothing here opens or closes a file; `writing.GrowingFile` is the
-output that is one.
+Frames and plain streams know only the protocols. Nothing here opens or closes a file. `writing.GrowingFile` implements
+`Output` for a file.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from ostore.streams.durable import naming
 
 
 class BytesAt(Protocol):
-    """Bytes that stay where they are and can be read in any order, by several threads at once."""
+    """Bytes that can be read in any order, by several threads at once."""
 
     @property
     def size(self) -> int:
-        """How many bytes there were at opening."""
+        """The number of bytes at opening."""
         ...
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """`size` bytes from byte `offset`; fewer only at the end. Raises OSError, which names the file."""
+        """Return `size` bytes from byte `offset`, or fewer at the end. Raises OSError, which names the file."""
         ...
 
     def refuse_changes(self) -> None:
-        """Raises IntegrityError if these are not the bytes that were opened, as far as that shows from outside."""
+        """Raises IntegrityError if the bytes have changed since opening, as far as that can be seen."""
         ...
 
 
-# What a target has of a blob that the next ones may build on: None for what it has not, or need not show.
+# Returns the bytes of a blob that the target has, for the next blobs to build on. Returns None for any other digest.
 Held = Callable[[Digest], BytesAt | None]
 
 
 def nothing_held(_digest: Digest, /) -> None:
-    """What a target without any blobs has."""
+    """The `Held` of a target without blobs. Returns None."""
 
 
 class Forward(Protocol):
-    """Bytes that pass once."""
+    """Bytes that can be read once, in order."""
 
     def read(self, size: int) -> bytes:
         """
-        The next 1 to `size` bytes, as many as are there: it waits for no more. Empty only at the end.
+        Return the next 1 to `size` bytes, without waiting for more than are there. Empty only at the end.
 
         Raises OSError.
         """
@@ -56,23 +56,22 @@ class Forward(Protocol):
 
 
 class Output(Protocol):
-    """Where bytes are appended."""
+    """A destination to which bytes are appended."""
 
     def write(self, buffers: Sequence[Chunk]) -> int:
-        """Write every byte of these buffers, in order; returns how many they were. Raises OSError."""
+        """Write all bytes of these buffers, in order. Returns their number. Raises OSError."""
         ...
 
     def sync(self) -> None:
-        """Put all that was written on the disk, if it goes to one. Raises OSError."""
+        """Flush all written bytes to the disk, if they go to one. Raises OSError."""
         ...
 
 
 class FileBytes:
     """
-    The bytes of an open regular file. Whoever opened it closes it; `path` is for messages.
+    The bytes of an open regular file. The caller closes the file. `path` is for messages.
 
-    That it is a regular file is not checked. Reading does not depend on the position of the file, but on Windows it
-    moves it.
+    Nothing checks that the file is regular. Reading ignores the position of the file, but moves it on Windows.
     """
 
     def __init__(self, fd: int, path: Path) -> None:
@@ -82,12 +81,12 @@ class FileBytes:
 
     @property
     def size(self) -> int:
-        """How many bytes the file had at opening."""
+        """The size of the file in bytes at opening."""
         return self._size
 
     def read_at(self, size: int, offset: int) -> bytes:
         """
-        `size` bytes from byte `offset`; fewer only at the end of the file, wherever that is by now.
+        Return `size` bytes from byte `offset`, or fewer at the current end of the file.
 
         Raises OSError, which names the file.
         """
@@ -103,9 +102,9 @@ class FileBytes:
 
     def refuse_changes(self) -> None:
         """
-        Raises IntegrityError if the file has another size or mtime than at opening, OSError.
+        Raises IntegrityError if the file has another size or mtime than at opening. Raises OSError.
 
-        A change that keeps the size and sets the mtime back is not noticed.
+        This does not notice a change that keeps the size and restores the mtime.
         """
         if self._status() != (self._size, self._modified_ns):
             raise IntegrityError(f"{self._path}: changed while it was read")
@@ -117,25 +116,25 @@ class FileBytes:
 
 
 class PipeBytes:
-    """The bytes of an open pipe, or of a file from where it stands. Whoever opened it closes it."""
+    """The bytes of an open pipe, or of a file from its current position. The caller closes it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def read(self, size: int) -> bytes:
-        """The next 1 to `size` bytes; empty only at the end. Raises OSError, which names nothing."""
+        """Return the next 1 to `size` bytes. Empty only at the end. Raises OSError, which names no file."""
         return os.read(self._fd, size)
 
 
 class ForwardOver:
-    """Bytes that stay, read from the first to the last."""
+    """Reads a `BytesAt` once, from the first byte to the last."""
 
     def __init__(self, source: BytesAt) -> None:
         self._source = source
         self._position = 0
 
     def read(self, size: int) -> bytes:
-        """The next 1 to `size` bytes; empty only at the end. Raises OSError."""
+        """Return the next 1 to `size` bytes. Empty only at the end. Raises OSError."""
         data = self._source.read_at(size, self._position)
         self._position += len(data)
         return data
@@ -143,9 +142,9 @@ class ForwardOver:
 
 def read_chunks_at(source: BytesAt, limit: int, *, start: int = 0, lead: int = 0) -> Iterator[bytes]:
     """
-    Yield what comes from byte `start` on in chunks of 8 MiB, the last one shorter; at most `limit` bytes and one more.
+    Yield the bytes from `start` on in chunks of 8 MiB (the last is shorter), at most `limit` bytes and one more.
 
-    The byte too many tells a reader that the file is longer than promised. The first chunk is `lead` bytes shorter, as
+    The extra byte tells the reader that the file is longer than promised. The first chunk is `lead` bytes shorter, as
     in `chunks.read_chunks`. Raises OSError.
     """
     end, wanted = start + limit + 1, CHUNK_BYTES - lead

@@ -1,4 +1,4 @@
-"""What a disk is and how full it is, from what the kernel says of it: nothing is tried, so nothing is written."""
+"""What kind of disk a folder is on and how full it is. The kernel answers this, so nothing is written to find out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-# proc(5): the mounts that this process sees, in the order in which they were made.
+# proc(5): the mounts that this process sees, oldest first.
 _MOUNTS = Path("/proc/self/mounts")
-# getmntent(3): white space and backslashes in a path are written as octal numbers.
+# getmntent(3): white space and backslashes in a path are octal numbers.
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -19,9 +19,9 @@ class DiskState:
     """
     The file system that a folder is on.
 
-    `filesystem` is what the kernel calls it (`ext4`, `exfat`), empty where nobody says. `free` and `size` are bytes for
-    an ordinary user; `inodes_free` and `inodes` count files that could still be made and that could be at all, both 0
-    for a file system without such a limit.
+    `filesystem` is the kernel's name for it (`ext4`, `exfat`), or empty if unknown. `free` is the number of bytes that
+    an ordinary user can still write, `size` the number of all bytes. `inodes_free` and `inodes` are the same for
+    files; both are 0 on a file system without such a limit.
     """
 
     filesystem: str
@@ -33,7 +33,7 @@ class DiskState:
 
 
 def read_disk(folder: Path, mounts: Path = _MOUNTS) -> DiskState:
-    """What the disk of a folder is. Raises OSError if the folder cannot be asked about."""
+    """Return the state of the disk that a folder is on. Raises OSError."""
     usage = shutil.disk_usage(folder)
     if not hasattr(os, "statvfs"):
         return DiskState("", is_read_only=False, free=usage.free, size=usage.total, inodes_free=0, inodes=0)
@@ -49,7 +49,7 @@ def read_disk(folder: Path, mounts: Path = _MOUNTS) -> DiskState:
 
 
 def _filesystem(folder: Path, mounts: Path) -> str:
-    """The type of the last mount at the longest path that the folder is under."""
+    """Return the type of the newest mount at the deepest mount point above the folder, or an empty text."""
     try:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:

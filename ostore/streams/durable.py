@@ -1,9 +1,9 @@
 """
-The one module that creates, renames, links, fsyncs and removes. Whatever changes a disk goes through here; what is in
-its files through `writing`, and which of them share it through `extents`.
+The only module that creates, renames, links, fsyncs and removes files and folders. `writing` changes the content of
+files, and `extents` lets two files share their bytes on the disk. Nothing else changes a disk.
 
-A `Directory` is an open directory, and every name given to it is a single component, so a path that somebody swaps
-underneath changes nothing (POSIX; Windows has no such handles and uses full paths).
+A `Directory` is an open directory. Every name given to it is a single path component, so nobody can redirect an
+operation by swapping a folder on the path. This holds on POSIX; Windows has no such handles, so full paths are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Self
 
 from ostore.formats.errors import DamagedStoreError, UnsafeError
 
-# Windows has neither; there the checks that follow an open have to do.
+# Windows lacks these. There, only the checks after opening protect us.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
@@ -31,31 +31,31 @@ _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 HAS_DIRECTORY_HANDLES = os.open in os.supports_dir_fd
 
-# What a file system answers that has no such operation; FAT and FUSE differ in their choice.
+# The answers of a file system that does not support an operation. FAT and FUSE answer differently.
 NOT_SUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
-# What a file system answers that has no room, or none for this user.
+# The answers of a file system that has no room, or none for this user.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# fcntl F_FULLFSYNC: on macOS fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
+# fcntl F_FULLFSYNC. On macOS, fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
 _F_FULLFSYNC = 51
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _SHARING_RETRIES = 5
 FILE_MODE = 0o644
-# The mode of a directory between its creation and its being given away.
+# The mode of a new directory until it gets its owner and its final mode.
 _UNFINISHED = 0o700
 
 
 def current_user() -> tuple[int, int]:
-    """The effective user and group; zeros on Windows, where nothing is owned that way."""
+    """Return the effective user and group. Both are 0 on Windows, which has no such owners."""
     return (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else (0, 0)
 
 
 class DurabilityWarning(UserWarning):
-    """The file system has no fsync: what is written may not survive a power cut."""
+    """The file system has no fsync, so a power cut may lose what was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who owns what is created, and with which mode: a store's new files look like its old ones."""
+    """The owner, group and mode of new entries. A store's new files look like its old ones."""
 
     uid: int
     gid: int
@@ -66,7 +66,7 @@ class Ownership:
         return cls(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
     def has(self, status: os.stat_result) -> bool:
-        """Whether an entry belongs to the same user and group; everything does where nothing is owned that way."""
+        """Whether an entry has the same user and group. Always true on Windows, where both are 0."""
         return (status.st_uid, status.st_gid) == (self.uid, self.gid)
 
     def give_directory(self, fd: int) -> None:
@@ -80,17 +80,17 @@ class Ownership:
             return
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (self.uid, self.gid):
-            # Only root may give a file away; a member of the group may still give it to the group.
+            # Only root can change the owner. A member of the group can set the group.
             with unless_unsupported():
                 os.fchown(fd, self.uid if current_user()[0] == 0 else -1, self.gid)
-        # Set explicitly: neither the umask nor 0600 of a staged file may show, the server runs as another user.
+        # Override the umask and the mode 0600 of a staged file: the server runs as another user and has to read it.
         if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
             with unless_unsupported():
                 os.fchmod(fd, mode)
 
 
 class Directory:
-    """An open directory. Close it, or use it as a context manager."""
+    """An open directory. The caller closes it, or uses it as a context manager."""
 
     def __init__(self, path: Path, fd: int | None) -> None:
         self.path = path
@@ -98,7 +98,7 @@ class Directory:
 
     @classmethod
     def open(cls, path: Path) -> Directory:
-        """Open a directory by path, links followed. Raises OSError."""
+        """Open a directory by path. Follows links. Raises OSError."""
         if HAS_DIRECTORY_HANDLES:
             return cls(path, os.open(path, os.O_RDONLY | _DIRECTORY | _CLOEXEC))
         if not stat.S_ISDIR(path.stat().st_mode):
@@ -120,7 +120,7 @@ class Directory:
 
     @property
     def fd(self) -> int | None:
-        """The handle, for locking; None on Windows."""
+        """The handle, for locking. None on Windows."""
         return self._fd
 
     @property
@@ -131,18 +131,18 @@ class Directory:
         return self.path.stat() if self._fd is None else os.fstat(self._fd)
 
     def names(self) -> list[str]:
-        """Names of all entries, sorted."""
+        """Return the names of all entries, sorted. Raises OSError."""
         return sorted(os.listdir(self.path if self._fd is None else self._fd))  # noqa: PTH208 - by handle
 
     def lstat(self, name: str) -> os.stat_result | None:
-        """The entry's own status, links not followed; None if there is no such entry."""
+        """Return the status of an entry, or None if it does not exist. Does not follow links. Raises OSError."""
         try:
             return os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def child(self, name: str) -> Directory:
-        """Open a directory below this one, links not followed. Raises OSError."""
+        """Open a directory in this one. Does not follow links. Raises OSError."""
         at, path = self._at(name), self.path / name
         if self._fd is None:
             if path.is_symlink():
@@ -153,9 +153,9 @@ class Directory:
 
     def make_child(self, name: str, ownership: Ownership) -> Directory:
         """
-        Open a directory below this one; create it first, durably and with that ownership, if it is absent.
+        Open a directory in this one. If it is absent, create it durably and with that ownership.
 
-        One that a crash left empty, before it was given away, counts as absent.
+        A directory that a crash left empty and without its final owner and mode gets them now. Raises OSError.
         """
         is_new = True
         try:
@@ -172,13 +172,17 @@ class Directory:
         return child
 
     def create(self, name: str, mode: int = 0o600) -> int:
-        """A new file, open for writing. Raises FileExistsError rather than touch anything that is there."""
+        """Create a file and open it for writing. Raises FileExistsError if any entry has the name. Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC | _BINARY
         with self._naming(name):
             return os.open(self._at(name), flags, mode, dir_fd=self._fd)
 
     def open_or_create(self, name: str, mode: int, *, writable: bool) -> tuple[int, bool]:
-        """Open a regular file, creating it empty if absent; also says whether it was created. Never through a link."""
+        """
+        Open a regular file, or create it empty. Returns its descriptor and whether it is new.
+
+        Raises UnsafeError if the entry is a link, DamagedStoreError if it is not a regular file. Raises OSError.
+        """
         access = os.O_RDWR if writable else os.O_RDONLY
         flags = access | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY
         try:
@@ -189,14 +193,14 @@ class Directory:
 
     def open_file(self, name: str) -> int:
         """
-        A regular file, open for reading; a link is not followed and a FIFO not waited for.
+        Open a regular file for reading. Does not follow a link and does not wait for a FIFO.
 
-        Raises FileNotFoundError, other OSError, or DamagedStoreError if the entry is anything else.
+        Raises DamagedStoreError if the entry is not a regular file, FileNotFoundError if it is absent. Raises OSError.
         """
         try:
             fd = os.open(self._at(name), os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY, dir_fd=self._fd)
         except OSError as error:
-            # EMLINK: how some BSDs say ELOOP; ENXIO: a socket.
+            # Some BSDs report a link as EMLINK instead of ELOOP. ENXIO means a socket.
             if error.errno in {errno.ELOOP, errno.EMLINK, errno.ENXIO}:
                 raise DamagedStoreError(
                     f"{self.path / name}: expected a regular file, got a link or a device"
@@ -213,7 +217,7 @@ class Directory:
             raise
 
     def rename(self, name: str, target: Directory, target_name: str) -> None:
-        """Rename over whatever file is there."""
+        """Rename an entry. Replaces a file that has the target name. Raises OSError."""
         for attempt in range(_SHARING_RETRIES):  # pragma: no branch - the last one raises
             try:
                 os.replace(
@@ -223,7 +227,7 @@ class Directory:
                     dst_dir_fd=target._fd,
                 )
             except PermissionError:
-                # Windows refuses while another process has the file open; that passes.
+                # Windows refuses while another process has the file open, which usually passes soon.
                 if os.name != "nt" or attempt == _SHARING_RETRIES - 1:
                     raise
                 time.sleep(0.05 * 2**attempt)  # pragma: no cover - Windows
@@ -231,7 +235,7 @@ class Directory:
                 return
 
     def link(self, name: str, target: Directory, target_name: str) -> bool:
-        """Give a file a second name; False if this file system (or a protection of it) does not allow that."""
+        """Give a file a second name. Returns False if the file system or its settings forbid it. Raises OSError."""
         try:
             os.link(
                 self._at(name),
@@ -247,7 +251,7 @@ class Directory:
         return True
 
     def touch(self, name: str) -> None:
-        """Set the times of an entry to now; quietly not, where only the owner may."""
+        """Set the times of an entry to now. Does nothing if only the owner may set them. Raises OSError."""
         with unless_unsupported():
             if HAS_DIRECTORY_HANDLES:
                 os.utime(self._at(name), dir_fd=self._fd, follow_symlinks=False)
@@ -255,12 +259,12 @@ class Directory:
                 os.utime(self._at(name))
 
     def unlink(self, name: str) -> None:
-        """Remove a file or link; absent is fine."""
+        """Remove a file or link, if it exists. Raises OSError."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._at(name), dir_fd=self._fd)
 
     def rmdir(self, name: str) -> bool:
-        """Remove an empty directory; False if it is not empty or is gone."""
+        """Remove an empty directory. Returns False if it is not empty or does not exist. Raises OSError."""
         try:
             os.rmdir(self._at(name), dir_fd=self._fd)
         except OSError as error:
@@ -270,13 +274,13 @@ class Directory:
         return True
 
     def sync(self) -> None:
-        """Make renames, links and new entries of this directory survive a power cut."""
+        """Flush this directory, so that renames, links and new entries survive a power cut. Raises OSError."""
         if self._fd is not None:
             with naming(self.path):
                 sync_file(self._fd)
 
     def sync_entry(self, name: str) -> None:
-        """Put a file on the disk that another program wrote; not on Windows, where only its writer can."""
+        """Flush a file that another program wrote. Does nothing on Windows, where only the writer can do this."""
         if self._fd is not None:
             fd = self.open_file(name)
             try:
@@ -287,7 +291,7 @@ class Directory:
 
     @contextlib.contextmanager
     def _naming(self, name: str) -> Iterator[None]:
-        """Give an OSError the whole path: the kernel was told the last part only, which says nothing to a person."""
+        """Put the full path into an OSError. The kernel knows only the last component, which does not help a person."""
         try:
             yield
         except OSError as error:
@@ -308,7 +312,7 @@ class Directory:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file this one: "Input/output error" alone does not say which disk it was."""
+    """Name a file in an OSError that names none. "Input/output error" alone does not say which disk has failed."""
     try:
         yield
     except OSError as error:
@@ -319,10 +323,10 @@ def naming(path: Path) -> Iterator[None]:
 
 def sync_file(fd: int) -> None:
     """
-    Put an open file or directory on the disk.
+    Flush an open file or directory to the disk. Warns with DurabilityWarning if the file system has no fsync.
 
-    Raises OSError. A failed fsync is never tried again on the same file: the kernel may have dropped the pages
-    (Rebello et al., USENIX ATC 2020).
+    Raises OSError. Never retry a failed fsync on the same file: the kernel may have dropped the pages (Rebello et al.,
+    USENIX ATC 2020).
     """
     try:
         if sys.platform == "darwin":
@@ -331,7 +335,7 @@ def sync_file(fd: int) -> None:
             try:
                 fcntl.fcntl(fd, _F_FULLFSYNC)
             except OSError:
-                # Network and foreign disks know only the ordinary one.
+                # Network disks and foreign file systems support only the ordinary fsync.
                 os.fsync(fd)
         else:
             os.fsync(fd)
@@ -349,7 +353,7 @@ def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
 
 @contextlib.contextmanager
 def unless_unsupported() -> Iterator[None]:
-    """Let an operation be refused by a file system without owners or modes, or because we own neither."""
+    """Ignore the OSError of a file system without owners or modes, or of an entry that we may not change."""
     try:
         yield
     except OSError as error:
@@ -358,7 +362,11 @@ def unless_unsupported() -> Iterator[None]:
 
 
 def remove_tree(parent: Directory, name: str, *, when: Callable[[str], bool] = lambda _: True) -> bool:
-    """Remove the files of a flat directory that `when` names, then the directory if nothing is left."""
+    """
+    Remove the files below a directory whose names (last component) pass `when`, then each directory that is empty.
+
+    Returns whether the directory itself was removed. Raises OSError.
+    """
     with parent.child(name) as directory:
         for entry in directory.names():
             status = directory.lstat(entry)

@@ -1,9 +1,9 @@
 """
-Where on a disk the bytes of a file lie, so that two files are seen to share them without reading either; and how to
-let them.
+Find out where on a disk the bytes of a file lie, to see without reading whether two files share them. Make two files
+share equal bytes.
 
-Linux only (FS_IOC_FIEMAP of linux/fiemap.h, FIDEDUPERANGE of linux/fs.h); where there is no answer, nothing counts as
-shared.
+Linux only (FS_IOC_FIEMAP of linux/fiemap.h, FIDEDUPERANGE of linux/fs.h). Without an answer from the kernel, no bytes
+count as shared.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# linux/fiemap.h: struct fiemap, struct fiemap_extent and _IOWR('f', 11, struct fiemap) as most processors have it.
+# linux/fiemap.h: struct fiemap, struct fiemap_extent and _IOWR('f', 11, struct fiemap), as on most processors.
 _FIEMAP = 0xC020660B
 _HEAD = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQQQIIII")
 _EXTENTS_A_CALL = 256
 _LAST = 0x0001
-# Unknown, delayed, encoded with others, not aligned, or among the file's own records: no place to compare.
+# An extent has no place to compare if it is unknown, delayed, encoded, not aligned, or stored in the metadata.
 _NO_PLACE = 0x0002 | 0x0004 | 0x0080 | 0x0100 | 0x0200 | 0x0400
 _ALL = 2**64 - 1
-# linux/fs.h: _IOWR(0x94, 54, struct file_dedupe_range) as most processors have it; that struct, and one
-# file_dedupe_range_info behind it.
+# linux/fs.h: _IOWR(0x94, 54, struct file_dedupe_range), as on most processors; the struct, followed by one
+# file_dedupe_range_info.
 _FIDEDUPERANGE = 0xC0189436
 _DEDUPE_RANGE = struct.Struct("=QQHHIqQQiI")
 _BYTES_DIFFER = 1
@@ -33,7 +33,7 @@ _BYTES_DIFFER = 1
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """So many bytes of a file from `logical` on lie on the disk from `physical` on."""
+    """`length` bytes of a file from offset `logical` on lie on the disk from offset `physical` on."""
 
     logical: int
     physical: int
@@ -41,7 +41,7 @@ class Extent:
 
 
 def extents_of(fd: int) -> tuple[Extent, ...]:
-    """The extents of an open file in order, without those that have no place; none where the disk does not tell."""
+    """Return the extents of an open file that have a place, in order. Empty if the disk does not tell them."""
     if sys.platform != "linux":
         return ()
     try:
@@ -51,7 +51,7 @@ def extents_of(fd: int) -> tuple[Extent, ...]:
 
 
 def shared_bytes(one: tuple[Extent, ...], other: tuple[Extent, ...], size: int) -> int:
-    """How many of the first `size` bytes of two files are the same bytes on the disk."""
+    """Return how many of the first `size` bytes two files share on the disk."""
     shared, first, second = 0, 0, 0
     while first < len(one) and second < len(other):
         a, b = one[first], other[second]
@@ -68,13 +68,14 @@ def shared_bytes(one: tuple[Extent, ...], other: tuple[Extent, ...], size: int) 
 
 def share_extents(source: int, target: int, offset: int, length: int) -> int | None:
     """
-    Let the disk keep a stretch of two open files once, if its bytes are the same: the kernel compares them itself.
+    Ask the kernel to compare `length` bytes of two open files from `offset` on and to keep equal bytes only once.
 
-    Both files keep their bytes, owner, mode and times. `target` need not be open for writing: its owner may do this,
-    and root (ioctl_fideduperange(2); since Linux 4.20 whoever may write to it). Gives how many bytes are shared now,
-    which may be fewer, or None if the bytes differ. With a `length` of 0 it only asks whether the disk can.
+    Both files keep their bytes, owner, mode and times. `target` does not have to be open for writing: its owner and
+    root may do this, and since Linux 4.20 every user who may write to it (ioctl_fideduperange(2)). Returns how many
+    bytes are shared now, which may be fewer, or None if the bytes differ. With a `length` of 0 it only asks whether
+    the disk can share.
 
-    Raises OSError: EXDEV on two disks, EOPNOTSUPP or EINVAL where the disk cannot, EPERM, EROFS.
+    Raises OSError: EXDEV for two disks, EOPNOTSUPP or EINVAL if the disk cannot share, EPERM, EROFS.
     """
     if sys.platform != "linux":
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

@@ -1,4 +1,4 @@
-"""One kind of lock: exclusive, on an open file, dropped by the kernel when its process dies."""
+"""An exclusive lock on an open file. The kernel drops it when the process ends."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSU
 
 def try_lock(fd: int) -> bool:
     """
-    Lock an open file or directory for this process; False if another holds it.
+    Lock an open file or directory. Returns False if the lock is taken. Raises OSError.
 
-    flock(2) on POSIX, so two opens of one file exclude each other even within a process; `msvcrt.locking` on Windows.
-    A file system that has no locks lets everybody through.
+    It uses flock(2) on POSIX, so two opens of one file exclude each other even within a process, and `msvcrt.locking`
+    on Windows. On a file system without locks it always returns True.
     """
     try:
         if sys.platform == "win32":  # pragma: no cover - Windows
@@ -35,7 +35,7 @@ def try_lock(fd: int) -> bool:
         if error.errno in _TAKEN:
             return False
         if error.errno == errno.EBADF:
-            # NFS locks only what is open for writing, and a directory never is (flock(2)). A closed one raises again.
+            # NFS locks only what is open for writing, and a directory never is (flock(2)). A closed fd raises here.
             os.fstat(fd)
         elif error.errno not in _NO_LOCKS:
             raise
@@ -43,7 +43,7 @@ def try_lock(fd: int) -> bool:
 
 
 def wait_lock(fd: int, what: str, seconds: float = 60.0) -> None:
-    """Lock an open file, waiting so many seconds. Raises BusyError."""
+    """Lock an open file. Raises BusyError after `seconds` seconds. `what` names the file in the message."""
     deadline = time.monotonic() + seconds
     while not try_lock(fd):
         if time.monotonic() > deadline:

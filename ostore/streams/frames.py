@@ -1,9 +1,9 @@
 """
-Independent zstd frames: made and decoded by several threads, written and read in order.
+Independent zstd frames. Several threads encode and decode them; they are written and read in order.
 
-Export: the caller's thread reads the disk, cuts the tar stream into frames and writes finished ones; a pool
-compresses; `verified` hashes in a thread of its own. Import is the same backwards. At most four frames are between
-the two ends, which is what bounds memory.
+In an export, the caller's thread reads the disk, cuts the tar stream into frames and writes finished frames. A pool of
+threads compresses, and `verified` hashes in a thread of its own. An import does the reverse. At most four frames are
+between the two ends, which bounds memory.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_fram
 from ostore.streams.bytes_at import BytesAt, Forward, Output
 from ostore.streams.chunks import Chunk
 
-# One stream is bound by one SHA-256 (about 1.5 GB/s), which four workers outrun; more only cost memory.
+# One SHA-256 (about 1.5 GB/s) limits one stream. Four workers are faster than that; more only take memory.
 MAX_WORKERS = 4
 AUTO_LEVEL = 1
-# A frame that level 1 shrinks by less than 2 % is stored as it is: quantised weights hardly shrink, and reading them
-# back then costs nothing.
+# A frame that level 1 shrinks by less than 2 % is stored uncompressed. Quantised weights hardly shrink, and reading
+# them back then costs nothing.
 _WORTH_IT = 0.98
-# The probe: slices spread over the frame tell what level 1 would do to the whole of it.
+# The probe compresses slices spread over the frame, to estimate what level 1 does to all of it.
 _PROBE_SLICES = 16
 _PROBE_BYTES = 8 * 1024
 _READ_BYTES = 1024 * 1024
@@ -43,7 +43,7 @@ _codecs = threading.local()
 def ordered_map(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], in_flight: int
 ) -> Iterator[_Result]:
-    """Apply a function in threads, at most `in_flight` items at a time; results come in the order of the items."""
+    """Apply a function in threads to at most `in_flight` items at a time. Yields the results in order of the items."""
     pending: deque[Future[_Result]] = deque()
     for item in items:
         pending.append(pool.submit(function, item))
@@ -54,21 +54,21 @@ def ordered_map(
 
 
 def workers(jobs: int) -> int:
-    """How many threads compress or decode one stream, given how many may run."""
+    """Return how many threads compress or decode one stream if `jobs` threads may run."""
     return max(1, min(jobs, MAX_WORKERS))
 
 
 def in_flight(jobs: int) -> int:
-    """How many frames may be between reading and writing, given how many threads may run."""
+    """Return how many frames may be between reading and writing if `jobs` threads may run."""
     return min(workers(jobs) + 1, MAX_WORKERS)
 
 
 class FrameWriter:
     """
-    Cuts what is written into frames of at most 8 MiB and writes them, compressed, to an output.
+    Cuts data into frames of at most 8 MiB, compresses them and writes them to an output.
 
-    `level` 1 to 19, or None for level 1 where it pays and raw storage elsewhere. The bytes depend on what is written
-    and on where `cut` is called, never on timing. Close it; what was written it does not sync.
+    `level` is 1 to 19. None means level 1 for a frame that it shrinks, and raw storage for others. The output depends
+    only on the data and the calls of `cut`, never on timing. The caller closes the writer, and syncs the output.
     """
 
     def __init__(self, output: Output, level: int | None, jobs: int) -> None:
@@ -92,7 +92,7 @@ class FrameWriter:
                 self.cut()
 
     def cut(self) -> None:
-        """End the current frame, if anything is in it. Raises LimitError past what a reader takes."""
+        """End the current frame unless it is empty. Raises LimitError when a reader would refuse so many frames."""
         if self._filled:
             if len(self._spans) + len(self._pending) >= seek_table.MAX_FRAMES:
                 raise LimitError(
@@ -106,7 +106,7 @@ class FrameWriter:
             self._write_oldest()
 
     def finish(self) -> None:
-        """Write what is left and the seek table."""
+        """Write the remaining frames and the seek table."""
         self.cut()
         while self._pending:
             self._write_oldest()
@@ -122,7 +122,7 @@ class FrameWriter:
 
 
 def encode_frame(pieces: Sequence[Chunk], level: int | None) -> list[Chunk]:
-    """One frame of these pieces (together 1 byte to 8 MiB), as buffers to write one after the other."""
+    """Return one frame of these pieces (1 byte to 8 MiB in all), as buffers to write in order."""
     content = memoryview(pieces[0]) if len(pieces) == 1 else memoryview(b"".join(pieces))
     if level is not None:
         return [_compressor(level).compress(content)]
@@ -133,9 +133,9 @@ def encode_frame(pieces: Sequence[Chunk], level: int | None) -> list[Chunk]:
 
 
 def decode_frame(frame: bytes | memoryview) -> memoryview:
-    """The content of one whole frame that `measure_frame` has passed. Raises IntegrityError."""
+    """Decode one whole frame that `measure_frame` has accepted. Raises IntegrityError if it is damaged."""
     if not hasattr(_codecs, "decompressor"):
-        # One a thread: a context shared by two threads gave other bytes without an error.
+        # Each thread needs its own: a context shared by two threads gave wrong bytes without an error.
         _codecs.decompressor = zstandard.ZstdDecompressor()
     try:
         return memoryview(_codecs.decompressor.decompress(frame, allow_extra_data=False))
@@ -159,10 +159,10 @@ def _looks_incompressible(content: memoryview) -> bool:
 
 
 class PipedFrames:
-    """The frames of a bundle that can only be read forward, and the check that the bundle ends as it must."""
+    """Yields the frames of a bundle that can only be read forward, then checks the seek table and the end."""
 
     def __init__(self, source: Forward, start: bytes) -> None:
-        """`start` is what has been read from the source already."""
+        """`start` holds the bytes already read from the source."""
         self._source = source
         self._buffer = bytearray(start)
         self._spans: list[FrameSpan] = []
@@ -201,7 +201,7 @@ class PipedFrames:
             raise InvalidBundleError("bytes after the end of the bundle")
 
     def _fill(self, size: int) -> None:
-        """Have at least so many bytes in the buffer; more are read where they come for free."""
+        """Read until the buffer has at least `size` bytes. Raises TruncatedError at the end of the source."""
         while len(self._buffer) < size:
             data = self._source.read(max(_READ_BYTES, size - len(self._buffer)))
             if not data:
@@ -210,7 +210,7 @@ class PipedFrames:
 
 
 class PipedStream:
-    """The tar stream inside frames that come one after the other."""
+    """The tar stream inside frames that can only be read forward."""
 
     def __init__(self, frames: PipedFrames, pool: ThreadPoolExecutor, in_flight: int) -> None:
         self._contents = ordered_map(pool, decode_frame, frames, in_flight)
@@ -232,10 +232,10 @@ class PipedStream:
             pass
 
     def will_read(self, end: int) -> None:
-        """A hint that means nothing here: everything is read anyway."""
+        """Ignore the hint: this stream reads everything anyway."""
 
     def finish(self) -> None:
-        """Raises FormatError or IntegrityError unless the stream and the file end here."""
+        """Raises FormatError, IntegrityError or LimitError unless the stream and the bundle end here."""
         if len(self._current) or next(self._contents, None) is not None:
             raise InvalidBundleError("data after the end of the archive")
 
@@ -247,7 +247,7 @@ class PipedStream:
 
 
 class SeekableStream:
-    """The tar stream inside the frames of a file, read through its seek table: only what is asked for."""
+    """The tar stream inside the frames of a file. It uses the seek table to read only the frames that are needed."""
 
     def __init__(self, source: BytesAt, spans: Sequence[FrameSpan], pool: ThreadPoolExecutor, in_flight: int) -> None:
         self._source = source
@@ -276,7 +276,7 @@ class SeekableStream:
             yield piece
 
     def skip(self, size: int) -> None:
-        """Move forward; frames that lie wholly in between are neither read nor decoded."""
+        """Move forward. Does not read or decode frames that are skipped completely."""
         self.position += size
         if size < len(self._current):
             self._current = self._current[size:]
@@ -290,11 +290,11 @@ class SeekableStream:
             self._current = self._next()[self.position - self._starts[frame] :]
 
     def will_read(self, end: int) -> None:
-        """Promise to read up to this byte of the tar stream, so that frames up to there may be decoded ahead."""
+        """Announce that the caller reads up to byte `end` of the tar stream. Frames up to there are decoded ahead."""
         self._planned_end = max(self._planned_end, end)
 
     def finish(self) -> None:
-        """Raises FormatError unless the stream ends here; the file's end was checked with the table."""
+        """Raises FormatError unless the stream ends here. The end of the file was checked with the seek table."""
         if self.position != self._starts[-1]:
             raise InvalidBundleError("data after the end of the archive")
 

@@ -1,4 +1,4 @@
-"""The tar stream of a bundle that is not compressed, written and read through the same verbs as a framed one."""
+"""The tar stream of an uncompressed bundle, with the same methods as a stream of frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_until_full
 
 
 class PlainWriter:
-    """Writes what it is given; frames mean nothing here."""
+    """Writes data as it is. There are no frames to cut or finish."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -29,7 +29,7 @@ class PlainWriter:
 
 
 class SeekablePlainStream:
-    """Reads a file forward, and only what is asked for."""
+    """Reads a file forward. Does not read what is skipped."""
 
     def __init__(self, source: BytesAt) -> None:
         self._source = source
@@ -46,22 +46,22 @@ class SeekablePlainStream:
             yield piece
 
     def skip(self, size: int) -> None:
-        """Move forward; nothing is read. Raises TruncatedError past the end that the file had at opening."""
+        """Move forward without reading. Raises TruncatedError past the end that the file had at opening."""
         if self.position + size > self._source.size:
             raise _truncated(self._source.size)
         self.position += size
 
     def will_read(self, end: int) -> None:
-        """A hint that means nothing here."""
+        """Ignore the hint: reading ahead gains nothing here."""
 
     def finish(self) -> None:
-        """Raises InvalidBundleError unless the file ends here, OSError."""
+        """Raises InvalidBundleError unless the file ends here. Raises OSError."""
         if self._source.read_at(1, self.position):
             raise _unfinished()
 
 
 class PipedPlainStream:
-    """Reads a pipe forward. `start` is what has been read from it already."""
+    """Reads a pipe forward. `start` holds the bytes already read from it."""
 
     def __init__(self, source: Forward, start: bytes) -> None:
         self._source = source
@@ -79,15 +79,15 @@ class PipedPlainStream:
             yield piece
 
     def skip(self, size: int) -> None:
-        """Read so many bytes and drop them. Raises TruncatedError, OSError."""
+        """Read `size` bytes and drop them. Raises TruncatedError, OSError."""
         for _ in self.take(size):
             pass
 
     def will_read(self, end: int) -> None:
-        """A hint that means nothing here."""
+        """Ignore the hint: this stream reads everything anyway."""
 
     def finish(self) -> None:
-        """Raises InvalidBundleError unless the pipe ends here, OSError."""
+        """Raises InvalidBundleError unless the pipe ends here. Raises OSError."""
         if len(self._start) or self._source.read(1):
             raise _unfinished()
 

@@ -1,4 +1,4 @@
-"""How far a long operation is: the one thing that travels upward through the floors."""
+"""Progress of a long operation. It is the only thing that lower floors report upward while they work."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ostore.streams.chunks import Chunk
 
 
 class Progress(Protocol):
-    """Told by library code what is going on; called from several threads."""
+    """What library code calls to report progress. Several threads call it at once."""
 
     def phase(self, label: str, total_bytes: int) -> None:
-        """A new stretch of work begins, of so many bytes; 0 if it has no length."""
+        """A new phase of work begins. It has `total_bytes` bytes, or 0 if it has no length."""
 
     def begin(self, item: str, size: int) -> None:
-        """Work on one item starts: a blob's 12 digits or a model's name, and its size in bytes."""
+        """Work on an item begins. `item` is the 12 digits of a blob or the name of a model, `size` its bytes."""
 
     def advance(self, item: str, size: int) -> None:
-        """So many more bytes of the item are done."""
+        """`size` more bytes of the item are done."""
 
     def end(self, item: str) -> None:
         """The item is done."""
@@ -43,11 +43,11 @@ SILENT: Progress = _Silent()
 
 
 class StoppedError(Exception):
-    """Ends a worker whose result nobody waits for any more."""
+    """Ends a worker whose result is no longer needed."""
 
 
 class _Stoppable:
-    """Passes everything on, until it is told to stop."""
+    """Forwards every call to another progress. Raises StoppedError from `advance` once it is stopped."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -71,9 +71,9 @@ class _Stoppable:
 @contextmanager
 def stoppable(progress: Progress) -> Iterator[Progress]:
     """
-    A progress for threads that work on large files: left by an exception, it ends each of them at its next chunk.
+    Yield a progress for threads that work on large files. An exception in the block ends each thread at its next chunk.
 
-    Without it Ctrl-C would wait until 40 GB are hashed. Open it inside the pool's block.
+    Without this, Ctrl-C waits until 40 GB are hashed. Open it inside the block of the thread pool.
     """
     stopping = _Stoppable(progress)
     try:
@@ -85,14 +85,14 @@ def stoppable(progress: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def watching(item: str, size: int, progress: Progress) -> Iterator[Callable[[int], None]]:
-    """Tell `progress` of work on one item; what is yielded takes the bytes of each step of it."""
+    """Report work on one item. Yields a function to call with the number of bytes of each step."""
     progress.begin(item, size)
     yield lambda done: progress.advance(item, done)
     progress.end(item)
 
 
 def watched(chunks: Iterator[Chunk], item: str, size: int, progress: Progress) -> Iterator[Chunk]:
-    """Pass chunks through and tell `progress` of each."""
+    """Pass chunks through and report each to `progress`."""
     with watching(item, size, progress) as advance:
         for chunk in chunks:
             advance(len(chunk))

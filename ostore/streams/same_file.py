@@ -1,4 +1,4 @@
-"""Opening again what was found before: the path may lead to another file by now."""
+"""Open a file that was found earlier, and check that its path still leads to the same file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BINARY = getattr(os, "O_BINARY", 0)
 @contextmanager
 def opened_same(path: str, identity: tuple[int, int], size: int) -> Iterator[int]:
     """
-    The regular file of that device and inode open for reading, links followed.
+    Open a regular file for reading and yield its descriptor. Follows links. `identity` is its device and inode.
 
-    Raises OSError, also if by now there is another file, or one of another size.
+    Raises OSError, with ESTALE if the path now leads to another file or the file has another size.
     """
     fd = os.open(path, os.O_RDONLY | _NONBLOCK | _CLOEXEC | _BINARY)
     try:

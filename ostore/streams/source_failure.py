@@ -1,4 +1,4 @@
-"""Whose failure it was: that of where bytes come from, told apart from that of where they go."""
+"""Tell a failure of the source of bytes from a failure of their destination."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Item = TypeVar("_Item")
 
 class SourceFailureError(Exception):
     """
-    A source has failed while its items were in use; `error` is what it raised.
+    A source failed while its items were in use. `error` is what it raised.
 
-    `can_resume` says that it can go on in the middle of a blob, so that what has come of one is worth keeping.
+    `can_resume` says that the source can start in the middle of a blob, so the bytes received so far are worth keeping.
     """
 
     def __init__(self, error: OSError | OstoreError, *, can_resume: bool) -> None:
@@ -24,7 +24,7 @@ class SourceFailureError(Exception):
 
 
 def marked(items: Iterable[_Item], *, can_resume: bool = False) -> Iterator[_Item]:
-    """Pass on what a source yields. Raises SourceFailureError in place of its OstoreError or OSError."""
+    """Pass on what a source yields. Raises SourceFailureError instead of the source's OstoreError or OSError."""
     try:
         yield from items
     except (OSError, OstoreError) as error:

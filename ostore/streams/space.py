@@ -1,4 +1,4 @@
-"""What a disk can hold, asked before anything is written to it."""
+"""Check what a disk can hold before a command writes to it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ostore.formats.name import ModelName
 from ostore.streams.durable import Directory
 
 _BLOCK = 4096
-# Directory entries, manifests and the file system's own records.
+# Room for directory entries, manifests and metadata of the file system.
 _OVERHEAD = 1.01
-# FAT32 keeps a file's length in 32 bits.
+# FAT32 stores the length of a file in 32 bits.
 _FAT32_LIMIT = 2**32 - 1
 _TRIAL = "trial.part"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
 def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
-    """Raises NoSpaceError unless files of these sizes (bytes) fit beside what is there."""
+    """Raises NoSpaceError unless new files of these sizes (bytes) fit on the disk. May create a file for a moment."""
     sizes = list(sizes)
     refuse_full(directory.path, int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD))
     if max(sizes, default=0) > _FAT32_LIMIT:
@@ -30,22 +30,22 @@ def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
 
 
 def refuse_full(path: Path, needed: int) -> None:
-    """Raises NoSpaceError unless the disk of a folder has so many bytes free."""
+    """Raises NoSpaceError unless the disk of a folder has `needed` bytes free."""
     disk = shutil.disk_usage(path)
-    # Some disks (FUSE, a tmpfs without a limit) do not say how large they are.
+    # Some disks (FUSE, a tmpfs without a limit) do not tell their size.
     if disk.total and needed > disk.free:
         raise NoSpaceError(f"{path}: expected {needed} bytes of free space, got {disk.free}")
 
 
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
-    """Raises UnsafeError for a name that Windows, exFAT or FAT could not hold, if that is what the disk is."""
+    """Raises UnsafeError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
     problems = [problem for name in names if (problem := name.windows_problem())]
     if problems and not _holds_colons(directory):
         raise UnsafeError(f"name: {problems[0]}")
 
 
 def _refuse_short_files(directory: Directory, size: int) -> None:
-    """By trial: a sparse file of that length, at no cost where files can be sparse."""
+    """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
     fd = directory.create(_TRIAL)
     try:
         os.ftruncate(fd, size)

@@ -1,4 +1,4 @@
-"""Reading the members of a bundle's tar stream, forward, each one only where and as it was announced."""
+"""Read the members of a bundle's tar stream in order, and refuse all that a bundle must not have."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ostore.formats.tar_header import (
 )
 from ostore.streams.chunks import Chunk
 
-# Extended headers are refused anyway; this is how much of one is read to find out what follows it.
+# ostore refuses every extended header. It reads at most this much of one to see what comes next.
 _MAX_EXTENDED_BYTES = 1024 * 1024
 
 
 class ForwardStream(Protocol):
-    """The tar stream of a bundle; `position` counts its bytes from 0."""
+    """The tar stream of a bundle. `position` is the offset of the next byte."""
 
     position: int
 
@@ -35,16 +35,16 @@ class ForwardStream(Protocol):
 
 
 class TarReader:
-    """Reads one member after the other; the caller takes or skips the data of each before it asks for the next."""
+    """Reads members in order. The caller reads or skips the data of each before it asks for the next."""
 
     def __init__(self, stream: ForwardStream) -> None:
         self._stream = stream
 
     def next_member(self) -> TarHeader | None:
         """
-        The next member's header with its whole name; None at the two zero blocks that end the archive.
+        Return the header of the next member with its whole name, or None at the end (two zero blocks).
 
-        Raises UnsafeError for anything but a regular file, FormatError, LimitError or TruncatedError.
+        Raises UnsafeError for a member that is not a regular file. Raises FormatError, IntegrityError or LimitError.
         """
         block = self._read(BLOCK)
         if not any(block):
@@ -58,7 +58,7 @@ class TarReader:
         return self._regular(header)
 
     def data(self, size: int) -> Iterator[Chunk]:
-        """Yield a member's `size` bytes; exhausting it leaves the stream at the next header."""
+        """Yield the `size` bytes of a member. After the last, the stream stands at the next header."""
         yield from self._stream.take(size)
         if any(self._read(padding(size))):
             raise InvalidBundleError("tar: bytes in the padding of a member")
@@ -67,7 +67,7 @@ class TarReader:
         self._stream.skip(size + padding(size))
 
     def read(self, size: int) -> bytes:
-        """A small member's bytes, at once."""
+        """Return all bytes of a small member."""
         return b"".join(self.data(size))
 
     def _read(self, size: int) -> bytes:

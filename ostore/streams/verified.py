@@ -1,4 +1,4 @@
-"""The only way by which bytes become a blob: through a check of their size and SHA-256 while they pass."""
+"""Check the size and SHA-256 of bytes while they pass. Bytes become a blob in this way only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ostore.formats.errors import DigestMismatchError, SizeMismatchError
 from ostore.formats.manifest import Descriptor
 from ostore.streams.chunks import Chunk
 
-# Below this a thread costs more than it hides.
+# For smaller blobs, a thread costs more time than it saves.
 _INLINE_BYTES = 1024 * 1024
-# Small enough for a processor's cache, large enough that Python's part does not count (hashlib.file_digest has it too).
+# Fits into a processor's cache, and makes Python's own cost negligible. hashlib.file_digest uses the same size.
 _CHUNKS_BEHIND = 2
 _BUFFER_BYTES = 256 * 1024
 
@@ -30,14 +30,14 @@ _Hashing = Callable[[Iterator[Chunk], _Hasher], Iterator[Chunk]]
 
 def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
     """
-    Pass chunks through; raise unless together they are exactly the blob.
+    Pass chunks through, and raise unless together they are exactly the blob.
 
-    A caller must not use what it got before the iterator is exhausted. The hash of one chunk is taken while the next
-    one is produced and this one consumed.
+    The caller must not use the chunks before the iterator is exhausted. A chunk is hashed while the caller uses it and
+    the next one is produced.
 
     Raises:
-        SizeMismatchError: more bytes than promised (as soon as they come) or fewer.
-        DigestMismatchError: the right number of other bytes.
+        SizeMismatchError: there are more bytes than promised (raised as soon as they come), or fewer.
+        DigestMismatchError: the number of bytes is right, but their digest differs.
     """
     yield from _checked(_hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor)
 
@@ -54,17 +54,17 @@ def _checked(hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor)
 
 def hash_file(fd: int, descriptor: Descriptor, advance: Callable[[int], None]) -> None:
     """
-    Read an open file to its end and check that it is the blob; nothing of it is kept.
+    Read an open file from its position to its end and check that it is the blob.
 
-    One buffer is read into again and again, so several files can be hashed at once in little memory. `advance` is told
-    of every stretch of bytes. Raises SizeMismatchError or DigestMismatchError as `verified`, OSError.
+    It reuses one buffer, so several files can be hashed at once in little memory. It calls `advance` with the number of
+    bytes of each read. Raises SizeMismatchError or DigestMismatchError, as `verified` does. Raises OSError.
     """
     for _ in _checked(_hashed, _stretches(fd, advance), descriptor):
         pass
 
 
 def digest_file(fd: int, advance: Callable[[int], None]) -> Digest:
-    """Read an open file to its end and say what its digest is. `advance` is told of every stretch. Raises OSError."""
+    """Hash an open file from its position to its end. Calls `advance` as `hash_file` does. Raises OSError."""
     hasher = hashlib.sha256()
     for stretch in _stretches(fd, advance):
         hasher.update(stretch)
@@ -72,7 +72,7 @@ def digest_file(fd: int, advance: Callable[[int], None]) -> Digest:
 
 
 def _stretches(fd: int, advance: Callable[[int], None]) -> Iterator[Chunk]:
-    """What is left of an open file, each time in the same buffer."""
+    """Yield the rest of an open file. Each piece is valid only until the next: they share one buffer."""
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     with FileIO(fd, closefd=False) as file:
         while size := file.readinto(buffer):
@@ -101,7 +101,7 @@ def _hashed(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
 
 
 def _hashed_beside(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
-    """Hash in a thread of its own, at most two chunks behind: hashlib releases the GIL."""
+    """Hash in a second thread, at most two chunks behind. This is parallel because hashlib releases the GIL."""
     with ThreadPoolExecutor(1) as pool:
         behind: deque[Future[None]] = deque()
         for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Bytes into files: all of them, however few a call takes, and on the disk when they are said to be."""
+"""Write all bytes to a file, even if one system call takes only some, and flush them to the disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import FILE_MODE, Directory, Ownership, naming, sync_file, unless_unsupported
 
-# Enough for a disk to work at its speed, and little enough that the last sync is short.
+# Large enough for a disk to write at full speed, small enough to keep the last sync short.
 _EARLY_BYTES = 32 * 1024 * 1024
 _IOV_MAX = 512
 
 
 def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
-    """Write every byte, however few a call takes; returns how many there were."""
+    """Write all bytes, even if one system call takes only some. Returns their number. Raises OSError."""
     views = [memoryview(buffer) for buffer in buffers if len(buffer)]
     total = sum(len(view) for view in views)
     for start in range(0, len(views), _IOV_MAX):
@@ -27,9 +27,9 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
 
 class GrowingFile:
     """
-    An open file as an output: its bytes set out for the disk while it grows, so that `sync` has little left to do.
+    An open file or pipe as an output. The caller closes it.
 
-    A pipe is simply written to. Whoever opened it closes it.
+    Bytes of a file start their way to the disk while the file grows, so `sync` has little left to do.
     """
 
     def __init__(self, fd: int) -> None:
@@ -40,7 +40,7 @@ class GrowingFile:
         self._waiting_bytes = 0
 
     def write(self, buffers: Sequence[Chunk]) -> int:
-        """Write every byte; returns how many. Raises OSError."""
+        """Write all bytes. Returns their number. Raises OSError."""
         written = write_all(self._fd, buffers)
         self._waiting_bytes += written
         if self._waiting_bytes >= _EARLY_BYTES:
@@ -48,15 +48,15 @@ class GrowingFile:
         return written
 
     def sync(self) -> None:
-        """Put a file on the disk, as `sync_file` does; there is nothing to do for a pipe. Raises OSError."""
+        """Flush a file to the disk, as `sync_file` does. Does nothing for a pipe. Raises OSError."""
         if self._is_file:
             sync_file(self._fd)
 
     def set_out(self) -> None:
-        """Let all that was written set out, and wait for nothing."""
+        """Let the system start to write all bytes to the disk, without waiting."""
         if self._can_start and self._waiting_bytes:
-            # Linux starts to write what is dirty there (mm/fadvise.c); fdatasync would wait, and commit the journal
-            # each time, which took longer than all the rest.
+            # Linux then starts to write the dirty pages (mm/fadvise.c). fdatasync would wait and commit the journal
+            # each time, which took longer than everything else.
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._fd, self._started, self._waiting_bytes, os.POSIX_FADV_DONTNEED)
             self._started += self._waiting_bytes
@@ -72,20 +72,21 @@ def write_file(
     modified_ns: int | None = None,
 ) -> None:
     """
-    A new file with these bytes, that owner and mode 0644, on the disk when this returns.
+    Create a file with these bytes, that owner and mode 0644. It is on the disk when this returns.
 
-    `modified_ns` is its time in nanoseconds since 1970; now, unless it is given.
+    `modified_ns` is its mtime in nanoseconds since 1970; without it, the time is now. Raises FileExistsError, OSError
+    and what the chunks raise.
     """
     finish_file(write_unfinished(directory, name, chunks), directory.path / name, ownership, modified_ns=modified_ns)
 
 
 def write_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk]) -> int:
-    """A new file with these bytes, open: it is private and not on the disk before `finish_file`."""
+    """Create a file with these bytes and return it open. `finish_file` makes it public and flushes it."""
     return _filled(directory.create(name), directory.path / name, chunks)
 
 
 def append_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk], size: int) -> int:
-    """The same of a file that is there: its first `size` bytes stay, and these come behind them."""
+    """Keep the first `size` bytes of a file, append these chunks, and return it open, as `write_unfinished` does."""
     fd, _ = directory.open_or_create(name, FILE_MODE, writable=True)
     with contextlib.ExitStack() as unless_cut:
         unless_cut.callback(os.close, fd)
@@ -96,7 +97,7 @@ def append_unfinished(directory: Directory, name: str, chunks: Iterable[Chunk], 
 
 
 def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int | None = None) -> None:
-    """Give the file its owner and mode 0644, put it on the disk and close it; `path` is for messages."""
+    """Set owner and mode 0644, flush the file to the disk and close it. `path` is for messages. Raises OSError."""
     try:
         with naming(path):
             ownership.give_file(fd)
@@ -111,7 +112,7 @@ def _filled(fd: int, path: Path, chunks: Iterable[Chunk]) -> int:
     try:
         file = GrowingFile(fd)
         for chunk in chunks:
-            # Only what the file does is named after it: the chunks may come from anywhere.
+            # Name the file only in its own errors: the chunks may come from another file.
             with naming(path):
                 file.write((chunk,))
         file.set_out()
