@@ -1,1 +1,1 @@
-"""What this machine says: stores that are in use here, the service unit, processes, users, disks and routes."""
+"""Facts about this machine: the stores in use, the service unit, processes, users and routes."""

@@ -1,4 +1,4 @@
-"""The users of this machine: who they are, where they are at home, and what they may do."""
+"""The users of this machine: their groups, their home folders and their rights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Literal
 
 RightsProblem = Literal["read", "write", "own", "everybody-writes", "privileged"]
-# login.defs(5): where the numbers of people begin; those below are of services.
+# login.defs(5): people have user numbers from here on, services have lower ones.
 _FIRST_PERSON = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user as the kernel sees one; `name` is for people."""
+    """A user as the kernel sees it. `name` is for messages."""
 
     uid: int
     groups: frozenset[int]
     name: str
 
     def may(self, uid: int, gid: int, mode: int, wanted: int) -> bool:
-        """Whether the bits of an entry allow all that is wanted (read 4, write 2, enter 1)."""
+        """Whether the owner, group and mode of an entry grant all `wanted` rights (read 4, write 2, enter 1)."""
         if self.uid == 0:
             return True
         shift = 6 if self.uid == uid else 3 if gid in self.groups else 0
@@ -33,10 +33,9 @@ class Account:
 @dataclass(frozen=True, slots=True)
 class Misfit:
     """
-    Something in a store whose owner or mode is in the way. `path` is relative to the store, with '/'; '' is the store
-    itself.
+    An entry of a store that has a wrong owner or mode. `path` is relative to the store, with '/'; '' is the store.
 
-    `lack` is what the server's user cannot do with it, or what others could. `links` is how many names a file has.
+    `lack` says what the server's user cannot do with it, or what others can do. `links` is the number of its names.
     """
 
     path: str
@@ -49,16 +48,16 @@ class Misfit:
 
 
 def owner_of(path: Path) -> str:
-    """A user name, or the number of a user without one."""
+    """Return the name of the owner, or the number of an owner without a name. Raises OSError."""
     try:
         return path.owner()
-    # The second is what Python says where files have no such owner, on Windows.
+    # Python raises NotImplementedError on Windows, where files have no such owner.
     except (KeyError, NotImplementedError):
         return str(path.stat().st_uid)
 
 
 def account_of(user: str, groups: Sequence[str] = ()) -> Account | None:
-    """A user by name or number, in the groups that it has and in further ones; None if there is no such user."""
+    """Return a user by name or number, with its groups and these further ones, or None if it does not exist."""
     try:
         import grp
         import pwd
@@ -74,7 +73,7 @@ def account_of(user: str, groups: Sequence[str] = ()) -> Account | None:
 
 
 def login_homes() -> Iterator[tuple[Path, str]]:
-    """The home folders of people, and of root: who starts `ollama serve` by hand has a store there."""
+    """Yield the home folder and name of root and of every person. `ollama serve` by hand keeps a store there."""
     try:
         import pwd
     except ImportError:
@@ -85,6 +84,7 @@ def login_homes() -> Iterator[tuple[Path, str]]:
 
 
 def home_of(user: str) -> Path | None:
+    """Return the home folder of a user by name, or None."""
     try:
         import pwd
 

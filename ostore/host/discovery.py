@@ -1,7 +1,6 @@
-"""Which models directory is meant, and why: a server, a service and a person may each mean another one.
+"""Find the store to use, and say why. A server, a service and a person may each mean another one.
 
-Nothing here asks the process it runs in: `Surroundings` tells. Nothing here writes, and what cannot be read counts as
-not there.
+All facts about the process come from `Surroundings`. Nothing here writes. What cannot be read counts as absent.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ from ostore.formats.errors import NotFoundError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.surroundings import UNIT, Reason, StoreChoice, Surroundings, status_of
 
-# Reading units takes a moment to get ready for, and whoever names a store has no need of it.
+# Importing the reader of units takes time, and a command with --models does not need it.
 if TYPE_CHECKING:
     from ostore.host.service_unit import Directive
 
-# envconfig/config.go at fb30760: the only variable that moves a store.
+# The only variable that moves a store (envconfig/config.go at fb30760).
 MODELS_VARIABLE = "OLLAMA_MODELS"
 
-# PATH_MAX of Linux, the largest of our platforms; in characters, as SQLite's length() counts.
+# PATH_MAX of Linux, the largest on our platforms. SQLite's length() counts characters.
 MAX_SETTING_CHARACTERS = 4096
-# The app holds its database for moments only, and `ostore where` should not seem to hang.
+# The app locks its database only briefly, and `ostore where` should not seem to hang.
 _DATABASE_PATIENCE_SECONDS = 0.5
 
-# unicode.IsSpace of Go, as strings.TrimSpace uses it; str.strip() would also take U+001C to U+001F.
+# The white space that Go's strings.TrimSpace removes (unicode.IsSpace). str.strip() also removes U+001C to U+001F.
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
-# Folders below the root where stores were met, and whose they are.
+# Folders below the root where stores are known to be, and who uses them.
 _KNOWN_PLACES = (
     ("usr/share/ollama/.ollama/models", "the service that Ollama's install.sh sets up"),
     ("var/lib/ollama", "the service of Arch Linux"),
@@ -51,7 +50,7 @@ _ALPACA_AT_HOME = ".var/app/com.jeffser.Alpaca/data/.ollama/models"
 
 @dataclass(frozen=True, slots=True)
 class FoundStore:
-    """A directory that looks like a store, and `why` it was looked at."""
+    """A directory that looks like a store. `why` says who would use it."""
 
     path: Path
     why: str
@@ -59,12 +58,12 @@ class FoundStore:
 
 def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
     """
-    Choose: flag, OLLAMA_MODELS, `ollama.service`, desktop app, home; the first that says something.
+    Choose the store: the first of flag, OLLAMA_MODELS, `ollama.service`, desktop app and home that names one.
 
-    Only what is inferred must exist: the home of the service's user, and the directory in the app's settings. What is
-    said outright is taken as it is. `~` is never expanded.
+    The store in the home of the service's user must exist, and so must the directory in the app's settings. Any other
+    store need not exist. `~` is never expanded.
 
-    Raises NotFoundError when nothing says anything and there is no home directory.
+    Raises NotFoundError when none of them names a store.
     """
     if flag is not None:
         return StoreChoice(surroundings.cwd / flag, "flag", "--models")
@@ -78,7 +77,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
 
 
 def other_stores(surroundings: Surroundings, chosen: StoreChoice) -> tuple[FoundStore, ...]:
-    """List directories with `blobs/` or `manifests/` that someone could mean instead, each once, whatever its paths."""
+    """List other directories with `blobs/` or `manifests/` that may be meant, each once, even if it has two paths."""
     found: dict[tuple[int, int] | None, FoundStore] = {}
     for store in _candidates(surroundings):
         if _looks_like_store(store.path):
@@ -88,7 +87,7 @@ def other_stores(surroundings: Surroundings, chosen: StoreChoice) -> tuple[Found
 
 
 def settings_of(surroundings: Surroundings) -> tuple[StoreChoice, ...]:
-    """What each who has a say names as the store, first of them who wins here; the home folder only if nobody else."""
+    """List the store that each setting names, in order of precedence. Adds the home only if nothing else names one."""
     said: dict[Reason, StoreChoice] = {}
     for rule in _RULES:
         choice = rule(surroundings)
@@ -98,7 +97,7 @@ def settings_of(surroundings: Surroundings) -> tuple[StoreChoice, ...]:
 
 
 def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
-    """Where an Ollama with that environment keeps its models; None without a home folder."""
+    """Return the store of an Ollama with this environment and folder, or None if it has no home folder."""
     said = _as_ollama_reads(environ.get(MODELS_VARIABLE, ""))
     home = environ.get("HOME")
     if said:
@@ -152,7 +151,7 @@ def _from_desktop_app(surroundings: Surroundings) -> StoreChoice | None:
     if not setting:
         return None
     path = _absolute(setting, surroundings.cwd)
-    # app/server/server.go at fb30760: a directory that is gone is not passed on to the server.
+    # The app does not pass a missing directory on to its server (app/server/server.go at fb30760).
     return StoreChoice(path, "desktop-app", str(database)) if _is_directory(path) else None
 
 
@@ -162,17 +161,17 @@ def _from_home(surroundings: Surroundings) -> StoreChoice | None:
     return StoreChoice(surroundings.cwd / surroundings.home / ".ollama" / "models", "default", "home directory")
 
 
-# The order is the precedence.
+# In order of precedence.
 _RULES = (_from_environment, _from_service_setting, _from_service_home, _from_desktop_app, _from_home)
 
 
 def _as_ollama_reads(text: str) -> str:
-    """Trim as envconfig.Var at fb30760 does: white space once, then quotes in any mix, then nothing more."""
+    """Trim a value as envconfig.Var at fb30760 does: first white space, then single and double quotes."""
     return text.strip(_GO_SPACE).strip("\"'")
 
 
 def _absolute(text: str, base: Path) -> Path:
-    """Resolve `..` in the text alone: Ollama's filepath.Join does, so a symlink before `..` is not followed."""
+    """Resolve `..` in the text, without following a link before it, as Ollama's filepath.Join does."""
     return Path(os.path.normpath(base / text))
 
 
@@ -183,7 +182,7 @@ def _service(surroundings: Surroundings) -> list[Directive]:
 
 
 def _desktop_database(surroundings: Surroundings) -> Path | None:
-    """Return where the app keeps its settings (app/store/store.go at fb30760); Linux has no app."""
+    """Return the file of the app's settings (app/store/store.go at fb30760), or None. Linux has no app."""
     if surroundings.platform == "darwin" and surroundings.home:
         return surroundings.cwd / surroundings.home / "Library/Application Support/Ollama/db.sqlite"
     local = surroundings.environ.get("LOCALAPPDATA")
@@ -193,7 +192,7 @@ def _desktop_database(surroundings: Surroundings) -> Path | None:
 
 
 def _models_setting(database: Path) -> str:
-    """Read the models directory from the app's settings; empty if unset or if the database cannot be read now."""
+    """Read the models directory from the app's settings. Empty if it is not set or cannot be read."""
     import sqlite3  # noqa: PLC0415 - most commands on most machines never need it
 
     query = "SELECT models FROM settings WHERE id = 1 AND length(models) <= ?"
@@ -208,10 +207,10 @@ def _models_setting(database: Path) -> str:
 
 def _read_only_uri(database: Path) -> str:
     """
-    Return an SQLite address that leaves nothing behind.
+    Return an SQLite address for reading that leaves no file behind.
 
-    Without a write-ahead log all is in the main file, and a plain read-only connection would create an empty log and
-    index beside it and leave them there; `immutable` does not. With a log it would miss what is in there.
+    Without a write-ahead log, the main file has everything. A plain read-only connection then creates an empty log and
+    index beside it and leaves them there; `immutable` does not. With a log, `immutable` would miss what the log holds.
     """
     has_log = status_of(database.with_name(f"{database.name}-wal")) is not None
     return f"{database.as_uri()}?mode=ro{'' if has_log else '&immutable=1'}"

@@ -1,8 +1,8 @@
 """
-What the machine says of the Ollama on it: who it runs as, which store it uses, whether it is offline and knows it.
+What this machine says of its Ollama: its user, its store, whether it is offline and has been told so.
 
-No socket is opened: whether there is a way out is read from the kernel's tables of routes, and whether a server runs
-from /proc. What we may not see stays unknown.
+Nothing here opens a socket. The kernel's route tables tell whether there is a way out, and /proc whether a server runs.
+What we may not see stays unknown.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ostore.host.service_unit import Directive, service_account, service_directi
 from ostore.host.surroundings import StoreChoice, Surroundings
 
 NO_CLOUD_VARIABLE = "OLLAMA_NO_CLOUD"
-# app and server of ollama at fb30760: where a server is told the same by a file.
+# The file that tells a server the same (app and server of ollama at fb30760).
 _SERVER_SETTINGS = ".ollama/server.json"
 _MAX_SETTINGS_BYTES = 1024 * 1024
-# strconv.ParseBool of Go; any other text that is not empty counts as true to Ollama.
+# strconv.ParseBool of Go. Any other text counts as true to Ollama.
 _FALSE = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
 # linux/route.h
 _UP, _REJECT = 0x1, 0x200
@@ -35,7 +35,7 @@ _IPV4_COLUMNS, _IPV6_COLUMNS = 11, 10
 
 @dataclass(frozen=True, slots=True)
 class OtherStore:
-    """Another store that somebody may mean: why it was looked at, and how many models are in it."""
+    """Another store that somebody may mean: who would use it, and how many models it has."""
 
     path: Path
     why: str
@@ -44,7 +44,7 @@ class OtherStore:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """An Ollama server that runs now; `store` is None if it does not let us see what it uses."""
+    """A running Ollama server. `store` is None if we may not see which store it uses."""
 
     pid: int
     store: Path | None
@@ -53,12 +53,14 @@ class RunningServer:
 @dataclass(frozen=True, slots=True)
 class Host:
     """
-    What this machine says. `is_offline` is true without any way out of it; `is_cloud_off` of a server that has been
-    told so, and None if we may not see what it has been told.
+    Facts about this machine that matter to one store.
 
-    `is_server_known` is false if the store's owner has to do for the server's user. `is_by_hand` is true of a store
-    that the command was told, `is_found_by_root` of one that root's command finds by itself. `has_service` says that
-    Ollama is set up as a service here.
+    `is_offline` is true if the machine has no default route. `is_cloud_off` says whether the server is told
+    not to use the cloud; None if we may not see that. `has_service` says that Ollama is set up as a service.
+
+    `is_server_known` is false if nothing tells the server's user; the owner of the store then stands in for it.
+    `is_by_hand` is true if `--models` names the store, `is_found_by_root` if the service does, so that a command of
+    root finds it without `--models`. `servers` run outside of containers and use another store or an unknown one.
     """
 
     is_offline: bool
@@ -74,9 +76,9 @@ class Host:
 
 def read_host(known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]) -> tuple[Host, Account]:
     """
-    What matters of this machine to one store, and the user that its server runs as, as far as is known.
+    Return the facts that matter to the chosen store, and the user that its server runs as, or else the store's owner.
 
-    `count_models` says how many models another store has. What raises OSError there is not told of.
+    `count_models` returns how many models another store has. A store for which it raises OSError is left out.
     """
     directives = service_directives(known.root) if known.platform == "linux" else []
     servers = tuple(_servers(known))
@@ -100,7 +102,7 @@ def read_host(known: Surroundings, choice: StoreChoice, count_models: Callable[[
 
 
 def is_offline(proc: Path) -> bool:
-    """Whether the kernel knows no way out of this machine's own networks; False where it does not say."""
+    """Whether the kernel has no default route that is up. False if it does not tell its routes."""
     rows = _rows(proc / "net/route")
     if rows is None:
         return False
@@ -136,7 +138,7 @@ def _servers(known: Surroundings) -> Iterator[OllamaProcess]:
 def _account(
     known: Surroundings, choice: StoreChoice, directives: list[Directive], servers: Iterable[OllamaProcess]
 ) -> tuple[Account, bool]:
-    """The user of the server that uses this store, and whether that is known; else whoever owns the store."""
+    """Return the user of the server or service of this store and True, or else the owner of the store and False."""
     for server in servers:
         if server.uses(choice.path):
             return _numbered(server.uid), True
@@ -171,7 +173,7 @@ def _is_same(one: Path | None, other: Path) -> bool:
 
 
 def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tuple[OllamaProcess, ...]) -> bool | None:
-    """Whether the server that runs, else the service, else one that we would start, has been told to stay at home."""
+    """Whether a running server, or else the service, or else a server that we would start is told to use no cloud."""
     environ: Mapping[str, str] | None = known.environ
     home = known.home
     ours = [server for server in servers if not server.is_contained]
@@ -204,7 +206,7 @@ def _says_no_cloud(settings: Path) -> bool | None:
 
 
 def _others(known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]) -> Iterator[OtherStore]:
-    """Stores with models in them; those that we may not look into are not told of."""
+    """Yield the other stores that have models. Leaves out those that we may not read."""
     found = [*other_stores(known, choice)]
     paths = {store.path.resolve() for store in found} | {choice.path.resolve()}
     for home, user in login_homes():

@@ -1,7 +1,7 @@
 """
-Ollama processes that run just now, found in /proc: what they write, they write to the store they began with.
+Find running Ollama processes in /proc. A process writes to the store that it started with.
 
-No socket is opened. Elsewhere than on Linux, and for what runs outside of our container, there are none.
+Nothing here opens a socket. It finds no processes on other systems than Linux, and none outside our container.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 
 from ostore.host.discovery import store_of_process
 
-# ollama cmd/cmd.go: the server, its runners and its clients are all the one program of this name.
+# The server, its runners and its clients are all this one program (ollama cmd/cmd.go).
 _PROGRAM = "ollama"
 _SERVE = b"serve"
 _PROCESSES = Path("/proc")
-# What the kernel says of a program that was replaced while it runs (proc_pid_exe(5)).
+# The kernel adds this to the path of a program that was replaced while it runs (proc_pid_exe(5)).
 _DELETED = " (deleted)"
-# Linux allows an environment as large as a quarter of the stack; what matters of it is two variables.
+# Linux allows an environment of up to a quarter of the stack. We need a few of its variables.
 MAX_ENVIRONMENT_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaProcess:
     """
-    A process of that program, with what it was started with: `environ` is None if it is not ours to see.
+    A running process of the program `ollama`. `environ` is its environment at the start, or None if we may not see it.
 
-    `is_server` says that it is `ollama serve`, and not what a server starts itself, or a client. `root` leads to the
-    file system that it sees.
+    `is_server` is true for `ollama serve`, and false for a client or a process that a server starts. `root` leads to
+    the file system that the process sees.
     """
 
     pid: int
@@ -42,19 +42,19 @@ class OllamaProcess:
 
     @property
     def store(self) -> Path | None:
-        """The store that it uses, as it sees it; None if we may not know."""
+        """The store that it uses, by its path as the process sees it. None if unknown."""
         return None if self.environ is None else store_of_process(self.environ, self.cwd)
 
     @property
     def is_contained(self) -> bool:
-        """Whether it has a file system of its own, as in a container: its paths are not ours."""
+        """Whether it has a root file system of its own, as in a container. Its paths then differ from ours."""
         try:
             return not self.root.samefile("/")
         except OSError:
             return False
 
     def uses(self, store: Path) -> bool:
-        """Whether its store is this one, which in a container has another path."""
+        """Whether it uses this store. In a container, the store has another path."""
         if self.store is None:
             return False
         seen = self.root / self.store.relative_to("/") if self.is_contained else self.store
@@ -65,14 +65,14 @@ class OllamaProcess:
 
 
 def ollama_processes(processes: Path = _PROCESSES) -> Iterator[OllamaProcess]:
-    """Every one that can be seen, by number."""
+    """Yield every Ollama process that we can see, in order of process number."""
     try:
         pids = sorted(int(name) for name in os.listdir(processes) if name.isdecimal())  # noqa: PTH208 - names only
     except OSError:
         return
     for pid in pids:
         folder = processes / str(pid)
-        # Ended meanwhile, or hidden from us.
+        # The process has ended, or is hidden from us.
         with contextlib.suppress(OSError):
             if _is_ollama(folder):
                 words = (folder / "cmdline").read_bytes().split(b"\0")
@@ -82,7 +82,7 @@ def ollama_processes(processes: Path = _PROCESSES) -> Iterator[OllamaProcess]:
 
 
 def sees_ollama(processes: Path = _PROCESSES) -> bool:
-    """Whether there is any such process, as far as one can see."""
+    """Whether we can see any Ollama process."""
     return next(ollama_processes(processes), None) is not None
 
 
@@ -90,7 +90,7 @@ def _is_ollama(process: Path) -> bool:
     with contextlib.suppress(OSError):
         if (process / "comm").read_text(errors="replace").rstrip("\n") == _PROGRAM:
             return True
-        # A program may call itself something else; where it lies is not hidden from its user and root.
+        # A program can rename itself, but its user and root can still see the path of its file.
         return (process / "exe").readlink().name.removesuffix(_DELETED) == _PROGRAM
     return False
 

@@ -1,4 +1,4 @@
-"""What systemd would give the Ollama service: the unit, its drop-ins and its environment files, as it reads them."""
+"""Read what systemd gives to the Ollama service: the unit, its drop-ins and its environment files, as systemd does."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from pathlib import Path
 
 from ostore.host.surroundings import UNIT, HomeOf, status_of
 
-# systemd's own cap on one line (systemd.syntax(7)); a whole file of that size is not configuration.
+# systemd's limit for one line (systemd.syntax(7)). A larger file is not configuration.
 MAX_CONFIG_BYTES = 1024 * 1024
 # systemd.unit(5), table 1: an earlier folder hides a later one.
 _UNIT_FOLDERS = tuple(f"{folder}/systemd/system" for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib"))
-# A drop-in that no package brings along, so it is ours to suggest.
+# No package contains this drop-in, so ostore can suggest it.
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/models.conf"
 
-# systemd.unit(5), "Specifiers", as the system manager resolves them. Others stay as written, so that they show.
+# systemd.unit(5), "Specifiers", as the system manager resolves them. Others stay as written, so people see them.
 _SPECIFIERS = {
     "%": "%", "h": "/root", "S": "/var/lib", "C": "/var/cache", "E": "/etc", "t": "/run",
     "n": UNIT, "N": "ollama", "p": "ollama",
 }  # fmt: skip
 
-# systemd.syntax(7): a comment block inside a continued line is left out of it.
+# systemd.syntax(7): a comment inside a continued line is not part of it.
 _COMMENT_LINE = re.compile(r"^[ \t]*[#;].*\n?", re.MULTILINE)
 # An odd number of backslashes at the end of a line.
 _CONTINUATION = re.compile(r"(?<!\\)((?:\\\\)*+)\\\n")
 
-# systemd.syntax(7), table 1. NUL and code points above U+10FFFF are not escapes.
+# systemd.syntax(7), table 1. systemd accepts no escape for NUL or for a code point above U+10FFFF.
 _ESCAPE = (
     r"""\\(?:[abfnrtv\\"'s]|x(?!00)[0-9a-fA-F]{2}|(?!000)[0-3][0-7]{2}"""
     r"""|u(?!0000)[0-9a-fA-F]{4}|U(?!0{8})00(?:10|0[0-9a-fA-F])[0-9a-fA-F]{4})"""
 )
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "%": "%%"}
 _ESCAPED_LETTERS = dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ", strict=True))
-# The manual wants quotes around whole items; systemd 252 takes them anywhere in a word, and people rely on it.
+# The manual asks for quotes around whole items. systemd 252 accepts them anywhere in a word, and people rely on it.
 _QUOTED = rf""""((?:[^"\\]|{_ESCAPE})*+)"|'((?:[^'\\]|{_ESCAPE})*+)'"""
 _WORD = re.compile(rf"""[ \t]*+((?:[^ \t"'\\]|{_ESCAPE}|{_QUOTED})+)(?=[ \t]|\Z)""")
 
-# systemd.exec(5), EnvironmentFile=: a comment, an assignment, or a line of no meaning. In a value, quoted parts come
-# first, and after them quotes are ordinary characters.
+# systemd.exec(5), EnvironmentFile=: a comment, an assignment, or a line without meaning. In a value, quoted parts come
+# first; quotes after them are ordinary characters.
 _ENTRY = re.compile(
     r"""
     [ \t]*+[#;][^\r\n]*
@@ -58,7 +58,7 @@ _ENTRY_PART = re.compile(r"""'([^']*+)'?|"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)|[ \t]+""
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """One assignment in the `[Service]` section of a unit or drop-in; an empty value resets what came before."""
+    """An assignment in the `[Service]` section of a unit or drop-in. An empty value resets earlier ones."""
 
     origin: Path
     key: str
@@ -74,7 +74,7 @@ class Variable:
 
 
 def service_directives(root: Path) -> list[Directive]:
-    """What the unit and its drop-ins say, in the order in which it applies; nothing if there is no such service."""
+    """Return the assignments of the unit and its drop-ins in the order they apply. Empty if there is no service."""
     return [
         Directive(file, key, _with_specifiers(value))
         for file in _unit_and_drop_ins(root)
@@ -83,7 +83,7 @@ def service_directives(root: Path) -> list[Directive]:
 
 
 def service_environment(directives: Sequence[Directive], root: Path) -> dict[str, Variable]:
-    """Return the unit's variables; those of environment files win, wherever they are named (systemd.exec)."""
+    """Return the variables of the service. Those of environment files win, in any order (systemd.exec(5))."""
     inline = {
         name: Variable(text, directive.origin)
         for directive in _since_reset(directives, "Environment")
@@ -99,7 +99,7 @@ def service_environment(directives: Sequence[Directive], root: Path) -> dict[str
 
 
 def service_home(directives: Sequence[Directive], root: Path, home_of: HomeOf) -> Variable | None:
-    """Return what the service gets as $HOME: said outright, or its user's. Without User= systemd sets none."""
+    """Return the $HOME of the service: the variable, or the home of its user. Without User= systemd sets none."""
     said = service_environment(directives, root).get("HOME")
     if said is not None:
         return said if said.text else None
@@ -109,14 +109,14 @@ def service_home(directives: Sequence[Directive], root: Path, home_of: HomeOf) -
 
 
 def service_account(directives: Sequence[Directive]) -> tuple[str, tuple[str, ...]]:
-    """Return the user that the service runs as, root unless it says otherwise, and the groups that the unit adds."""
+    """Return the user that the service runs as (by default root), and the groups that the unit names."""
     users = _since_reset(directives, "User")
     groups = [*_since_reset(directives, "Group"), *_since_reset(directives, "SupplementaryGroups")]
     return users[-1].value if users else "root", tuple(name for group in groups for name in group.value.split())
 
 
 def service_folder(directives: Sequence[Directive], root: Path, home_of: HomeOf) -> Path:
-    """Return the service's working directory, which is `/` unless it says otherwise."""
+    """Return the working directory of the service, by default `/`."""
     said = [directive.value.removeprefix("-") for directive in _since_reset(directives, "WorkingDirectory")]
     if said[-1:] == ["~"] and (home := service_home(directives, root, home_of)):
         return Path(home.text)
@@ -124,7 +124,7 @@ def service_folder(directives: Sequence[Directive], root: Path, home_of: HomeOf)
 
 
 def environment_line(name: str, text: str) -> str:
-    """Return the line of a unit that gives the service this variable, as systemd will read it."""
+    """Return a line for a unit that sets this variable, escaped as systemd reads it."""
     escaped = "".join(_ESCAPES.get(character) or _as_escape(character) for character in text)
     return f'Environment="{name}={escaped}"'
 
@@ -144,7 +144,7 @@ def _since_reset(directives: Sequence[Directive], key: str) -> list[Directive]:
 
 
 def _unit_and_drop_ins(root: Path) -> list[Path]:
-    """Return the files that make up the service, in the order they apply; none if there is no unit or it is masked."""
+    """Return the files of the service in the order they apply. Empty if there is no unit or it is masked."""
     folders = [root / folder for folder in _UNIT_FOLDERS]
     unit = next((folder / UNIT for folder in folders if status_of(folder / UNIT)), None)
     if unit is None or _is_masked(unit):
@@ -154,7 +154,7 @@ def _unit_and_drop_ins(root: Path) -> list[Path]:
 
 
 def _is_masked(unit: Path) -> bool:
-    """Tell whether a unit is empty or a link to /dev/null, which is how `systemctl mask` switches it off."""
+    """Whether a unit is empty or links to /dev/null. `systemctl mask` makes such a link."""
     status = status_of(unit)
     return status is not None and status.st_size == 0
 
@@ -186,7 +186,7 @@ def _with_specifiers(value: str) -> str:
 
 
 def _inline_variables(value: str) -> Iterator[tuple[str, str]]:
-    """Yield what `Environment=` assigns; from the first word that systemd cannot read, the rest counts for nothing."""
+    """Yield what `Environment=` assigns. systemd ignores everything from the first word that it cannot read."""
     position = 0
     while match := _WORD.match(value, position):
         position = match.end()
@@ -198,7 +198,7 @@ def _inline_variables(value: str) -> Iterator[tuple[str, str]]:
 def _unquoted(word: str) -> str:
     without_quotes = re.sub(f"{_QUOTED}|({_ESCAPE})", lambda match: match[1] or match[2] or match[3] or "", word)
     unescaped = re.sub(_ESCAPE, _unescaped, without_quotes)
-    # Two escapes may be the two bytes of one character.
+    # Several escapes may spell the bytes of one character.
     return unescaped.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
@@ -216,11 +216,11 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _matching(pattern: str, root: Path) -> list[Path]:
-    """Return the files that `EnvironmentFile=` names: an absolute pattern, after a `-` if there may be none."""
+    """Return the files that match `EnvironmentFile=`, an absolute pattern. A `-` before it marks it as optional."""
     pattern = pattern.removeprefix("-")
     if not pattern.startswith("/"):
         return []
-    # Path.glob would take ** for the whole tree; systemd's glob(3) does not.
+    # Path.glob expands ** to the whole tree. systemd's glob(3) does not.
     return [root / name for name in sorted(glob.glob(pattern.lstrip("/"), root_dir=root))]  # noqa: PTH207
 
 
@@ -234,7 +234,7 @@ def _file_variables(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_entry_quotes(match: re.Match[str]) -> str:
-    # In double quotes a backslash before anything else stays, as in a shell.
+    # In double quotes, a backslash before any other character stays, as in a shell.
     return match[1] or _without_backslashes(match[2] or "", r'["\\`$\n]')
 
 
@@ -243,12 +243,12 @@ def _without_backslashes(text: str, escapable: str) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """Tell whether the bytes were UTF-8; systemd drops a variable whose value is not."""
+    """Whether the bytes of a text were UTF-8. systemd drops a variable whose value is not."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _read_config(file: Path) -> str:
-    """Return a file's text, bytes that are not UTF-8 as surrogates; empty if unreadable, too large or not text."""
+    """Return the text of a file, with bytes outside UTF-8 as surrogates. Empty if unreadable, too large or not text."""
     status = status_of(file)
     if status is None or not stat.S_ISREG(status.st_mode):
         return ""

@@ -1,4 +1,4 @@
-"""What the process is told of the machine around it, and which store follows from that."""
+"""The facts about the process and the machine that decide which store to use, and the choice that follows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 UNIT = "ollama.service"
-# Answers with the home folder of a user (a name or a number), or None.
+# Returns the home folder of a user (a name or a number), or None.
 HomeOf = Callable[[str], Path | None]
 
 Reason = Literal["flag", "environment", "service", "desktop-app", "default"]
@@ -24,9 +24,9 @@ class Surroundings:
     """
     All that discovery may know of the process and the machine.
 
-    `platform` is `sys.platform`; `home` is Go's notion: $HOME, or %USERPROFILE% on Windows. `root` is put before every
-    fixed place and every file that a unit names, so a test sees nothing of the real machine; directories that a setting
-    names are taken as written. `home_of` answers with the home directory of a user (a name or a number), or None.
+    `platform` is `sys.platform`. `home` is what Go uses: $HOME, or %USERPROFILE% on Windows. `root` goes before every
+    fixed path and every file that a unit names, so a test does not see the real machine. A directory that a setting
+    names is used as written.
     """
 
     environ: Mapping[str, str]
@@ -39,7 +39,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class StoreChoice:
-    """The store to use; `path` is absolute and need not exist, `detail` names the variable or file that decided."""
+    """The store to use. `path` is absolute and need not exist. `detail` names the variable or file that decided."""
 
     path: Path
     reason: Reason
@@ -47,7 +47,7 @@ class StoreChoice:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """Ask the disk; None for whatever cannot be asked about, such as a path behind a closed directory or with a NUL."""
+    """Return the status of a file, or None if it is absent, behind a closed directory, or its path has a NUL."""
     try:
         return path.stat()
     except (OSError, ValueError):
