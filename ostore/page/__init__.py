@@ -1,1 +1,1 @@
-"""Reports as pages that stand alone: one file, no script, nothing from elsewhere. Needs the extra `report`."""
+"""Reports as web pages. A page is one file without scripts and loads nothing. Needs the extra `report`."""

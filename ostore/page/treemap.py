@@ -1,7 +1,8 @@
 """
-Where the rectangles of a treemap lie: each as large as its bytes, one region a colour, small ones together.
+Compute the rectangles of a treemap. The area of a cell stands for its bytes, each colour has one region, and small
+items share a cell.
 
-Pure arithmetic; how it looks and what it says to whom is for the page.
+This module only computes. The page decides on looks and wording.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import squarify
 
 from ostore.formats.wording import human_bytes, plural
 
-# Areas. Below the first, cells go together into one; if that leaves next to none, as with many models of one size, the
-# largest are drawn down to the second. Below that nothing can be seen or hit.
+# Areas. Items below the first share one cell. If fewer than _FEW remain, as with many models of one size, the _MANY
+# largest are drawn down to the second. Nobody can see or click a smaller cell.
 _SMALL, _SMALLEST = 1200, 300
 _FEW, _MANY = 12, 40
-# In units of the picture, which are pixels at its full size. A character is as wide as in a broad and bold font.
+# In units of the picture, which are pixels at full size. The width of a character is that of a wide bold font.
 _CHARACTER, _LINE, _MARGIN, _GAP = 8.3, 17.0, 7.0, 2.0
 _LEAST_CHARACTERS, _MOST_LINES = 5, 4
 _PIECE = re.compile(r"[^:/\-_ ]*[:/\-_ ]*")
@@ -26,7 +27,7 @@ _PIECE = re.compile(r"[^:/\-_ ]*[:/\-_ ]*")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a cell stands for: `size` is bytes, `target` the id of what says more, `detail` a second line."""
+    """What a cell stands for. `size` is in bytes, `target` the id of a place that says more, `detail` a second line."""
 
     label: str
     size: int
@@ -37,8 +38,8 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Region:
     """
-    All of one colour. Of small items many go together: `rest` is their noun, `target` where they are listed; without
-    a noun each stays by itself.
+    All items of one colour. Small items share one cell: `rest` is the noun for them, `target` the id of their table.
+    If `rest` is empty, small items are not joined.
     """
 
     kind: str
@@ -49,7 +50,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A rectangle, and what of its text fits into it: lines of the label, then of what is less important."""
+    """A rectangle and the text that fits into it: lines of the label, then lines that matter less."""
 
     kind: str
     item: Item
@@ -75,7 +76,7 @@ _Box = tuple[float, float, float, float]
 
 
 def lay_out(regions: Sequence[Region], width: int, height: int) -> Treemap:
-    """Place every region, the largest first, and every item in it."""
+    """Place every region, largest first, and the items in it. Leaves out items that are too small to draw."""
     bytes_a_unit = sum(item.size for region in regions for item in region.items) / (width * height)
     grouped = [(region.kind, _grouped(region, bytes_a_unit)) for region in regions]
     least = bytes_a_unit * _SMALLEST
@@ -96,7 +97,7 @@ def _size(items: Sequence[Item]) -> int:
 
 
 def _grouped(region: Region, bytes_a_unit: float) -> list[Item]:
-    """The items of a region, largest first, the small ones as one."""
+    """Return the items of a region, largest first, with the small ones joined into one."""
     items = sorted((item for item in region.items if item.size), key=lambda item: -item.size)
     large = [item for item in items if item.size >= bytes_a_unit * _SMALL]
     if len(large) < _FEW:
@@ -128,13 +129,13 @@ def _cell(kind: str, item: Item, box: _Box) -> Cell:
 
 
 def _label(text: str, characters: int, room: int) -> list[str]:
-    """As much of a name as there is room for: what tells it from others is at its end."""
+    """Return the lines of a name. If it does not fit, keep what follows the last slash, which tells it from others."""
     lines = _broken(text, characters, room)
     return _broken(text.rpartition("/")[2], characters, room) if lines[-1].endswith("…") else lines
 
 
 def _broken(text: str, characters: int, room: int) -> list[str]:
-    """Lines broken where names have joints; what does not fit ends in an ellipsis."""
+    """Break a name into lines after a separator. A name that does not fit ends in an ellipsis."""
     lines = [""]
     for piece in _PIECE.findall(text):
         if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > characters:

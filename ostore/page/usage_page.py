@@ -1,8 +1,8 @@
 """
 The page of `ostore du --html`: a treemap and tables in one file, for any browser, screen reader or printer.
 
-It has no script, and its content security policy allows nothing but its own style, so that no name in it can become
-one. Whatever is put in is escaped twice over: nothing unprintable (`clean`), nothing that HTML could take for markup.
+The page has no script. Its content security policy allows only its own style, so no name on the page can run as a
+script. All text is escaped twice: unprintable characters (`clean`), and characters that HTML could read as markup.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ostore.formats.wording import clean, human_bytes, one_line, plural
 from ostore.operations.usage import ModelUsage, SharedBlobs, UsageKind, UsagePart
 from ostore.page.treemap import Item, Region, lay_out
 
-# Wide screens and paper; telephones. The page shows the one that fits.
+# One for wide screens and paper, one for telephones. The page shows the one that fits.
 _WIDE, _NARROW = (1120, 560), (360, 560)
-# What a table has room for; the JSON has all.
+# A table shows at most this many. The JSON has all.
 _MAX_GROUPS, _MAX_NAMES = 200, 24
 
 _COLOURS: dict[UsageKind, str] = {
@@ -66,7 +66,7 @@ class _PartRow:
 
 @dataclass(frozen=True, slots=True)
 class _ModelRow:
-    """A model; its bar is in percent of the largest model."""
+    """A model. Its bar is in percent of the largest model."""
 
     model: ModelUsage
     unique_percent: float
@@ -81,7 +81,7 @@ class _GroupRow:
 
 
 def usage_page(report: UsageReport, *, now: float) -> str:
-    """The page as text; `now` is when the store was measured, in seconds since 1970."""
+    """Return the page as text. `now` is when the store was measured, in seconds since 1970."""
     style = _file("usage.css")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
@@ -92,7 +92,7 @@ def usage_page(report: UsageReport, *, now: float) -> str:
         _file("usage.html")
     ).render(
         report=report,
-        # Both are ours, not from outside.
+        # The style is our own file, not text from outside.
         style=Markup(style),  # noqa: S704
         style_digest=_digest(style),
         version=VERSION,
@@ -112,7 +112,7 @@ def _file(name: str) -> str:
 
 
 def _digest(style: str) -> str:
-    """As a content security policy names the one style that it lets pass (CSP level 3, section 2.3.1)."""
+    """Return the digest by which a content security policy allows a style (CSP level 3, section 2.3.1)."""
     return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
 
 
@@ -146,7 +146,7 @@ def _groups(report: UsageReport) -> Iterable[Item]:
 
 
 def _group_label(group: SharedBlobs) -> str:
-    """What the names have in common, if that says anything."""
+    """Return `model:*` if all names are tags of one model, or else the first name and how many more."""
     first, *others = group.models
     models = {name.rpartition(":")[0] for name in group.models}
     if len(models) == 1:

@@ -1,4 +1,4 @@
-"""Giving a page its file: whole or not at all, never over another one unasked."""
+"""Write a page to a file: completely or not at all, and over another file only with `--replace`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ostore.streams.durable import Directory, naming, sync_file
 from ostore.streams.writing import write_all
 
 _LIBRARIES = ("jinja2", "squarify")
-# Less what the umask says, as for any file that a person makes.
+# The umask applies, as to any file that a person makes.
 _MODE = 0o666
 
 
 def require(path: Path, *, replace: bool) -> None:
-    """Raise UsageError, before any work is done, if a page cannot be made here or must not be put there."""
+    """Check a destination before any work. Raises UsageError if a page cannot be made here or written there."""
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
         raise UsageError("a page needs libraries that are not installed", hint="pip install 'ostore[report]'")
     if path.is_dir() or path.name in {"", "-"}:
@@ -30,9 +30,9 @@ def require(path: Path, *, replace: bool) -> None:
 
 def write_page(path: Path, page: str, *, replace: bool) -> None:
     """
-    Write a page beside its place, put it on the disk, and give it its name.
+    Write a page to a temporary file beside `path`, flush it to the disk, and give it its name.
 
-    Raises UsageError if a file is there and not to be replaced, OSError; then nothing is left behind.
+    Raises UsageError if the file exists and `replace` is false. Raises OSError. Removes the temporary file after an error.
     """
     part = f".{path.name}.{os.urandom(4).hex()}.part"
     with Directory.open(path.parent) as directory, naming(path):
@@ -46,14 +46,14 @@ def write_page(path: Path, page: str, *, replace: bool) -> None:
             _give_name(directory, part, path, replace=replace)
             directory.sync()
         finally:
-            # The first error is the one to tell.
+            # An error here must not hide the first one.
             with contextlib.suppress(OSError):
                 directory.unlink(part)
 
 
 def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:
     if not replace:
-        # A link is refused where something has come meanwhile; a rename would go over it.
+        # A link fails if another program has created the file meanwhile. A rename would overwrite it.
         try:
             if directory.link(part, directory, path.name):
                 return
