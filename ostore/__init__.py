@@ -1,5 +1,5 @@
 """
-Carry Ollama models across an air gap, verified: the library behind the command `ostore`.
+Manage Ollama model stores offline and carry models across an air gap: the library of the command `ostore`.
 
 >>> import ostore
 >>> report = ostore.export(["llama3"], "bundle.tar.zst")
@@ -152,7 +152,7 @@ __all__ = [
     "where",
 ]
 
-# Where each name is defined.
+# The module that defines each name.
 _HOMES = {
     "AmbiguousManifestError": "ostore.formats.errors",
     "BlobError": "ostore.formats.errors",
@@ -242,7 +242,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is: `ostore --version` should not wait for zstd."""
+    """Import a public name on first use, so that `ostore --version` does not wait for zstd."""
     import importlib
 
     if name not in _HOMES:
