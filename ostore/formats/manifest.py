@@ -131,7 +131,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> Digest:
-        """The digest of the file's bytes."""
+        """The digest of the raw bytes."""
         return Digest.of(self.raw)
 
     @property

@@ -32,7 +32,7 @@ def write_page(path: Path, page: str, *, replace: bool) -> None:
     """
     Write a page to a temporary file beside `path`, flush it to the disk, and give it its name.
 
-    Raises UsageError if the file exists and `replace` is false. Raises OSError. Removes the temporary file after an error.
+    Raises UsageError if the file exists and `replace` is false, OSError. An error removes the temporary file.
     """
     part = f".{path.name}.{os.urandom(4).hex()}.part"
     with Directory.open(path.parent) as directory, naming(path):

@@ -218,7 +218,7 @@ class PipedStream:
         self.position = 0
 
     def take(self, size: int) -> Iterator[Chunk]:
-        """Yield exactly so many bytes. Raises TruncatedError, or what the frames raise."""
+        """Yield exactly `size` bytes. Raises TruncatedError, or what the frames raise."""
         while size:
             if not len(self._current):
                 self._current = self._next()
@@ -263,7 +263,7 @@ class SeekableStream:
         self.position = 0
 
     def take(self, size: int) -> Iterator[Chunk]:
-        """Yield exactly so many bytes. Raises TruncatedError, or what the frames raise."""
+        """Yield exactly `size` bytes. Raises TruncatedError, or what the frames raise."""
         if self.position + size > self._starts[-1]:
             raise TruncatedError(f"bundle: the archive ends at byte {self._starts[-1]}, before everything it lists")
         self.will_read(self.position + size)

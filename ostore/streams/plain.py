@@ -36,7 +36,7 @@ class SeekablePlainStream:
         self.position = 0
 
     def take(self, size: int) -> Iterator[Chunk]:
-        """Yield exactly so many bytes. Raises TruncatedError, OSError."""
+        """Yield exactly `size` bytes. Raises TruncatedError, OSError."""
         while size:
             piece = self._source.read_at(min(size, CHUNK_BYTES), self.position)
             if not piece:
@@ -69,7 +69,7 @@ class PipedPlainStream:
         self.position = 0
 
     def take(self, size: int) -> Iterator[Chunk]:
-        """Yield exactly so many bytes. Raises TruncatedError, OSError."""
+        """Yield exactly `size` bytes. Raises TruncatedError, OSError."""
         while size:
             piece = self._next(min(size, CHUNK_BYTES))
             if not piece:
