@@ -297,5 +297,5 @@ def test_source_files_that_design_documents_name_exist() -> None:
 def test_a_record_is_short_and_has_its_parts(record: Path) -> None:
     text = record.read_text("utf-8")
     assert len(text.splitlines()) <= 40
-    assert text.startswith(f"# {int(record.name[:4])}. ")
+    assert re.match(rf"# {int(record.name[:4])}\. .+\n\nDate: \d{{4}}-\d\d-\d\d\nStatus: accepted\n\n## ", text)
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Options", "Outcome", "What it costs"]
