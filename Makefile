@@ -54,7 +54,7 @@ coverage: .venv/.dev ## run the tests, show the lines they miss
 	.venv/bin/coverage report --fail-under 100 --include '$(PROVEN)' --omit '$(LOOKING)'
 demo: .venv/.demo ## carry a real model of 253 MB across
 	@.venv/bin/python scripts/demo.py
-bench: .venv/.demo .venv/.bench ## measure against stock tools (ARGS="--size 500MB --where /dev/shm")
+bench: .venv/.demo .venv/.bench ## measure against stock tools, or another checkout (ARGS="--size 500MB --against ../other")
 	@test -f .demo/gemma-3-270m-q4_k_m.gguf || .venv/bin/python scripts/demo.py
 	.venv/bin/python scripts/bench.py $(ARGS)
 lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)

@@ -3,6 +3,7 @@ Measure ostore beside the stock tools that do the same work, in turns in one run
 
     make bench                                  2 GB beside the checkout, and in memory where there is room
     make bench ARGS='--size 500MB --where /dev/shm --json bench.json'
+    make bench ARGS='--against ../other'        this checkout beside another one
 
 Every row is a pair of commands, run A B A B …, each from a disk at rest; the ratio of each pair is taken, and their
 median and spread printed. Rows of bytes and memory compare figures of the same two sides.
@@ -22,11 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import bench_against
 import bench_data as data
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -395,8 +397,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tags", type=int, default=10_000)
     parser.add_argument("--large", type=parse_size, default="8GB", help="bytes of the blob of the memory rows")
-    parser.add_argument("--rows", default=",".join(GROUPS), help="groups of rows; all are the default")
+    parser.add_argument("--rows", default="", help="all if none are named: " + ", ".join(GROUPS))
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="compare with another checkout of ostore; its rows: " + ", ".join(bench_against.ROWS),
+    )  # fmt: skip
     options = parser.parse_args()
+    known = bench_against.ROWS if options.against else tuple(GROUPS)
+    chosen = options.rows.split(",") if options.rows else [*known]
+    if unknown := {*chosen} - {*known}:
+        parser.error(f"--rows: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if not data.REAL_MODEL.exists():
         sys.exit("the real model is not there yet: run `make demo` once")
     # As pip leaves it; otherwise every start would translate the sources anew where writing bytecode is switched off.
@@ -406,12 +416,18 @@ def main() -> None:
     for where in options.where or places(options.size):
         print(f"\nin {where}: {options.size / 1e9:.1f} GB, {options.rounds} rounds")
         with work_folder(where) as folder:
-            bench = Bench(folder, options.size, options.rounds, options.tags, options.large)
-            for group in options.rows.split(","):
-                GROUPS[group](bench)
-            results[str(where)] = [{**asdict(row), "ratio": row.ratio} for row in bench.rows]
+            rows: Sequence[Row | bench_against.Row]
+            if options.against:
+                other = bench_against.Bench(options.against, folder, options.size, options.rounds, options.tags)
+                rows = other.compare(chosen)
+            else:
+                bench = Bench(folder, options.size, options.rounds, options.tags, options.large)
+                for group in chosen:
+                    GROUPS[group](bench)
+                rows = bench.rows
+            results[str(where)] = [{**asdict(row), "ratio": row.ratio} for row in rows]
     if options.output:
-        options.output.write_text(json.dumps(results, indent=2) + "\n")
+        options.output.write_text(json.dumps(results, indent=2, default=str) + "\n")
 
 
 if __name__ == "__main__":
