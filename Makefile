@@ -24,8 +24,8 @@ help: ## list the targets
 	$(PIP) --only-binary atheris --require-hashes -r $<
 	@touch $@
 
-test: .venv/.dev ## run the tests (ARGS='-k bundle' for some)
-	@.venv/bin/python -m pytest -n 2 $(ARGS)
+test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
+	@.venv/bin/python -m pytest -n 2 $(if $(MEASURE),-p tests.measuring) $(ARGS)
 check: .venv/.dev ## format, lint and types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
@@ -41,17 +41,8 @@ fuzz: .venv/.fuzz ## every parser under a guided fuzzer, SECONDS=60 each (ARGS='
 	.venv/bin/python -m tests.torture.fuzz.run --seconds $(or $(SECONDS),60) $(ARGS)
 vectors: .venv/.dev ## the hostile bundles of the tests as files, for other programs (TO=FOLDER, ARGS='A1 B44' for some)
 	@.venv/bin/python -m tests.vectors.write $(or $(TO),.vectors) $(ARGS)
-# What parses, publishes or deletes is covered to the last branch; what only looks around in a store and its host need not.
-PROVEN = ostore/formats/*,ostore/places/bundle/*,ostore/places/store/*
-LOOKING = */access.py,*/examination.py,*/servers.py,*/service_unit.py
-# Tests drop privileges, and whoever they become writes what it covered.
-coverage: export COVERAGE_FILE = $(CURDIR)/.coverage.d/data
-coverage: .venv/.dev ## run the tests, show the lines they miss
-	@rm -rf .coverage.d && mkdir -m 1777 .coverage.d
-	.venv/bin/coverage run -m pytest -n 2 $(ARGS)
-	.venv/bin/coverage combine --quiet
-	.venv/bin/coverage report --fail-under 98
-	.venv/bin/coverage report --fail-under 100 --include '$(PROVEN)' --omit '$(LOOKING)'
+coverage: MEASURE = 1
+coverage: test ## the same as `make test MEASURE=1`: run the tests, show the lines they miss
 demo: .venv/.demo ## carry a real model of 253 MB across
 	@.venv/bin/python scripts/demo.py
 bench: .venv/.demo .venv/.bench ## measure against stock tools, or another checkout (ARGS="--size 500MB --against ../other")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ostore.cli  # noqa: F401 - now, because it switches off what is switched on below
-from tests.support import Store, six_kinds
+from tests.support import MEASURED, Store, six_kinds
 
 # The program has no need of the collector of cycles, because it ends soon; a process of tests has.
 gc.enable()
@@ -41,6 +41,12 @@ def _process_as_before() -> Iterator[None]:
     os.umask(umask)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `unmeasured` in support.py."""
+    monkeypatch.delenv(MEASURED, raising=False)
 
 
 @pytest.fixture(autouse=True)

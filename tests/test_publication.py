@@ -160,6 +160,23 @@ def test_what_goes_wrong_while_taking_back_does_not_hide_why(
         ostore.import_bundle(bundle, models=tmp_path / "other")
 
 
+def test_a_blob_that_a_model_of_somebody_needs_by_now_is_not_taken_back(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store(tmp_path / "other")
+
+    def create_and_fail(*_: object) -> NoReturn:
+        other.model("mine:latest", WEIGHTS)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Publication, "_settle", create_and_fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        ostore.import_bundle(bundle, models=other.root)
+    assert [model.name for model in ostore.list_models(models=other.root).models] == ["mine:latest"]
+    assert ostore.verify(models=other.root)[0].verdict == "whole"
+    assert len(list((other.root / "blobs").iterdir())) == 2
+
+
 def test_an_export_that_fails_says_why_and_not_what_went_wrong_after(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = subprocess.run(

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import ostore
 from ostore.formats.manifest import Descriptor
 from ostore.places.store.receiving import pinning
+from ostore.places.store.receiving.publication import Publication
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress
 from tests.support import OSTORE, Store, full, noise, tree
@@ -69,6 +71,26 @@ def test_a_damaged_file_comes_back_if_the_good_one_cannot_take_its_place(
     assert done.returncode == 9, done.stderr
     assert tree(store.root) == before
     assert list(store.root.glob(".ostore/quarantine/*")) == []
+
+
+@pytest.mark.parametrize(("step", "is_replaced"), [("_place_blob", False), ("_settle", True)])
+def test_of_a_damaged_file_a_copy_is_kept_only_if_it_was_replaced(
+    step: str, is_replaced: bool, store: Store, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, damaged = tree(store.root), bytes(len(WEIGHTS))
+    store.blob_path(WEIGHTS).write_bytes(damaged)
+    before = tree(store.root)
+
+    def fails(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    # A double of a disk that fails between two steps; programs under strace are not measured.
+    monkeypatch.setattr(Publication, step, fails)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        ostore.repair(models=store.root, sources=[bundle])
+    assert tree(store.root) == (whole if is_replaced else before)
+    kept = [path.read_bytes() for path in store.root.glob(".ostore/quarantine/*")]
+    assert kept == [damaged] * is_replaced
 
 
 def test_a_blob_that_cannot_be_read_any_more_is_replaced_with_the_manifest_that_needs_it(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import Store, full, noise
+from tests.support import MEASURED, Store, full, noise
 
 # The installed program, not `python -m`: that would look for modules in the folder it runs in.
 OSTORE = str(Path(sys.executable).with_name("ostore"))
@@ -59,12 +59,22 @@ def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.C
     return subprocess.run(
         [*tracer, *_argv(words)],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": "models"},
+        env=environment(folder, is_measured=not tracer),
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
+
+
+def environment(folder: Path, *, is_measured: bool = False) -> dict[str, str]:
+    """
+    That of such a command.
+
+    Measuring opens and writes files of its own: they would be counted among the calls, and a fault would meet them.
+    """
+    inherited = {name: value for name, value in os.environ.items() if is_measured or name != MEASURED}
+    return {**inherited, "HOME": str(folder), "OLLAMA_MODELS": "models"}
 
 
 def _argv(words: tuple[str, ...]) -> list[str]:

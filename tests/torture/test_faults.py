@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import resource
@@ -15,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import TORTURE, unmeasured
-from tests.torture.commands import COMMANDS, NOTHING_LEFT, SCRIPT, Command, run
+from tests.support import TORTURE
+from tests.torture.commands import COMMANDS, NOTHING_LEFT, SCRIPT, Command, environment, run
 from tests.torture.disks import mounted_disk
 from tests.torture.judge import State, output_problems, problems
 from tests.torture.tracing import MUTATING, READING, called, injecting, needs_strace, points, recording, was_met
@@ -161,11 +160,6 @@ def half_done(folder: Path) -> list[Path]:
     return [*folder.rglob("*.part"), *folder.rglob(".ostore/trash/*/plan.json")]
 
 
-def disturbed(fault: str) -> list[pytest.MarkDecorator]:
-    """What is measured would be written where nothing can be any more."""
-    return [unmeasured] if fault.endswith("from then on") else []
-
-
 def some(cases: Sequence[tuple[str, int]], seed: str, count: int = SAMPLE) -> Sequence[tuple[str, int]]:
     return cases if TORTURE else random.Random(seed).sample(list(cases), min(count, len(cases)))
 
@@ -176,7 +170,7 @@ def assert_most(met: Sequence[bool]) -> None:
 
 
 @needs_strace
-@pytest.mark.parametrize("fault", [pytest.param(name, marks=disturbed(name)) for name in FAULTS])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_command_stopped_where_it_writes_loses_nothing_and_goes_on(scene: Scene, fault: str) -> None:
     (what, code), onwards = FAULTS[fault], "+" if fault.endswith("from then on") else ""
     chosen = some(scene.mutating, f"{scene.command.name} {fault}")
@@ -226,7 +220,6 @@ def test_every_command_is_in_the_table_or_writes_nothing_that_anybody_lacks_late
     }
 
 
-@unmeasured
 def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: Scene) -> None:
     sizes = [200, 4096, 40_000, 100_000, 140_000]
     for size in sizes if TORTURE else random.Random(scene.command.name).sample(sizes, 1):
@@ -234,7 +227,7 @@ def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: S
         command = subprocess.run(
             [*injecting(*scene.command.always), *scene.command.argv] if scene.command.always else scene.command.argv,
             cwd=scene.folder,
-            env={**os.environ, "HOME": str(scene.folder), "OLLAMA_MODELS": "models"},
+            env=environment(scene.folder),
             # A file can grow no further than that: the call that would writes a part, the next one fails.
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),  # noqa: B023
             capture_output=True,

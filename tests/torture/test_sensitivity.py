@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import TORTURE
+from tests.support import TORTURE, unmeasured
 from tests.torture.bugs import BUGS, Bug
 from tests.torture.tracing import needs_strace
 
@@ -26,6 +26,7 @@ NO_TEST_FAILED, A_TEST_FAILED, TOO_LATE = 0, 1, 124
 PATIENCE = 150
 
 
+@unmeasured
 @needs_strace
 @pytest.mark.parametrize(
     "bug", [bug for bug in BUGS if TORTURE or bug.name in SOME], ids=lambda bug: bug.name.replace(" ", "-")
