@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check torture fuzz vectors format coverage demo bench lock release-check clean
+.PHONY: help .venv test check torture fuzz vectors format coverage pythons demo bench lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -43,6 +43,8 @@ vectors: .venv/.dev ## the hostile bundles of the tests as files, for other prog
 	@.venv/bin/python -m tests.vectors.write $(or $(TO),.vectors) $(ARGS)
 coverage: MEASURE = 1
 coverage: test ## the same as `make test MEASURE=1`: run the tests, show the lines they miss
+pythons: .venv/.dev ## a slice of the tests on every other Python that is here, 3.11 to 3.14
+	@scripts/other_pythons.sh
 demo: .venv/.demo ## carry a real model of 253 MB across
 	@.venv/bin/python scripts/demo.py
 bench: .venv/.demo .venv/.bench ## measure against stock tools, or another checkout (ARGS="--size 500MB --against ../other")
@@ -53,5 +55,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .coverage.d .demo .fuzz .vectors .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage.d .demo .fuzz .pythons .vectors .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

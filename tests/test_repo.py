@@ -427,6 +427,7 @@ def ours(*suffixes: str) -> Iterator[Path]:
         ".git",
         ".coverage.d",
         ".fuzz",
+        ".pythons",
         ".vectors",
         ".venv",
         "dist",
