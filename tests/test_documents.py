@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is true: commands and examples run, tables agree with the program, links resolve."""
+"""What the documents say is true: commands and examples run, tables agree with the program, links resolve."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full,
 from tests.test_json import REPORTS, report_fields, schema
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Lines in ```sh blocks do not run here: each one, and why.
 NOT_RUN = {
     "pip install ostore": "installs a published package",
     "pip download ostore --dest wheelhouse": "needs a package index",
     "pip install --no-index --find-links wheelhouse ostore": "needs the folder that the line before it makes",
+    "make check": ".ci/run does it",
     "make demo": "takes a model of 253 MB; .ci/run does it",
     "make test": "is this",
 }
