@@ -55,3 +55,8 @@ def downloaded_digits(filename: str) -> str | None:
     """Return the 64 digits of a blob from the name of its unfinished download in `blobs/`, or None."""
     match = _DOWNLOAD.fullmatch(filename)
     return match[1] if match else None
+
+
+def command_of(path: str) -> str:
+    """The folder of the command that a path `tx/COMMAND/...` of the workspace belongs to."""
+    return path.split("/")[1]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
-from ostore.formats.store_layout import TRANSACTIONS, TRASH
+from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
     Census,
@@ -253,14 +253,9 @@ class _Held:
     @classmethod
     def by_living(cls, census: Census, dead: Collection[str]) -> _Held:
         place = census.workspace
-        living = [file for file in place.below(TRANSACTIONS) if _command(file.path) not in dead]
+        living = [file for file in place.below(TRANSACTIONS) if command_of(file.path) not in dead]
         unseen = any(entry.path.split("/")[0] in {"", TRANSACTIONS} for entry in place.unreadable)
         return cls(frozenset(file.facts.identity for file in living), unseen)
-
-
-def _command(path: str) -> str:
-    """The folder of a command in `tx/<command>/…`."""
-    return path.split("/")[1]
 
 
 def _judge(
@@ -293,8 +288,8 @@ def _abandoned(census: Census, terms: GcTerms) -> Iterator[UnfinishedDownload]:
 
 
 def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
-    yield from (file for file in census.workspace.below(TRANSACTIONS) if _command(file.path) in dead)
-    running = {_command(folder.path) for folder in census.workspace.folders if folder.path.count("/") == 1}
+    yield from (file for file in census.workspace.below(TRANSACTIONS) if command_of(file.path) in dead)
+    running = {command_of(folder.path) for folder in census.workspace.folders if folder.path.count("/") == 1}
     yield from (file for file in census.staging.files if file.path.split("/")[0] not in running - set(dead))
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import UnsafeError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob
-from ostore.formats.store_layout import TRANSACTIONS, TRASH
+from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
 from ostore.places.store.survey.references import References
@@ -123,7 +123,7 @@ def plan_removal(
     paths = {manifest.standing.path for manifest in doomed}
     doubts = [doubt for doubt in references.doubts if doubt.path not in paths]
     users = references.users
-    held = {file.facts.identity for file in census.workspace.below(TRANSACTIONS) if file.path.split("/")[1] not in dead}
+    held = {file.facts.identity for file in census.workspace.below(TRANSACTIONS) if command_of(file.path) not in dead}
     blobs, stays = [], []
     for blob in census.blobs:
         if blob.digest not in concerned:
