@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import NotFoundError
-from ostore.formats.name import is_glob, matches_listing
+from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
 
@@ -29,15 +29,20 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     Raises NotFoundError if there is no store, or a glob stands for nothing.
     """
     store = chosen_store(models).require()
-    scan = store.scan()
-    chosen = [model for model in scan.models if not patterns]
+    scan = store.passing_scan()
+    matched: set[str] = set()
+
+    def is_chosen(name: ModelName) -> bool:
+        matching = [pattern for pattern in patterns if matches_listing(pattern, name)]
+        matched.update(matching)
+        return bool(matching) or not patterns
+
+    rows = list_rows(store, scan.models, is_chosen)
     for pattern in patterns:
-        matching = [model for model in scan.models if matches_listing(pattern, model.name)]
-        if not matching and is_glob(pattern):
+        if pattern not in matched and is_glob(pattern):
             raise NotFoundError(f"no model {pattern!r} in {store.root}")
-        chosen += (model for model in matching if model not in chosen)
     return ListReport(
         store=str(store.root),
-        models=list_rows(store, chosen, scan.models),
+        models=rows,
         unreadable=tuple(Unreadable(entry.path, entry.reason) for entry in scan.unreadable),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle
 from ostore.api.chosen_store import chosen_store
-from ostore.operations.verify import VerifyReport, verify_bundle, verify_store
+from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
@@ -36,9 +36,9 @@ def verify(
 
 
 def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> VerifyReport:
-    findings = store.scan(names)
-    orphans, strays = store.unreferenced(findings) if not names else ((), ())
-    return verify_store(str(store.root), store, findings, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    promised = Promises(store.passing_scan(names))
+    orphans, strays = store.unreferenced(promised.needs) if not names else ((), ())
+    return verify_store(str(store.root), store, promised, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
 
 
 def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> VerifyReport:

@@ -23,14 +23,14 @@ __all__ = [
 ]
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print a line (standard output unless told), cleaned, whatever the encoding of the stream can hold."""
+def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+    """Print a line, or a piece (standard output unless told), cleaned, whatever the encoding of the stream can hold."""
     out = sys.stdout if stream is None else stream
     if out is None:  # as it is when it was closed before we began
         raise OSError(errno.EBADF, "standard output is closed")
     encoding = getattr(out, "encoding", None) or "utf-8"
     printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
-    out.write(printable + "\n")
+    out.write(printable + end)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import starmap
+from typing import NamedTuple, Protocol
 
 from ostore.formats import media_types
 from ostore.formats.config import ModelConfig
@@ -98,12 +100,23 @@ class ShownModel:
 
 
 def list_rows(
-    store: SmallBlobs, models: Sequence[StoredManifest], everything: Sequence[StoredManifest]
+    store: SmallBlobs, models: Iterable[StoredManifest], is_chosen: Callable[[ModelName], bool]
 ) -> tuple[ListedModel, ...]:
-    """Rows for `models`, newest first; `everything` in the store decides what is unique."""
-    uses = _use_counts(model.manifest for model in everything)
-    rows = [_row(store, model, uses) for model in models]
-    return tuple(sorted(rows, key=lambda row: (-int(row.modified), row.name)))
+    """
+    Rows for the chosen ones of `models`, newest first; all that are in the store decide what is unique.
+
+    Of each model a few hundred bytes are kept, because there may be a hundred thousand.
+    """
+    uses: Counter[bytes] = Counter()
+    drafts = []
+    for model in models:
+        blobs = {bytes.fromhex(digits): size for digits, size in model.manifest.blob_sizes.items()}
+        uses.update(blobs.keys())
+        if is_chosen(model.name):
+            drafts.append(_draft(store, model, blobs))
+    # Of two in one second and by one name, which may be of two cases, the order is that of the full names.
+    drafts.sort(key=lambda draft: (-int(draft.modified), str(draft.name), draft.name))
+    return tuple(_row(draft, uses) for draft in drafts)
 
 
 def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
@@ -143,21 +156,43 @@ _TEXT_LAYERS = (
 _WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
 
 
-def _use_counts(manifests: Iterable[Manifest]) -> Counter[str]:
-    return Counter(blob.digest.hex for manifest in manifests for blob in manifest.blobs)
+# A blob in few bytes: its digest and its size.
+_BLOB = struct.Struct(">32sQ")
 
 
-def _row(store: SmallBlobs, model: StoredManifest, uses: Counter[str]) -> ListedModel:
+class _Draft(NamedTuple):
+    """A row, and the blobs that tell what is unique once every manifest has been read."""
+
+    name: ModelName
+    model_id: str
+    size: int | None
+    modified: float
+    note: str
+    blobs: bytes
+
+
+def _draft(store: SmallBlobs, model: StoredManifest, blobs: Mapping[bytes, int]) -> _Draft:
     manifest = model.manifest
     note = _note(store, manifest)
-    return ListedModel(
-        name=str(model.name),
-        id=manifest.model_id[:12],
-        digest=f"sha256:{manifest.model_id}",
+    return _Draft(
+        name=model.name,
+        model_id=manifest.model_id,
         size=None if note in _NO_SIZE else manifest.declared_size,
-        unique_size=sum(blob.size for blob in manifest.blobs if uses[blob.digest.hex] == 1),
         modified=model.modified,
         note=note,
+        blobs=b"".join(starmap(_BLOB.pack, blobs.items())),
+    )
+
+
+def _row(draft: _Draft, uses: Counter[bytes]) -> ListedModel:
+    return ListedModel(
+        name=str(draft.name),
+        id=draft.model_id[:12],
+        digest=f"sha256:{draft.model_id}",
+        size=draft.size,
+        unique_size=sum(size for digest, size in _BLOB.iter_unpack(draft.blobs) if uses[digest] == 1),
+        modified=draft.modified,
+        note=draft.note,
     )
 
 

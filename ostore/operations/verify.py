@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby, starmap
+from operator import attrgetter, itemgetter
 from typing import Literal, Protocol
 
 from ostore.formats.digest import Digest
@@ -35,7 +39,6 @@ Verdict = Literal["whole", "integrity", "io", "damaged"]
 # Which class of error a report with problems amounts to; the first that occurs decides (docs/exit-codes.md).
 _BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
-_NOBODY: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +63,10 @@ class VerifyReport:
     verdict: Verdict
 
     @classmethod
-    def of(cls, subject: str, models: int, blobs: Iterable[Descriptor], problems: Iterable[Problem]) -> VerifyReport:
-        """The report on these blobs, each counted once however many models promise it."""
-        sizes = {blob.digest: blob.size for blob in blobs}
+    def of(cls, subject: str, models: int, sizes: Sequence[int], problems: Iterable[Problem]) -> VerifyReport:
+        """The report on blobs of these sizes, each there once however many models promise it."""
         ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
-        return cls(subject, models, len(sizes), sum(sizes.values()), ordered, _verdict(ordered))
+        return cls(subject, models, len(sizes), sum(sizes), ordered, _verdict(ordered))
 
 
 class _Model(Protocol):
@@ -82,10 +84,10 @@ class _Entry(Protocol):
 
 
 class StoreFindings(Protocol):
-    """What a scan of manifests found."""
+    """What a scan of manifests found; the rest of it may be complete only when its `models` have been gone through."""
 
     @property
-    def models(self) -> Sequence[_Model]: ...
+    def models(self) -> Iterable[_Model]: ...
     @property
     def unreadable(self) -> Sequence[_Entry]: ...
     @property
@@ -98,10 +100,57 @@ class StoredBlobs(Protocol):
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]: ...
 
 
+class Promises:
+    """
+    What manifests promise of blobs, who does, and what is wrong with the manifests themselves.
+
+    A promise is packed into the bytes of its digest and eight of its size, and a model is its number among `names`:
+    objects for the blobs of a hundred thousand models would need a gigabyte.
+    """
+
+    def __init__(self, findings: StoreFindings) -> None:
+        self.names: list[ModelName] = []
+        # The number of its only model, as nearly always, or those of several.
+        self._users: dict[bytes, int | list[int]] = {}
+        unclear: list[tuple[ModelName, Problem]] = []
+        for model in findings.models:
+            self._add(model)
+            unclear += ((model.name, problem) for problem in _manifest_problems(model))
+        unclear.sort(key=lambda pair: pair[0].full)
+        self._sorted = sorted(self._users)
+        self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every promise once; two of one blob, if manifests disagree about its size."""
+        return iter(self._users)
+
+    def needs(self, digest: Digest) -> bool:
+        """Whether there is a promise about a blob."""
+        wanted = bytes.fromhex(digest.hex)
+        place = bisect_left(self._sorted, wanted)
+        return place < len(self._sorted) and self._sorted[place].startswith(wanted)
+
+    def users_of(self, promise: bytes) -> tuple[str, ...]:
+        """The models that make a promise, sorted; none for one that is not here."""
+        numbers = self._users.get(promise, ())
+        names = [self.names[number] for number in ((numbers,) if isinstance(numbers, int) else numbers)]
+        return _texts(sorted(names, key=attrgetter("full")))
+
+    def _add(self, model: _Model) -> None:
+        number = len(self.names)
+        self.names.append(model.name)
+        for promise in dict.fromkeys(starmap(_packed, model.manifest.sizes)):
+            users = self._users.setdefault(promise, number)
+            if isinstance(users, list):
+                users.append(number)
+            elif users != number:
+                self._users[promise] = [users, number]
+
+
 def verify_store(
     subject: str,
     store: StoredBlobs,
-    findings: StoreFindings,
+    promised: Promises,
     *,
     orphans: Iterable[Descriptor],
     strays: Iterable[str],
@@ -109,20 +158,17 @@ def verify_store(
     progress: Progress,
 ) -> VerifyReport:
     """
-    Hash every blob that the models found need, and `orphans`; several at a time.
+    Hash every blob that is promised, and `orphans`; several at a time.
 
     `strays` are names in `blobs/` that neither ostore nor Ollama gives. Raises nothing of what it looks for.
     """
-    promises = [*_needed(findings.models), *((orphan, _NOBODY) for orphan in orphans)]
+    promises = [*promised, *(_packed(orphan.digest.hex, orphan.size) for orphan in orphans)]
     # The largest first: one that began last would keep a single thread busy when all others are done.
-    promises.sort(key=lambda promise: -promise[0].size)
-    progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in promises))
-    with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-        checked = pool.map(lambda promise: _check_blob(store, promise[0], promise[1], told), promises)
-        problems = [problem for problem in checked if problem]
-    problems += _manifest_problems(findings)
+    promises.sort(key=_size_of, reverse=True)
+    progress.phase("verifying sha256 digest", sum(map(_size_of, promises)))
+    problems = [*_hash_all(store, promises, jobs, progress, promised.users_of), *promised.problems]
     problems += (Problem("stray-name", path, "not a name that Ollama gives") for path in strays)
-    return VerifyReport.of(subject, len(findings.models), (blob for blob, _ in promises), problems)
+    return VerifyReport.of(subject, len(promised.names), _sizes_of_blobs(promises), problems)
 
 
 def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyReport:
@@ -144,19 +190,61 @@ def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyRep
             users = _texts(selection.users_of(blob.digest))
             problems.append(Problem("blob-altered", str(blob.digest), str(error), users))
     models = sum(1 for _ in bundle.read_manifests(selection.models))
-    return VerifyReport.of(subject, models, blobs, problems)
+    return VerifyReport.of(subject, models, [blob.size for blob in blobs], problems)
 
 
-def _needed(models: Iterable[_Model]) -> list[tuple[Descriptor, tuple[str, ...]]]:
-    """Every promise about a blob (two, if two manifests disagree about its size), and who makes it."""
-    users: dict[tuple[Digest, int], list[str]] = {}
-    for model in models:
-        for digest, size in {(blob.digest, blob.size): None for blob in model.manifest.descriptors}:
-            users.setdefault((digest, size), []).append(str(model.name))
-    return [(Descriptor(digest, size), tuple(names)) for (digest, size), names in users.items()]
+def _packed(digits: str, size: int) -> bytes:
+    return bytes.fromhex(f"{digits}{size:016x}")
 
 
-def _check_blob(store: StoredBlobs, blob: Descriptor, users: tuple[str, ...], progress: Progress) -> Problem | None:
+def _size_of(promise: bytes) -> int:
+    return int.from_bytes(promise[32:], "big")
+
+
+def _sizes_of_blobs(promises: Iterable[bytes]) -> list[int]:
+    """A size for each blob: the smallest, if there are several promises about one."""
+    return [_size_of(next(same)) for _, same in groupby(sorted(promises), key=lambda promise: promise[:32])]
+
+
+def _hash_all(
+    store: StoredBlobs,
+    promises: Iterable[bytes],
+    jobs: int,
+    progress: Progress,
+    users_of: Callable[[bytes], tuple[str, ...]],
+) -> list[Problem]:
+    """Hash blobs in the order of the promises, `jobs` at a time. Problems with one blob: the largest size first."""
+    # Threads take from it what is next: a future for each of a million blobs would need more memory than all the rest.
+    waiting = deque(promises)
+
+    def check_some() -> list[tuple[bytes, Problem]]:
+        checked = ((promise, _check_blob(store, promise, users_of, told)) for promise in _taken(waiting))
+        return [(promise, problem) for promise, problem in checked if problem]
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+        working = [pool.submit(check_some) for _ in range(min(max(1, jobs), len(waiting)))]
+        try:
+            found = [problem for future in as_completed(working) for problem in future.result()]
+        finally:
+            # When one has failed, the others end with the blob at which they are.
+            waiting.clear()
+    return [problem for _, problem in sorted(found, key=itemgetter(0), reverse=True)]
+
+
+def _taken(waiting: deque[bytes]) -> Iterator[bytes]:
+    """What several threads take from one queue, each what is next, until it is empty."""
+    while True:
+        try:
+            promise = waiting.popleft()
+        except IndexError:
+            return
+        yield promise
+
+
+def _check_blob(
+    store: StoredBlobs, promise: bytes, users_of: Callable[[bytes], tuple[str, ...]], progress: Progress
+) -> Problem | None:
+    blob = Descriptor(Digest(promise[:32].hex()), _size_of(promise))
     kind: ProblemKind
     try:
         with store.opened_blob(blob.digest) as fd, watching(blob.digest.short, blob.size, progress) as advance:
@@ -173,7 +261,7 @@ def _check_blob(store: StoredBlobs, blob: Descriptor, users: tuple[str, ...], pr
         kind, detail = "blob-unreadable", f"blob {blob.digest}: {error.strerror or error}"
     else:
         return None
-    return Problem(kind, str(blob.digest), detail, users)
+    return Problem(kind, str(blob.digest), detail, users_of(promise))
 
 
 def _verdict(problems: Iterable[Problem]) -> Verdict:
@@ -185,15 +273,17 @@ def _verdict(problems: Iterable[Problem]) -> Verdict:
     return "damaged" if kinds else "whole"
 
 
-def _manifest_problems(findings: StoreFindings) -> Iterator[Problem]:
+def _manifest_problems(model: _Model) -> Iterator[Problem]:
+    manifest = model.manifest
+    if manifest.ambiguity:
+        yield Problem("manifest-ambiguous", str(model.name), manifest.ambiguity, (str(model.name),))
+    if manifest.unfit:
+        yield Problem("manifest-unfit", str(model.name), manifest.unfit, (str(model.name),))
+
+
+def _entry_problems(findings: StoreFindings) -> Iterator[Problem]:
     for entry in findings.unreadable:
         yield Problem("manifest-damaged", entry.path, entry.reason)
-    for model in findings.models:
-        kinds: tuple[tuple[ProblemKind, str | None], ...] = (
-            ("manifest-ambiguous", model.manifest.ambiguity),
-            ("manifest-unfit", model.manifest.unfit),
-        )
-        yield from (Problem(kind, str(model.name), why, (str(model.name),)) for kind, why in kinds if why)
     for path in findings.strays:
         yield Problem("stray-name", path, "not a place where a manifest can be")
 

@@ -11,7 +11,7 @@ from ostore.formats.name import ModelName, choose, is_glob
 from ostore.formats.selection import Selection
 from ostore.operations.repair import Lack, find_lack
 from ostore.operations.transfer import BlobSource, Source
-from ostore.operations.verify import VerifyReport, verify_store
+from ostore.operations.verify import Promises, VerifyReport, verify_store
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
@@ -44,8 +44,11 @@ def find_damage(
         if not any(models_of(source, {name.folded}) for source in sources):
             raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
     scan = store.scan(present) if present or not names else ManifestScan((), (), ManifestTree())
-    orphans, strays = store.unreferenced(scan) if not names else ((), ())
-    verified = verify_store(str(store.root), store, scan, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    promised = Promises(scan)
+    orphans, strays = store.unreferenced(promised.needs) if not names else ((), ())
+    verified = verify_store(
+        str(store.root), store, promised, orphans=orphans, strays=strays, jobs=jobs, progress=progress
+    )
     suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
     obstacles = StoreSink(store).obstacles(suspects)
     lack = find_lack(verified.problems, scan.models, scan.unreadable, obstacles)

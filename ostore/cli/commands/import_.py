@@ -59,7 +59,7 @@ def import_(
     from ostore.api.import_bundle import import_bundle
     from ostore.cli.progress import shown
     from ostore.cli.render import import_ as render
-    from ostore.cli.render.report import document, say_warnings
+    from ostore.cli.render.report import say_document, say_warnings
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
@@ -85,4 +85,4 @@ def import_(
     finally:
         # Each source is a transaction of its own: those before one that failed are done, and told.
         if as_json and reports:
-            say(document("import", {"imports": reports}))
+            say_document("import", {"imports": reports})

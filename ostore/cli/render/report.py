@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -16,6 +16,9 @@ from ostore.cli.text import one_line, say
 
 # Fields that are seconds since 1970, and times in JSON.
 _TIMES = frozenset({"modified", "kept_until", "download_since"})
+_ENCODER = json.JSONEncoder(ensure_ascii=True, indent=2)
+# So many entries of a list that the few that are made at once need no room, and nearly no list is longer.
+_AT_ONCE = 1_000
 
 
 def say_report(
@@ -35,7 +38,7 @@ def say_report(
     `stream` is standard output unless told.
     """
     if as_json:
-        say(document(schema, report), stream)
+        say_document(schema, report, stream)
     elif quiet:
         for line in lines:
             say(line)
@@ -50,16 +53,49 @@ def say_warnings(warnings: Iterable[str]) -> None:
         say(f"ostore: warning: {one_line(warning)}", sys.stderr)
 
 
-def document(schema: str, report: Any) -> str:  # noqa: ANN401 - any report dataclass
-    """One JSON document: the schema's name, then the report's fields."""
-    return json.dumps({"schema": f"ostore.{schema}/1", **_plain(report)}, ensure_ascii=True, indent=2)
+def say_document(schema: str, report: Any, stream: TextIO | None = None) -> None:  # noqa: ANN401
+    """Print one JSON document (on standard output unless told)."""
+    for piece in _document(schema, report):
+        say(piece, stream, end="")
+    say("", stream)
+
+
+def _document(schema: str, report: Any) -> Iterator[str]:  # noqa: ANN401 - any report dataclass
+    """One JSON document, in pieces: the schema's name, then the report's fields."""
+    begin = "{"
+    for name, value in {"schema": f"ostore.{schema}/1", **_fields(report)}.items():
+        yield f'{begin}\n  "{name}": '
+        yield from _pieces(name, value)
+        begin = ","
+    yield "\n}"
+
+
+def _pieces(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401
+    """The value of a field, one level in. A long list is made a part at a time: all of it may not fit in memory."""
+    if not isinstance(value, (list, tuple)) or len(value) <= _AT_ONCE:
+        yield _indented(_plain(value, name))
+        return
+    begin = "["
+    for start in range(0, len(value), _AT_ONCE):
+        yield begin + _indented(_plain(value[start : start + _AT_ONCE]))[1 : -len("\n  ]")]
+        begin = ","
+    yield "\n  ]"
+
+
+def _indented(value: object) -> str:
+    # No text in JSON has a line break.
+    return _ENCODER.encode(value).replace("\n", "\n  ")
+
+
+def _fields(value: Any) -> Any:  # noqa: ANN401 - whatever a report holds
+    """The members of a dataclass or a named tuple; everything else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value._asdict() if hasattr(value, "_asdict") else value
 
 
 def _plain(value: Any, key: str = "") -> Any:  # noqa: ANN401 - whatever a report holds
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
+    value = _fields(value)
     if isinstance(value, dict):
         return {name: _plain(entry, name) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):

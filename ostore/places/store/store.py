@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,14 @@ from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUAR
 from ostore.formats.tar_header import BLOCK
 from ostore.places.store.survey.batches import find_batches
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
-from ostore.places.store.survey.scan import ManifestScan, StoredModel, find_blobs, read_small_file, scan_manifests
+from ostore.places.store.survey.scan import (
+    ManifestScan,
+    PassingScan,
+    StoredModel,
+    find_blobs,
+    read_small_file,
+    scan_manifests,
+)
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks, read_full
@@ -89,15 +96,11 @@ class LocalStore:
 
         Raises NotFoundError for a word that stands for no model, InvalidNameError, OSError.
         """
-        tree = find_manifests(self.root)
-        if not patterns:
-            return scan_manifests(tree)
-        names = [entry.name for entry in tree.entries if entry.name is not None]
-        chosen, unmatched = choose(names, patterns)
-        if unmatched:
-            raise self.no_model(unmatched[0])
-        wanted = set(chosen)
-        return scan_manifests(ManifestTree([entry for entry in tree.entries if entry.name in wanted]))
+        return scan_manifests(self._tree(patterns))
+
+    def passing_scan(self, patterns: Sequence[str] = ()) -> PassingScan:
+        """The same, with no manifest read yet. Raises as `scan`."""
+        return PassingScan(self._tree(patterns))
 
     def no_model(self, word: str) -> NotFoundError:
         """The error for a word that stands for no model here."""
@@ -199,9 +202,9 @@ class LocalStore:
         """A manifest's bytes, at most one more than the largest has, and its status, links followed. Raises OSError."""
         return read_small_file(self.manifest_path(name), MAX_MANIFEST_BYTES)
 
-    def unreferenced(self, scan: ManifestScan) -> tuple[tuple[Descriptor, ...], tuple[str, ...]]:
+    def unreferenced(self, is_needed: Callable[[Digest], bool]) -> tuple[tuple[Descriptor, ...], tuple[str, ...]]:
         """
-        What lies in `blobs/` beside the blobs of the models scanned: orphans, and paths of strays.
+        What lies in `blobs/` beside the blobs that models need: orphans, and paths of strays.
 
         Unfinished files of Ollama are neither. A blob named in capitals is a stray, whether or not it is an orphan:
         nobody looks for it there but us.
@@ -215,7 +218,7 @@ class LocalStore:
             # ollama manifest/paths.go at fb30760 opens what the manifest spells, and none that may travel has capitals.
             if entry.name not in {digest.filename, str(digest)}:
                 strays.append(f"{BLOBS}/{entry.name}")
-            if digest not in scan.users:
+            if not is_needed(digest):
                 # A server may prune it just now.
                 with contextlib.suppress(FileNotFoundError):
                     orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
@@ -268,6 +271,17 @@ class LocalStore:
         from ostore.places.store.removing.untrash import untrash
 
         return untrash(self.root, progress, dry_run=dry_run)
+
+    def _tree(self, patterns: Sequence[str]) -> ManifestTree:
+        tree = find_manifests(self.root)
+        if not patterns:
+            return tree
+        names = [entry.name for entry in tree.entries if entry.name is not None]
+        chosen, unmatched = choose(names, patterns)
+        if unmatched:
+            raise self.no_model(unmatched[0])
+        wanted = set(chosen)
+        return ManifestTree([entry for entry in tree.entries if entry.name in wanted])
 
     def _chunks(self, wanted: Wanted) -> Iterator[Chunk]:
         blob, start = wanted.blob, wanted.start

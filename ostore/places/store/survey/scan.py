@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -80,17 +80,41 @@ class ManifestScan:
         return {digest: tuple(names) for digest, names in users.items()}
 
 
+@dataclass
+class PassingScan:
+    """
+    The same, for commands that keep only a little of each model: a hundred thousand manifests need much memory.
+
+    `models` can be gone through once and come in no order. `unreadable` is complete when all of them have been read.
+    """
+
+    tree: ManifestTree
+    unreadable: list[UnreadableManifest] = field(default_factory=list)
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Paths at other depths that are not folders."""
+        return tuple(self.tree.strays)
+
+    @property
+    def models(self) -> Iterator[StoredModel]:
+        """Read every manifest. A bad one is a finding, not an error."""
+        failures: list[tuple[ManifestEntry, UnreadableManifest]] = []
+        yield from _read_all(self.tree.entries, failures)
+        for _ in range(_RETRIES):
+            if not failures:
+                break
+            time.sleep(_RETRY_SECONDS)
+            again, failures = [entry for entry, _ in failures], []
+            yield from _read_all(again, failures)
+        self.unreadable += (failure for _, failure in failures)
+
+
 def scan_manifests(tree: ManifestTree) -> ManifestScan:
-    """Read the manifests of a tree. A bad one is a finding, not an error."""
-    models, failures = _read_all(tree.entries)
-    for _ in range(_RETRIES):
-        if not failures:
-            break
-        time.sleep(_RETRY_SECONDS)
-        more, failures = _read_all([entry for entry, _ in failures])
-        models += more
-    unreadable = tuple(failure for _, failure in failures)
-    return ManifestScan(tuple(sorted(models, key=lambda model: model.name.full)), unreadable, tree)
+    """Read the manifests of a tree, and keep all of them, sorted by name."""
+    scan = PassingScan(tree)
+    models = sorted(scan.models, key=lambda model: model.name.full)
+    return ManifestScan(tuple(models), tuple(scan.unreadable), tree)
 
 
 def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
@@ -135,16 +159,14 @@ def refuse_others(path: str, mode: int) -> None:
 
 
 def _read_all(
-    entries: Iterable[ManifestEntry],
-) -> tuple[list[StoredModel], list[tuple[ManifestEntry, UnreadableManifest]]]:
-    models, failures = [], []
+    entries: Iterable[ManifestEntry], failures: list[tuple[ManifestEntry, UnreadableManifest]]
+) -> Iterator[StoredModel]:
     for entry in entries:
         read = _read(entry)
         if isinstance(read, StoredModel):
-            models.append(read)
+            yield read
         elif read is not None:
             failures.append((entry, read))
-    return models, failures
 
 
 def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
