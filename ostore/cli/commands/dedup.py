@@ -24,10 +24,18 @@ from ostore.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ostore.api.dedup import DedupReport
+    from collections.abc import Callable
 
+    from ostore.api.dedup import DedupReport
+    from ostore.streams.progress import Progress
 
 app = group()
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[PATH]...", show_default=False, readable=False, help="Folders to look in instead."),
+]
+Link = Annotated[bool, typer.Option("--link", help="Let the disk keep the same bytes once (btrfs, XFS).")]
 
 
 @app.command(
@@ -39,11 +47,8 @@ app = group()
     )
 )
 def dedup(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[PATH]...", show_default=False, readable=False, help="Folders to look in instead."),
-    ] = None,
-    link: Annotated[bool, typer.Option("--link", help="Let the disk keep the same bytes once (btrfs, XFS).")] = False,
+    paths: Paths = None,
+    link: Link = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     jobs: Jobs = None,
@@ -62,23 +67,34 @@ def dedup(
     than its name says.
     """
     from ostore.api.dedup import dedup as find
-    from ostore.cli.asking import agreed, refuse_without_terminal
-    from ostore.cli.exit_codes import end_with
-    from ostore.cli.progress import paused, shown
-    from ostore.cli.render import dedup as render
-    from ostore.cli.render.report import say_report
+    from ostore.cli.asking import refuse_without_terminal
+    from ostore.cli.progress import shown
 
     if link and not yes and not dry_run:
         refuse_without_terminal()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-
-        def agree(plan: DedupReport) -> bool:
-            if yes:
-                return True
-            with paused(told):
-                return agreed(render.plan(plan, verbose=verbose), "Go ahead?")
-
+        agree = None if yes else _asking(told, verbose=verbose)
         report = find(paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models)
+    _end(report, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _asking(told: Progress, *, verbose: bool) -> Callable[[DedupReport], bool]:
+    from ostore.cli.asking import agreed
+    from ostore.cli.progress import paused
+    from ostore.cli.render import dedup as render
+
+    def ask(plan: DedupReport) -> bool:
+        with paused(told):
+            return agreed(render.plan(plan, verbose=verbose), "Go ahead?")
+
+    return ask
+
+
+def _end(report: DedupReport, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    from ostore.cli.exit_codes import end_with
+    from ostore.cli.render import dedup as render
+    from ostore.cli.render.report import say_report
+
     say_report(
         "dedup",
         report,

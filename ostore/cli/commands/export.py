@@ -25,6 +25,12 @@ from ostore.cli.options import (
 
 app = group()
 
+Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
+Everything = Annotated[bool, typer.Option("--all", help="Every model of the store.")]
+Level = Annotated[
+    str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto stores what does not shrink.")
+]
+
 
 @app.command(
     epilog=examples(
@@ -35,11 +41,9 @@ app = group()
     )
 )
 def export(
-    arguments: Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)],
-    everything: Annotated[bool, typer.Option("--all", help="Every model of the store.")] = False,
-    level: Annotated[
-        str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto stores what does not shrink.")
-    ] = "auto",
+    words: Words,
+    everything: Everything = False,
+    level: Level = "auto",
     replace: Replace = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
@@ -61,35 +65,23 @@ def export(
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
-    names, destination = _names_and_destination(arguments, everything=everything)
-    started = time.monotonic()
+    names, destination = _names_and_destination(words, everything=everything)
+    zstd, started = _level(level), time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         report = write(
-            names,
-            destination,
-            level=_level(level),
-            replace=replace,
-            dry_run=dry_run,
-            jobs=jobs,
-            progress=told,
-            models=models,
+            names, destination, level=zstd, replace=replace, dry_run=dry_run, jobs=jobs, progress=told, models=models
         )
     say_warnings(report.warnings)
-    say_report(
-        "export",
-        report,
-        lambda: render.text(report, time.monotonic() - started),
-        as_json=as_json,
-        quiet=quiet,
-        # Standard output may be the bundle itself.
-        stream=sys.stderr if destination == "-" else None,
-    )
+    seconds = time.monotonic() - started
+    # Standard output may be the bundle itself.
+    stream = sys.stderr if destination == "-" else None
+    say_report("export", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet, stream=stream)
 
 
-def _names_and_destination(arguments: list[str], *, everything: bool) -> tuple[list[str], str]:
+def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
 
-    *names, destination = arguments
+    *names, destination = words
     if bool(names) == everything:
         raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
     return ["*"] if everything else names, destination

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,9 +26,17 @@ from ostore.cli.options import (
 from ostore.cli.text import say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ostore.api.gc import GcReport
 
 app = group()
+
+Grace = Annotated[str, typer.Option("--grace", metavar="AGE", help="How old a blob must be: 90s, 30m, 24h, 7d.")]
+Partials = Annotated[bool, typer.Option("--partials", help="Also downloads that nobody went on with for a week.")]
+Keep = Annotated[str | None, typer.Option("--keep", metavar="TIME", help="Keep what goes for so long, for --restore.")]
+Restore = Annotated[bool, typer.Option("--restore", help="Bring back what --keep has kept.")]
+WithoutModels = Annotated[bool, typer.Option("--without-models", help="Go on although the store has no model at all.")]
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -42,19 +51,11 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
     )
 )
 def gc(
-    grace: Annotated[
-        str, typer.Option("--grace", metavar="AGE", help="How old a blob must be: 90s, 30m, 24h, 7d.")
-    ] = "24h",
-    partials: Annotated[
-        bool, typer.Option("--partials", help="Also downloads that nobody went on with for a week.")
-    ] = False,
-    keep: Annotated[
-        str | None, typer.Option("--keep", metavar="TIME", help="Keep what goes for so long, for --restore.")
-    ] = None,
-    restore: Annotated[bool, typer.Option("--restore", help="Bring back what --keep has kept.")] = False,
-    without_models: Annotated[
-        bool, typer.Option("--without-models", help="Go on although the store has no model at all.")
-    ] = False,
+    grace: Grace = "24h",
+    partials: Partials = False,
+    keep: Keep = None,
+    restore: Restore = False,
+    without_models: WithoutModels = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     models: Models = None,
@@ -70,9 +71,6 @@ def gc(
     Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
     """
     from ostore.api.gc import gc as collect
-    from ostore.cli.asking import agreed
-    from ostore.cli.render import gc as render
-    from ostore.cli.render.report import say_report
 
     seconds, kept = _seconds("--grace", grace), None if keep is None else _seconds("--keep", keep)
     if restore:
@@ -80,20 +78,23 @@ def gc(
             raise typer.BadParameter("--restore brings back, and takes no option for removing")
         _restore(dry_run, models, as_json, quiet, progress, color)
         return
+    approve = None if yes else _asking(verbose=verbose)
+    run = partial(collect, grace=seconds, partials=partials, keep=kept, without_models=without_models)
+    report = run(every_blob=verbose, dry_run=dry_run, approve=approve, models=models)
+    _end(report, as_json=as_json, quiet=quiet, verbose=verbose)
 
-    def approve(plan: GcReport) -> bool:
-        return agreed(render.text(plan, verbose=verbose), "Remove that?")
 
-    report = collect(
-        grace=seconds,
-        partials=partials,
-        keep=kept,
-        without_models=without_models,
-        every_blob=verbose,
-        dry_run=dry_run,
-        approve=None if yes else approve,
-        models=models,
-    )
+def _asking(*, verbose: bool) -> Callable[[GcReport], bool]:
+    from ostore.cli.asking import agreed
+    from ostore.cli.render import gc as render
+
+    return lambda plan: agreed(render.text(plan, verbose=verbose), "Remove that?")
+
+
+def _end(report: GcReport | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    from ostore.cli.render import gc as render
+    from ostore.cli.render.report import say_report
+
     if report is None:
         say("nothing was removed", sys.stderr)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -25,6 +26,14 @@ from ostore.cli.text import say
 
 app = group()
 
+Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", show_default=False)]
+Names = Annotated[
+    list[str] | None, typer.Option("--model", metavar="NAME", help="Only this model or glob; may be repeated.")
+]
+TrustExisting = Annotated[
+    bool, typer.Option("--trust-existing", help="Do not hash blobs that are in the store already.")
+]
+
 
 @app.command(
     "import",
@@ -35,14 +44,10 @@ app = group()
     ),
 )
 def import_(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", show_default=False)],
-    names: Annotated[
-        list[str] | None, typer.Option("--model", metavar="NAME", help="Only this model or glob; may be repeated.")
-    ] = None,
+    sources: Sources,
+    names: Names = None,
     replace: Replace = False,
-    trust_existing: Annotated[
-        bool, typer.Option("--trust-existing", help="Do not hash blobs that are in the store already.")
-    ] = False,
+    trust_existing: TrustExisting = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: Models = None,
@@ -63,21 +68,13 @@ def import_(
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
+    take = partial(import_bundle, replace=replace, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
     reports = []
     try:
         for source in sources:
             started = time.monotonic()
             with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-                report = import_bundle(
-                    source,
-                    names or (),
-                    replace=replace,
-                    trust_existing=trust_existing,
-                    dry_run=dry_run,
-                    jobs=jobs,
-                    progress=told,
-                    models=models,
-                )
+                report = take(source, names or (), progress=told, models=models)
             reports.append(report)
             say_warnings(report.warnings)
             if not quiet and not as_json:

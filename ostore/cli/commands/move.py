@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 
 app = group()
 
+Words = Annotated[list[str], typer.Argument(metavar="[MODEL...] DEST", show_default=False)]
+Offload = Annotated[bool, typer.Option("--offload", help="Move only these models: --offload MODEL... DEST.")]
+Check = Annotated[bool, typer.Option("--check", help="Move nothing: say whether Ollama uses the store at DEST.")]
+TrustExisting = Annotated[
+    bool, typer.Option("--trust-existing", help="Do not hash blobs that are linked, or at DEST already.")
+]
+
 
 @app.command(
     epilog=examples(
@@ -43,16 +51,10 @@ app = group()
     )
 )
 def move(
-    arguments: Annotated[list[str], typer.Argument(metavar="[MODEL...] DEST", show_default=False)],
-    offload: Annotated[
-        bool, typer.Option("--offload", help="Move only these models: --offload MODEL... DEST.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Move nothing: say whether Ollama uses the store at DEST.")
-    ] = False,
-    trust_existing: Annotated[
-        bool, typer.Option("--trust-existing", help="Do not hash blobs that are linked, or at DEST already.")
-    ] = False,
+    words: Words,
+    offload: Offload = False,
+    check: Check = False,
+    trust_existing: TrustExisting = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     jobs: Jobs = None,
@@ -69,34 +71,31 @@ def move(
     you are asked, and only then it is removed from the old store. Interrupted, the same command goes on.
     """
     from ostore.api.move.move import move as move_models
-    from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
-    from ostore.cli.render import move as render
-    from ostore.cli.render.report import say_report, say_warnings
     from ostore.settings import keep_freed_memory
 
-    names, destination = _names_and_destination(arguments, offload=offload)
+    names, destination = _names_and_destination(words, offload=offload)
     if check:
         _check(destination, as_json=as_json, quiet=quiet)
         return
     keep_freed_memory()
     started = time.monotonic()
+    run = partial(move_models, destination, names, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
     with contextlib.ExitStack() as showing:
         told = showing.enter_context(shown(progress.value, quiet=quiet or as_json, color=color.value))
-        report = move_models(
-            destination,
-            names,
-            ready=None if yes else _can_ask,
-            approve=_asking(showing, yes=yes),
-            trust_existing=trust_existing,
-            dry_run=dry_run,
-            jobs=jobs,
-            progress=told,
-            models=models,
-        )
-    if dry_run:
+        approve = _asking(showing, yes=yes)
+        report = run(ready=None if yes else _can_ask, approve=approve, progress=told, models=models)
+    _end(report, time.monotonic() - started, as_json=as_json, quiet=quiet)
+
+
+def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> None:
+    from ostore.cli.exit_codes import end_with
+    from ostore.cli.render import move as render
+    from ostore.cli.render.report import say_report, say_warnings
+
+    if report.dry_run:
         say_warnings(report.warnings)
-    say_report("move", report, lambda: render.text(report, time.monotonic() - started), as_json=as_json, quiet=quiet)
+    say_report("move", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet)
     if report.removed and not all(model.removed for model in report.models):
         end_with("busy")
 
@@ -107,14 +106,14 @@ def _can_ask() -> None:
     refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
 
 
-def _names_and_destination(arguments: list[str], *, offload: bool) -> tuple[list[str], str]:
+def _names_and_destination(words: list[str], *, offload: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
 
-    *names, destination = arguments
+    *names, destination = words
     if offload and not names:
         raise UsageError("expected --offload MODEL... DEST, got one word", hint="ostore move --offload llama3 DIR")
     if names and not offload:
-        raise UsageError(f"expected one DEST, got {len(arguments)} words", hint="--offload moves single models")
+        raise UsageError(f"expected one DEST, got {len(words)} words", hint="--offload moves single models")
     return names, destination
 
 
