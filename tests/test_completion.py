@@ -316,7 +316,7 @@ def test_tab_completes_at_a_terminal(
 @pytest.mark.parametrize(
     ("line", "offers"),
     [
-        ("ostore sho", ["show\tShow what a model is."]),
+        ("ostore sho", ["show\tShow a model's details."]),
         ("ostore show ti", ["tiny:latest", "tiny:q4"]),
         ("ostore show tiny:q", ["tiny:q4"]),
         ("ostore show localhost:5", [PORT]),

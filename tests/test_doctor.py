@@ -320,8 +320,8 @@ def test_three_hundred_of_a_kind_are_one_paragraph_and_all_in_json(store: Store)
     for number in range(300):
         put(store, f"blobs/notes-{number:03}.txt", b"12345")
     done = run("doctor", "--models", store.root)
-    assert "WARNING  blob-foreign (300, 1.5 KB together)" in done.stdout
-    assert "  and 297 more (all with --json)" in done.stdout
+    assert "WARNING  blob-foreign (300, 1.5 KB in total)" in done.stdout
+    assert "  and 297 more (--json shows all)" in done.stdout
     assert len(done.stdout.splitlines()) < 20
     document = json.loads(run("doctor", "--json", "--models", store.root).stdout)
     assert sum(finding["code"] == "blob-foreign" for finding in document["findings"]) == 300

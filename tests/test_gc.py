@@ -111,7 +111,7 @@ def test_the_one_true_orphan_goes_and_comes_back_bit_exact(everything: Store) ->
     after = tree(everything.root)
     path = f"blobs/{everything.blob_path(ORPHAN).name}"
     assert after == {name: what for name, what in before.items() if name != path}
-    assert "a download seems to be under way" in done.stdout
+    assert "a download seems to be running" in done.stdout
 
     back = under(later, "gc", "--restore", *models)
     assert back.returncode == 0, back.stderr
@@ -128,7 +128,7 @@ def test_what_is_kept_goes_when_its_time_is_over(store: Store) -> None:
     assert len(batches(store)) == 1
     early, late = (under(["faketime", "-f", age], "gc", "--yes", *models) for age in ("+1h", "+3h"))
     assert early.stdout.startswith("nothing to reclaim")
-    assert "2 files of the trash" in late.stdout
+    assert "2 expired files in the trash" in late.stdout
     assert batches(store) == []
     assert "the trash is empty" in run("gc", "--restore", *models).stdout
 
@@ -235,7 +235,7 @@ def test_a_server_in_sight_is_told_of_and_a_resting_download_may_go_on(store: St
             process.kill()
     assert report
     assert report.sees_ollama
-    assert "an ollama process is running" in done.stdout
+    assert "Ollama is running and takes no lock" in done.stdout
 
 
 def test_a_short_grace_is_told_of(store: Store) -> None:
@@ -346,7 +346,7 @@ def test_a_pull_without_locks_that_needs_an_orphan_between_the_two_looks_gets_it
     assert tag.exists()
     assert done.returncode == 0, done.stderr
     assert path.read_bytes() == ORPHAN
-    assert "used, replaced or needed again meanwhile" in done.stdout
+    assert "used, replaced or needed again while gc ran" in done.stdout
     assert ostore.verify(models=store.root)[0].verdict == "whole"
     assert batches(store) == []
 

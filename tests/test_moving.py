@@ -582,7 +582,7 @@ def test_where_there_is_nothing_to_move_nothing_is_said_to_be_in_both(tmp_path: 
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"nothing to move from {tmp_path}/from"), done.stderr
     assert "is still in" not in done.stdout
     # There is no store there that Ollama could find.
-    assert ("so that Ollama finds it" in done.stdout, (tmp_path / "to").exists()) == (False, False)
+    assert ("to make Ollama use it" in done.stdout, (tmp_path / "to").exists()) == (False, False)
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, tmp_path: Path) -> None:
@@ -632,7 +632,7 @@ def test_ctrl_c_leaves_the_old_store_whole_and_says_that_it_can_go_on(tmp_path: 
         _, errors = process.communicate(timeout=60)
         waited = time.monotonic() - stopped
     assert (process.returncode, waited < 10) == (130, True)
-    assert errors.startswith("ostore: interrupted; nothing is half done, and the same command goes on")
+    assert errors.startswith("ostore: interrupted; nothing is half done, run the same command again")
     assert [model.name for model in ostore.list_models(models=store.root).models] == ["huge:latest"]
     assert list((tmp_path / "to").glob("manifests/*/*/*/*")) == []
 
@@ -734,7 +734,7 @@ def test_an_ollama_that_runs_is_told_of_and_keeps_what_it_may_be_working_on(
     assert (found.who, found.store, found.agrees) == ("process", str(store.root), False)
     checked = run("move", "--check", tmp_path / "to", environment={"OLLAMA_MODELS": str(tmp_path / "to")})
     assert checked.returncode == 3
-    assert f"stop the ollama that runs (process {server.pid})" in checked.stdout
+    assert f"stop the running ollama (process {server.pid})" in checked.stdout
 
 
 def test_a_check_says_whether_ollama_uses_the_new_store(store: Store, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
-"""The command line: `commands/` parse, call the library once and end; `render/` says what came of it."""
+"""The command line: `commands/` parses and calls the library once; `render/` words the result."""
 
 import gc
 
-# A program starts, and a store of 10,000 models is looked at, by making a million small objects. Looking for cycles
-# among them, again and again, takes a quarter of the time, and there are none but a few of typer's: what commands make
-# goes when nobody refers to it. Before everything else, because importing makes the first of them.
+# A listing of 10,000 models makes a million small objects, and the search for cycles among them takes a quarter of the
+# time. Only typer makes a few cycles; reference counts free the rest. Imports make objects too, so this comes first.
 gc.disable()

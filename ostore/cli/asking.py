@@ -1,4 +1,4 @@
-"""The question before something is changed or taken away: on standard error, and no unless somebody says yes."""
+"""The question before a command changes or removes something: on standard error, and the default is no."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ostore.cli.text import say
 
 def agreed(plan: str, question: str) -> bool:
     """
-    Show a plan and ask; only `y` or `yes` is one.
+    Show a plan and ask whether to go ahead. Only `y` and `yes` mean yes.
 
-    Raises UsageError where nobody can answer.
+    Raises UsageError if standard input is not a terminal.
     """
     refuse_without_terminal()
     say(plan, sys.stderr)
@@ -20,9 +20,11 @@ def agreed(plan: str, question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def refuse_without_terminal(hint: str = "--dry-run only shows what would be done") -> None:
-    """Raises UsageError where nobody can answer: of a long command that is to be known before it begins."""
+def refuse_without_terminal(hint: str = "--dry-run shows what would happen") -> None:
+    """Raise UsageError if standard input is not a terminal. A long command calls this before it starts to work."""
     from ostore.formats.errors import UsageError
 
     if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("this asks before it goes ahead, and there is no terminal; --yes answers", hint=hint)
+        raise UsageError(
+            "this command asks for confirmation, but there is no terminal; add --yes to confirm", hint=hint
+        )

@@ -1,8 +1,9 @@
-"""What TAB offers, whichever shell asks: the scripts in shells/ only pass the words on and show the answer.
+"""Completion on TAB, for every shell: the scripts in shells/ only pass the words on and show the answer.
 
-A shell asks `ostore _complete =WORD [WORD BEFORE]...` and gets lines: first which paths it should offer as well
-(`files`, `folders` or `none`), then one a candidate, with what it means behind a tab. All is derived from what typer
-knows of a command, so a new command completes by being one. Nothing is opened, and what fails offers nothing.
+A shell runs `ostore _complete =WORD [WORD BEFORE]...`. The first line of the answer says which paths the shell should
+offer as well (`files`, `folders` or `none`). Each other line is a candidate, with its meaning after a tab. The
+candidates come from typer's own description of a command, so a new command needs nothing here. No model is opened, and
+an error gives no candidates.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from ostore.cli.text import one_line
 from ostore.formats.errors import OstoreError
 
 Paths = Literal["files", "folders", "none"]
-# What a shell inserts, and what it means; the name of a model means itself.
+# The text that a shell inserts, and its meaning; the name of a model has none.
 Candidate = tuple[str, str]
 Answer = tuple[Paths, Iterable[Candidate]]
 
-# What the words of a metavar such as `[MODEL|BUNDLE]...` stand for; any other word stands for nothing known.
+# The words of metavars such as `[MODEL|BUNDLE]...`. Any other word offers nothing.
 _MODELS = frozenset({"MODEL", "PATTERN"})
 _PATHS: dict[str, Paths] = {
     "BUNDLE": "files",
@@ -38,25 +39,25 @@ _PATHS: dict[str, Paths] = {
     "PATH": "files",
     "SOURCE": "files",
 }
-# typer adds it to every command on its own.
+# typer adds this option to every command.
 _HELP = (("--help", "Show this message and exit."), ("-h", "Show this message and exit."))
 _NOTHING: Answer = ("none", ())
 
 
 def answer(arguments: Sequence[str]) -> NoReturn:
-    """Tell a shell what it asked for: `=WORD`, the word at the cursor, and the words between `ostore` and it."""
-    # Marked, because PowerShell before 7.3 drops an argument that is empty.
+    """Print the candidates and exit. `arguments` are `=WORD`, the word at the cursor, and the words before it."""
+    # The `=` is there because PowerShell before 7.3 drops an empty argument.
     word = arguments[0].removeprefix("=") if arguments else ""
     paths, candidates = complete(arguments[1:], word)
     lines = (f"{text}\t{one_line(meaning)}" if meaning else text for text, meaning in candidates)
     sys.stdout.write("\n".join((paths, *lines)) + "\n")
     sys.stdout.flush()
-    # A person waits, and taking the interpreter apart takes a tenth of the time.
+    # A person waits, and the shutdown of the interpreter takes a tenth of the time.
     os._exit(0)
 
 
 def complete(before: Sequence[str], word: str) -> Answer:
-    """What may stand in the place of `word`, which is the beginning of every candidate."""
+    """The candidates that begin with `word`, after the words `before`."""
     commands = typer.main.get_group(program)
     if before:
         command = commands.commands.get(before[0])
@@ -70,7 +71,7 @@ def complete(before: Sequence[str], word: str) -> Answer:
 
 @dataclass(slots=True)
 class _Typed:
-    """What the words before the cursor say; `awaiting` is an option whose value comes next."""
+    """The words before the cursor, read. `awaiting` is an option whose value comes next."""
 
     awaiting: TyperOption | None = None
     models: str | None = None
@@ -121,7 +122,7 @@ def _with_value(options: dict[str, TyperOption], name: str) -> TyperOption | Non
 
 
 def _argument(command: TyperCommand, place: int) -> TyperArgument | None:
-    """The argument that the next word belongs to, after `place` words."""
+    """The argument that the word after `place` words belongs to."""
     for argument in command.params:
         if isinstance(argument, TyperArgument):
             if argument.nargs < 0 or place < argument.nargs:
@@ -140,15 +141,15 @@ def _values(parameter: TyperArgument | TyperOption, word: str, models: str | Non
 
 
 def _models(word: str, models: str | None) -> Iterator[Candidate]:
-    """Every name in the store, short, or in full where only that begins with what is typed. Only valid names are."""
+    """Every valid name in the store: short, or in full if only the full name begins with the typed word."""
     from ostore.places.store.survey.manifest_tree import find_manifests
     from ostore.settings import choose_store
 
     try:
-        # The words are as typed: no shell has put in yet what these stand for.
+        # The shell passes words as typed, with `~` and `$VARIABLE` not yet expanded.
         flag = None if models is None else Path(os.path.expandvars(models)).expanduser()
         entries = find_manifests(choose_store(flag).path).entries
-    except (OstoreError, OSError, RuntimeError):  # the last for a ~ of nobody
+    except (OstoreError, OSError, RuntimeError):  # RuntimeError: `~` of an unknown user
         return
     names = dict.fromkeys(entry.name for entry in entries if entry.name)
     for name in names:
@@ -156,6 +157,6 @@ def _models(word: str, models: str | None) -> Iterator[Candidate]:
 
 
 def _spellings(options: Iterable[TyperOption]) -> Iterator[Candidate]:
-    """Every spelling of some options once, in the order of the help, and help itself."""
+    """Every spelling of the options once, in the order of the help, then --help."""
     known = {spelling: option.help or "" for option in options for spelling in (*option.opts, *option.secondary_opts)}
     yield from {**known, **dict(_HELP)}.items()

@@ -1,4 +1,4 @@
-"""The contract with scripts: which class of error ends with which code (docs/exit-codes.md)."""
+"""The exit code of each class of error (docs/exit-codes.md). Scripts rely on these."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CODES = {
     "limit": 13,
 }
 
-# The first that fits decides.
+# The first match decides.
 _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (errors.UsageError, "usage"),
     (errors.NotFoundError, "not-found"),
@@ -45,14 +45,14 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def class_of(error: BaseException) -> str:
-    """The class that an error belongs to; `failed` for what nobody foresaw."""
+    """The class of an error; `failed` for an error of no known class."""
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
     return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
 
 
 def end_with(*classes: str) -> None:
-    """End a command with the lowest code of these classes; `whole` is no class, and if all are that, go on."""
+    """Exit with the lowest code of these classes. Return if every one is `whole`."""
     codes = [CODES[name] for name in classes if name != "whole"]
     if codes:
         raise typer.Exit(min(codes))

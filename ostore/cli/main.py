@@ -1,4 +1,4 @@
-"""The program `ostore`: runs a command and turns whatever comes out into one line and an exit code."""
+"""The program `ostore`: runs a command, and turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ostore.cli.program import app
 from ostore.cli.text import close_quietly, one_line, say
 from ostore.formats.errors import OstoreError
 
-# typer's own base of every mistake in the arguments; it has no public name.
+# The base class of typer's errors about arguments; it has no public name.
 _ArgumentError = typer.BadParameter.__mro__[2]
 
 
 class TerminatedError(BaseException):
-    """SIGTERM or SIGHUP arrived: unwind as for Ctrl-C."""
+    """SIGTERM or SIGHUP arrived. The stack unwinds as for Ctrl-C."""
 
 
 def main() -> NoReturn:
-    """Entry point of the script; never returns."""
+    """Run the command line and exit."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
@@ -37,7 +37,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command. Every outcome but a bug ends in an exit code; so does a bug, unless OSTORE_DEBUG is set."""
+    """Run one command and return its exit code. With OSTORE_DEBUG set, errors are raised instead."""
     try:
         if list(arguments[:1]) == ["_complete"]:
             from ostore.cli.completion import answer
@@ -50,25 +50,25 @@ def run(arguments: Sequence[str]) -> int:
     except TerminatedError:
         return _stopped("terminated", exit_codes.TERMINATED)
     except (BrokenPipeError, SystemExit):
-        # Whoever read our output has left, `| head` for example; there is nobody to tell. typer exits by itself then.
+        # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
     except Exception as error:
         if os.environ.get("OSTORE_DEBUG"):
             raise
         return _failed(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
-        # typer turns Ctrl-C into this code before we see it.
+        # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
 def _occupy_standard_streams() -> None:
-    """Let no file of a store or a bundle get the number of a standard stream that was closed before we began."""
+    """Open closed standard streams, so that no file of a store or bundle gets their number."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Open for reading, so that writing a bundle there fails. The lowest free number is this one.
+            # Read-only, so that writing a bundle to it fails. The system gives the lowest free number, which is this.
             os.open(os.devnull, os.O_RDONLY)
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
@@ -80,7 +80,9 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     message = " ".join(_message(error).split("\n"))
     hint = error.hint if isinstance(error, OstoreError) else None
     if isinstance(error, PermissionError):
-        hint = "ostore where shows whose store it is; sudo -u OWNER runs a command as its owner"
+        hint = "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
+    if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
+        hint = f"see {context.command_path} --help"
     if as_json:
         import json
 
@@ -106,11 +108,11 @@ def _message(error: Exception) -> str:
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))
-    return f"{type(error).__name__}: {error} (a bug; OSTORE_DEBUG=1 shows where)"
+    return f"{type(error).__name__}: {error} (a bug in ostore; OSTORE_DEBUG=1 shows the traceback)"
 
 
 def _stopped(how: str, code: int) -> int:
-    _tell(f"ostore: {how}; nothing is half done, and the same command goes on from here")
+    _tell(f"ostore: {how}; nothing is half done, run the same command again to continue")
     return code
 
 
@@ -119,7 +121,7 @@ def _tell(line: str) -> None:
         say(line, sys.stderr)
         sys.stderr.flush()
     except OSError:
-        # A full disk or a closed pipe behind standard error: the exit code has to say it alone.
+        # Standard error is a full disk or a closed pipe. The exit code still tells.
         pass
 
 
@@ -128,4 +130,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_options: object) -> None:
-    _tell(f"ostore: warning: {message}")
+    _tell(f"ostore: warning: {one_line(str(message))}")

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command, and how a group of commands is made."""
+"""Options that mean the same in every command, and the settings of a command."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 
 def group() -> typer.Typer:
-    """A group of commands; `main` shows them all as one program."""
+    """An app for one command; `program` joins them."""
     return typer.Typer(
         add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
     )
 
 
 class ProgressMode(enum.StrEnum):
-    """When and how progress is shown."""
+    """How to show progress."""
 
     AUTO = "auto"
     PLAIN = "plain"
@@ -25,7 +25,7 @@ class ProgressMode(enum.StrEnum):
 
 
 class ColorMode(enum.StrEnum):
-    """When colours are used."""
+    """When to use colours."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -37,23 +37,28 @@ Models = Annotated[
     typer.Option(
         "--models",
         metavar="DIR",
-        # A folder that may not be read is no mistake in the arguments; `where` has something to say of it.
+        # An unreadable folder is not a wrong argument: `where` reports it.
         readable=False,
-        help="The store's folder; else OLLAMA_MODELS, else as `ostore where` says.",
+        help="Folder of the store. Default: OLLAMA_MODELS, then where Ollama looks (see `ostore where`).",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result; for lists, one name a line.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No summary, no progress; lists print one name per line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would happen; change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Threads; default: one a processor.")
+    int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Number of threads. Default: one per processor.")
 ]
-ShowProgress = Annotated[ProgressMode, typer.Option("--progress", help="Progress on standard error.")]
-Color = Annotated[ColorMode, typer.Option("--color", help="Colours; NO_COLOR and FORCE_COLOR count as well.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite what is there and different.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show everything.")]
+ShowProgress = Annotated[ProgressMode, typer.Option("--progress", help="How to show progress on standard error.")]
+Color = Annotated[
+    ColorMode, typer.Option("--color", help="Colours of progress bars; NO_COLOR and FORCE_COLOR work too.")
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Overwrite an existing file, or a different model of the same name.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.")]
 
 
 def examples(*lines: str) -> str:
+    """The examples at the end of a command's help; \\b keeps typer from joining the lines."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))

@@ -1,6 +1,6 @@
-"""The program as typer sees it: every command by name, each made only when it is called for.
+"""The program for typer: every command by name, each made only when needed.
 
-Making a command costs a millisecond, and `ostore --version` or a completed name should not wait for twenty of them.
+Making a command takes a millisecond, and `ostore --version` or a completion should not wait for all of them.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typer.core import TyperGroup
 
 from ostore.cli.text import say
 
-# Name, which is that of a module in commands/, and its line of `ostore --help`.
+# The name, which is also that of a module in commands/, and its line in `ostore --help`.
 COMMANDS = {
     "list": "List the models of a store, as `ollama list` does.",
-    "show": "Show what a model is.",
-    "where": "Say which store is used and why.",
-    "inspect": "Say what a bundle holds, from its index alone.",
+    "show": "Show a model's details.",
+    "where": "Show which store is used, and why.",
+    "inspect": "Show what a bundle holds, from its index alone.",
     "export": "Write models to a bundle, every blob once.",
-    "import": "Put the models of bundles into the store.",
-    "verify": "Hash everything: the whole store, some models, or bundles.",
-    "du": "Say what takes up room in a store.",
-    "doctor": "Find what would surprise you later, and fix what is safe.",
-    "repair": "Replace what is damaged or missing by good copies.",
-    "dedup": "Show which blobs other programs keep as well.",
-    "gc": "Remove the blobs that no model needs.",
+    "import": "Add the models of bundles to the store.",
+    "verify": "Hash the whole store, some models, or bundles.",
+    "du": "Show what uses space in a store.",
+    "doctor": "Find problems in and around a store, and fix the safe ones.",
+    "repair": "Replace what is damaged or missing with good copies.",
+    "dedup": "Find blobs that other programs keep too.",
+    "gc": "Remove blobs that no model needs.",
     "rm": "Remove models, and the blobs that only they need.",
     "cp": "Give a model a second name.",
     "move": "Move the whole store to another folder or disk.",
-    "completion": "Print the script that lets a shell complete commands.",
+    "completion": "Print the shell script that completes commands.",
 }
 ALIASES = {"ls": "list", "prune": "gc"}
 
 
 class _Commands(MutableMapping[str, Any]):
-    """typer's own commands by name, made when one is asked for."""
+    """Commands by name, each made on first use."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -65,7 +65,7 @@ class _Commands(MutableMapping[str, Any]):
 
 
 def _made(name: str) -> Any:  # noqa: ANN401
-    """A command, as typer's get_group would make it."""
+    """A command, made as typer's get_group makes it."""
     module = importlib.import_module(f"ostore.cli.commands.{name}{'_' if iskeyword(name) else ''}")
     (command,) = module.app.registered_commands
     return typer.main.get_command_from_info(command, pretty_exceptions_short=False, rich_markup_mode=None)
@@ -87,7 +87,7 @@ class _Program(TyperGroup):
 app = typer.Typer(
     name="ostore",
     cls=_Program,
-    help="Carry Ollama models across an air gap, verified; keep a model store healthy. No server needs to run.",
+    help="Carry Ollama models to machines without a network, verified. Check, clean up and repair a model store.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars on a terminal, a plain line now and then elsewhere, or nothing."""
+"""Progress on standard error: bars on a terminal, elsewhere a plain line every ten seconds, or nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BAR_BYTES = 16_000_000
 
 @contextlib.contextmanager
 def shown(mode: Mode, *, quiet: bool, color: str) -> Iterator[Progress]:
-    """The progress that a command reports to, while it runs."""
+    """Show progress while a command runs."""
     if quiet or mode == "none":
         yield SILENT
     elif mode == "plain" or not sys.stderr.isatty():
@@ -36,7 +36,7 @@ def shown(mode: Mode, *, quiet: bool, color: str) -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def paused(progress: Progress) -> Iterator[None]:
-    """Keep bars off the terminal while a person is asked something."""
+    """Hide the bars while a command asks a question."""
     bars = progress.bars if isinstance(progress, BarProgress) else None
     if bars:
         bars.stop()
@@ -46,7 +46,7 @@ def paused(progress: Progress) -> Iterator[None]:
 
 
 class PlainProgress:
-    """One line when a stretch of work begins, and one every ten seconds."""
+    """A line at the start of each phase, then one every ten seconds."""
 
     def __init__(self) -> None:
         self._label = ""
@@ -64,7 +64,7 @@ class PlainProgress:
     def begin(self, item: str, size: int) -> None:
         pass
 
-    def advance(self, item: str, size: int) -> None:  # noqa: ARG002 - the lines tell of the whole only
+    def advance(self, item: str, size: int) -> None:  # noqa: ARG002 - lines show the total only
         with self._lock:
             self._done += size
             if time.monotonic() < self._next:
@@ -79,13 +79,13 @@ class PlainProgress:
 
 
 def _tell(line: str) -> None:
-    # Nobody there to read it, or a log on a full disk, is no reason to stop the work.
+    # A closed pipe or a log on a full disk must not stop the work.
     with contextlib.suppress(OSError):
         say(line, sys.stderr)
 
 
 class BarProgress:
-    """A bar for the whole, and one for every large blob in work."""
+    """A bar for the total, and one for each large blob in progress."""
 
     def __init__(self, bars: Bars) -> None:
         self.bars = bars
@@ -123,7 +123,7 @@ def _bars(color: str) -> Bars:
     )
     from rich.progress import Progress as RichProgress
 
-    console = Console(stderr=True, no_color=True if color == "never" else None, force_terminal=None)
+    console = Console(stderr=True, no_color={"always": False, "never": True}.get(color))
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Everything that reaches a terminal or a pipe as text: one sink that lets nothing unprintable through, and units."""
+"""All text for a terminal or a pipe goes through `say`, which escapes what is not printable. Also tables and units."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ __all__ = [
 
 
 def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
-    """Print a line, or a piece (standard output unless told), cleaned, whatever the encoding of the stream can hold."""
+    """
+    Print a line, or a piece that ends with `end`, to standard output by default.
+
+    What is not printable, or not in the encoding, is escaped.
+    """
     out = sys.stdout if stream is None else stream
-    if out is None:  # as it is when it was closed before we began
+    if out is None:  # closed before the program started
         raise OSError(errno.EBADF, "standard output is closed")
     encoding = getattr(out, "encoding", None) or "utf-8"
     printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
@@ -43,7 +47,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def human_age(seconds: float) -> str:
-    """How long ago, as Ollama prints it (format/time.go at fb30760)."""
+    """An age as Ollama prints it (format/time.go at fb30760)."""
     suffix = " ago" if seconds >= 0 else " from now"
     return _duration(abs(seconds)) + suffix
 
@@ -74,7 +78,7 @@ def _duration(seconds: float) -> str:
 
 
 def close_quietly() -> None:
-    """Flush standard output, or point it nowhere if its reader has gone, so that Python does not complain at exit."""
+    """Flush standard output. If its reader has gone, redirect it to the null device: Python flushes again at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -21,11 +21,12 @@ _OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", ".part"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 # A folder right in `blobs/`, or where a manifest would be.
 _NO_FOLDER = re.compile(r"(?:.*/)?(?:blobs/[^/]+|manifests/[^/]+/[^/]+/[^/]+/[^/]+)")
-# An error, a warning, being stopped; or how far a command has got.
+# An error, a warning, an interruption, or progress. Whatever warns begins with `ostore: warning: `, and is no progress.
 _LINE = re.compile(
-    r"(ostore: (error\[[a-z-]+\]|warning|interrupted|terminated)[:;]|restore: error:).*"
-    r"|[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?"
+    r"(ostore: ((error\[[a-z-]+\]|warning): |(interrupted|terminated); )|restore: error: ).+"
+    r"|(?!.*\bwarning\b)[a-z0-9 ]+(: [0-9.]+ [KMG]?B.*)?"
 )
+_WARNS = re.compile(r"(?!\{).*(\bwarning|Warning)\b.*")
 _ERROR = re.compile(r"ostore: error\[([a-z-]+)\]: .*")
 # docs/exit-codes.md
 _CODES = {
@@ -105,7 +106,8 @@ def output_problems(code: int, out: str, err: str) -> list[str]:
     wrong = [f"unprintable: {line!r}" for line in (*out.split("\n"), *err.split("\n")) if not line.isprintable()]
     wrong += ["a traceback"] if "Traceback" in out + err else []
     wrong += ["a bug was met"] if "OSTORE_DEBUG" in err else []
-    wrong += [f"not one of ours: {line}" for line in err.splitlines() if code and not _LINE.fullmatch(line)]
+    judged = [line for line in err.splitlines() if code or _WARNS.fullmatch(line)]
+    wrong += [f"not one of ours: {line}" for line in judged if not _LINE.fullmatch(line)]
     errors = [line for line in err.splitlines() if line.startswith(("ostore: error", "restore: error"))]
     told = [_CODES.get(match[1]) for line in errors if (match := _ERROR.fullmatch(line))]
     wrong += [f"exit code {code}, and told is that of {other}" for other in told if other != code]

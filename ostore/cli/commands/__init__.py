@@ -1,1 +1,1 @@
-"""A file for each command: it parses, calls the library once, lets `render` say what came of it, and ends."""
+"""One file per command: it parses, calls the library once, and lets `render` word the result."""

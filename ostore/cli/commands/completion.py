@@ -1,4 +1,4 @@
-"""`ostore completion`: the script of a shell. What the script asks back is in ostore.cli.completion."""
+"""`ostore completion` prints a shell's script. ostore.cli.completion answers what the script asks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ostore.cli.text import say
 
 
 class Shell(enum.StrEnum):
-    """The shells there is a script for."""
+    """The shells that have a script."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -32,7 +32,7 @@ app = group()
     )
 )
 def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")]) -> None:
-    """Print the script that lets a shell complete commands, options and models."""
+    """Print the shell script that completes commands, options and model names."""
     from importlib import resources
 
     script = resources.files("ostore.cli").joinpath("shells", f"ostore.{shell.value}")

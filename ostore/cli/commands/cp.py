@@ -29,7 +29,7 @@ def cp(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Give a model a second name. Its manifest is copied, byte for byte; the blobs are shared."""
+    """Give a model a second name. The manifest is copied byte for byte; both models share the blobs."""
     from ostore.api.cp import cp as copy
     from ostore.cli.render import cp as render
     from ostore.cli.render.report import say_report, say_warnings

@@ -33,9 +33,11 @@ app = group()
 
 Paths = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[PATH]...", show_default=False, readable=False, help="Folders to look in instead."),
+    typer.Argument(
+        metavar="[PATH]...", show_default=False, readable=False, help="Search these folders instead of the usual ones."
+    ),
 ]
-Link = Annotated[bool, typer.Option("--link", help="Let the disk keep the same bytes once (btrfs, XFS).")]
+Link = Annotated[bool, typer.Option("--link", help="Store the same bytes only once on the disk (btrfs, XFS).")]
 
 
 @app.command(
@@ -60,11 +62,11 @@ def dedup(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Show which blobs other programs keep as well: other stores, the Hugging Face cache, LM Studio, llama.cpp.
+    Find blobs that other programs keep too: other stores, the Hugging Face cache, LM Studio, llama.cpp.
 
-    PATH is a store, a cache or a folder of GGUF files. With --link the disk keeps those bytes once: the kernel compares
-    them, and both files stay what they are. Nothing is deleted or hard-linked. Ends with 4 if a copy has other bytes
-    than its name says.
+    PATH is a store, a cache or a folder of GGUF files. With --link the disk stores those bytes only once: the kernel
+    compares both files first, and neither changes. Nothing is deleted or hard-linked. With --link, exit code 4 means
+    that a copy has other bytes than its name says.
     """
     from ostore.api.dedup import dedup as find
     from ostore.cli.asking import refuse_without_terminal

@@ -13,7 +13,9 @@ app = group()
 
 @app.command(epilog=examples("ostore doctor", "sudo ostore doctor --fix", "ostore doctor --json"))
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Fix what loses nothing; shows what, and asks.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Fix what is safe to fix; shows the changes and asks first.")
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     models: Models = None,
@@ -21,12 +23,13 @@ def doctor(
     quiet: Quiet = False,
 ) -> None:
     """
-    Find what would surprise you later, and fix what is safe.
+    Find problems in and around a store, and fix the safe ones.
 
-    That is: broken manifests, missing blobs, wrong owners, odd names, leftovers, a full disk, a second store, and more.
-    Hashes nothing; `ostore verify` does. Ends with 0 if nothing is wrong (warnings and notes are not), 4 if a blob is
-    missing or has the wrong size, 9 if blobs or manifests may not be read or something could not be fixed, 10 if
-    manifests, names or the layout are wrong.
+    It looks for broken manifests, missing blobs, wrong owners, odd names, leftover files, a full disk, a second store
+    and more. It hashes nothing; `ostore verify` does.
+
+    Exit codes: 0 no problems (warnings and notes do not count), 4 a blob is missing or has the wrong size, 9 something
+    cannot be read or could not be fixed, 10 manifests, names or the layout are wrong.
     """
     from ostore.api import doctor as api
     from ostore.cli.asking import agreed

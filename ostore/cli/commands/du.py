@@ -16,30 +16,34 @@ if TYPE_CHECKING:
 
 app = group()
 
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write an HTML page with a chart.", readable=False)
+]
+ReplacePage = Annotated[bool, typer.Option("--replace", help="Let --html overwrite an existing FILE.")]
+
 
 @app.command(
     epilog=examples("ostore du", "ostore du llama3 'gemma*'", "ostore du --html usage.html", "ostore du llama3 -q")
 )
 def du(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names or quoted globs.")] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a picture, too.", readable=False)
-    ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Let --html overwrite a FILE that is there.")] = False,
+    html: Html = None,
+    replace: ReplacePage = False,
     models: Models = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """
-    Say what takes up room in a store, and what removing would give back.
+    Show what uses space in a store, and what removing models would free.
 
-    Counts as `du -sB1 STORE` does: blocks on the disk, manifests and folders included, a file with several names once;
-    sparse files take up less than they have. `blobs` and `manifests` are followed if they are links, a blob that is a
-    link counts as that. What else lies in the same folder is named, not counted.
+    It counts blocks on the disk, as `du -sB1 STORE` does: with manifests and folders, and a file with several names
+    once. If `blobs` or `manifests` is a link, it is followed; a blob that is a link counts as a link. Other files in
+    the same folder are named, not counted.
 
-    SIZE is SHARED (other models need it too) and UNIQUE (none does). FREES is what removing that model alone gives
-    back, its manifest of a few KB not counted: less than UNIQUE if a blob has another name, by a hard link.
-    RECLAIMABLE needs no model to go. --quiet prints one number of bytes: the total, or what removing the MODELs frees.
+    SIZE is SHARED (other models need it too) plus UNIQUE (no other model does). FREES is what removing this model alone
+    frees, without its manifest of a few KB. It is less than UNIQUE if a blob has another name (a hard link).
+    RECLAIMABLE can be freed without removing a model. --quiet prints one number of bytes: the total, or what removing
+    the MODELs frees.
     """
     from ostore.api.du import du as measure
     from ostore.cli.render import du as render
@@ -63,14 +67,14 @@ def du(
 
 
 def _refuse_page(html: Path | None, *, replace: bool) -> None:
-    """Raises UsageError, before anything is measured, for a page that cannot be made or put there."""
+    """Raise UsageError if the page cannot be written. Measuring takes time, so this comes first."""
     from ostore.formats.errors import UsageError
     from ostore.page import writing
 
     if html:
         writing.require(html, replace=replace)
     elif replace:
-        raise UsageError("--replace is about the file that --html writes; there is none")
+        raise UsageError("--replace needs --html FILE")
 
 
 def _write_page(html: Path, report: UsageReport, *, replace: bool) -> None:

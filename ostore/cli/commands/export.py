@@ -26,9 +26,9 @@ from ostore.cli.options import (
 app = group()
 
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
-Everything = Annotated[bool, typer.Option("--all", help="Every model of the store.")]
+Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
 Level = Annotated[
-    str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto stores what does not shrink.")
+    str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto tries 1 and stores what does not shrink.")
 ]
 
 
@@ -54,9 +54,10 @@ def export(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Write models to a bundle, every blob once and hashed on the way.
+    Write models to a bundle, every blob once. Each blob is hashed on the way.
 
-    DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output).
+    MODEL is a name or a quoted glob. DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or -
+    (standard output).
     """
     from ostore.api.export import export as write
     from ostore.cli.progress import shown

@@ -1,4 +1,4 @@
-"""`ostore gc`: removes, or with --restore brings back."""
+"""`ostore gc`, also with --restore."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 app = group()
 
-Grace = Annotated[str, typer.Option("--grace", metavar="AGE", help="How old a blob must be: 90s, 30m, 24h, 7d.")]
-Partials = Annotated[bool, typer.Option("--partials", help="Also downloads that nobody went on with for a week.")]
-Keep = Annotated[str | None, typer.Option("--keep", metavar="TIME", help="Keep what goes for so long, for --restore.")]
-Restore = Annotated[bool, typer.Option("--restore", help="Bring back what --keep has kept.")]
-WithoutModels = Annotated[bool, typer.Option("--without-models", help="Go on although the store has no model at all.")]
+Grace = Annotated[str, typer.Option("--grace", metavar="AGE", help="Keep blobs younger than this: 90s, 30m, 24h, 7d.")]
+Partials = Annotated[bool, typer.Option("--partials", help="Also remove partial downloads untouched for a week.")]
+Keep = Annotated[
+    str | None, typer.Option("--keep", metavar="TIME", help="Keep removed blobs this long, for --restore.")
+]
+Restore = Annotated[bool, typer.Option("--restore", help="Bring back the blobs that --keep kept.")]
+WithoutModels = Annotated[bool, typer.Option("--without-models", help="Go on even if the store has no models.")]
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -66,16 +68,18 @@ def gc(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Remove the blobs that no model needs, and what interrupted commands left.
+    Remove blobs that no model needs, and files that interrupted commands left.
 
-    Refuses (10) while a manifest cannot be read. Partial downloads stay, unless --partials.
+    It shows the blobs and asks first. Partial downloads stay without --partials. While a manifest cannot be read,
+    nothing is removed (exit code 10).
     """
     from ostore.api.gc import gc as collect
+    from ostore.formats.errors import UsageError
 
     seconds, kept = _seconds("--grace", grace), None if keep is None else _seconds("--keep", keep)
     if restore:
         if partials or keep or without_models:
-            raise typer.BadParameter("--restore brings back, and takes no option for removing")
+            raise UsageError("--restore cannot be combined with --partials, --keep or --without-models")
         _restore(dry_run, models, as_json, quiet, progress, color)
         return
     approve = None if yes else _asking(verbose=verbose)

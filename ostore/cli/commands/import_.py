@@ -1,4 +1,4 @@
-"""`ostore import`; the word alone is Python's."""
+"""`ostore import`. `import` alone is a keyword of Python."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ app = group()
 
 Sources = Annotated[list[str], typer.Argument(metavar="SOURCE...", show_default=False)]
 Names = Annotated[
-    list[str] | None, typer.Option("--model", metavar="NAME", help="Only this model or glob; may be repeated.")
+    list[str] | None, typer.Option("--model", metavar="NAME", help="Import only this model or glob; repeatable.")
 ]
 TrustExisting = Annotated[
-    bool, typer.Option("--trust-existing", help="Do not hash blobs that are in the store already.")
+    bool, typer.Option("--trust-existing", help="Do not hash blobs that are already in the store.")
 ]
 
 
@@ -57,9 +57,9 @@ def import_(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Put the models of bundles into the store; each is seen only once all of it is verified and on the disk.
+    Add the models of bundles to the store. Ollama sees a model only when all of it is verified and on the disk.
 
-    SOURCE is a bundle file, a folder that is a store, or - (standard input).
+    SOURCE is a bundle file, a folder with a store, or - (standard input).
     """
     from ostore.api.import_bundle import import_bundle
     from ostore.cli.progress import shown
@@ -80,6 +80,6 @@ def import_(
             if not quiet and not as_json:
                 say(render.text(report, time.monotonic() - started))
     finally:
-        # Each source is a transaction of its own: those before one that failed are done, and told.
+        # Each source is a transaction: if one fails, those before it are in the store and are reported.
         if as_json and reports:
             say_document("import", {"imports": reports})

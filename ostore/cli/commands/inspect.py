@@ -17,7 +17,7 @@ def inspect(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a bundle holds, from its index alone; `ostore verify` checks the rest."""
+    """Show what a bundle holds, from its index alone. `ostore verify` checks the contents."""
     from ostore.api.inspect_bundle import inspect as read
     from ostore.cli.render import inspect as render
     from ostore.cli.render.report import say_report

@@ -20,7 +20,7 @@ def list_(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the models of a store, as `ollama list` does, and how many bytes each alone needs."""
+    """List the models of a store, as `ollama list` does. UNIQUE is the bytes that no other model needs."""
     from ostore.api.list_models import list_models
     from ostore.cli.render import list as render
     from ostore.cli.render.report import say_report

@@ -1,11 +1,10 @@
-"""`ostore move`: the whole store, some models, or only whether Ollama finds it."""
+"""`ostore move`, also with --offload and --check."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,9 +34,9 @@ app = group()
 
 Words = Annotated[list[str], typer.Argument(metavar="[MODEL...] DEST", show_default=False)]
 Offload = Annotated[bool, typer.Option("--offload", help="Move only these models: --offload MODEL... DEST.")]
-Check = Annotated[bool, typer.Option("--check", help="Move nothing: say whether Ollama uses the store at DEST.")]
+Check = Annotated[bool, typer.Option("--check", help="Move nothing; say whether Ollama uses the store at DEST.")]
 TrustExisting = Annotated[
-    bool, typer.Option("--trust-existing", help="Do not hash blobs that are linked, or at DEST already.")
+    bool, typer.Option("--trust-existing", help="Do not hash blobs that are linked or already at DEST.")
 ]
 
 
@@ -65,10 +64,10 @@ def move(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Move the whole store to another folder or disk, or some of its models.
+    Move the whole store to another folder or disk. With --offload, move only the models named.
 
-    With --offload it is the models named. All is copied (on one disk: linked), verified and on the disk at DEST; then
-    you are asked, and only then it is removed from the old store. Interrupted, the same command goes on.
+    First everything is copied to DEST (linked if it is the same disk), verified and synced. Then ostore asks, and only
+    then removes it from the old store. After an interruption, run the same command again.
     """
     from ostore.api.move.move import move as move_models
     from ostore.cli.progress import shown
@@ -113,7 +112,10 @@ def _names_and_destination(words: list[str], *, offload: bool) -> tuple[list[str
     if offload and not names:
         raise UsageError("expected --offload MODEL... DEST, got one word", hint="ostore move --offload llama3 DIR")
     if names and not offload:
-        raise UsageError(f"expected one DEST, got {len(words)} words", hint="--offload moves single models")
+        raise UsageError(
+            f"expected one DEST, got {len(words)} words",
+            hint="ostore move --offload MODEL... DEST moves only some models",
+        )
     return names, destination
 
 
@@ -123,14 +125,14 @@ def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
     from ostore.cli.render import move as render
     from ostore.cli.render.report import say_report
 
-    report = check_move(Path(destination))
+    report = check_move(destination)
     say_report("move-check", report, lambda: render.check_text(report), as_json=as_json, quiet=quiet)
     if not report.agrees:
         end_with("not-found")
 
 
 def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport], bool]:
-    """Warn and ask once everything is there; what shows progress must be off the screen before anybody answers."""
+    """Warn and ask when everything is at DEST. The progress bars leave the terminal before the question."""
     from ostore.cli.asking import agreed
     from ostore.cli.render import move as render
     from ostore.cli.render.report import say_warnings

@@ -35,7 +35,7 @@ app = group()
 def repair(
     sources: Annotated[
         list[str],
-        typer.Option("--from", metavar="SOURCE", show_default=False, help="Where good copies are; may be repeated."),
+        typer.Option("--from", metavar="SOURCE", show_default=False, help="Where to find good copies; repeatable."),
     ],
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", show_default=False)] = None,
     dry_run: DryRun = False,
@@ -47,10 +47,10 @@ def repair(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Replace what is damaged or missing by good copies from elsewhere. The store, or some models of it, is hashed first.
+    Replace what is damaged or missing with good copies. It hashes the store, or the models named, first.
 
-    SOURCE is a bundle, - (a bundle on standard input), a folder that is a store, a Hugging Face cache, or a folder of
-    GGUF files. Damaged files are kept in .ostore/quarantine. Ends as `ostore verify` would end afterwards.
+    SOURCE is a bundle, - (a bundle on standard input), a folder with a store, a Hugging Face cache, or a folder of GGUF
+    files. Damaged files are kept in .ostore/quarantine. The exit code is that of an `ostore verify` afterwards.
     """
     from ostore.api.repair.repair import repair as fetch
     from ostore.cli.exit_codes import end_with

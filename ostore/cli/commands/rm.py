@@ -38,7 +38,7 @@ def rm(
     """
     Remove models, and the blobs that only they need.
 
-    MODEL is a name or a quoted glob. Says first what is freed, and what stays because other models share it.
+    MODEL is a name or a quoted glob. It shows what is freed and what stays because other models share it, and asks.
     """
     from ostore.api.rm import rm as remove
     from ostore.cli.asking import agreed

@@ -25,7 +25,7 @@ def show(
     models: Models = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is, from its manifest and its small blobs."""
+    """Show a model's details, from its manifest and its small blobs."""
     from ostore.api import show as api
     from ostore.cli.render import show as render
     from ostore.cli.render.report import say_report
@@ -48,12 +48,12 @@ def show(
 
 
 def _one_of(**parts: bool) -> str | None:
-    """The part that is asked for, if any. Raises UsageError for several."""
+    """The part that was asked for, or None. Raises UsageError for more than one."""
     from ostore.formats.errors import UsageError
 
     chosen = [name for name, is_chosen in parts.items() if is_chosen]
     if len(chosen) > 1:
-        raise UsageError(f"expected one part, got {' and '.join(f'--{name}' for name in chosen)}")
+        raise UsageError(f"choose only one of {' and '.join(f'--{name}' for name in chosen)}")
     return chosen[0] if chosen else None
 
 
@@ -61,5 +61,5 @@ def _refuse_json(*, as_json: bool) -> None:
     from ostore.formats.errors import UsageError
 
     if as_json:
-        # The document has what a Modelfile is made of, but not the file itself.
+        # The JSON document holds the parts of a Modelfile, but not the file.
         raise UsageError("--modelfile has no JSON form", hint="--json alone shows every part of the model")

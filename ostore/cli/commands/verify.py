@@ -34,9 +34,10 @@ def verify(
     color: Color = ColorMode.AUTO,
 ) -> None:
     """
-    Hash everything: the whole store, some models, or bundles. Reports every problem, not the first.
+    Hash the whole store, some models, or bundles, and report every problem.
 
-    Ends with 0 if all is whole, 4 if a blob is missing or altered, 10 if only manifests, names or layout are wrong.
+    Exit codes: 0 all is whole, 4 a blob is missing or altered, 9 a blob cannot be read, 10 only manifests, names or the
+    layout are wrong.
     """
     from ostore.api.verify import verify as hash_everything
     from ostore.cli.exit_codes import end_with

@@ -9,7 +9,7 @@ app = group()
 
 @app.command(epilog=examples("ostore where", "sudo -u ollama ostore where --json"))
 def where(models: Models = None, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Say which store is used and why, who owns it, how much room it has, and which others there are."""
+    """Show which store is used, and why, with its owner, its free space and the other stores found."""
     from ostore.api.where import where as find
     from ostore.cli.render import where as render
     from ostore.cli.render.report import say_report

@@ -1,1 +1,1 @@
-"""What commands say: a file for each, and `report.py`, which chooses between JSON, one name a line and text."""
+"""The output of each command as text, one file per command. `report.py` chooses text, JSON or one name per line."""

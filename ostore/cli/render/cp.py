@@ -1,4 +1,4 @@
-"""What `ostore cp` says."""
+"""The output of `ostore cp`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ostore dedup` says."""
+"""The output of `ostore dedup`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.cli.text import human_bytes, one_line, plural
 if TYPE_CHECKING:
     from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy
 
-# Enough to see what matters: blobs come largest first.
+# The largest blobs come first, so the first rows matter most.
 _ROWS = 20
 _STATES = {
     "shareable": "can be shared",
@@ -26,7 +26,7 @@ _STATES = {
 
 
 def plan(report: DedupReport, *, verbose: bool) -> str:
-    """What would be shared, before it is."""
+    """What --link would share."""
     count = sum(copy.state == "shareable" for blob in report.duplicates for copy in blob.copies)
     return "\n".join(
         (*_blob_lines(report, verbose=verbose), f"would share {human_bytes(report.gain)} of {_files(count)}")
@@ -34,7 +34,7 @@ def plan(report: DedupReport, *, verbose: bool) -> str:
 
 
 def text(report: DedupReport, *, verbose: bool) -> str:
-    """What is kept twice, and what came of it; every line but the last can be many."""
+    """The duplicates, what was searched, and the summary."""
     return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), _summary(report)))
 
 
@@ -48,7 +48,7 @@ def _blob_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
 
 
 def _blob_line(blob: DuplicateBlob) -> str:
-    # A blob that the store has not is named by where it is.
+    # A blob that is not in the store has no model; its path names it.
     who = ", ".join(blob.models) or blob.path
     return f"{blob.digest.removeprefix('sha256:')[:12]}  {human_bytes(blob.size)}  {who}"
 

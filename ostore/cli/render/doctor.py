@@ -1,4 +1,4 @@
-"""What `ostore doctor` says: the most severe first, and one paragraph for many of a kind."""
+"""The output of `ostore doctor`: the most severe findings first, one paragraph per kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode 
 
 
 def text(report: DoctorReport, *, is_fix: bool) -> str:
-    """Every kind of finding once, then what was or could be fixed, then the summary."""
+    """The findings by kind, then the fixes, then the summary."""
     lines: list[str] = []
     for findings in _kinds(report.findings):
         lines += [*_paragraph(findings), ""]
@@ -33,19 +33,19 @@ def text(report: DoctorReport, *, is_fix: bool) -> str:
 
 
 def quiet_lines(report: DoctorReport) -> Iterator[str]:
-    """One line for each thing that is wrong or may become so; none for a note."""
+    """One line per problem or warning."""
     for finding in report.findings:
         if finding.severity != "note":
             yield one_line(f"{finding.severity}: {finding.code}: {finding.subject}")
 
 
 def plan(report: DoctorReport) -> str:
-    """What would be fixed."""
+    """What --fix would do."""
     return "\n".join(["this would be fixed; nothing is deleted:", *_fix_lines(report.fixes)])
 
 
 def _kinds(findings: Iterable[Finding]) -> list[list[Finding]]:
-    """Findings of one severity and code together, in the order of the first of each."""
+    """Findings grouped by severity and code, in order of first appearance."""
     kinds: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.code), []).append(finding)
@@ -59,13 +59,13 @@ def _paragraph(findings: list[Finding]) -> list[str]:
     lines += _wrapped(first.meaning)
     lines += [f"{_INDENT}  {one_line(_subject(finding))}" for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
-        lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more (all with --json)")
+        lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more (--json shows all)")
     return [*lines, *_remedy_lines(findings)]
 
 
 def _together(findings: list[Finding]) -> str:
     size = sum(finding.size or 0 for finding in findings)
-    return f", {human_bytes(size)} together" if size else ""
+    return f", {human_bytes(size)} in total" if size else ""
 
 
 def _subject(finding: Finding) -> str:
@@ -81,7 +81,7 @@ def _remedy_lines(findings: list[Finding]) -> list[str]:
     remedies = list(dict.fromkeys(finding.remedy for finding in findings if finding.remedy))
     if not remedies:
         return []
-    others = " (for the first; likewise for the others)" if len(remedies) > 1 else ""
+    others = " (for the first; do the same for the others)" if len(remedies) > 1 else ""
     return [f"{_INDENT}-> {one_line(remedies[0])}{others}"]
 
 
@@ -91,7 +91,7 @@ def _wrapped(text: str) -> list[str]:
 
 def _fixed(fixes: Sequence[Fix]) -> list[str]:
     if not fixes:
-        return ["nothing here is fixed by --fix"]
+        return ["--fix can fix nothing here"]
     title = "fixed:" if any(step.outcome for step in fixes) else "--fix would fix; nothing is deleted:"
     return [title, *_fix_lines(fixes)]
 
@@ -117,5 +117,5 @@ def _summary(report: DoctorReport) -> str:
     looked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     return one_line(
         f"looked at {looked}: {', '.join(counts) or 'nothing wrong'} ({report.store}); "
-        "sizes only, ostore verify hashes everything"
+        "only sizes were checked; ostore verify hashes everything"
     )

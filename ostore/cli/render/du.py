@@ -1,4 +1,4 @@
-"""What `ostore du` says: a row a model, then what the whole store consists of."""
+"""The output of `ostore du`: a row per model, then the parts of the store."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from ostore.operations.usage import ModelUsage, UsageKind, UsagePart
 
 _HEADER = ("NAME", "SIZE", "SHARED", "UNIQUE", "FREES")
-# A word for the row, what its files are called, and what to know of them.
+# The name of the row, the noun for its files, and a remark.
 _PARTS: dict[UsageKind, tuple[str, str, str]] = {
-    "shared": ("shared", "blob", "that several models need, each once"),
+    "shared": ("shared", "blob", "that several models need, counted once"),
     "unique": ("unique", "blob", "that one model needs"),
-    "mentioned": ("mentioned", "blob", "that only something without a model's name mentions"),
+    "mentioned": ("mentioned", "blob", "that only a manifest without a model's name mentions"),
     "manifests": ("manifests", "file", ""),
     "folders": ("folders", "", ""),
     "foreign": ("foreign", "file", "that Ollama does not know; not reclaimable"),
     "orphans": ("orphans", "blob", "that no model needs"),
     "downloads": ("partial downloads", "file", ""),
     "temporary": ("temporary", "file", "that Ollama did not finish"),
-    "working-folders": ("working folders", "file", "of conversions that did not end"),
+    "working-folders": ("working folders", "file", "of unfinished conversions"),
     "workspace": (".ostore", "file", "of interrupted commands, trash and quarantine"),
 }
 _ALWAYS = frozenset({"shared", "unique"})
 
 
 def text(report: UsageReport, *, is_chosen: bool) -> str:
-    """The models; then what removing those chosen frees, or the parts of the store."""
+    """The models, then what removing the chosen ones frees, or the parts of the store."""
     rows = table(_HEADER, [_row(model) for model in report.models])
     return f"{rows}\n\n{_removal(report) if is_chosen else _store(report)}"
 
 
 def warnings(report: UsageReport) -> Iterator[str]:
-    """What makes the sums less than the whole truth."""
+    """What is missing from the sums."""
     for model in report.models:
         for digest in model.missing:
             yield f"{model.name}: blob {digest}: missing"
@@ -66,14 +66,14 @@ def _part(part: UsagePart) -> tuple[str, str, str]:
 
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
-        return "not before what cannot be read is repaired"
+        return "nothing until the unreadable manifests are repaired"
     if not report.reclaimable.allocated:
         return ""
     kinds = {part.kind for part in report.parts if part.reclaimable.allocated}
     command = f"ostore gc{' --partials' if 'downloads' in kinds else ''}"
-    # It may be what gc leaves: then nobody should wonder why gc finds nothing.
+    # .ostore may hold only what gc leaves, and then gc finds nothing.
     return (
-        f"{command}; in .ostore not the quarantine, nor the trash before its time" if "workspace" in kinds else command
+        f"{command}; it keeps the quarantine, and the trash until its time is over" if "workspace" in kinds else command
     )
 
 

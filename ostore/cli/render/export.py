@@ -1,4 +1,4 @@
-"""What `ostore export` says."""
+"""The output of `ostore export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ostore gc` says; a plan and what became of it look alike."""
+"""The output of `ostore gc`. A plan and a result have the same form."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from ostore.api.gc import GcReport, JudgedBlob, RestoreReport
     from ostore.api.rm import RemovedBlob
 
-# What Ollama itself spares when it starts, since 0.21.
+# Ollama itself spares younger blobs when it starts, since 0.21.
 _RISKY_GRACE_SECONDS = 3600
-# Lines without -v; a store may have thousands of orphans.
+# Lines without -v: a store may have thousands of orphans.
 _MAX_LINES = 20
 _MAX_NAMES = 3
 _REASONS = {
     "young": "no model needs it, but it is too young",
-    "download": "no model needs it, but a download that seems to be under way may",
+    "download": "no model needs it, but a download that seems to be running may",
     "held": "no model needs it yet, but a running command holds it",
     "maybe-held": "no model needs it, but a command of another user may hold it",
-    "link": "no model needs it, but it is a link, which gc leaves alone",
-    "meanwhile": "was used, replaced or needed again meanwhile",
+    "link": "no model needs it, but gc leaves links alone",
+    "meanwhile": "it was used, replaced or needed again while gc ran",
 }
 
 
@@ -32,7 +32,7 @@ def text(report: GcReport, *, verbose: bool) -> str:
     verb = "would remove" if report.dry_run else "removed"
     lines = [f"  {verb} {blob_text(blob)}: no model needs it; {_age(blob)}" for blob in report.removed]
     lines += [
-        f"  {verb} {download.digest[7:19]}  {human_bytes(download.allocated)}: a partial download that was given up"
+        f"  {verb} {download.digest[7:19]}  {human_bytes(download.allocated)}: an abandoned partial download"
         for download in report.downloads
     ]
     lines = cut(lines, verbose=verbose)
@@ -51,7 +51,7 @@ def restored_text(report: RestoreReport) -> str:
 
 
 def blob_text(blob: JudgedBlob | RemovedBlob) -> str:
-    # A name that is not the usual one matters; the usual one is the digest.
+    # The usual file name is the digest; an unusual one is shown.
     name = blob.digest[7:19] if blob.filename == blob.digest.replace(":", "-") else blob.filename
     return f"{name}  {human_bytes(blob.allocated)}"
 
@@ -74,7 +74,7 @@ def _summary(report: GcReport) -> str:
         else "",
         plural(len(report.downloads), "partial download") if report.downloads else "",
         f"{plural(report.leftovers, 'file')} of interrupted commands" if report.leftovers else "",
-        f"{plural(report.expired, 'file')} of the trash" if report.expired else "",
+        f"{plural(report.expired, 'expired file')} in the trash" if report.expired else "",
     ]
     told = ", ".join(count for count in counts if count)
     stays = f"{plural(report.needed, 'blob')} in use"
@@ -92,14 +92,14 @@ def _notes(report: GcReport) -> list[str]:
     notes = []
     if report.download_since is not None:
         began = human_age(max(0.0, time.time() - report.download_since)).lower()
-        since = f"less than {_duration(report.grace)} before it" if report.grace else "since then"
-        notes.append(f"  note: a download seems to be under way (it began {began}); what was finished {since} stays")
+        since = f"less than {_duration(report.grace)} before it, or later," if report.grace else "since then"
+        notes.append(f"  note: a download seems to be running (it began {began}); blobs finished {since} stay")
     if report.sees_ollama:
-        notes.append("  note: an ollama process is running; what it works on has no lock, only its age protects it")
+        notes.append("  note: Ollama is running and takes no lock; only their age protects the blobs it works on")
     if report.grace < _RISKY_GRACE_SECONDS:
         notes.append(
-            f"  note: with a grace of {_duration(report.grace)}, what a pull or create has just finished may go"
-            " before its model is written; ollama pull would load it again"
+            f"  note: with a grace of {_duration(report.grace)}, gc may remove a blob that a pull or create has just"
+            " finished; ollama pull loads it again"
         )
     return notes
 
@@ -119,7 +119,7 @@ def _unneeded(blobs: Iterable[JudgedBlob]) -> int:
 
 
 def _duration(seconds: float) -> str:
-    # From two days on in days: a grace is usually said in hours.
+    # A grace is usually given in hours; from two days on, days are easier to read.
     for least, size, unit in ((172_800, 86_400, "d"), (3600, 3600, "h"), (60, 60, "min")):
         if seconds >= least and seconds % size == 0:
             return f"{int(seconds // size)} {unit}"

@@ -1,4 +1,4 @@
-"""What `ostore import` says."""
+"""The output of `ostore import`."""
 
 from __future__ import annotations
 

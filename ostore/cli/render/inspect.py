@@ -1,4 +1,4 @@
-"""What `ostore inspect` says."""
+"""The output of `ostore inspect`."""
 
 from __future__ import annotations
 

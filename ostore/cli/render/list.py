@@ -1,4 +1,4 @@
-"""What `ostore list` says."""
+"""The output of `ostore list`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def text(report: ListReport) -> str:
 
 
 def warnings(report: ListReport) -> Iterator[str]:
-    """What is odd about a model, and what is none."""
+    """Remarks on models, and what is not a model."""
     yield from (f"{row.name}: {row.note}" for row in report.models if row.note)
     yield from (f"{entry.path}: {entry.reason}" for entry in report.unreadable)

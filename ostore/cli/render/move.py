@@ -1,4 +1,4 @@
-"""What `ostore move` says: what was moved, what stays behind, and what to type so that Ollama finds the new store."""
+"""The output of `ostore move`: what was moved, what stays, and what to type so that Ollama uses the new store."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from ostore.api.move.report import MoveReport
     from ostore.operations.move import LeftEntry
 
-# Rows of a terminal; --json has them all.
+# Rows of a terminal; --json has all.
 _MAX_LEFT = 12
 _WHO = {
     "environment": "this environment",
     "service": "the service",
     "desktop-app": "the app",
     "default": "the default place",
-    "process": "an ollama that runs",
+    "process": "a running ollama",
 }
 
 
@@ -32,12 +32,12 @@ def text(report: MoveReport, seconds: float) -> str:
 
 
 def question(report: MoveReport) -> str:
-    """What the person who is asked has to know."""
+    """The facts for the question."""
     names = [model.name for model in report.models]
     shown = ", ".join(names[:_MAX_LEFT]) + (f" and {len(names) - _MAX_LEFT} more" if len(names) > _MAX_LEFT else "")
     return one_line(
-        f"{plural(len(names), 'model')} ({shown}), {_brought(report)}: whole, verified and on the disk in "
-        f"{report.destination}; also still in {report.source}"
+        f"{plural(len(names), 'model')} ({shown}), {_brought(report)}: verified and on the disk in "
+        f"{report.destination}, and still in {report.source}"
     )
 
 
@@ -57,7 +57,7 @@ def _model_lines(report: MoveReport) -> Iterator[str]:
         if report.dry_run:
             yield f"  {model.name}: {model.outcome}"
         elif report.removed and not model.removed:
-            yield f"  {model.name}: still in the old store: changed meanwhile; the same command tries again"
+            yield f"  {model.name}: still in the old store: it changed during the move; run the same command again"
 
 
 def _is_nothing(report: MoveReport) -> bool:
@@ -92,12 +92,12 @@ def _left_lines(report: MoveReport) -> Iterator[str]:
     left: Sequence[LeftEntry] = report.left
     if not left:
         return
-    verb = "would stay" if report.dry_run else "stays" if report.removed else "would stay"
+    verb = "stays" if report.removed else "would stay"
     yield one_line(f"{verb} in {report.source}: {plural(len(left), 'file')}, {human_bytes(sum(e.size for e in left))}")
     for entry in left[:_MAX_LEFT]:
         yield one_line(f"  {entry.path}: {human_bytes(entry.size)}, {entry.reason}")
     if len(left) > _MAX_LEFT:
-        yield f"  and {len(left) - _MAX_LEFT:,} more (--json has them all)"
+        yield f"  and {len(left) - _MAX_LEFT:,} more (--json shows all)"
 
 
 def _next_lines(report: MoveReport) -> Iterator[str]:
@@ -105,15 +105,15 @@ def _next_lines(report: MoveReport) -> Iterator[str]:
         return
     yield from _instructions(report.destination, report.settings)
     if not report.removed and not _is_nothing(report):
-        yield one_line(f"everything is still in {report.source} as well; the same command removes it there")
+        yield one_line(f"everything is also still in {report.source}; run the same command again to remove it there")
 
 
 def _instructions(destination: str, settings: Sequence[StoreSetting]) -> Iterator[str]:
-    """What to type for each that names another store; nothing if all name this one."""
+    """What to type for each setting that names another store."""
     others = [setting for setting in settings if not setting.agrees]
     if not others:
         return
-    yield "so that Ollama finds it:"
+    yield "to make Ollama use it:"
     for setting in others:
         yield from (f"  {one_line(line)}" for line in _steps(setting, destination))
     yield f"  {one_line(shlex.join(['ostore', 'move', '--check', destination]))}"
@@ -124,11 +124,11 @@ def _steps(setting: StoreSetting, destination: str) -> Iterator[str]:
     if setting.who == "service":
         yield from _service_steps(setting, destination)
     elif setting.who == "environment":
-        yield f"export {assignment}   (here, and wherever it is set at login)"
+        yield f"export {assignment}   (here, and where your login sets it)"
     elif setting.who == "desktop-app":
-        yield f"in the settings of the Ollama app, as the model location: {destination}"
+        yield f"in the settings of the Ollama app, set the model location to {destination}"
     elif setting.who == "process":
-        yield f"stop the ollama that runs (process {setting.detail}) and start it again"
+        yield f"stop the running ollama (process {setting.detail}) and start it again"
     elif sys.platform == "darwin":
         yield f"launchctl setenv OLLAMA_MODELS {shlex.quote(destination)}   (then start the Ollama app again)"
     elif sys.platform == "win32":

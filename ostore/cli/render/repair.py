@@ -1,4 +1,4 @@
-"""What `ostore repair` says."""
+"""The output of `ostore repair`."""
 
 from __future__ import annotations
 

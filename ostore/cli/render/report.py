@@ -1,4 +1,4 @@
-"""How every report reaches a person or a program, so that no command decides it for itself.
+"""How every command prints its report, as text or as JSON.
 
 Text may change between versions; JSON only grows (docs/json.md).
 """
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from ostore.cli.text import one_line, say
 
-# Fields that are seconds since 1970, and times in JSON.
+# These fields are seconds since 1970 in a report, and RFC 3339 times in JSON.
 _TIMES = frozenset({"modified", "kept_until", "download_since"})
 _ENCODER = json.JSONEncoder(ensure_ascii=True, indent=2)
 # So many entries of a list that the few that are made at once need no room, and nearly no list is longer.
@@ -33,9 +33,9 @@ def say_report(
     stream: TextIO | None = None,
 ) -> None:
     """
-    Print a report: as one JSON document; or, if quiet, as `lines`; or as text, and then its `warnings`.
+    Print a report: as one JSON document, or if quiet as `lines`, or as text followed by its `warnings`.
 
-    `stream` is standard output unless told.
+    `stream` defaults to standard output. Quiet lines always go there.
     """
     if as_json:
         say_document(schema, report, stream)

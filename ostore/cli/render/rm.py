@@ -1,4 +1,4 @@
-"""What `ostore rm` says; a plan and what became of it look alike."""
+"""The output of `ostore rm`. A plan and a result have the same form."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 _REASONS = {
     "doubt": "a manifest that cannot be read may need it",
-    "held": "a running command holds it",
-    "link": "a link, which rm leaves alone",
-    "meanwhile": "was used, replaced or needed again meanwhile",
+    "held": "a running command uses it",
+    "link": "it is a link, and rm leaves links alone",
+    "meanwhile": "it was used, replaced or needed again while rm ran",
 }
 
 
@@ -28,8 +28,8 @@ def text(report: RmReport, *, verbose: bool) -> str:
     ]
     lines += cut(stays, verbose=verbose)
     if report.doubt:
-        lines.append(f"  no blob goes, because a manifest cannot be read and may need it: {report.doubt}")
-        lines.append("  ostore gc removes what is left over, once that is repaired")
+        lines.append(f"  every blob stays, because a manifest that cannot be read may need it: {report.doubt}")
+        lines.append("  repair that manifest, then run ostore gc to remove the blobs")
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
     return "\n".join([*map(one_line, lines), f"{freed}: {what}"])

@@ -1,4 +1,4 @@
-"""What `ostore show` says: everything in short, or one part as it is."""
+"""The output of `ostore show`: a summary, or one part unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.cli.text import human_bytes
 if TYPE_CHECKING:
     from ostore.operations.listing import ShownModel
 
-# Rows of a terminal; a licence is shown whole by --license.
+# Rows of a terminal; --license shows the whole text.
 _EXCERPT_LINES = 4
 
 
@@ -40,7 +40,7 @@ def text(shown: ShownModel) -> str:
 
 
 def part(shown: ShownModel, name: str) -> str:
-    """One part of a model, as it is."""
+    """One part of a model, unchanged."""
     parts: dict[str, Callable[[], str]] = {
         "template": lambda: shown.template,
         "system": lambda: shown.system,

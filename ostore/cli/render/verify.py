@@ -1,4 +1,4 @@
-"""What `ostore verify` says."""
+"""The output of `ostore verify`."""
 
 from __future__ import annotations
 

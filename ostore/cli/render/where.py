@@ -1,4 +1,4 @@
-"""What `ostore where` says."""
+"""The output of `ostore where`."""
 
 from __future__ import annotations
 
