@@ -1,1 +1,1 @@
-"""Floor 2: where models live. One package a place; places never import each other."""
+"""Floor 2: where models live. Each place is a package, and places never import each other."""

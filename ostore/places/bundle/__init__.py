@@ -1,1 +1,1 @@
-"""A bundle: one file, or one pass through a pipe, that carries models with every blob once (docs/bundle.md)."""
+"""A bundle: one file, or one pass through a pipe, that carries models and each blob once (docs/bundle.md)."""

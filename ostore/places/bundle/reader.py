@@ -1,4 +1,4 @@
-"""Reading a bundle, every byte of it hostile until its digest is checked."""
+"""Read a bundle. Every byte of it is hostile until its digest is checked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ostore.streams.tar import ForwardStream, TarReader
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
-# First bytes of what people mistake for a bundle.
+# First bytes of files that people mistake for a bundle.
 _LOOKS_LIKE = (
     (b"\x1f\x8b", "gzip"),
     (b"\xfd7zXZ", "xz"),
@@ -53,9 +53,10 @@ _LOOKS_LIKE = (
 @contextlib.contextmanager
 def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[BundleReader]:
     """
-    Open a bundle file and read its index. `label` is what a person calls it, else its path.
+    Open a bundle file and read its index. `label` names it for people; the default is its path.
 
-    Raises NotFoundError, UsageError (not a regular file), FormatError, LimitError, UnsafeError, IntegrityError.
+    Raises NotFoundError if it is absent, UsageError if it is not a regular file, FormatError, LimitError, UnsafeError,
+    OSError, and IntegrityError, also on leaving, if the file has changed.
     """
     with _opened(path) as file, ThreadPoolExecutor(workers(jobs)) as pool:
         try:
@@ -69,7 +70,7 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def open_piped_bundle(pipe: Forward, *, jobs: int, label: str = "-") -> Iterator[BundleReader]:
-    """Read a bundle from a pipe, in one pass; raises as `open_bundle` does."""
+    """Read a bundle from a pipe, in one pass. Raises FormatError, LimitError, UnsafeError, IntegrityError, OSError."""
     start = read_until_full(pipe.read, BLOCK)
     with ThreadPoolExecutor(workers(jobs)) as pool:
         stream: ForwardStream
@@ -82,17 +83,17 @@ def open_piped_bundle(pipe: Forward, *, jobs: int, label: str = "-") -> Iterator
 
 class BundleReader:
     """
-    A bundle as a source of models. `index` is what it says of itself; nothing is verified until bytes have been read.
+    A bundle as a source of models. `index` is what the bundle claims; bytes are verified only when they are read.
 
-    Of a file, each call makes a walk of its own. A pipe has one walk: blobs come in the order of the archive, whatever
-    was asked, and `read_manifests` goes on from there.
+    For a file, each call makes its own walk. A pipe has one walk: blobs come in the order of the archive, whatever
+    order was asked for, and `read_manifests` goes on from there.
     """
 
-    # A blob that tore on a medium is read again from its start.
+    # A blob that could not be read to its end is read again from its start.
     can_resume = False
 
     def __init__(self, open_stream: Callable[[], ForwardStream], label: str, file: BytesAt | None = None) -> None:
-        """`file` is what a stream can skip in, and what must not change meanwhile; None for a pipe."""
+        """`file` is the file that streams skip in and that must not change meanwhile; None for a pipe."""
         self.label = label
         self._open_stream = open_stream
         self._file = file
@@ -104,9 +105,9 @@ class BundleReader:
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
-        The models that these names or globs stand for, or all of them if there are none.
+        Return the models that match these names or globs; all models if there are no patterns.
 
-        Raises NotFoundError for a word that stands for nothing, InvalidNameError.
+        Raises NotFoundError for a pattern that matches nothing, InvalidNameError.
         """
         if not patterns:
             return self.index.selection
@@ -116,26 +117,26 @@ class BundleReader:
         return self.index.selection.restricted(chosen)
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
-        """A selection for each model with one of these names (folded)."""
+        """Return one selection for each model whose folded name is in `folded`."""
         models = [model for model in self.index.selection.models if model.name.folded in folded]
         return tuple(self.index.selection.restricted([model.name]) for model in models)
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Those that it has, going by its index."""
+        """Return the lacking blobs that the index lists with that size. A size of None matches any."""
         blobs = self.index.selection.blobs
         found = (blobs[self._numbers[digest]] for digest in lacking if digest in self._numbers)
         return tuple(blob for blob in found if lacking[blob.digest] in {None, blob.size})
 
     def file_of(self, _blob: Descriptor, /) -> Path | None:
-        """None: a blob is a part of the bundle's file."""
+        """Return None: a blob is a part of the bundle's file."""
         return None
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
-        Yield wanted blobs from their first byte on, unverified; each stream is valid until the next is asked for.
+        Yield wanted blobs from their first byte on, unverified. Each stream is valid until the next one is asked for.
 
-        A file is read only where they lie. Raises FormatError, UnsafeError, IntegrityError or LimitError, and so do the
-        streams.
+        Only the wanted parts of a file are read. Raises FormatError, UnsafeError, IntegrityError or LimitError; reading
+        a stream raises the same.
         """
         blobs = [one.blob for one in wanted if one.blob.digest in self._numbers]
         if self._pipe:
@@ -146,16 +147,17 @@ class BundleReader:
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
-        Yield the raw manifests of selected models, each exactly what the index says of it; then check the end.
+        Yield the raw manifests of selected models, each checked against the index, then check the end.
 
-        From a pipe, call it when `read_blobs` is exhausted. Raises as that does, and AmbiguousManifestError.
+        For a pipe, call it when `read_blobs` is exhausted. Raises the errors of `read_blobs`, and
+        AmbiguousManifestError for a manifest that readers understand differently.
         """
         chosen = {model.name for model in models}
         for model, raw in (self._pipe or self._walk()).read_manifests():
             if model.name in chosen:
                 _check_manifest(self.index.selection, model, raw)
                 yield model.name, raw
-        # Before anybody publishes what was read.
+        # The caller publishes next, so a change has to show now.
         if self._file is not None:
             self._file.refuse_changes()
 
@@ -165,7 +167,7 @@ class BundleReader:
         return Walk(self.index, stream, can_skip=True)
 
     def _ascending(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
-        """The same blobs in runs of which each can be read in one walk forward."""
+        """Yield the same blobs in runs, each of which can be read in one forward walk."""
         run: list[Descriptor] = []
         for blob in blobs:
             if run and self._numbers[blob.digest] <= self._numbers[run[-1].digest]:
@@ -208,7 +210,7 @@ def _check_manifest(selection: Selection, model: SelectedModel, raw: bytes) -> N
 
 
 def _streams(file: BytesAt, name: str, pool: ThreadPoolExecutor, jobs: int) -> Callable[[], ForwardStream]:
-    """What opens one more stream over a bundle file, as often as it is asked."""
+    """Return a function that opens a new stream over a bundle file. Raises FormatError, LimitError, IntegrityError."""
     is_framed = _is_framed(file.read_at(BLOCK, 0))
     if is_framed == name.endswith(".tar") and name.endswith((".tar", ".tar.zst")):
         raise InvalidBundleError(f"looks like {'zstd' if is_framed else 'a plain tar'}, unlike its name")
@@ -219,7 +221,11 @@ def _streams(file: BytesAt, name: str, pool: ThreadPoolExecutor, jobs: int) -> C
 
 
 def _is_framed(start: bytes) -> bool:
-    """True for zstd, False for a plain tar that begins as a bundle does; FormatError for everything else."""
+    """
+    Return True for zstd, False for a plain tar that begins like a bundle.
+
+    Raises InvalidBundleError for anything else, LimitError for a skippable frame.
+    """
     if start.startswith(INDEX_PATH.encode() + b"\0"):
         return False
     if start and zstd_frame.MAGIC.startswith(start[:4]):
@@ -239,14 +245,14 @@ def _first_bytes(start: bytes) -> str:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[FileBytes]:
     try:
-        # Without O_NONBLOCK the open of a FIFO that nobody writes would never return.
+        # Without O_NONBLOCK, opening a FIFO without a writer would never return.
         fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such bundle") from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{path}: not a regular file", hint="to read a pipe, name '-' as the source")
-        # Whatever fails to be read without a name of its own is the bundle.
+        # An OSError without a path of its own is about the bundle.
         with naming(path):
             yield FileBytes(fd, path)
     finally:
@@ -254,7 +260,7 @@ def _opened(path: Path) -> Iterator[FileBytes]:
 
 
 def _read_seek_table(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
-    """The frames of a bundle file, once their table is whole and accounts for every byte of it."""
+    """Return the frames of a bundle file. Raises IntegrityError unless the seek table accounts for every byte of it."""
     footer = source.read_at(seek_table.FOOTER_BYTES, max(0, source.size - seek_table.FOOTER_BYTES))
     size = seek_table.table_size(footer)
     if size is not None and size < source.size:
@@ -264,11 +270,11 @@ def _read_seek_table(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
             if sum(span.size for span in spans) + size == source.size:
                 return spans
     _explain_end(source)
-    # Whoever finds nothing wrong in one pass finds the table right: the file has changed since it was looked for.
+    # A pass that finds no fault has found the table right as well, so the file has changed since it was read above.
     raise IntegrityError("seek table: disagrees with the frames before it")  # pragma: no cover - see above
 
 
 def _explain_end(source: BytesAt) -> None:
-    """A bundle without a good table at its end is refused; walk it to say why: cut off, extended or damaged."""
+    """Walk a bundle that has no good table at its end, to raise the error that says why: cut off, extended, damaged."""
     for _ in PipedFrames(ForwardOver(source), b""):
         pass

@@ -1,4 +1,4 @@
-"""What lies behind the index of a bundle, read forward: every member only where and as the index announces it."""
+"""Read what follows the index of a bundle. Each member must come where the index lists it, with the listed size."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ostore.streams.chunks import Chunk
 from ostore.streams.tar import ForwardStream, TarReader
 from ostore.streams.verified import verified
 
-# Armoured signatures have under 2 kB each.
+# An armoured signature is under 2 kB.
 MAX_SIGNATURE_BYTES = 64 * 1024
 
 
 class Walk:
-    """One pass over what lies behind the index, forward only: our own files, blobs, manifests, the end."""
+    """One forward pass over what follows the index: our own files, blobs, manifests, the end."""
 
     def __init__(self, index: BundleIndex, stream: ForwardStream, *, can_skip: bool = False) -> None:
-        """`stream` stands behind the index. With `can_skip`, what nobody wants is not even read."""
+        """`stream` stands behind the index. With `can_skip`, members that are not wanted are not read."""
         self._index = index
         self._stream = stream
         self._can_skip = can_skip
@@ -39,7 +39,7 @@ class Walk:
         self._names |= {file.path for file in index.files}
 
     def read_blobs(self, wanted: Sequence[Descriptor]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
-        """Yield these blobs, which are in the order of the archive and lie ahead."""
+        """Yield the wanted blobs that lie ahead, unverified and in the order of the archive."""
         self._begin()
         digests = {blob.digest for blob in wanted}
         for number in range(self._next, len(self._blobs)):
@@ -49,7 +49,7 @@ class Walk:
                 yield Wanted(self._blobs[number]), self._chunks(number)
 
     def read_manifests(self) -> Iterator[tuple[SelectedModel, bytes]]:
-        """Yield every manifest as it is, and see that nothing follows."""
+        """Yield every manifest, unverified, then check that nothing follows."""
         self._begin()
         self._pass_over(len(self._blobs))
         for model in self._index.selection.models:
@@ -60,7 +60,7 @@ class Walk:
             self._refuse(extra)
 
     def _begin(self) -> None:
-        """Check the members below `ostore/` that the index lists, once; nobody here needs what is in them."""
+        """Verify the members below `ostore/` that the index lists, once. Their contents are not used here."""
         if self._offsets:
             return
         files = list(self._index.files)
@@ -68,7 +68,7 @@ class Walk:
         if header is not None and header.name == SIGNATURE_PATH:
             if header.size > MAX_SIGNATURE_BYTES:
                 raise LimitError(f"signatures: expected at most {MAX_SIGNATURE_BYTES} bytes, got {header.size}")
-            # Read, not skipped: nothing may hide behind them either.
+            # Read, not skipped, because the padding must be checked as well.
             self._tar.read(header.size)
             header = self._tar.next_member()
         for number, file in enumerate(files):
@@ -86,7 +86,7 @@ class Walk:
         yield from self._tar.data(blob.size)
 
     def _pass_over(self, number: int) -> None:
-        """Go on to a blob, or behind the last one. Of a pipe, every header on the way is checked."""
+        """Go to the blob of that number, or behind the last one. In a pipe, check every header on the way."""
         if not self._can_skip:
             self._go_to(self._offsets[self._next])
             for blob in self._blobs[self._next : number]:
@@ -102,7 +102,7 @@ class Walk:
         self._stream.skip(offset - self._stream.position)
 
     def _announce(self, number: int, digests: Collection[Digest]) -> None:
-        """Let the stream decode ahead to the end of the run of wanted blobs that starts here."""
+        """Let the stream decode ahead to the end of the run of wanted blobs that starts at `number`."""
         if self._offsets[number] >= self._announced:
             while number < len(self._blobs) and self._blobs[number].digest in digests:
                 number += 1
@@ -110,7 +110,7 @@ class Walk:
             self._stream.will_read(self._announced)
 
     def _expect(self, name: str, size: int, header: TarHeader | None = None) -> None:
-        """The next member (or `header`, if it was read already) is this one; anything else is refused."""
+        """Refuse the next member (or `header`, if it was read already) unless it has this name and size."""
         header = header or self._tar.next_member()
         if header is None:
             raise IntegrityError(f"member {name!r}: listed in the index, but not in the archive")
@@ -121,9 +121,9 @@ class Walk:
         self._seen.add(name)
 
     def _refuse(self, header: TarHeader, awaited: str | None = None) -> NoReturn:
-        """Say what is wrong with a member that is not the awaited one."""
+        """Raise the error that says what is wrong with a member that is not the awaited one."""
         following: TarHeader | None = header
-        # Ends soon, whatever comes: no listed member may come twice on the way.
+        # The loop ends soon, because no listed member may come twice.
         while following is not None and following.name != awaited:
             if following.name in self._seen or following.name == INDEX_PATH:
                 raise UnsafeError(f"member {following.name!r}: occurs twice")

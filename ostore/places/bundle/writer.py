@@ -1,4 +1,4 @@
-"""Writing a bundle: deterministic bytes, every blob once, the final name only when it is complete."""
+"""Write a bundle: deterministic bytes, every blob once, the final name only when it is complete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class BundleFile:
     """
     A bundle to be written to `path`: framed zstd, or a plain tar stream if the name ends in `.tar`.
 
-    While it is written it is called `NAME.part`, locked; a dead one is taken over.
+    Until it is complete it is called `NAME.part` and is locked. An export takes over the part file of a dead one.
     """
 
     def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool) -> None:
@@ -60,16 +60,17 @@ class BundleFile:
         self._replace = replace
 
     def compare(self, selection: Selection) -> Forecast:
-        """All of it would be written. Raises UsageError if there is such a file, and it is not to be replaced."""
+        """Forecast that everything is written. Raises UsageError if the file exists and is not to be replaced."""
         self._refuse_existing()
         return _all_of(selection)
 
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
-        Yield an inbox; leaving the block seals the bundle, syncs it and gives it its name.
+        Yield an inbox. Leaving the block seals the bundle, syncs it and gives it its name.
 
-        Raises UsageError (it exists), BusyError (another export writes it), OSError.
+        Raises UsageError if the file exists, BusyError if another export writes it, LimitError if the selection is too
+        large for one bundle, OSError.
         """
         self._refuse_existing()
         with Directory.open(self.path.parent) as directory:
@@ -82,7 +83,7 @@ class BundleFile:
                 if _RENAMES_OPEN_FILES:
                     self._give_name(directory)
             if not _RENAMES_OPEN_FILES:
-                # Whoever opens it now makes the rename fail.
+                # Windows renames no open file, so another program that opens it now makes this fail.
                 self._give_name(directory)
 
     def _writer(self, output: Output) -> _Writer:
@@ -104,7 +105,7 @@ class BundleFile:
             with naming(self.path):
                 yield GrowingFile(fd)
         except BaseException:
-            # What goes wrong while cleaning up must not hide why.
+            # An error while cleaning up must not hide the first one.
             with contextlib.suppress(OSError):
                 directory.unlink(self._part_name)
             raise
@@ -112,7 +113,7 @@ class BundleFile:
             os.close(fd)
 
     def _open_part(self, directory: Directory) -> int:
-        """The part file, locked and empty; one that somebody else owns or has a name for is not taken over."""
+        """Return the part file, open, locked and empty. One of another user or with a second name is removed first."""
         while True:
             fd, is_new = directory.open_or_create(self._part_name, 0o666, writable=True)
             with contextlib.ExitStack() as unless_taken:
@@ -139,7 +140,7 @@ class BundleFile:
 
 
 class BundlePipe:
-    """A bundle written to an open file, standard output for example; it is whole if the seek table is at its end."""
+    """A bundle written to an open file, for example standard output. A seek table at the end shows that it is whole."""
 
     def __init__(self, fd: int, *, level: int | None, jobs: int) -> None:
         self._fd = fd
@@ -147,12 +148,12 @@ class BundlePipe:
         self._jobs = jobs
 
     def compare(self, selection: Selection) -> Forecast:
-        """All of it would be written."""
+        """Forecast that everything is written."""
         return _all_of(selection)
 
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
-        """Yield an inbox; leaving the block seals the bundle, and syncs it if the output is a file."""
+        """Yield an inbox. Leaving the block seals the bundle, and syncs it if the output is a file."""
         output = GrowingFile(self._fd)
         with contextlib.closing(FrameWriter(output, self._level, self._jobs)) as writer:
             inbox = BundleInbox(writer, selection)
@@ -175,25 +176,29 @@ class BundleInbox:
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
-        """Every blob, from its start: a bundle stands alone."""
+        """Every blob of the selection, from its start: a bundle holds all its blobs itself."""
         return tuple(Wanted(blob) for blob in self._selection.blobs)
 
     @property
     def received(self) -> Received:
-        """All of the selection. Raises RuntimeError before it is sealed."""
+        """The whole selection. Raises RuntimeError before the bundle is sealed."""
         if not self._is_sealed:
-            raise RuntimeError("what a bundle has received is known once it is sealed")
+            raise RuntimeError("a bundle has no result before it is sealed")
         outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
         return Received(outcomes, written=self._selection.blobs)
 
     def held(self, _digest: Digest, /) -> None:
-        """Nothing: what is written here cannot be read back."""
+        """Return None: what is written here cannot be read back."""
 
     def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
-        """None: a blob becomes a part of the bundle's file."""
+        """Take no file, because a blob becomes a part of the bundle's file."""
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
-        """Raises BlobError if the bytes are not the blob; RuntimeError out of turn, and for less than a whole blob."""
+        """
+        Write one blob as a member.
+
+        Raises BlobError if the bytes are not the blob, RuntimeError if it is not the next one or not from its start.
+        """
         descriptor = wanted.blob
         if wanted.start or descriptor != next(self._awaited, None):
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
@@ -204,7 +209,7 @@ class BundleInbox:
         self._writer.write(bytes(padding(descriptor.size)))
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
-        """Raises IntegrityError unless these are the bytes that the index promised."""
+        """Keep a manifest until the end. Raises IntegrityError unless its digest is the one in the index."""
         if self._promised.get(name) != Digest.of(raw):
             raise IntegrityError(f"manifest of {name}: changed while it was exported")
         self._manifests[name] = raw
@@ -244,7 +249,7 @@ def _all_of(selection: Selection) -> Forecast:
 
 
 def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
-    """The members for people and stock tools, by path: checksums, instructions and the importer for a bare Python."""
+    """Return the members for people and stock tools, by path: checksums, instructions, an importer for bare Python."""
     data = resources.files("ostore.places.bundle")
     return (
         (SUMS_PATH, _checksums(selection)),
@@ -254,7 +259,7 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
 
 
 def _checksums(selection: Selection) -> bytes:
-    """One line a blob and manifest, as `sha256sum -c` reads them in the root of a store."""
+    """Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store."""
     lines = [(blob.digest, blob_path(blob.digest)) for blob in selection.blobs]
     lines += [(model.manifest_digest, manifest_path(model.name)) for model in selection.models]
     return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")
