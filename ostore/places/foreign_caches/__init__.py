@@ -1,1 +1,1 @@
-"""Folders where other programs keep models: read only."""
+"""Folders where other programs keep models. They are only read."""

@@ -1,8 +1,8 @@
 """
-Files that other programs keep and that may hold the same bytes as a blob.
+Files of other programs that may hold the same bytes as a blob.
 
-What is known of one comes from its name and from the disk; none of them has been opened. So a candidate that is named
-by a digest is as good as its name: whoever relies on the bytes hashes them, or lets the kernel compare.
+A candidate is known by its name and by its status on the disk; it has not been opened. Its name may be wrong, so code
+that relies on the bytes hashes them or lets the kernel compare them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ostore.streams.same_file import opened_same
 
 
 class CacheKind(StrEnum):
-    """Which program keeps models there: a word for people. The rules for finding files are the same everywhere."""
+    """The program that keeps models in a folder, as a word for people. Files are found by the same rules in all."""
 
     STORE = "ollama"
     HUGGING_FACE = "hugging-face"
@@ -31,7 +31,7 @@ class CacheKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ForeignCache:
-    """A folder to look in, and whose it is."""
+    """A folder to look in, and the program that uses it."""
 
     kind: CacheKind
     path: Path
@@ -40,9 +40,9 @@ class ForeignCache:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """
-    One file. `path` may be a link to it; `size`, `allocated` (both bytes), `device` and `inode` are those of the file.
+    One file. `path` may be a link to it; `size` and `allocated` (bytes), `device` and `inode` are those of the file.
 
-    `digest` is what its name says of its bytes, or None for a name that says nothing.
+    `digest` is the digest that its name promises, or None if the name promises none.
     """
 
     path: str
@@ -61,17 +61,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """Each file once, however many names lead to it, in the order of the folders and then by path."""
+    """Each file once, however many names it has, in the order of the folders and then by path."""
 
     candidates: tuple[Candidate, ...]
     unreadable: tuple[Unreadable, ...]
 
     def copies_of(self, digest: Digest, size: int) -> Iterator[Candidate]:
         """
-        The files that may be this blob: those whose names promise it first, then those of the same size.
+        Yield the files that may be this blob, all of `size` bytes.
 
-        The latter have `digest` None. A file whose name promises something else is not among them, nor is one of
-        another size.
+        First come those whose names promise the digest, then those whose names promise none (`digest` is None).
         """
         yield from self._named.get((digest, size), ())
         yield from self._unnamed.get(size, ())
@@ -94,7 +93,7 @@ class FoundFiles:
 
 
 def each_once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """One candidate a file; of several names the one that says most, and else the first."""
+    """Return one candidate for each file: the first whose name promises a digest, or else the first."""
     found: dict[tuple[int, int], Candidate] = {}
     for candidate in candidates:
         known = found.get(candidate.identity)
@@ -105,6 +104,6 @@ def each_once(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 @contextmanager
 def opened(candidate: Candidate) -> Iterator[int]:
-    """The file open for reading. Raises OSError, also if by now there is another file, or one of another size."""
+    """Open the file for reading. Raises OSError, also if the path leads to another file or the size has changed."""
     with opened_same(candidate.path, candidate.identity, candidate.size) as fd:
         yield fd

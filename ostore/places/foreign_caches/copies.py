@@ -1,7 +1,7 @@
 """
-Blobs among the files of other programs, or of anybody: a Hugging Face cache, or wherever somebody keeps files.
+Find blobs among the files of a folder: a Hugging Face cache, or any other folder with copies.
 
-What a file is called is a hint; whoever takes it hashes it.
+The name of a file is only a hint, so the bytes are hashed before they are used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ostore.streams.progress import SILENT, Progress, watched
 
 
 class CopiesFolder:
-    """A folder that is walked once, when somebody first asks what is in it. A folder that may not be read is empty."""
+    """A folder that is walked once, on first use. A folder that may not be read counts as empty."""
 
     def __init__(self, cache: ForeignCache) -> None:
         self._cache = cache
 
     @cached_property
     def found(self) -> FoundFiles:
-        """Every file below it. Links to folders are not followed."""
+        """Every file below the folder. Links to folders are not followed."""
         return find_files([self._cache], every_file=True)
 
 
@@ -45,7 +45,7 @@ class NamedCopies:
         self._folder = folder
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Those after which a file of the right size is named."""
+        """Return the lacking blobs whose digest is the name of a file of the right size."""
         named = [file for file in self._folder.found.candidates if file.digest in lacking]
         distinct = {
             file.digest: file.size for file in named if file.digest and lacking[file.digest] in {None, file.size}
@@ -53,11 +53,11 @@ class NamedCopies:
         return tuple(Descriptor(digest, size) for digest, size in distinct.items())
 
     def file_of(self, _blob: Descriptor, /) -> Path | None:
-        """None: these files belong to other programs, which may write to them."""
+        """Return None: these files belong to other programs, which may write to them."""
         return None
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
-        """Yield every file that may be a wanted blob, several for one if there are; its stream says if it fails."""
+        """Yield every file that is named by a wanted digest, so a blob may come twice. Its stream raises OSError."""
         for blob in wanted:
             for file in self._folder.found.copies_of(blob.blob.digest, blob.blob.size):
                 if file.digest:
@@ -65,19 +65,19 @@ class NamedCopies:
 
 
 class SizedCopies(NamedCopies):
-    """The other files of a folder, as a source of blobs: each that has the size of a wanted one is hashed."""
+    """The other files of a folder, as a source of blobs: each file of a wanted size is hashed."""
 
     def __init__(self, folder: CopiesFolder, label: str, progress: Progress = SILENT) -> None:
         super().__init__(folder, label)
         self._progress = progress
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Those of whose size a file is there."""
+        """Return the lacking blobs that have the size of some file."""
         sizes = {file.size for file in self._folder.found.candidates if not file.digest}
         return tuple(Descriptor(digest, size) for digest, size in lacking.items() if size is not None and size in sizes)
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
-        """Yield each wanted blob that a file was found to be. What cannot be read is none of them."""
+        """Yield each wanted blob whose digest a file has. A file that cannot be read is passed over."""
         lacking = {one.blob.digest: one.blob for one in wanted}
         sizes = {one.blob.size for one in wanted}
         for file in self._folder.found.candidates:
@@ -91,7 +91,7 @@ class SizedCopies(NamedCopies):
         hasher = hashlib.sha256()
         self._progress.phase("verifying sha256 digest", file.size)
         with contextlib.suppress(OSError):
-            # Not called by its name, which is whatever somebody made it.
+            # The name of the file is not shown: it may be any text.
             for chunk in watched(_chunks(file), "a file of its size", file.size, self._progress):
                 hasher.update(chunk)
             return Digest(hasher.hexdigest())
@@ -99,6 +99,6 @@ class SizedCopies(NamedCopies):
 
 
 def _chunks(file: Candidate) -> Iterator[Chunk]:
-    """What a file holds. Raises OSError, also if it is another one by now."""
+    """Yield the bytes of a file. Raises OSError, also if the path leads to another file by now."""
     with opened(file) as fd, naming(Path(file.path)):
         yield from read_chunks(fd, file.size)

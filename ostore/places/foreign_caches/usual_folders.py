@@ -1,4 +1,4 @@
-"""Where other programs usually keep models: other stores, and the caches of the user and of whoever called sudo."""
+"""Where other programs usually keep models: other stores, and the caches of the user and of the caller of sudo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_PATH_BYTES = 4096
 
 
 def usual_caches(known: Surroundings, store: Path) -> Iterator[ForeignCache]:
-    """The folders that are there, each once; `store` itself is not among them."""
+    """Yield the folders that exist, each once, without `store` itself."""
     found = [ForeignCache(CacheKind.STORE, other.path) for other in other_stores(known, StoreChoice(store, "flag", ""))]
     homes = (known.home, known.home_of(known.environ.get("SUDO_USER", "")))
     for home in dict.fromkeys(home for home in homes if home):
@@ -28,7 +28,7 @@ def usual_caches(known: Surroundings, store: Path) -> Iterator[ForeignCache]:
 
 
 def _hub_caches(known: Surroundings, home: Path) -> Iterator[Path]:
-    """huggingface_hub 2.4, constants.py: the first of these that is set, with `~` and variables expanded."""
+    """Yield the Hub's caches. huggingface_hub 2.4, constants.py: the first set variable, `~` and variables expanded."""
     for variable, below in (
         ("HF_HUB_CACHE", ""),
         ("HUGGINGFACE_HUB_CACHE", ""),
@@ -38,7 +38,7 @@ def _hub_caches(known: Surroundings, home: Path) -> Iterator[Path]:
         if text := known.environ.get(variable):
             yield _expanded(text, known) / below
             break
-    # Under sudo the variables are root's, and the cache is not.
+    # Under sudo the variables are root's, but the cache is the caller's.
     yield home / ".cache/huggingface/hub"
 
 
@@ -52,7 +52,7 @@ def _expanded(text: str, known: Surroundings) -> Path:
 
 
 def _lm_studio_folders(home: Path) -> Iterator[Path]:
-    """lmstudio.js, findLMStudioHome: a pointer in the home folder, the old folder, the present one."""
+    """Follow findLMStudioHome of lmstudio.js: a pointer in the home folder, the old folder, the present one."""
     try:
         with (home / ".lmstudio-home-pointer").open("rb") as pointer:
             yield home / os.fsdecode(pointer.read(_MAX_PATH_BYTES).strip()) / "models"
@@ -63,7 +63,7 @@ def _lm_studio_folders(home: Path) -> Iterator[Path]:
 
 
 def _llama_caches(known: Surroundings, home: Path) -> Iterator[Path]:
-    """llama.cpp, common.cpp and hf-cache.cpp: its own cache; since 2026 also the Hub's, wherever LLAMA_CACHE is."""
+    """Follow common.cpp and hf-cache.cpp of llama.cpp. Since 2026 it also uses the Hub's cache, despite LLAMA_CACHE."""
     if text := known.environ.get("LLAMA_CACHE"):
         yield Path(text)
     folders = {"darwin": home / "Library/Caches", "win32": Path(known.environ.get("LOCALAPPDATA") or home)}

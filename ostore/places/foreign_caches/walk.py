@@ -1,9 +1,8 @@
 """
-How files of models are found in the folders of other programs: by name and place, with one listing a folder; and how
-every file is, where somebody says that there are good copies.
+Find files of models in the folders of other programs, by name and place and with one listing of each folder; or find
+every file, in a folder that a person names because it has good copies.
 
-Nothing is opened but folders. Folders behind links are not entered, so there are no loops; links to files count as the
-file that they lead to.
+Only folders are opened. Links to folders are not followed, so there are no loops. A link to a file counts as that file.
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ from ostore.places.foreign_caches.candidates import (
     each_once,
 )
 
-# What an ostore has staged or set aside there is no copy that somebody keeps.
+# Files that an ostore has staged or set aside do not count as copies.
 _OURS = ".ostore"
-# A file of a cached repository is at depth five or six below the cache, one of LM Studio at three.
+# A file of a cached repository is five or six folders below the cache, one of LM Studio three.
 MAX_DEPTH = 12
-# Hub documentation, "Hub Local Cache": blobs of models--ORG--REPO are named by their ETag, which is the SHA-256 of a
-# file in LFS and the SHA-1 that Git gives any other. Files that are still loaded have a suffix.
+# Hub documentation, "Hub Local Cache": blobs of models--ORG--REPO are named by their ETag. For a file in LFS this is
+# the SHA-256, for any other file Git's SHA-1. A file that is still being loaded has a suffix.
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 _ETAG = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHA256_DIGITS = 64
 # huggingface_hub 2.4, utils/_shared_blobs.py: CACHE/blobs/<two digits>/<Xet hash>, to which the blobs of repositories
-# are links. That hash has 64 digits too, and is no SHA-256.
+# are links. That hash has 64 digits too, but is not a SHA-256.
 _SHARED_FOLDER = re.compile(r"[0-9a-f]{2}")
-# In a repository: pointers to commits, and what is known not to exist. Beside repositories: locks.
+# In a repository: pointers to commits, and names known not to exist. Beside repositories: locks.
 _NOT_IN_REPOSITORIES = frozenset({"refs", ".no_exist"})
 _NEVER = frozenset({".locks", _OURS, ".git"})
-# ollama manifest/paths.go at fb30760: what lies beside blobs/ in a store; thousands of small files.
+# ollama manifest/paths.go at fb30760: the folders beside blobs/ in a store. They hold thousands of small files.
 _BESIDE_BLOBS = frozenset({"manifests", "manifests-v2"})
 _WEIGHTS = ".gguf"
-# As Ollama or anything else names a file by its SHA-256; Git LFS does, below .git.
+# The names that Ollama and others make of a SHA-256. Git LFS does so too, below .git.
 _DIGEST_NAME = re.compile(r"(?:sha256[-:])?([0-9a-f]{64})")
 _BLOCK = 512
 
 
 def find_files(caches: Iterable[ForeignCache], *, every_file: bool = False) -> FoundFiles:
     """
-    Every file in these folders that may hold a blob; a folder that is not there holds nothing.
+    Return every file in these folders that may hold a blob. An absent folder holds nothing.
 
-    That is, whosever folder it is: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
-    named `*.gguf`, at most 12 folders deep. With `every_file`, all others as well, however deep.
+    These are, in a folder of any kind: blobs of Ollama's stores, blobs and snapshots of Hugging Face's cache, and files
+    named `*.gguf`, at most 12 folders deep. With `every_file`, they are all files at any depth.
     """
     found = _Found(every_file)
     for cache in caches:
@@ -63,7 +62,7 @@ def find_files(caches: Iterable[ForeignCache], *, every_file: bool = False) -> F
 
 
 def recognise(folder: Path) -> ForeignCache:
-    """What a folder is, going by what lies directly in it. Raises OSError if it cannot be listed."""
+    """Return the kind of a folder, judged by the names directly in it. Raises OSError if it cannot be listed."""
     with os.scandir(folder) as listing:
         names = {entry.name for entry in listing}
     if "blobs" in names and names & _BESIDE_BLOBS:
@@ -80,7 +79,7 @@ class _Found:
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def walk(self, cache: ForeignCache) -> None:
-        # What a file's name means depends on the two folders around it, so those around the cache count as well.
+        # The meaning of a file's name depends on the two folders above it, so those above the cache count as well.
         above = cache.path.parts[-2:]
         pending = [(str(cache.path), above)]
         while pending:
@@ -88,11 +87,11 @@ class _Found:
             if len(parts) - len(above) > MAX_DEPTH and not self.every_file:
                 self.unreadable.append(Unreadable(folder, f"more than {MAX_DEPTH} folders deep"))
             else:
-                # The last is taken first.
+                # Reversed, because the last of `pending` is taken first.
                 pending += reversed(self._look_into(folder, parts, cache.kind))
 
     def _look_into(self, folder: str, parts: tuple[str, ...], kind: CacheKind) -> list[tuple[str, tuple[str, ...]]]:
-        """Take the files of one folder; gives the folders in it that are to be entered."""
+        """Add the files of one folder, and return the folders in it that are to be entered."""
         listing = self._listing(folder)
         names = {entry.name for entry in listing}
         promise_of = _promises_in(parts)
@@ -117,10 +116,10 @@ class _Found:
 
     def _add(self, path: str, kind: CacheKind, digest: Digest | None) -> None:
         try:
-            # Not the status that scandir has at hand: on Windows that lacks device and inode.
+            # On Windows, the status of a scandir entry lacks device and inode.
             status = os.stat(path)  # noqa: PTH116 - a Path for each of 60,000 files takes longer than asking
         except FileNotFoundError:
-            # Gone meanwhile, or a link that leads nowhere.
+            # The file has gone meanwhile, or the link leads nowhere.
             return
         except OSError as error:
             self.unreadable.append(Unreadable(path, error.strerror or str(error)))
@@ -134,7 +133,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Promise:
-    """A file of a model; `digest` is what its name says of its bytes, None if nothing."""
+    """A file of a model. `digest` is the digest that its name promises, None if it promises none."""
 
     digest: Digest | None = None
 
@@ -149,9 +148,9 @@ def _is_entered(name: str, names: Collection[str], parts: tuple[str, ...]) -> bo
 
 
 def _promises_in(parts: tuple[str, ...]) -> Callable[[str], _Promise | None]:
-    """How names in a folder are understood; for what is no file of a model there is no promise."""
+    """Return the function that reads file names in a folder. It gives None for a name that is no file of a model."""
     if any(_is_repository(parts[n : n + 1]) and parts[n + 1] == "snapshots" for n in range(len(parts) - 1)):
-        # Links to blobs; where the disk has no links, the files themselves.
+        # Snapshots hold links to blobs, or the files themselves where the disk has no links.
         return lambda _name: _UNNAMED
     if parts[-1:] == ("blobs",):
         return _blob_of_repository if _is_repository(parts[-2:-1]) else _blob_of_store
