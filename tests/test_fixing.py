@@ -64,7 +64,7 @@ def good_link(path: Path) -> None:
         (folder, "changed meanwhile"),
         (os.mkfifo, "changed meanwhile"),
         (manifest, "changed meanwhile"),
-        (good_link, "the link leads somewhere, or where we may not look"),
+        (good_link, "the link has a target, or cannot be followed"),
     ],
     ids=["nothing", "folder", "pipe", "manifest", "link"],
 )
@@ -135,4 +135,4 @@ def test_a_link_to_a_disk_that_does_not_answer_is_neither_missing_nor_set_aside(
         assert found[f"blobs/{weights.name}"].code == "not-checked"
         assert found["manifests/hf.co"].code == "not-checked"
         assert not {finding.code for finding in found.values()} & {"blob-missing", "manifest-link-dangling"}
-        assert taken(store, "set-aside", f"{LIBRARY}/tiny/q4") == ("the link leads somewhere, or where we may not look")
+        assert taken(store, "set-aside", f"{LIBRARY}/tiny/q4") == ("the link has a target, or cannot be followed")

@@ -1,8 +1,8 @@
 """
-Fixing a store without losing anything: odd entries are set aside, old names become new ones, owners are put right.
+Fix a store without losing anything: set odd entries aside, change old names to new ones, correct owners.
 
-Every step looks again before it acts, under the lock of the store and through open folders: a server without locks may
-have written a manifest meanwhile, and somebody may have put a link in the way.
+Every step looks again before it acts, under the lock of the store and through open folders, because a server without
+locks may have written a manifest meanwhile, or a link may have been put in the way.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Action = Literal["set-aside", "rename", "give"]
 @dataclass(frozen=True, slots=True)
 class Fix:
     """
-    One step; `path` is relative to the store.
+    One step. `path` is relative to the store.
 
-    `set-aside` moves an entry into the quarantine, below the path that it had; `rename` gives a blob its name of today;
-    `give` gives an entry the owner and the mode that the store's new files have. `target` is the path that it has
-    afterwards, if that is another one. `outcome` is empty for a plan, else `fixed` or why not.
+    `set-aside` moves an entry into the quarantine and keeps its path there. `rename` gives a blob today's form of its
+    name. `give` gives an entry the owner and mode of new files in the store. `target` is the new path, if there is one.
+    `outcome` is empty in a plan; afterwards it is `fixed` or the reason why not.
     """
 
     action: Action
@@ -45,7 +45,7 @@ class Fix:
 
 def fix_store(root: Path, steps: Sequence[Fix]) -> tuple[Fix, ...]:
     """
-    Take these steps, each with its outcome. One that cannot be taken does not keep the others from it.
+    Take these steps and return each with its outcome. A step that fails does not stop the others.
 
     Raises BusyError, UnsafeError, and OSError if the store cannot be written to at all.
     """
@@ -84,7 +84,7 @@ class _Fixer:
         return replace(step, target=f".ostore/{QUARANTINE}/{self._folder}/{step.path}", outcome="fixed")
 
     def _rename(self, step: Fix) -> Fix:
-        """As server/fixblobs.go of ollama at fb30760, but never over a file that is there."""
+        """Rename as server/fixblobs.go of ollama at fb30760 does, but never over an existing file."""
         digest = Digest.tolerate(step.path.rpartition("/")[2])
         with self._opened(["blobs"]) as blobs:
             if blobs.lstat(digest.filename) is not None:
@@ -110,7 +110,7 @@ class _Fixer:
     def _give_file(self, folder: Directory, name: str) -> None:
         fd = folder.open_file(name)
         try:
-            # A second name may be a file of somebody else, linked here so that root gives it away.
+            # A person may have linked the file of another user here, so that root gives it away.
             if os.fstat(fd).st_nlink > 1:
                 raise DamagedStoreError("the file has a second name elsewhere")
             self._workspace.ownership.give_file(fd)
@@ -119,7 +119,7 @@ class _Fixer:
 
     @contextlib.contextmanager
     def _opened(self, parts: Sequence[str]) -> Iterator[Directory]:
-        """A folder of the store. The first part may be a link, as people make them; none below it may."""
+        """Open a folder of the store. The first part may be a link, because people make such links; no other may."""
         first, *below = parts
         if first not in _TREES:
             raise DamagedStoreError("not a place that ostore fixes")
@@ -131,7 +131,7 @@ class _Fixer:
 
     @contextlib.contextmanager
     def _quarantine(self, parts: Sequence[str]) -> Iterator[Directory]:
-        """The folder for what lay under `parts`; the same path below it says whence things came."""
+        """Open the quarantine folder for entries of the folder `parts`; its path there shows where they come from."""
         with contextlib.ExitStack() as opened:
             folder = self._workspace.directory
             for part in (QUARANTINE, self._folder, *parts):
@@ -140,14 +140,18 @@ class _Fixer:
 
 
 def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
-    """Raises DamagedStoreError unless it still is a link that leads nowhere, an empty file, or under no name."""
+    """
+    Refuse an entry that is not odd any more. Raises DamagedStoreError.
+
+    Odd are a link that leads nowhere, an empty file, and any file or link whose path is not that of a model.
+    """
     *_, name = path.split("/")
     status = folder.lstat(name)
     if status is None:
         raise DamagedStoreError("gone meanwhile")
     if stat.S_ISLNK(status.st_mode):
         if _is_name(path) and not leads_nowhere(root / path):
-            raise DamagedStoreError("the link leads somewhere, or where we may not look")
+            raise DamagedStoreError("the link has a target, or cannot be followed")
     elif not stat.S_ISREG(status.st_mode) or (status.st_size and _is_name(path)):
         raise DamagedStoreError("changed meanwhile")
 

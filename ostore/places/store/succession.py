@@ -1,4 +1,4 @@
-"""What a store may lose because another one has it: the rules of a move, in which two stores may share files."""
+"""What a store may lose because its successor has it: the rules of a move, in which two stores may share files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ostore.places.store.survey.manifest_tree import ManifestEntry
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """A store, `source`, and the one that takes its models over, `target`. The caller holds the locks of both."""
+    """A store, `source`, and the store that takes over its models, `target`. The caller holds the locks of both."""
 
     source: LocalStore
     target: LocalStore
 
     def held_by_target(self, sizes: Mapping[Digest, int]) -> set[Digest]:
-        """The blobs of these sizes that the target has as files of its own, or at least under names of its own."""
+        """Return the blobs of these sizes that the target has in files of its own, or under names of its own."""
         return {digest for digest, size in sizes.items() if self._is_held(digest, size)}
 
     def may_leave(self, entry: ManifestEntry, raw: bytes | None) -> bool:
-        """Whether a manifest of the source still has these bytes, and the target has a file of its own like it."""
+        """Return whether the source and the target both have a manifest of these bytes, each under its own name."""
         if entry.name is None or entry.tree != MANIFESTS:
             return False
         with contextlib.suppress(OSError):
@@ -43,7 +43,7 @@ class Succession:
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; False if one of them leads nowhere."""
+    """Return whether two paths lead to one file. False if one of them leads nowhere."""
     try:
         return one.samefile(other)
     except OSError:

@@ -1,1 +1,1 @@
-"""Taking things out of a store: sweeping, the trash, a disk that is full."""
+"""Take things out of a store: sweeping, the trash, a full disk."""

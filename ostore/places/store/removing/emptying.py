@@ -1,4 +1,4 @@
-"""The folders of a store that everything has left: an empty one would look like a second store to whoever searches."""
+"""Remove the empty folders of a store that has been moved. Left in place, they would look like a second store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ostore.streams.durable import Directory
 
 def remove_empty_folders(root: Directory) -> None:
     """
-    Remove `blobs`, `manifests` and the folders below that, as far as nothing is in them; links stay, as does `.ostore`.
+    Remove `blobs`, `manifests` and the folders below `manifests`, if they are empty. Links and `.ostore` stay.
 
     The caller holds the lock of the store.
     """
     for folder in reversed(read_tree(root.path / MANIFESTS).folders):
         *above, last = folder.path.split("/")
-        # What cannot be removed, or is no folder any more, stays.
+        # A folder that cannot be removed stays, and so does an entry that is no folder any more.
         with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
             parent = opened.enter_context(root.child(MANIFESTS))
             for part in above:

@@ -1,11 +1,11 @@
 """
-Removing without a record, on a disk that is so full that not even the record of a removing can be written.
+Remove without a record, on a disk too full to write even the record of a removing.
 
-That is when people need gc most, and the protocol of `sweep` needs room for a folder and a file. So one thing that may
-go is removed directly, and then the protocol has its room. What the record is for is a server that refers to a blob
-while it is being removed; but where we cannot write these few bytes, a server cannot write the manifest that it would
-refer with. Root may have a reserve that we have not, and other users another quota: therefore the plan is made anew
-immediately before, from the manifests as they are then, and only what has rested for the whole grace is in it.
+People need gc most on such a disk, but the protocol of `sweep` needs room for a folder and a file. So one thing that
+may go is removed directly, and that makes the room. The record protects a blob that a server refers to while it is
+being removed. Where we cannot write these few bytes, a server cannot write the manifest that would refer to the blob.
+But root may have a reserve, and other users may have another quota. Therefore the plan is made again immediately
+before, from the manifests as they are then, and includes only what has been unused for the whole grace.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ostore.streams.durable import FULL, Directory
 
 
 class FullDisk:
-    """A store where there is no room, open, and locked if that can be. `workspace` is None if there is none."""
+    """A store on a full disk, open, and locked if there is room to lock it. `workspace` is None if it has none."""
 
     def __init__(self, root: Directory, workspace: Workspace | None, blobs: Directory | None) -> None:
         self._root = root
@@ -34,13 +34,13 @@ class FullDisk:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, root: Path) -> Iterator[FullDisk]:
-        """Raises BusyError, UnsafeError, OSError."""
+        """Open a store. Raises BusyError, UnsafeError, OSError."""
         with contextlib.ExitStack() as opened:
             directory = opened.enter_context(Directory.open(root))
             workspace = None
             with _if_there_is_room():
                 workspace = opened.enter_context(contextlib.closing(Workspace.open(directory)))
-                # While there is no lock, and none can be made, nobody publishes anything.
+                # Where the lock file is absent and cannot be created, no ostore can publish.
                 opened.enter_context(workspace.locked())
                 workspace.refuse_without_locks()
             blobs = None
@@ -49,16 +49,17 @@ class FullDisk:
             yield cls(directory, workspace, blobs)
 
     def clear_leftovers(self) -> None:
-        """Remove what dead commands had staged."""
+        """Remove what dead commands have staged, as far as there is room to do so."""
         if self._workspace:
             with _if_there_is_room():
                 clear_leftovers(self._root, self._workspace)
 
     def remove(self, files: Sequence[FoundEntry], *, latest: float) -> bool:
         """
-        Remove files of `blobs/` for good, if all are as they were when the plan was made, and not newer than `latest`.
+        Remove files of `blobs/` for good, and return whether that was done.
 
-        Raises OSError.
+        Nothing is removed unless all are as planned and none is newer than `latest`, seconds since 1970. Raises
+        OSError.
         """
         if self._blobs is None:
             return False

@@ -1,14 +1,14 @@
 """
-Removing from a store, under its lock, in the one order that a crash cannot harm.
+Remove from a store, under its lock, in the one order in which a crash does no harm.
 
-1. a folder in the trash is made, and in it the record of what is to go; both are put on the disk
-2. each manifest moves there, and the folder that it leaves is synced: nobody lists the model any more
-3. each blob that may go is looked at once more, by its handle, and moves there
-4. the manifests are read a second time: a server without locks may have referred to such a blob just now. What is
-   needed goes back, and never over anything else; if one manifest cannot be read, everything goes back
-5. what is left is deleted, or kept with the time until when; the record goes last
+1. create a folder in the trash, and in it the record of what is to go; put both on the disk
+2. move each manifest there, and sync the folder that it leaves: the model is no longer listed
+3. check each blob that may go once more, through its open handle, and move it there
+4. read the manifests a second time, because a server without locks may have referred to such a blob just now. Put
+   back what is needed, and never over anything else; if one manifest cannot be read, put everything back
+5. delete the rest, or keep it until the time in the record; delete the record last
 
-A crash leaves every listed model complete, and a folder with a record, which the next removing finishes.
+After a crash every listed model is complete, and a folder with a record is left, which the next removing finishes.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from ostore.streams.writing import write_file
 @dataclass(frozen=True, slots=True)
 class Swept:
     """
-    What became of the blobs and downloads that were to go, by file name: `removed`, or why each of the others stayed.
+    What became of the blobs and downloads that were to go, by file name.
 
-    `doubt` says what could not be read at the second look, so that everything stayed.
+    `removed` are gone; `stayed` gives the reason for each of the others. `doubt` says which manifest could not be read
+    at the second look, so that everything stayed.
     """
 
     removed: frozenset[str]
@@ -50,7 +51,7 @@ class Swept:
 
 
 class Sweep:
-    """One removing. The caller holds the lock of the store, and knows that it keeps others out."""
+    """One removing. The caller holds the lock of the store and has made sure that it keeps others out."""
 
     def __init__(self, root: Directory, workspace: Workspace, trash: Directory, blobs: Directory | None) -> None:
         self._root = root
@@ -61,7 +62,7 @@ class Sweep:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, root: Directory, workspace: Workspace) -> Iterator[Sweep]:
-        """The store's folders, open; links to `blobs` are followed."""
+        """Open the folders of a store. A link at `blobs` is followed. Raises OSError."""
         with contextlib.ExitStack() as opened:
             blobs = None
             with contextlib.suppress(FileNotFoundError):
@@ -70,10 +71,9 @@ class Sweep:
 
     def return_needed(self) -> bool:
         """
-        Put back what lies in the trash and a model needs again; False if there are doubts about that.
+        Put back the blobs in the trash that a model needs again. Return False if the manifests leave doubts.
 
-        While there are, everything that an interrupted removing has taken goes back, and so it does where nobody
-        knows any more what was to go.
+        All blobs of an interrupted removing go back while there are doubts, or if its record cannot be read.
         """
         found_batches = find_batches(self._workspace.directory.path)
         if not found_batches:
@@ -86,7 +86,11 @@ class Sweep:
         return not references.doubts
 
     def finish_interrupted(self, names: Collection[str] | None = None) -> None:
-        """End interrupted removings as they were to end, or those of these folders, once what is needed is back."""
+        """
+        Put back what is needed, then finish interrupted removings: all, or those of the trash folders `names`.
+
+        While the manifests leave doubts, none is finished.
+        """
         interrupted = [found for found in find_batches(self._workspace.directory.path) if not found.is_finished]
         chosen = [found for found in interrupted if names is None or found.name in names]
         if not chosen or not self.return_needed():
@@ -94,7 +98,7 @@ class Sweep:
         self._sync_blobs()
         for found in chosen:
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
-                # Of one without a record only what has another file of its name in `blobs/` is left.
+                # Without a record, only blobs whose name in `blobs/` another file has are left here.
                 batch.finish(keep=found.record is not None and found.record.expires is not None)
 
     def remove(
@@ -109,11 +113,11 @@ class Sweep:
         latest_download: float | None = None,
     ) -> Swept:
         """
-        Remove manifests, then blobs and unfinished downloads.
+        Remove manifests, then blobs and unfinished downloads; `now` and the other times are seconds since 1970.
 
-        `latest` is the newest time that a blob may have to go, `latest_download` the same for whole downloads. Raises
-        UsageError for a manifest that is another one by now, UnsafeError for a link on the way to it, OSError. What
-        has moved by then is finished by the next removing.
+        A blob newer than `latest` stays, and so does a download newer than `latest_download`. Raises UsageError for a
+        manifest that has changed, UnsafeError for a link on the way to it, DamagedStoreError for one that is neither
+        file nor link, OSError. The next removing finishes with what has moved by then.
         """
         with contextlib.closing(Batch.begin(self._trash, self._workspace, record, now)) as batch:
             try:
@@ -134,7 +138,7 @@ class Sweep:
         return Swept(frozenset(names - stayed.keys()), stayed, doubt)
 
     def prune(self, names: Iterable[ModelName]) -> None:
-        """Remove the folders that an interrupted removing of these models left empty."""
+        """Remove the folders of these models that an interrupted removing left empty."""
         for name in names:
             for depth in reversed(range(3)):
                 with (
@@ -144,7 +148,7 @@ class Sweep:
                     folders[-1].rmdir(name.parts[depth])
 
     def expire(self, now: float) -> None:
-        """Delete what the trash need not keep any longer."""
+        """Delete what the trash need not keep after `now`, seconds since 1970."""
         for found in find_batches(self._workspace.directory.path):
             if found.is_expired(now):
                 with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
@@ -154,7 +158,7 @@ class Sweep:
         clear_leftovers(self._root, self._workspace)
 
     def remove_empty_folders(self) -> None:
-        """Remove `blobs`, `manifests` and the folders below that, as far as nothing is in them."""
+        """Remove `blobs`, `manifests` and the folders below `manifests`, if they are empty."""
         remove_empty_folders(self._root)
 
     def _take_manifest(self, batch: Batch, filename: str, manifest: StandingManifest) -> None:
@@ -172,12 +176,12 @@ class Sweep:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                # `manifests` is on a disk of its own.
+                # `manifests` is on another disk.
                 write_file(batch.directory, filename, (_read(folder, tag),), self._workspace.ownership)
                 folder.unlink(tag)
             else:
                 if manifest.digest and Digest.of(_read(batch.directory, filename)) != manifest.digest:
-                    # It was rewritten between the two calls.
+                    # The manifest was rewritten between the two calls.
                     with contextlib.suppress(FileExistsError):
                         if not batch.directory.link(filename, folder, tag) and folder.lstat(tag) is None:
                             batch.directory.rename(filename, folder, tag)
@@ -190,7 +194,7 @@ class Sweep:
 
     @contextlib.contextmanager
     def _folders(self, tree: str, parts: Sequence[str]) -> Iterator[list[Directory]]:
-        """The folder of a tree, and each below it on the way to a tag; no link is followed below the tree."""
+        """Open the folder of a tree, and each folder below it. Raises UnsafeError for a link or file below the tree."""
         with contextlib.ExitStack() as opened:
             folders = [opened.enter_context(Directory.open(self._root.path / tree))]
             for part in parts:
@@ -215,7 +219,7 @@ class Sweep:
         for download in downloads:
             checks = {file.path: unchanged(file.facts.identity, latest) for file in download.files}
             present = {name: self._folder.lstat(name) for name in checks}
-            # One unit: if one part has just grown, all of it is being loaded.
+            # A download is one unit: if one part has just grown, all of it is being loaded.
             if any(checks[name](status) for name, status in present.items() if status):
                 stayed |= dict.fromkeys(checks, "is being loaded again")
                 continue
@@ -225,9 +229,9 @@ class Sweep:
 
     def _sync_blobs(self) -> None:
         """
-        See that what has left `blobs/` has left it on the disk too, while the trash still knows that it was to go.
+        Put removals from `blobs/` on the disk while the record of them is still in the trash.
 
-        Else a power cut could bring it back, and nobody would know any more why it is there.
+        Otherwise a power cut could bring a file back, and no record would say that it was to go.
         """
         if self._blobs:
             self._blobs.sync()
@@ -235,11 +239,11 @@ class Sweep:
     @property
     def _folder(self) -> Directory:
         if self._blobs is None:
-            raise RuntimeError("what is planned to go cannot be in a folder that is not there")
+            raise RuntimeError("blobs are planned to go, but there is no folder blobs/")
         return self._blobs
 
     def _second_mark(self, batch: Batch) -> tuple[str | None, list[str]]:
-        """Read the manifests again and put back what is needed; a doubt, if there is one, and what went back."""
+        """Read the manifests again and put back what is needed. Return the first doubt, if any, and what went back."""
         if not batch.blobs():
             return None, []
         try:
@@ -257,7 +261,7 @@ class Sweep:
 
 
 def clear_leftovers(root: Directory, workspace: Workspace) -> None:
-    """Remove what interrupted commands had staged, finished or not, in the workspace and beside the manifests."""
+    """Remove what interrupted commands have staged, finished or not, in the workspace and beside the manifests."""
     for abandoned in workspace.abandoned():
         clear_transaction(abandoned, keep_finished=False)
     with workspace.directory.make_child(TRANSACTIONS, workspace.ownership) as transactions:
@@ -278,7 +282,7 @@ def _always(_: Digest) -> bool:
 
 
 def unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
-    """A last look at a file before it goes: still the one that was planned, and not used meanwhile."""
+    """Return a last check of a file before it goes. It gives the reason to keep a file that was replaced or used."""
 
     def still(status: os.stat_result) -> str | None:
         facts = DiskFacts.of(status)
@@ -296,7 +300,7 @@ def _changed(manifest: StandingManifest) -> UsageError:
 
 
 def _read(folder: Directory, name: str) -> bytes:
-    """A manifest's bytes; for a link, no matter where it leads, none."""
+    """Return a manifest's bytes, or none for a link, wherever it leads."""
     try:
         fd = folder.open_file(name)
     except DamagedStoreError:

@@ -1,12 +1,12 @@
 """
-Where removed things go first: `.ostore/trash/<time>-<random>/`, one folder for each removing.
+The trash, where removed things go first: `.ostore/trash/<time>-<random>/`, one folder for each removing.
 
-    plan.json       what was to go; on the disk before anything moves, and there until the removing is finished
-    kept.json       the same, afterwards, if its blobs are kept for a while
+    plan.json       the record of what is to go; on the disk before anything moves, until the removing is finished
+    kept.json       the same record afterwards, if the blobs are kept for a while
     sha256-HEX      blobs, under the names that they had
     manifest-NNN    manifests
 
-A blob that turns out to be needed goes back from here, and never over anything that has its name by then.
+The trash returns a blob that turns out to be needed, and never over an entry that has its name by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MANIFEST = "manifest-"
 
 @contextlib.contextmanager
 def opened_trash(workspace: Workspace) -> Iterator[Directory]:
-    """The trash of a workspace, made if it is absent and gone again if it is empty in the end."""
+    """Open the trash of a workspace. It is created if absent, and removed at the end if it is empty. Raises OSError."""
     try:
         with workspace.directory.make_child(TRASH, workspace.ownership) as trash:
             yield trash
@@ -48,7 +48,11 @@ class Batch:
 
     @classmethod
     def begin(cls, trash: Directory, workspace: Workspace, record: BatchRecord, now: float) -> Batch:
-        """A new folder with its record, on the disk. The caller holds the lock of the store."""
+        """
+        Create a folder with its record, on the disk; `now` is seconds since 1970. Raises OSError.
+
+        The caller holds the lock of the store.
+        """
         name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
         directory = trash.make_child(name, workspace.ownership)
         try:
@@ -56,7 +60,7 @@ class Batch:
             directory.sync()
         except BaseException:
             directory.close()
-            # On a full disk there is room for the folder and none for the record: nothing has moved, nothing is left.
+            # A full disk may have room for the folder but not for the record. Nothing has moved, so leave nothing.
             with contextlib.suppress(OSError):
                 remove_tree(trash, name)
             raise
@@ -70,14 +74,14 @@ class Batch:
         self.directory.close()
 
     def blobs(self) -> list[str]:
-        """The names of the blobs in it."""
+        """Return the file names of the blobs in the folder."""
         return [name for name in self.directory.names() if blob_digest(name)]
 
     def take(self, folder: Directory, filename: str, still: Callable[[os.stat_result], str | None]) -> str | None:
         """
-        Move a file of `blobs/` here, or say why it stays.
+        Move a file of `blobs/` here, or return the reason why it stays. Raises OSError.
 
-        `still` looks at the open file right before it moves: None if it may go, else the reason why not.
+        `still` checks the open file right before it moves. It returns None if the file may go, else the reason.
         """
         try:
             fd = folder.open_file(filename)
@@ -92,7 +96,7 @@ class Batch:
             folder.rename(filename, self.directory, filename)
             moved = self.directory.lstat(filename)
             if moved is None or not os.path.samestat(moved, status):
-                # Another file got the name between the two calls.
+                # Another file took the name between the two calls.
                 self.return_blobs(folder, [filename])
                 return "replaced meanwhile"
         finally:
@@ -101,20 +105,20 @@ class Batch:
 
     def return_blobs(self, blobs: Directory, filenames: Iterable[str]) -> list[str]:
         """
-        Give blobs their names in `blobs/` again; gives those that came back, on the disk.
+        Give blobs their names in `blobs/` again, and return the names of those that are back, on the disk.
 
-        What has such a name by now stays, and so does the blob here.
+        If another file has the name by now, that file stays, and the blob stays here. Raises OSError.
         """
         back = [name for name in filenames if self._link_back(blobs, name)]
         if back:
-            # Two folders may reach the disk in any order: until this one has, the names here are the only ones.
+            # Folders reach the disk in any order. Until `blobs/` has, the names here are the only safe ones.
             blobs.sync()
         for name in back:
             self.directory.unlink(name)
         return back
 
     def return_needed(self, blobs: Directory, is_needed: Callable[[Digest], bool]) -> list[str]:
-        """Put back every blob that is needed; gives their names."""
+        """Put back the blobs that are needed, and return the names of those that are back."""
         return self.return_blobs(
             blobs, [name for name in self.blobs() if (digest := blob_digest(name)) and is_needed(digest)]
         )
@@ -126,7 +130,7 @@ class Batch:
         except FileNotFoundError:
             return False
         except FileExistsError:
-            # It may have come back already, and the power failed before it lost its name here.
+            # The blob may be back already, if the power failed before it lost its name here.
             standing, kept = blobs.lstat(filename), self.directory.lstat(filename)
             return standing is not None and kept is not None and os.path.samestat(standing, kept)
         if blobs.lstat(filename) is not None:
@@ -135,7 +139,7 @@ class Batch:
         return True
 
     def finish(self, *, keep: bool) -> None:
-        """The end of a removing: its blobs are deleted, or kept until the time in its record."""
+        """End a removing: delete its blobs, or keep them until the time in its record."""
         kept = self.blobs() if keep else []
         if not kept:
             self.remove()
@@ -147,8 +151,8 @@ class Batch:
         self.directory.sync()
 
     def remove(self) -> None:
-        """Delete all that is in it, and itself."""
-        # The record goes last, also on the disk: without it nobody knows that the rest was to go.
+        """Delete the folder and everything in it."""
+        # The record goes last, on the disk too: without it nothing says that the rest was to go.
         if not remove_tree(self._trash, self.name, when=lambda name: name not in {UNFINISHED_RECORD, KEPT_RECORD}):
             self.directory.sync()
             remove_tree(self._trash, self.name)
@@ -156,5 +160,5 @@ class Batch:
 
 
 def manifest_filename(number: int) -> str:
-    """What the n-th manifest of a removing is called in its folder."""
+    """Return the file name of the n-th manifest of a removing."""
     return f"{_MANIFEST}{number:06}"

@@ -1,4 +1,4 @@
-"""Bringing back what a removing kept in the trash: each blob is hashed first, and nothing is overwritten."""
+"""Return blobs from the trash to the store. Each blob is hashed first, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ostore.streams.verified import hash_file
 
 
 class UntrashOutcome(StrEnum):
-    """What became, or would become, of one blob of the trash."""
+    """What became, or would become, of one blob in the trash."""
 
     RESTORED = "restored"
     ALREADY_THERE = "already there"
@@ -31,7 +31,7 @@ class UntrashOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeptBlob:
-    """A blob in the trash: in which of its folders, under which name, and which file it is."""
+    """A blob in the trash: its folder there, its file name, and the device and inode of the file."""
 
     batch: str
     filename: str
@@ -42,9 +42,10 @@ class KeptBlob:
 
 def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, UntrashOutcome]:
     """
-    Give every blob in the trash its name in `blobs/` again, once it is hashed; what became, or would become, of each.
+    Hash every blob in the trash, give it its name in `blobs/` again, and return the outcome of each.
 
-    Raises BusyError, UnsafeError, OSError.
+    With `dry_run`, nothing is hashed or changed, and every blob is expected back. Raises BusyError, UnsafeError,
+    OSError.
     """
     kept = _find_kept(root)
     sound, back = kept, list(kept)
@@ -62,7 +63,7 @@ def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, 
 
 
 def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
-    """Every blob in the trash of a store, those of interrupted removings too; nothing is opened."""
+    """Return every blob in the trash of a store, also of interrupted removings. No blob is opened."""
     kept = []
     workspace = workspace_path(root)
     for found in find_batches(workspace):
@@ -76,16 +77,16 @@ def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
 
 
 def _find_sound(root: Path, kept: Sequence[KeptBlob], progress: Progress) -> list[KeptBlob]:
-    """Those that are what their names say; hashed, so without the lock. Raises OSError for a disk that cannot read."""
+    """Return the blobs with the right bytes. Hashing takes long, so no lock is held. Raises OSError if a read fails."""
     progress.phase("verifying sha256 digest", sum(blob.size for blob in kept))
     return [blob for blob in kept if _is_sound(root, blob, progress)]
 
 
 def _bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob]) -> list[KeptBlob]:
     """
-    Give sound blobs their names in `blobs/`, unless something has them; gives those that came back, on the disk.
+    Give sound blobs their names in `blobs/`, unless these are taken. Return the blobs that are back, on the disk.
 
-    The caller holds the lock. The file must still be the one that was hashed.
+    The caller holds the lock. A blob whose file is not the one that was hashed stays.
     """
     chosen: dict[str, list[KeptBlob]] = {}
     for blob in sound:
@@ -98,7 +99,7 @@ def _bring_back(root: Directory, workspace: Workspace, sound: Iterable[KeptBlob]
                 back += (same[filename] for filename in batch.return_blobs(blobs, same))
                 if not batch.blobs():
                     batch.remove()
-        # Also for those that have their names already: whoever gave them may not have seen to that.
+        # Sync also for blobs that have their names already: another program may not have synced the folder.
         blobs.sync()
     return back
 
@@ -109,7 +110,7 @@ def _is_there(folder: Directory, blob: KeptBlob) -> bool:
 
 
 def _blobs(root: Directory, workspace: Workspace) -> Directory:
-    """`blobs`, links followed; made if it is absent."""
+    """Open `blobs`, links followed. It is created if absent."""
     if (root.path / BLOBS).exists():
         return Directory.open(root.path / BLOBS)
     return root.make_child("blobs", workspace.ownership)
