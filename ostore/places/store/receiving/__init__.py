@@ -1,1 +1,1 @@
-"""Taking models into a store: staging, publishing."""
+"""Take models into a store: staging, publishing."""

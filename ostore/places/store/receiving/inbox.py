@@ -1,7 +1,7 @@
 """
-Taking models into a store, first half: everything is staged, checked and on the disk before anything becomes visible.
+The first half of taking models in: stage everything, check it and put it on the disk before anything is visible.
 
-What the second half does with it is in `publication`.
+The second half is in `publication`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from ostore.streams.space import refuse_short_space
 from ostore.streams.verified import hash_file, verified
 from ostore.streams.writing import append_unfinished, finish_file, write_file, write_unfinished
 
-# Blobs written, but still on their way to the disk: a kill may cost as much, and an import that goes on writes it anew.
+# How many blobs may be written but not yet synced. A kill loses at most these, and the next import writes them again.
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
-# Digests in one line of an error; `inspect` has them all.
+# Digests in one line of an error. `inspect` lists them all.
 _MAX_LISTED = 5
 
 
 class StoreInbox:
-    """One transaction: `missing` is what has to be written before the manifests can be. Close it."""
+    """One transaction. The blobs in `missing` have to be written before the manifests. Close it."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class StoreInbox:
         terms: ReceivingTerms,
     ) -> None:
         """
-        `damaged` are blobs that are wanted for themselves, because what stands for them is known to be wrong.
+        `damaged` are blobs to be replaced, whether or not a model needs them, because their files are known to be bad.
 
-        Given, even if empty, it means repairing: what is replaced is kept in quarantine, and what the disk cannot read
-        counts as damaged.
+        If it is given, even empty, this is a repair: replaced files are kept in quarantine, and a file that the disk
+        cannot read counts as damaged.
         """
         self._terms = terms
         self._is_repair = damaged is not None
@@ -86,24 +86,24 @@ class StoreInbox:
 
     @property
     def selection(self) -> Selection:
-        """What is going to be published."""
+        """The models and blobs that will be published."""
         return self._selection
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
         """
-        Blobs that are neither in the store nor staged, in the order of the selection.
+        The blobs that are neither in the store nor staged, in the order of the selection.
 
-        One begins past its first byte if so much of it is staged; `write_blob` hashes that again with the rest.
+        A blob starts after the bytes of it that are staged already. `write_blob` hashes those again with the rest.
         """
         lacking = (blob for blob in self._selection.blobs if not self._holds(blob))
         return tuple(Wanted(blob, self._begun.get(blob.digest, 0)) for blob in lacking)
 
     @property
     def received(self) -> Received:
-        """What was taken in. Raises RuntimeError before it is published."""
+        """What was taken in. Raises RuntimeError before `publish` has succeeded."""
         if self._received is None:
-            raise RuntimeError("what a transaction has received is known once it has ended well")
+            raise RuntimeError("a transaction has no result before it has published")
         return self._received
 
     def close(self) -> None:
@@ -114,9 +114,10 @@ class StoreInbox:
 
     def find_present(self) -> None:
         """
-        Find out which blobs are there and sound, and pin those so that nobody's removal can take them away.
+        Find the blobs that the store has and that are sound, and pin them so that no removal takes them away.
 
-        Raises NotFoundError if a blob that the bundle only builds on is not among them.
+        Raises NotFoundError if a blob that the bundle builds on but does not contain is not among them,
+        DamagedStoreError if something other than a file or link has a blob's name, OSError.
         """
         if self._blobs is not None:
             pinning = Pinning(self._blobs, self._transaction, self._damaged if self._is_repair else None, self._terms)
@@ -129,7 +130,11 @@ class StoreInbox:
             raise NotFoundError(f"the bundle builds on {len(lacking)} blobs that are not in the store: {listed}")
 
     def adopt(self) -> None:
-        """Take over what interrupted commands had finished, once it is hashed again, and clear up after them."""
+        """
+        Take over wanted blobs from interrupted commands: finished ones once hashed again, begun ones as they are.
+
+        Remove what those commands have left and no later one needs.
+        """
         wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
         for abandoned in self._workspace.abandoned():
             names = abandoned.names()
@@ -137,7 +142,7 @@ class StoreInbox:
                 self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in finished))
             for name in names:
                 blob = wanted.get(name)
-                # What cannot be read or removed there is no loss: the source has it.
+                # A file that cannot be read or removed is no loss, because the source has the blob.
                 with contextlib.suppress(OSError, DamagedStoreError):
                     if name.endswith(PART):
                         self._adopt_part(abandoned, name, wanted.get(name.removesuffix(PART)))
@@ -149,10 +154,10 @@ class StoreInbox:
 
     def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
         """
-        Stage the missing blobs of which there is a file on this disk, by giving that one more name, and hash it.
+        Stage the missing blobs that have a file on this disk, by giving the file a second name, and hash them.
 
-        What cannot be had that way stays missing: another disk, another owner, other bytes. Raises NoSpaceError if the
-        disk cannot hold the rest.
+        A blob stays missing if its file is on another disk, has another owner or has other bytes. Raises NoSpaceError
+        if the disk cannot hold the rest, OSError.
         """
         if not self._terms.links:
             return
@@ -166,7 +171,7 @@ class StoreInbox:
         refuse_short_space(self._transaction, [wanted.size for wanted in self.missing])
 
     def held(self, digest: Digest) -> BytesAt | None:
-        """A blob that the selection requires or that is staged, as a basis for another one; None for every other."""
+        """Open a blob that is staged or was found in the store, for another one to build on; None for any other."""
         if digest in self._unfinished:
             self.finish_blobs()
         names = (digest.filename, digest.filename + PIN)
@@ -180,15 +185,16 @@ class StoreInbox:
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
         """
-        Stage one blob, of which `chunks` are the bytes from `wanted.start` on.
+        Stage one blob. `chunks` are its bytes from `wanted.start` on.
 
-        Raises BlobError if the bytes are not the blob, OSError, SourceFailureError; another copy may be tried then.
-        What had come stays if the source can go on there, and is dropped otherwise.
+        Raises BlobError if the bytes are not the blob, OSError, SourceFailureError. The caller may then try another
+        copy. The bytes that came are kept if the source can go on from there, and are dropped otherwise. Raises
+        RuntimeError if `wanted.start` is neither 0 nor the number of staged bytes.
         """
         blob, part = wanted.blob, wanted.blob.digest.filename + PART
         begun = self._begun.pop(blob.digest, 0)
         if wanted.start not in {0, begun}:
-            raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, and what comes begins at {wanted.start}")
+            raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, but the source begins at {wanted.start}")
         try:
             fd = self._write_part(blob, part, wanted.start, chunks)
         except BaseException as error:
@@ -198,17 +204,17 @@ class StoreInbox:
                 quietly(self._transaction.unlink, part)
             raise
         self._unfinished[blob.digest] = (blob, fd)
-        # While the next ones are written it gets to the disk by itself, and small ones get there together.
+        # The system writes it to the disk while the next ones are written, and small blobs get there together.
         while len(self._unfinished) > _MAX_UNFINISHED or self._unfinished_bytes > _MAX_UNFINISHED_BYTES:
             self._finish_oldest()
 
     def finish_blobs(self) -> None:
-        """Put every blob written on the disk. Raises OSError."""
+        """Put every written blob on the disk. Raises OSError."""
         while self._unfinished:
             self._finish_oldest()
 
     def read_back(self) -> None:
-        """Hash from the disk what was written; raises BlobError if the disk does not give back what it was given."""
+        """Read what was written from the disk and hash it. Raises BlobError if the disk gives other bytes, OSError."""
         written = tuple(self._written.values())
         if written:
             self._terms.progress.phase("reading back", sum(blob.size for blob in written))
@@ -218,10 +224,10 @@ class StoreInbox:
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """
-        Stage one manifest, with the time that it had where it comes from, if that is known.
+        Stage one manifest, with the time that it has in its source, if that is known.
 
-        Raises IntegrityError unless it is what the selection promised and every blob that it names is verified, with
-        the size it names; AmbiguousManifestError or FormatError for one that must not enter a store.
+        Raises IntegrityError unless the selection promises these bytes and every blob that it names is verified and has
+        the size that it names; AmbiguousManifestError, FormatError or LimitError if it must not enter a store; OSError.
         """
         self.finish_blobs()
         if self._promised.get(name) != Digest.of(raw):
@@ -238,7 +244,7 @@ class StoreInbox:
         self._staged[name] = filename
 
     def forgo(self) -> None:
-        """Do without the blobs that nobody delivered, the models that need them, and what came only for those."""
+        """Drop the blobs that no source delivered, the models that need them, and blobs only needed by those models."""
         self.finish_blobs()
         lacking = {wanted.blob.digest for wanted in self.missing}
         models = [
@@ -256,9 +262,10 @@ class StoreInbox:
 
     def publish(self, outcomes: Mapping[ModelName, Outcome]) -> None:
         """
-        Make every model visible that is not there already; the caller holds the lock.
+        Make every model visible that is not there already. The caller holds the lock.
 
-        Raises RuntimeError if a blob or manifest was not delivered and finished, DamagedStoreError, OSError.
+        Raises RuntimeError if a blob or manifest was not delivered and finished, and the errors of
+        `Publication.publish`.
         """
         if self._unfinished or self.missing or self._promised.keys() != self._staged.keys():
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
@@ -268,16 +275,7 @@ class StoreInbox:
         publication.publish(
             staged=(*self._written, *self._resumed, *self._linked),
             relied_upon=tuple(self._present),
-            manifests=[
-                StagedManifest(
-                    name,
-                    filename,
-                    is_new=outcomes[name] is Outcome.ADDED,
-                    is_broken=outcomes[name] is Outcome.REPAIRED,
-                )
-                for name, filename in self._staged.items()
-                if outcomes[name] is not Outcome.ALREADY_THERE
-            ],
+            manifests=self._manifests_to_place(outcomes),
             unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
         self._received = Received(
@@ -290,8 +288,21 @@ class StoreInbox:
             set_aside=tuple(publication.set_aside),
         )
 
+    def _manifests_to_place(self, outcomes: Mapping[ModelName, Outcome]) -> list[StagedManifest]:
+        """Return the staged manifests that the store does not have already."""
+        return [
+            StagedManifest(
+                name,
+                filename,
+                is_new=outcomes[name] is Outcome.ADDED,
+                is_broken=outcomes[name] is Outcome.REPAIRED,
+            )
+            for name, filename in self._staged.items()
+            if outcomes[name] is not Outcome.ALREADY_THERE
+        ]
+
     def _adopt_part(self, abandoned: Directory, part: str, blob: Descriptor | None) -> None:
-        """Take over the first bytes of a blob, if it is wanted and less of it is here."""
+        """Take over the first bytes of a blob, if it is wanted and fewer are staged here."""
         status = abandoned.lstat(part)
         if blob is None or status is None or self._holds(blob) or not stat.S_ISREG(status.st_mode):
             return
@@ -300,7 +311,7 @@ class StoreInbox:
             self._begun[blob.digest] = status.st_size
 
     def _write_part(self, blob: Descriptor, part: str, start: int, chunks: Iterable[Chunk]) -> int:
-        """The open file of a blob, all of it written and verified; its first bytes may be there already."""
+        """Write and verify a blob, and return its open file. Its first `start` bytes are there already."""
         if not start:
             self._transaction.unlink(part)
             return write_unfinished(self._transaction, part, verified(chunks, blob))
@@ -345,7 +356,7 @@ class StoreInbox:
 
 
 def _from(chunks: Iterable[Chunk], start: int) -> Iterator[Chunk]:
-    """The chunks that begin at byte `start` or later; one begins there."""
+    """Yield the chunks that begin at byte `start` or later. One of them begins there."""
     position = 0
     for chunk in chunks:
         if position >= start:

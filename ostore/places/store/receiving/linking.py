@@ -1,4 +1,4 @@
-"""Blobs that need not be copied: a file of another store on the same disk is given one more name."""
+"""Stage blobs without copying: give a file of another store on the same disk a second name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def link_files(
     terms: ReceivingTerms,
 ) -> list[Descriptor]:
     """
-    Stage the blobs of which there is such a file; gives those.
+    Stage the wanted blobs that have a file to link, and return them.
 
-    What is on another disk, has another owner or other bytes is not among them. Raises OSError.
+    A file on another disk, of another owner or with other bytes is not linked. Raises OSError.
     """
     files = [(blob, path) for blob in wanted if (path := file_of(blob))]
     if files and not terms.trust_existing:
@@ -56,7 +56,7 @@ class _Link:
         status, part = folder.lstat(name), blob.digest.filename + PART
         if status is None or status.st_dev != self._device or status.st_size != blob.size:
             return False
-        # To give it away would be to take it from whoever has it.
+        # Giving the file to our owner would take it from its present one.
         if not stat.S_ISREG(status.st_mode) or not self._ownership.has(status):
             return False
         if not _linked(folder, name, self._transaction, part):
@@ -64,7 +64,7 @@ class _Link:
         if not self._trust and not is_sound(self._transaction, part, blob, progress):
             self._transaction.unlink(part)
             return False
-        # Ollama syncs nothing that it writes.
+        # Ollama does not sync what it writes.
         self._transaction.sync_entry(part)
         self._transaction.rename(part, self._transaction, blob.digest.filename)
         return True
@@ -76,7 +76,7 @@ def _linked(source: Directory, name: str, target: Directory, target_name: str) -
     except FileNotFoundError:
         return False
     except OSError as error:
-        # One disk, and yet not: two mounts of it, or parts of it that the file system keeps apart.
+        # One disk may still refuse: it has two mounts, or parts that the file system keeps apart.
         if error.errno != errno.EXDEV:
             raise
         return False

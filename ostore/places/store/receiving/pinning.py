@@ -1,4 +1,4 @@
-"""Which blobs stand in a store already: each sound one is held by a second name, so that nobody's removal takes it."""
+"""Find the blobs that a store has already. Each sound one gets a second name, a pin, so that no removal takes it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ostore.streams.verified import hash_file
 
 
 class Pinning:
-    """Looks into `blobs/`, and pins in the folder of a transaction what it finds sound."""
+    """Looks into `blobs/`, and pins the sound blobs in the folder of a transaction."""
 
     def __init__(
         self, blobs: Directory, transaction: Directory, damaged: Collection[Digest] | None, terms: ReceivingTerms
     ) -> None:
-        """`damaged` blobs are known to be wrong. Given, even if empty, what the disk cannot read is damaged as well."""
+        """`damaged` blobs are known to be bad. If given, even empty, a file that the disk cannot read is bad too."""
         self._blobs = blobs
         self._transaction = transaction
         self._is_repair = damaged is not None
@@ -33,9 +33,10 @@ class Pinning:
 
     def pin(self, wanted: Iterable[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
         """
-        The blobs that stand and are sound, and those that something stands for that is not.
+        Return the wanted blobs that are sound, pinned, and those whose file in `blobs/` is not sound.
 
-        Raises DamagedStoreError for what is neither a file nor a link, OSError.
+        With `trust_existing`, a file of the right size is sound. Raises DamagedStoreError for an entry that is neither
+        file nor link, OSError.
         """
         there: list[Descriptor] = []
         damaged: list[Descriptor] = []
@@ -43,7 +44,7 @@ class Pinning:
             stands = self._stands(blob)
             if stands is not None:
                 (there if stands else damaged).append(blob)
-        # The largest first: one that began last would keep a single thread busy when all others are done.
+        # The largest first: if one began last, a single thread would be busy when all others are done.
         there.sort(key=lambda blob: -blob.size)
         if there and not self._terms.trust_existing:
             self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
@@ -53,29 +54,29 @@ class Pinning:
         return sound, damaged + [blob for blob, is_sound in zip(there, pinned, strict=True) if not is_sound]
 
     def _stands(self, blob: Descriptor) -> bool | None:
-        """Whether what has the blob's name may be the blob; None if nothing has it."""
+        """Return whether the entry with the blob's name may be the blob; None if there is no entry."""
         status = self._blobs.lstat(blob.digest.filename)
         if status is None:
             return None
         if stat.S_ISREG(status.st_mode):
             return status.st_size == blob.size and blob.digest not in self._damaged
         if not stat.S_ISLNK(status.st_mode):
-            # A link is replaced, and what it leads to left alone; anything else somebody has to look at.
+            # A link is replaced, and its target is left alone. A person has to look at anything else.
             raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
         return False
 
     def _pinned_if_sound(self, blob: Descriptor, progress: Progress) -> bool:
         filename, pin = blob.digest.filename, blob.digest.filename + PIN
         try:
-            # First the pin, then the hash of what is pinned: under its name in `blobs/` may soon be another file.
+            # Pin first, then hash the pinned file: the name in `blobs/` may soon belong to another file.
             is_pinned = self._blobs.link(filename, self._transaction, pin)
             where, name = (self._transaction, pin) if is_pinned else (self._blobs, filename)
             if not self._terms.trust_existing and not is_sound(where, name, blob, progress):
                 self._transaction.unlink(pin)
                 return False
-            # Ollama syncs nothing that it writes, and a model of ours will stand on this.
+            # Ollama does not sync what it writes, and a model of ours will rely on this blob.
             where.sync_entry(name)
-            # As Ollama does with a blob that it reuses: its prune goes by the mtime.
+            # Ollama touches a blob that it reuses, because its prune goes by the mtime.
             self._blobs.touch(filename)
         except FileNotFoundError:
             return False
@@ -88,7 +89,11 @@ class Pinning:
 
 
 def is_sound(directory: Directory, filename: str, blob: Descriptor, progress: Progress) -> bool:
-    """Hash a file that has a blob's name. OSError passes: a disk that cannot read is no proof of damage."""
+    """
+    Hash a file that has a blob's name, and return whether it is the blob.
+
+    Raises OSError, because a failed read does not prove damage, and DamagedStoreError if it is not a regular file.
+    """
     try:
         fd = directory.open_file(filename)
     except FileNotFoundError:

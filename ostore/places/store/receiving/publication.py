@@ -1,12 +1,12 @@
 """
-Taking models into a store, second half: what makes them visible, in the one order that a crash cannot harm.
+The second half of taking models in: make them visible, in the one order in which a crash does no harm.
 
-1. every staged blob gets its name in `blobs/`, and that folder is synced: at most correct blobs nobody refers to
-2. missing manifest folders are made and synced: at most empty folders, which Ollama removes
-3. each manifest is renamed to its tag, and its folder synced: from here on the model is there, and complete
-4. a look whether every blob still stands, because a server without locks may have removed some meanwhile
+1. give every staged blob its name in `blobs/`, and sync that folder: a crash leaves at most correct, unused blobs
+2. create missing manifest folders and sync them: a crash leaves at most empty folders, which Ollama removes
+3. rename each manifest to its tag, and sync its folder: from here on the model is there, and complete
+4. check that every blob is still there, because a server without locks may have removed some meanwhile
 
-An error takes back what was done, in reverse; a crash leaves one of the states above.
+An error undoes these steps in reverse order. A crash leaves one of the states above.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.writing import write_file
 
-# When to look again, in seconds after the look before.
+# The pauses before each look for vanished blobs, in seconds.
 _SETTLE_SECONDS = (0.0, 0.1, 0.2)
-# A server removes empty manifest folders, also those just made for a rename. On a slow disk each try may lose against
-# one that starts over and over; here it costs nothing to be the more patient one.
+# A server removes empty manifest folders when it starts, also one just made for a rename. On a slow disk each try may
+# lose against a server that restarts over and over. More tries cost nothing.
 _FOLDER_RETRIES = 200
 _FORMER = ".former"
 _AGAIN = ".again"
@@ -42,7 +42,11 @@ _AGAIN = ".again"
 
 @dataclass(frozen=True, slots=True)
 class StagedManifest:
-    """A manifest to publish: its name, what its file is called while it is staged, and what stood under its name."""
+    """
+    A manifest to publish: its name and the name of its staged file.
+
+    `is_new` says that the store has no manifest of that name, `is_broken` that it has a broken one.
+    """
 
     name: ModelName
     filename: str
@@ -63,9 +67,9 @@ class Publication:
         keeps_replaced: bool = False,
     ) -> None:
         """
-        `keeps_replaced`: a file that has the name of a staged blob is kept in quarantine, not just replaced.
+        With `keeps_replaced`, a file that a staged blob replaces is kept in quarantine.
 
-        `set_aside` is then, and for manifests always, what it is called there.
+        `set_aside` lists the names that replaced blobs, and broken manifests in any case, have in quarantine.
         """
         self.set_aside: list[str] = []
         self._keeps_replaced = keeps_replaced
@@ -85,12 +89,12 @@ class Publication:
         unchanged: Sequence[ModelName],
     ) -> None:
         """
-        Place staged blobs, then manifests; what was there before, `unchanged` ones too, is put on the disk as well.
+        Place staged blobs, then manifests. Sync what they rely on, and `unchanged` manifests, as well.
 
         Raises DamagedStoreError if a blob vanished for good, UsageError if another model of the name has come
-        meanwhile, UnsafeError, OSError; then nothing was published.
+        meanwhile, UnsafeError, OSError. After an error nothing is published.
         """
-        # The undoing comes first on the way out: it needs the folders open.
+        # `_undo` is left first, because undoing needs the folders open.
         with contextlib.ExitStack() as opened, self._undo:
             blobs, tree = (opened.enter_context(self._folder(name)) for name in ("blobs", MANIFESTS))
             self._on_failure(lambda: self._take_back_blobs(blobs))
@@ -104,7 +108,7 @@ class Publication:
             self._undo.pop_all()
 
     def _folder(self, name: str) -> Directory:
-        """`blobs` or `manifests`, links followed; made if it is absent, and gone again if nothing came of it."""
+        """Open `blobs` or `manifests`, links followed. It is created if absent, and removed again after an error."""
         status = self._root.lstat(name)
         if status is not None and stat.S_ISLNK(status.st_mode):
             return Directory.open(self._root.path / name)
@@ -114,7 +118,7 @@ class Publication:
 
     def _on_failure(self, take_back: Callable[[], object]) -> None:
         def quietly() -> None:
-            # What goes wrong while taking back must not hide why it was taken back.
+            # An error while taking back must not hide the error that led to it.
             with contextlib.suppress(OSError, OstoreError):
                 take_back()
 
@@ -128,29 +132,29 @@ class Publication:
                 self._place_blob(blobs, digest.filename, digest)
         for digest in self._vanished(blobs, relied_upon):
             self._place_blob(blobs, digest.filename + PIN, digest)
-        # Also for those relied upon: whoever gave them their names, Ollama for one, may not have synced the folder.
+        # Sync for the blobs relied upon too: the program that named them, Ollama say, may not have synced the folder.
         blobs.sync()
 
     def _vanished(self, blobs: Directory, digests: Sequence[Digest]) -> list[Digest]:
-        """Blobs that are gone, or that are other files by now than the ones that were hashed."""
+        """Return the blobs that are gone, or whose name belongs to another file than the hashed one by now."""
         return [digest for digest in digests if not self._is_ours(blobs.lstat(digest.filename), digest)]
 
     def _is_ours(self, standing: os.stat_result | None, digest: Digest) -> bool:
         held = next((held for name in _held_names(digest) if (held := self._transaction.lstat(name))), None)
-        # Without hard links nothing is held; there the name has to do.
+        # Without hard links the transaction holds no second name, so the name in `blobs/` has to suffice.
         return standing is not None and (held is None or os.path.samestat(standing, held))
 
     def _place_blob(self, blobs: Directory, source: str, digest: Digest) -> None:
-        """Give a staged blob (or a pin) its name in `blobs/`, keeping the staged name until the end if possible."""
+        """Give a staged blob (or a pin) its name in `blobs/`. Keep the staged name until the end, if links allow it."""
         if self._transaction.lstat(source) is None:
             raise DamagedStoreError(f"blob {digest}: removed by another program meanwhile")
-        # Fresh times: a server's prune goes by them, and a long import began long ago.
+        # A server's prune goes by the times, and a long import wrote the file long ago.
         self._transaction.touch(source)
         try:
             is_linked = self._transaction.link(source, blobs, digest.filename)
             is_new = is_linked or blobs.lstat(digest.filename) is None
         except FileExistsError:
-            # A damaged blob being repaired, or somebody was faster: replace it, because ours is known to be right.
+            # The file is a damaged blob, or another program was faster. Replace it, because ours is known to be right.
             is_new = False
             is_linked = self._transaction.link(source, self._transaction, source + _AGAIN)
             if is_linked:
@@ -161,15 +165,15 @@ class Publication:
             self._placed.append(digest)
 
     def _replace_blob(self, blobs: Directory, digest: Digest) -> None:
-        """Place a staged blob, and keep aside the file that stands for it, in whichever form of its name."""
+        """Place a staged blob, and keep aside the file that it replaces, whichever form of the name that has."""
         standing = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
         kept = self._keep_aside(blobs, standing, digest) if standing else None
         self._place_blob(blobs, digest.filename, digest)
         if standing:
-            # Never taken back: these bytes are right, and those before them were not.
+            # Never take it back: these bytes are right, and those that they replace are not.
             self._placed = [placed for placed in self._placed if placed != digest]
             if standing != digest.filename:
-                # A server that starts renames such a one over ours (ollama server/fixblobs.go at fb30760).
+                # A server that starts renames the old form over ours (ollama server/fixblobs.go at fb30760).
                 blobs.unlink(standing)
         if kept:
             self.set_aside.append(kept)
@@ -177,16 +181,16 @@ class Publication:
 
     def _keep_aside(self, blobs: Directory, standing: str, digest: Digest) -> str | None:
         """
-        Give a file a second name in quarantine, so that there is no moment at which nothing has the first.
+        Give a file a second name in quarantine, and return it. The first name stays taken at every moment.
 
-        Without hard links it is renamed, and in that moment the damaged blob is a missing one. A link has no bytes to
-        keep, and what it leads to is left alone.
+        Without hard links the file is renamed instead, and the blob is missing until the new one is placed. None for a
+        link: it has no bytes to keep, and its target is left alone.
         """
         status = blobs.lstat(standing)
         if status is None or not stat.S_ISREG(status.st_mode):
             return None
         with self._quarantine() as quarantine:
-            # A command that was killed between two steps has kept it already.
+            # A command that was killed between two steps may have kept it already.
             kept = next(
                 (name for name in quarantine.names() if _is_same(quarantine.lstat(name), status)),
                 f"{digest.filename}-{os.urandom(4).hex()}",
@@ -196,7 +200,7 @@ class Publication:
                 if quarantine.lstat(kept) is None and not blobs.link(standing, quarantine, kept):
                     blobs.rename(standing, quarantine, kept)
             except FileNotFoundError:
-                # Somebody has just removed it.
+                # Another program has just removed it.
                 return None
             quarantine.sync()
         return kept
@@ -210,11 +214,11 @@ class Publication:
                 quarantine.unlink(kept)
 
     def _give_kept(self, kept: str) -> None:
-        """Let whoever owns the store look at it and remove it."""
+        """Let the owner of the store look at a kept file and remove it."""
         with contextlib.suppress(OSError, OstoreError), self._quarantine() as quarantine:
             fd = quarantine.open_file(kept)
             try:
-                # With a name elsewhere it is not ours alone.
+                # A file with a name elsewhere is not ours to give away.
                 if os.fstat(fd).st_nlink == 1:
                     self._workspace.ownership.give_file(fd)
             finally:
@@ -241,7 +245,7 @@ class Publication:
 
     @contextlib.contextmanager
     def _tag_folder(self, tree: Directory, name: ModelName) -> Iterator[Directory]:
-        """The folder of the model's tags; missing ones are made, top down, each synced into its parent."""
+        """Open the folder of the model's tags. Missing folders are created, top down, each synced into its parent."""
         with contextlib.ExitStack() as opened:
             folder = tree
             for depth, part in enumerate(name.parts[:-1]):
@@ -270,7 +274,7 @@ class Publication:
     def _take_back_manifest(self, tree: Directory, name: ModelName, ours: Digest, *, former: str | None) -> None:
         with _reopened(tree, name.parts[:-1]) as folder:
             if Digest.of(_read(folder, name.tag)) != ours:
-                # Not placed yet, or somebody else's by now.
+                # Our manifest is not placed yet, or another program has replaced it.
                 return
             if former:
                 self._staging.rename(former, folder, name.tag)
@@ -280,17 +284,18 @@ class Publication:
 
     def _set_aside(self, folder: Directory, name: ModelName) -> None:
         """
-        Keep the bytes of a manifest that nobody can read before it is replaced; an empty one has none.
+        Keep the bytes of a broken manifest in quarantine before it is replaced. An empty one has none to keep.
 
-        Nor has a link, and what it leads to stays where it is: it may be a file that only we may read.
+        The target of a link is not copied, because it may be a file that only we may read. Raises UsageError if the
+        manifest can be read by now.
         """
         with contextlib.suppress(FileNotFoundError, DamagedStoreError):
             raw = _read(folder, name.tag)
             if _is_manifest(raw):
-                # It was being written when we looked.
+                # The manifest was being written when it was first read.
                 raise _came_meanwhile(name)
             if raw:
-                # Of the same bytes one copy, however often a command is killed between this and the renaming.
+                # Named by its digest, so there is one copy, however often a command is killed before the rename.
                 kept = f"manifest-{Digest.of(raw).hex}"
                 self._transaction.unlink(kept)
                 write_file(self._transaction, kept, (raw,), self._workspace.ownership)
@@ -316,7 +321,7 @@ class Publication:
                 blobs.sync()
 
     def _take_back_blobs(self, blobs: Directory) -> None:
-        """Remove the blobs that we placed, unless a model needs them by now; called last, manifests are back."""
+        """Remove the blobs that we placed, unless a model needs them by now. Called last, when manifests are back."""
         entries = find_manifests(self._root.path).entries
         needed: set[Digest] = set()
         for entry in entries:
@@ -329,7 +334,7 @@ class Publication:
 
 
 def _held_names(digest: Digest) -> tuple[str, str]:
-    """What a blob may be called in the transaction."""
+    """Return the names that a blob may have in the transaction."""
     return digest.filename, digest.filename + PIN
 
 
@@ -352,7 +357,7 @@ def _is_manifest(raw: bytes) -> bool:
 
 
 def _read(folder: Directory, name: str) -> bytes:
-    """A manifest's bytes, no link followed. Raises DamagedStoreError for anything but a file, OSError."""
+    """Return a manifest's bytes, no link followed. Raises DamagedStoreError unless it is a regular file, OSError."""
     fd = folder.open_file(name)
     try:
         return read_full(fd, MAX_MANIFEST_BYTES + 1)
@@ -362,7 +367,7 @@ def _read(folder: Directory, name: str) -> bytes:
 
 @contextlib.contextmanager
 def _reopened(tree: Directory, parts: Sequence[str]) -> Iterator[Directory]:
-    """A folder below `tree`; no link is followed on the way, whatever somebody has put there meanwhile."""
+    """Open a folder below `tree`. No link on the way is followed, because one may have been put there meanwhile."""
     with contextlib.ExitStack() as opened:
         folder = tree
         for part in parts:

@@ -1,4 +1,4 @@
-"""A store as the place where models go: what would become of each, and the transaction that takes them in."""
+"""A store as a sink: what would become of each model, and the transaction that takes them in."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from ostore.streams.progress import SILENT, Progress
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_unholdable
 
-# A folder, or a file where a folder has to be; EINVAL: `read_small_file` of a FIFO or a device.
+# The errors for a folder, or for a file where a folder has to be. EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
-# mke2fs makes the one in every file system.
+# Entries that do not count as files of others. mke2fs creates `lost+found` in every file system.
 _OF_NOBODY = frozenset({"lost+found", "blobs", WORKSPACE})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NEVER: Mapping[ModelName, int] = MappingProxyType({})
@@ -45,10 +45,10 @@ _NEVER: Mapping[ModelName, int] = MappingProxyType({})
 
 class StoreSink:
     """
-    A store as the place where models go; it is created if it is not there.
+    A store as a sink. It is created if it does not exist.
 
-    `make_parents` allows that for a path nobody typed. A typed one must have its parent, because a typo or an unmounted
-    disk looks just like it.
+    With `make_parents`, its parents are created too; this is for a path that no person typed. The parent of a typed
+    path must exist, because a typo or an unmounted disk looks the same.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class StoreSink:
         modified: Mapping[ModelName, int] = _NEVER,
     ) -> None:
         """
-        `predecessor` is a store whose place this one takes: what is created has the owners and modes of there, files
-        are linked where that can be, and what is written is read back. Manifests keep the times in `modified`,
-        nanoseconds since 1970.
+        `predecessor` is the store that this one replaces. New entries get its owners and modes, files are linked where
+        possible, and written files are read back. Manifests get the times in `modified`, nanoseconds since 1970.
         """
         self._store = store
         self._replace = replace
@@ -77,27 +76,29 @@ class StoreSink:
 
     def compare(self, selection: Selection) -> Forecast:
         """
-        What would become of each model, and which blobs are missing, by their sizes; nothing is written.
+        Return what would become of each model, and the blobs that are missing, judged by size. Nothing is written.
 
-        Raises UsageError for a different tag without `replace`, UnsafeError for one that differs only by case.
+        Raises UsageError if another model has the name and `replace` is not set, or if the store is not a folder;
+        UnsafeError if a name differs from another one only by case, or something that is no manifest is in its place;
+        OSError.
         """
         return Forecast(self._outcomes(selection), self._store.missing_of(selection.blobs))
 
     def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
         """
-        Yield an inbox; leaving the block publishes every model. An exception publishes none.
+        Yield an inbox. Leaving the block publishes every model; an exception publishes none.
 
-        Raises as `compare`, NoSpaceError, BusyError, DamagedStoreError, OSError. What was finished before an
-        interruption waits for the next import; after a refusal nothing is left.
+        Raises the errors of `compare`, NotFoundError, NoSpaceError, BusyError, DamagedStoreError. After an interruption
+        the finished blobs wait for the next import. After a refusal, or on a full disk, nothing is left.
         """
         return self._receiving(selection, None)
 
     def repair(self, selection: Selection, damaged: Collection[Digest]) -> AbstractContextManager[StoreInbox]:
-        """The same, and `damaged` blobs are replaced; what they replace is kept in quarantine. Raises as `receive`."""
+        """Like `receive`, but also replace `damaged` blobs. The files that are replaced are kept in quarantine."""
         return self._receiving(selection, damaged)
 
     def obstacles(self, digests: Collection[Digest]) -> Mapping[Digest, str]:
-        """For which blobs a person has to do something before they can be replaced, and what. Raises OSError."""
+        """Return the blobs that cannot be replaced until a person acts, and what has to be done. Raises OSError."""
         return find_obstacles(self._store.root, digests)
 
     @contextlib.contextmanager
@@ -110,20 +111,9 @@ class StoreSink:
             inbox = StoreInbox(root, workspace, transaction, selection, damaged, terms=self._terms)
             stack.enter_context(contextlib.closing(inbox))
             try:
-                inbox.find_present()
-                inbox.adopt()
-                refuse_unholdable(transaction, outcomes)
-                if not self._terms.links:
-                    # Else once it is known what need not be copied.
-                    inbox.refuse_short_space()
+                self._prepare(inbox, transaction, outcomes)
                 yield inbox
-                inbox.finish_blobs()
-                if self._predecessor:
-                    # What is written here is about to be the only one.
-                    inbox.read_back()
-                self._progress.phase("publishing", 0)
-                with workspace.locked():
-                    inbox.publish(self._outcomes(inbox.selection))
+                self._complete(inbox, workspace)
             except BaseException as error:
                 with contextlib.suppress(OSError):
                     inbox.finish_blobs()
@@ -133,6 +123,25 @@ class StoreSink:
             with contextlib.suppress(OSError):
                 clear_transaction(transaction, keep_finished=False)
 
+    def _prepare(self, inbox: StoreInbox, transaction: Directory, names: Collection[ModelName]) -> None:
+        """Find what need not be written, and refuse what the disk cannot hold."""
+        inbox.find_present()
+        inbox.adopt()
+        refuse_unholdable(transaction, names)
+        if not self._terms.links:
+            # With links, `take_files` asks for the space, once it knows what need not be copied.
+            inbox.refuse_short_space()
+
+    def _complete(self, inbox: StoreInbox, workspace: Workspace) -> None:
+        """Put what was received on the disk, and publish it."""
+        inbox.finish_blobs()
+        if self._predecessor:
+            # This copy is about to be the only one.
+            inbox.read_back()
+        self._progress.phase("publishing", 0)
+        with workspace.locked():
+            inbox.publish(self._outcomes(inbox.selection))
+
     def _outcomes(self, selection: Selection) -> dict[ModelName, Outcome]:
         if self._store.root.exists():
             self._store.require()
@@ -141,7 +150,7 @@ class StoreSink:
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
         if not tree.folders:
-            # A new store need not be asked about every model.
+            # A new store has no manifests, so no model has to be looked up.
             return dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
         return {model.name: self._outcome(model) for model in selection.models}
 
@@ -154,13 +163,13 @@ class StoreSink:
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
-            raise UnsafeError(f"{model.name}: something that is no manifest is in the way: {path}") from None
+            raise UnsafeError(f"{model.name}: an entry that is no manifest is in the way: {path}") from None
         if Digest.of(raw) == model.manifest_digest:
             return Outcome.ALREADY_THERE
         try:
             Manifest.parse(raw)
         except LimitError:
-            # Too much for us, but Ollama may well read it.
+            # The manifest exceeds our limits, but Ollama may well read it.
             pass
         except OstoreError:
             return Outcome.REPAIRED
@@ -170,7 +179,7 @@ class StoreSink:
 
     @contextlib.contextmanager
     def _opened_root(self) -> Iterator[Directory]:
-        """The store's folder, created if absent and gone again if nothing came of it."""
+        """Open the store's folder. It is created if absent, and what was created is removed again after an error."""
         root = self._store.root
         created = self._create_root(root) if not self._store.exists else []
         try:
@@ -185,19 +194,19 @@ class StoreSink:
             raise
 
     def _furnish(self, root: Path) -> list[Path]:
-        """Give a folder that is no store yet the owners and modes of the predecessor; the folders that were made."""
+        """Give a folder that is no store yet the predecessor's owners and modes. Return the folders that it created."""
         if self._predecessor is None:
             return []
         former = self._predecessor.root
         with Directory.open(former) as above, Directory.open(root) as here:
-            # One that a killed command has made, but not given away, is empty.
+            # A killed command may have created `blobs` and not given it away. It is then empty.
             is_new = here.lstat("blobs") is None
             if here.lstat(MANIFESTS) or not (is_new or _is_empty_folder(here, "blobs")):
                 return []
             blobs = former / BLOBS
             with Directory.open(blobs if blobs.exists() else former) as model:
                 ownership = model.ownership
-            # Nobody else's files are in it: whoever runs as root means the service that the old store belongs to.
+            # There are no other files in it, so root means it for the service that owns the old store.
             if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _OF_NOBODY:
                 above.ownership.give_directory(here.fd)
             here.make_child("blobs", ownership).close()
@@ -210,7 +219,9 @@ class StoreSink:
         while not absent[0].parent.exists():
             absent.insert(0, absent[0].parent)
         if len(absent) > 1 and not self._make_parents:
-            raise NotFoundError(f"{root.parent}: no such folder", hint="is the disk mounted? else create it first")
+            raise NotFoundError(
+                f"{root.parent}: no such folder", hint="is the disk mounted? If so, create the folder first"
+            )
         for path in absent:
             with Directory.open(path.parent) as parent:
                 owner = parent.ownership
@@ -227,7 +238,7 @@ def _is_empty_folder(parent: Directory, name: str) -> bool:
 
 
 def _leaves_nothing(error: BaseException) -> bool:
-    """Whether what was staged is of no use: the bundle was refused, or the disk is full."""
+    """Return whether staged blobs are of no use, because the bundle was refused or the disk is full."""
     if isinstance(error, SourceFailureError):
         error = error.error
     if isinstance(error, OSError):

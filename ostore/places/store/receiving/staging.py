@@ -1,4 +1,4 @@
-"""Where the manifests of an import wait until all of its blobs are there: on the disk that they are going to be on."""
+"""Where the manifests of an import wait until all its blobs are there. It is on the disk of `manifests/`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _LIVE = "live"
 def open_staging(
     root: Directory, workspace: Workspace, transaction: Directory, resources: contextlib.ExitStack
 ) -> Directory:
-    """A folder for the manifests of one transaction: in it, unless `manifests/` is on another disk than the blobs."""
+    """
+    Open a folder for the manifests of one transaction, on the disk of `manifests/`.
+
+    It is in the transaction, unless that is on another disk. Raises DamagedStoreError if `manifests` is a dangling
+    link, OSError.
+    """
     manifests = opened_if_there(root, MANIFESTS, resources)
     disk = (manifests or root).status().st_dev
     if disk == transaction.status().st_dev:
@@ -29,13 +34,13 @@ def open_staging(
     name = transaction.path.name
     staging = resources.enter_context(apart.make_child(name, workspace.ownership))
     resources.callback(quietly, remove_tree, apart, name)
-    # Ollama removes empty folders below `manifests/` when it starts, and much time may pass before this is used.
+    # Ollama removes empty folders below `manifests/` when it starts, and this one may stay unused for long.
     os.close(staging.create(_LIVE))
     return staging
 
 
 def _clear_abandoned(apart: Directory, workspace: Workspace) -> None:
-    """Remove what killed commands staged here: their folders in the workspace are gone."""
+    """Remove what killed commands have staged here. Their folders in the workspace are gone."""
     staged = apart.names()
     with workspace.directory.child(TRANSACTIONS) as transactions:
         running = transactions.names()
@@ -45,7 +50,7 @@ def _clear_abandoned(apart: Directory, workspace: Workspace) -> None:
 
 
 def opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack) -> Directory | None:
-    """A folder of the store, links followed; None if it is absent. Raises DamagedStoreError for a dangling link."""
+    """Open a folder of the store, links followed; None if absent. Raises DamagedStoreError for a dangling link."""
     try:
         return resources.enter_context(Directory.open(root.path / name))
     except FileNotFoundError:
@@ -55,6 +60,6 @@ def opened_if_there(root: Directory, name: str, resources: contextlib.ExitStack)
 
 
 def quietly(clean: Callable[..., object], *arguments: object) -> None:
-    """Clean up; what goes wrong there must not become the outcome of the command."""
+    """Clean up and ignore OSError, because it must not become the outcome of the command."""
     with contextlib.suppress(OSError):
         clean(*arguments)

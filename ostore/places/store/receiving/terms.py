@@ -1,4 +1,4 @@
-"""How a store takes models in, as whoever opens the transaction wants it."""
+"""How a store takes models in. The caller that opens the transaction decides."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ostore.streams.progress import Progress
 @dataclass(frozen=True, slots=True)
 class ReceivingTerms:
     """
-    How a store takes models in. With `trust_existing`, blobs that are there are not hashed; with `links`, files of a
-    source on the same disk are given one more name instead of being copied.
+    How a store takes models in.
 
-    `jobs` files are hashed at once. Manifests have the times in `modified`, nanoseconds since 1970, or now.
+    With `trust_existing`, existing blobs are not hashed. With `links`, files of a source on the same disk get a second
+    name instead of being copied. `jobs` files are hashed at once. Manifests get the times in `modified`, nanoseconds
+    since 1970, or the present time.
     """
 
     trust_existing: bool
