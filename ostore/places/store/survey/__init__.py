@@ -1,1 +1,1 @@
-"""Looking at a store: nothing here locks, creates or changes anything."""
+"""Look at a store. Nothing here locks, creates or changes anything."""

@@ -1,4 +1,4 @@
-"""Who may do what in a store: whether the user that a server runs as can read, write and own what is there."""
+"""Find what the user that a server runs as cannot read, write or own in a store, though a server must."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ostore.places.store.survey.scan import ManifestScan
 _READ, _WRITE, _ENTER = 4, 2, 1
 _PLAIN = stat.S_IFREG | stat.S_IRUSR
 _TELLING = 0o170000 | stat.S_IRUSR | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
-# acl(5): with such a list, the nine bits of the mode are not the whole truth.
+# acl(5): with such a list, the nine mode bits do not say everything.
 _ACCESS_LIST = "system.posix_acl_access"
 
 
 def is_plain_file_of(account: Account, status: os.stat_result) -> bool:
-    """Whether it is a regular file of that user's, who may read it, with nothing set that would be told of."""
+    """Return whether this is a regular file that the user owns and may read, without mode bits that are reported."""
     return status.st_uid == account.uid and status.st_mode & _TELLING == _PLAIN
 
 
 def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
-    """Folders on the way to a store, and to what its links lead to, that a user may not pass through."""
+    """Return the folders above a store, and above the targets of its links, that a user may not pass through."""
     places = (root, *(root / name for name in ("blobs", MANIFESTS)))
     found: dict[Path, None] = {}
     for place in places:
@@ -38,9 +38,13 @@ def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
 
 
 def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan: ManifestScan) -> Iterator[Misfit]:
-    """Everything in a store that the user a server runs as cannot use as a server must, or that is open to all."""
+    """
+    Yield what the user that a server runs as cannot use as a server must.
+
+    Also yield what every user may write to, and blobs with set-user-ID or set-group-ID.
+    """
     for relative in ("", "blobs", MANIFESTS, *_folders(scan.tree.entries)):
-        # Text, not Path: ten thousand of those take a tenth of a second.
+        # Text, not Path: to make ten thousand of those takes a tenth of a second.
         path = f"{root}/{relative}"
         if status := _status(path):
             yield from _of_folder(path, relative, status, account)
@@ -53,7 +57,7 @@ def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan
 
 
 def _folders(entries: Iterable[ManifestEntry]) -> list[str]:
-    """Every folder between `manifests/` and a manifest; of others, as `lost+found`, a server has no need."""
+    """Return every folder between `manifests/` and a manifest. A server does not need others, such as `lost+found`."""
     found: set[str] = set()
     level = {entry.relative.rpartition("/")[0] for entry in entries}
     while level := {path for path in level if "/" in path}:
@@ -63,7 +67,7 @@ def _folders(entries: Iterable[ManifestEntry]) -> list[str]:
 
 
 def _of_folder(path: str, relative: str, status: os.stat_result, account: Account) -> Iterator[Misfit]:
-    # What a link leads to counts; a link has no mode of its own.
+    # The status is that of a link's target, because a link has no mode of its own.
     if not stat.S_ISDIR(status.st_mode):
         return
     wanted = _READ | _ENTER
@@ -128,7 +132,7 @@ def _has_access_list(path: Path | str) -> bool:
 
 
 def _status(path: Path | str) -> os.stat_result | None:
-    """Of what a path leads to; None for what is not there or cannot be asked about: others report that."""
+    """Return the status of what a path leads to. None if it is absent or closed to us: other checks report that."""
     with contextlib.suppress(OSError):
         return os.stat(path)  # noqa: PTH116 - a plain string is faster, and there are ten thousand
     return None

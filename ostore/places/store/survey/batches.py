@@ -1,4 +1,4 @@
-"""What lies in the trash of a store: one folder for each removing, with the record of what that is about."""
+"""Look into the trash of a store. It has one folder for each removing, with the record of what is removed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from ostore.places.store.survey.scan import read_small_file
 # The record of a removing, until it is finished, and afterwards if its blobs are kept.
 UNFINISHED_RECORD = "plan.json"
 KEPT_RECORD = "kept.json"
-# Whatever else somebody puts there is left alone.
+# Folders of other names are not ours, and are left alone.
 _NAME = re.compile(r"[0-9]{8,}T[0-9]{6}Z-[0-9a-f]{8}")
-# Two hundred thousand blobs; only the record of a removed model lists them.
+# Enough for two hundred thousand blobs. Only the record of a removed model lists its blobs.
 _MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
     """
-    What a removing is about: the full names of the models that go, the digests that only they need, and until when
-    (seconds since 1970) its blobs are kept; None if they are not.
+    What a removing removes: the full names of the models, and the digests that only they need.
+
+    Its blobs are kept until `expires`, seconds since 1970, or are not kept if that is None.
     """
 
     models: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class BatchRecord:
 
     @classmethod
     def parse(cls, raw: bytes) -> BatchRecord:
-        """Raises OstoreError for anything that we did not write."""
+        """Read the bytes of a record. Raises OstoreError for bytes that we did not write."""
         document = read_strict_json(raw)
         try:
             blobs = tuple(Digest.parse(text) for text in document["blobs"])
@@ -53,20 +54,20 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class FoundBatch:
-    """A folder of the trash. `record` is None if it has none that we can read: then its blobs go back."""
+    """A folder of the trash. `record` is None if there is none that we can read; then its blobs go back."""
 
     name: str
     record: BatchRecord | None
     is_finished: bool
 
     def is_expired(self, now: float) -> bool:
-        """Whether a finished removing need not be kept any longer."""
+        """Return whether a finished removing need not be kept any longer at `now`, seconds since 1970."""
         expires = self.record.expires if self.record else None
         return self.is_finished and expires is not None and expires <= now
 
 
 def find_batches(workspace: Path) -> tuple[FoundBatch, ...]:
-    """What lies in the trash of a workspace, oldest first. Creates nothing."""
+    """Return the folders in the trash of a workspace, oldest first. Nothing is created. Raises OSError."""
     trash = workspace / TRASH
     try:
         names = sorted(os.listdir(trash))  # noqa: PTH208 - names

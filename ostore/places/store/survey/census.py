@@ -1,8 +1,8 @@
 """
-Everything that lies in a store, with what the disk says of it: what deleting, measuring and repairing are planned from.
+A census: everything in a store, with its status on the disk. Deleting, measuring and repairing are planned from it.
 
-Read only: no lock, nothing is created or opened, so it works on a read-only disk and for somebody who is not the
-owner. Whoever deletes takes the census first and reads the manifests after it: what a pull finishes in between can
+A census takes no lock, creates nothing and opens no file, so it works on a read-only disk and for a user who is not
+the owner. To delete, list the blobs before you read the manifests, as `survey` does: a pull that ends in between can
 then only add to what is needed.
 """
 
@@ -37,7 +37,7 @@ _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
 
 
 class EntryKind(StrEnum):
-    """What an entry of a folder is itself; a link is a link, wherever it leads."""
+    """What an entry of a folder is. A link is a link, wherever it leads."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -47,12 +47,12 @@ class EntryKind(StrEnum):
 
 class DiskFacts(NamedTuple):
     """
-    What the disk says of one entry, links not followed. A tuple, because a store has many: it takes a quarter of the
-    time of a dataclass to make.
+    The status of one entry, links not followed. A tuple, because a store has many entries, and a tuple takes a quarter
+    of the time of a dataclass to make.
 
-    `size` is the bytes that reading it gives, `allocated` those that it takes up: fewer in a sparse file. `links` is
-    how many names the file has. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh `ctime` only.
-    `mode` is type and permissions.
+    `size` is the bytes that reading gives, `allocated` the bytes on the disk: fewer in a sparse file. `links` is the
+    number of names. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh only `ctime`. `mode` is
+    type and permissions.
     """
 
     size: int
@@ -68,7 +68,7 @@ class DiskFacts(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> DiskFacts:
-        """The one place where the times and sizes that planning goes by are read."""
+        """Take the facts from a status. All times and sizes that plans rely on are read here."""
         return tuple.__new__(
             cls,
             (
@@ -100,19 +100,19 @@ class DiskFacts(NamedTuple):
 
     @property
     def newest(self) -> float:
-        """The later of the two times: how young an entry must be taken for."""
+        """The later of the two times, seconds since 1970. Plans treat an entry as that young."""
         return max(self.mtime, self.ctime)
 
 
 class FoundEntry(NamedTuple):
-    """Something in a folder: its path relative to that folder, with '/', as the disk spells it."""
+    """An entry and its path relative to some folder, with '/', as the disk spells it."""
 
     path: str
     facts: DiskFacts
 
 
 class StoredBlob(NamedTuple):
-    """A file in `blobs/` that is named by a digest, or a link of such a name: then the facts are those of the link."""
+    """A file or link in `blobs/` that is named by a digest. The facts of a link are its own."""
 
     digest: Digest
     filename: str
@@ -120,24 +120,24 @@ class StoredBlob(NamedTuple):
 
     @property
     def is_canonical(self) -> bool:
-        """False for a name with ':' or upper-case digits: Ollama resolves it, its start-up prune does not."""
+        """False for a name with ':' or upper-case digits. Ollama resolves such a name; its prune at start does not."""
         return self.filename == self.digest.filename
 
 
-# The order in which blobs are shown, whatever that of their folder is.
+# The order in which blobs are shown. Their folder has them in no order.
 by_filename = attrgetter("filename")
 
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedDownload:
-    """All that Ollama keeps of one blob while it loads it. One unit: the parts may be old while the rest is growing."""
+    """All files of one blob that Ollama has begun to load. They are one unit: some may be old while others grow."""
 
     digest: Digest
     files: tuple[FoundEntry, ...]
 
     @property
     def newest(self) -> float:
-        """It is as young as its youngest file."""
+        """The time of its youngest file, seconds since 1970."""
         return max(file.facts.newest for file in self.files)
 
 
@@ -146,8 +146,8 @@ class FoundTree:
     """
     A folder and all that lies below it, links not followed.
 
-    `facts` is None if there is nothing of that name. `files` are whatever is no folder. What could not be read is
-    among `unreadable`, so the rest of a folder that belongs to somebody else still counts.
+    `facts` is None if the folder is absent. `files` is everything but folders. What cannot be read is in `unreadable`,
+    so the rest of a folder that belongs to another user still counts.
     """
 
     path: Path
@@ -158,25 +158,25 @@ class FoundTree:
 
     @property
     def newest(self) -> float:
-        """The youngest of everything in it, itself included; 0 if it is not there."""
+        """The time of the youngest entry, the folder included, in seconds since 1970; 0 if the folder is absent."""
         times = [entry.facts.newest for entry in (*self.files, *self.folders)]
         return max([*times, self.facts.newest if self.facts else 0.0])
 
     def below(self, part: str) -> tuple[FoundEntry, ...]:
-        """The files under one of its folders; their paths still begin with the folder."""
+        """Return the files below the folder `part`. Their paths still begin with that folder."""
         return tuple(file for file in self.files if file.path.startswith(f"{part}/"))
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
     """
-    What lies in a store beside its manifests, each group but `blobs` sorted by name.
+    What lies in a store beside its manifests. Each group but `blobs` is sorted by name.
 
-    `blobs`, `downloads`, `temporary` (other unfinished files of Ollama's) and `foreign` (everything else) are directly
-    in `blobs/`, so their paths are bare names; `skipped` counts the blobs that were not to be looked at. `blobs` are in
-    no order: going through sixty thousand in another one than they were found in takes twice the time.
-    `working_folders` are Ollama's. `workspace` is our `.ostore`, where its folders are `tx`, `trash` and `quarantine`;
-    `staging` is its counterpart for manifests on a disk of their own.
+    `blobs`, `downloads`, `temporary` (other unfinished files of Ollama) and `foreign` (everything else) are directly in
+    `blobs/`, so their paths are bare names. `skipped` counts the needed blobs that were left out. `blobs` has no order,
+    because to go through sixty thousand in another order than they were found takes twice the time. `working_folders`
+    are Ollama's. `workspace` is our `.ostore`, with the folders `tx`, `trash` and `quarantine`. `staging` is its
+    counterpart for manifests on another disk.
     """
 
     blobs: tuple[StoredBlob, ...]
@@ -197,11 +197,11 @@ def take_census(
     is_counted: Callable[[str, os.stat_result], bool] | None = None,
 ) -> Census:
     """
-    Look at everything in a store once. An absent folder holds nothing; raises OSError for one that is unreadable.
+    Look at everything in a store once. An absent folder holds nothing. Raises OSError for an unreadable folder.
 
-    With `names`, what `survey` has listed before, nothing else in `blobs/` is looked at; `skipped` is how many blobs it
-    has listed beside them. An entry of `blobs/` that `is_counted` says yes to is not kept: who only adds up need not
-    have sixty thousand of them in memory.
+    `names` limits the look at `blobs/` to these names, which `survey` has listed; `skipped` is how many more blobs it
+    has listed. An entry of `blobs/` for which `is_counted` is true is left out, so that a mere sum does not hold sixty
+    thousand blobs in memory.
     """
     found = _Found()
     blobs = root / BLOBS
@@ -209,7 +209,7 @@ def take_census(
         for name, status in _statuses_in(str(blobs), names):
             if is_counted is not None and is_counted(name, status):
                 continue
-            # Nearly all are blobs, so they are asked for first.
+            # Nearly all entries are blobs, so test for those first.
             if stat.S_ISREG(status.st_mode) and (digest := Digest.of_filename(name)):
                 found.blobs.append(StoredBlob(digest, name, DiskFacts.of(status)))
             else:
@@ -229,7 +229,7 @@ def take_census(
 
 
 def read_tree(folder: Path) -> FoundTree:
-    """All that lies below a folder; for a link or a file of that name, only its own facts."""
+    """Return all that lies below a folder. A link or file of that name has only its own facts. Raises OSError."""
     try:
         facts = facts_of(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -250,17 +250,17 @@ def read_tree(folder: Path) -> FoundTree:
 
 
 def apparent_bytes(facts: Iterable[DiskFacts]) -> int:
-    """The bytes of files as `du --apparent-size` adds them up: each file once, however many names it has."""
+    """Return the bytes of files as `du --apparent-size` adds them up: each file once, however many names it has."""
     return sum({entry.identity: entry.size for entry in facts}.values())
 
 
 def allocated_bytes(facts: Iterable[DiskFacts]) -> int:
-    """The bytes that files take up on the disk, each once, as `du` adds them up; shared extents count every time."""
+    """Return the bytes of files on the disk as `du` adds them up: each file once, shared extents every time."""
     return sum({entry.identity: entry.allocated for entry in facts}.values())
 
 
 def freed_bytes(names: Iterable[DiskFacts]) -> int:
-    """The bytes that are free once these names are gone: those of files that have no name besides."""
+    """Return the bytes that removing these names frees on the disk. A file with other names frees none."""
     gone: Counter[tuple[int, int]] = Counter()
     files = {}
     for facts in names:
@@ -292,24 +292,24 @@ class _Found:
 
 
 def allocated_by(status: os.stat_result) -> int:
-    """The bytes that an entry takes up on its disk; those that it has, where the system does not tell."""
+    """Return the bytes of an entry on its disk, or its size where the system does not tell."""
     return status.st_blocks * _BLOCK if _HAS_BLOCKS else status.st_size
 
 
 def facts_of(path: Path | str) -> DiskFacts:
-    """What the disk says of one entry, links not followed. Raises OSError."""
+    """Return the facts of one entry, links not followed. Raises OSError."""
     return DiskFacts.of(os.lstat(path))
 
 
 def _statuses_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, os.stat_result]]:
-    """What lies directly in a folder, or those names of it; without what is removed meanwhile. Raises OSError."""
+    """Yield the entries of a folder, or those with `names`, without any removed meanwhile. Raises OSError."""
     if names is not None or os.scandir not in os.supports_fd:
-        # On Windows the status that scandir has at hand lacks device, inode and links.
+        # On Windows, the status of a scandir entry lacks device, inode and links.
         for name in os.listdir(folder) if names is None else names:  # noqa: PTH208 - names
             with contextlib.suppress(FileNotFoundError):
                 yield name, os.lstat(f"{folder}/{name}")
         return
-    # Relative to an open folder, the system need not walk the whole path for every entry.
+    # From an open folder, the system need not walk the whole path for every entry.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with os.scandir(descriptor) as listing:
@@ -324,14 +324,14 @@ def _statuses_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tu
 
 
 def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[FoundEntry]:
-    """What lies directly in one folder of a tree."""
+    """Return the entries directly in one folder of a tree. Add it to `unreadable` if it cannot be read."""
     prefix = f"{below}/" if below else ""
     entries = []
     try:
         for name, status in _statuses_in(f"{tree}/{below}"):
             entries.append(FoundEntry(prefix + name, DiskFacts.of(status)))
     except FileNotFoundError:
-        # Gone meanwhile.
+        # The folder has gone meanwhile.
         return []
     except OSError as error:
         unreadable.append(Unreadable(below, error.strerror or str(error)))

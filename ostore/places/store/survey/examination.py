@@ -1,7 +1,7 @@
 """
-All that a store says of its own condition, read once: what is there, what is needed, what is odd.
+Examine the condition of a store in one pass: what is there, what is needed, what is odd.
 
-Read only, and for anybody: what may not be read is named among `closed`, and the rest is looked at all the same.
+Any user may do this, because it only reads. What may not be read is listed in `closed`, and the rest is still examined.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLO
 @dataclass(frozen=True, slots=True)
 class OddEntry:
     """
-    Something at manifest depth that is no manifest: what it is itself, why it is none, and of which model.
+    An entry at manifest depth that is no manifest: what it is, the reason, and the model whose name its path spells.
 
-    `target` is where a link leads. `is_dangling` is true of one that leads nowhere, `is_closed` of a file that
-    cannot be read, because we may not or the disk does not answer.
+    `mtime` is seconds since 1970. `target` is where a link leads. `is_dangling` is true of a link that leads nowhere,
+    `is_closed` of a file that cannot be read, because we may not or the disk does not answer.
     """
 
     path: str
@@ -59,9 +59,9 @@ class OddEntry:
 @dataclass(frozen=True, slots=True)
 class LinkedBlob:
     """
-    A link in `blobs/`: where it leads, and the size of the file there, None if there is none.
+    A link in `blobs/`: its target, and the size of the file there, or None if there is no file.
 
-    `is_closed` is true if nobody can look there: we may not, or the disk does not answer.
+    `is_closed` is true if we cannot look there, because we may not or the disk does not answer.
     """
 
     filename: str
@@ -73,14 +73,14 @@ class LinkedBlob:
 @dataclass(frozen=True, slots=True)
 class Examination:
     """
-    What a store is like. `census` is None if `blobs/` may not be read; `closed` is what could not be looked at. Blobs
-    that are as they should be are in `settled`, and not in the census.
+    The condition of a store. `census` is None if `blobs/` may not be read. `closed` is what could not be looked at.
+    Blobs that are as they should be are in `settled` and not in the census.
 
-    While there are doubts about the `references`, or something is closed, nobody knows the `orphans`.
+    `orphans` are empty, because they are unknown, while the `references` leave doubts or something is closed.
 
-    `is_empty` is true if there is nothing of a store, and `has_inner` if a folder `models` in it looks like one. `lost`
-    are links and files where folders should be. `misfits` and `closed_parents` are about `account`. `empty_folders` are
-    those below `manifests/`, looked for only if that was asked. `blobs_folder` is what is told of `blobs/` itself.
+    `is_empty` is true if neither `blobs/` nor `manifests/` is there, and `has_inner` if a folder `models` in it looks
+    like a store. `lost` are links and files where folders should be. `misfits` and `closed_parents` are about
+    `account`. `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
     """
 
     root: Path
@@ -103,7 +103,7 @@ class Examination:
 
 
 def examine(root: Path, account: Account, *, with_empty_folders: bool, now: float) -> Examination:
-    """Look at all of a store, as one that a server running as `account` uses."""
+    """Examine a store that a server running as `account` uses. `now` is seconds since 1970."""
     closed: list[Unreadable] = []
     scan = scan_manifests(find_manifests(root, closed))
     settled = SettledBlobs(scan, account, now)
@@ -135,7 +135,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
 
 
 def leads_nowhere(path: Path) -> bool:
-    """Whether nothing is there, links followed; False if we may not look, or a disk that has it does not answer."""
+    """Return whether nothing is there, links followed. False if we may not look or the disk does not answer."""
     try:
         path.stat()
     except OSError as error:
@@ -167,7 +167,7 @@ def _closed_trees(root: Path, census: Census | None) -> list[Unreadable]:
 
 
 def _odd(root: Path, entry: UnreadableManifest) -> OddEntry | None:
-    """None for what has gone meanwhile."""
+    """Describe an odd entry. None if it has gone meanwhile."""
     path = root / entry.path
     try:
         status = path.lstat()
@@ -217,7 +217,7 @@ def _target(path: Path) -> str:
 
 
 def _lost(root: Path, scan: ManifestScan, doubts: Iterable[UnreadableManifest]) -> Iterable[Unreadable]:
-    """Links and files where folders should be; links that we may not follow are not among them."""
+    """Yield links and files where folders should be, without links that we may not follow."""
     if _is_link(root / BLOBS) and leads_nowhere(root / BLOBS):
         yield Unreadable("blobs", "a link that leads to no folder")
     for name in ("blobs", MANIFESTS):
@@ -225,14 +225,14 @@ def _lost(root: Path, scan: ManifestScan, doubts: Iterable[UnreadableManifest]) 
             yield Unreadable(name, "no folder")
     at_depth = {entry.path for entry in scan.unreadable}
     for doubt in doubts:
-        # Those of a model are about manifests that lists name.
+        # A doubt with a model's name is about a manifest that a list names.
         is_told = doubt.name is not None or doubt.path in at_depth or _status(root / doubt.path) is not None
         if not is_told and _is_link(root / doubt.path) and leads_nowhere(root / doubt.path):
             yield doubt
 
 
 def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
-    """Links that may be to folders of models, and of which nobody can tell."""
+    """Yield links that may lead to folders of models, but that we cannot follow."""
     for stray in strays:
         try:
             (root / stray).stat()
@@ -242,7 +242,7 @@ def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
 
 
 def _is_empty(root: Path) -> bool:
-    """Whether neither of the two folders is there; False if we may not look."""
+    """Return whether neither `blobs/` nor `manifests/` is there. False if we may not look."""
     places = (root / BLOBS, root / MANIFESTS)
     return all(leads_nowhere(place) and not _is_link(place) for place in places)
 
@@ -255,7 +255,7 @@ def _is_link(path: Path) -> bool:
 
 
 def _empty_folders(root: Path) -> tuple[str, ...]:
-    """Folders with nothing below them but folders, the outermost of each."""
+    """Return the outermost folders that have only folders below them."""
     tree = read_tree(Path(os.path.realpath(root / MANIFESTS)))
     filled = {str(parent) for file in tree.files for parent in Path(file.path).parents}
     empty = [folder.path for folder in tree.folders if folder.path not in filled]

@@ -1,4 +1,4 @@
-"""Where manifests lie in a store: found by listing folders alone, so that nothing else need be imported for it."""
+"""Find manifests by listing folders alone, so that names can be listed without importing anything else."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ostore.formats.name import DEFAULT_HOST, ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 from ostore.formats.unreadable import Unreadable
 
-# ollama manifest/manifest.go at fb30760 globs exactly four levels; whatever is there counts as a manifest for it.
+# ollama manifest/manifest.go at fb30760 globs exactly four levels. Any entry there counts as a manifest.
 _DEPTH = 4
 _COMING_DEFAULT_HOST = "ollama.com"
 
 
 class ManifestEntry(NamedTuple):
-    """A place at manifest depth, whatever is there; `name` is None if its path spells no name."""
+    """Any entry at manifest depth. `name` is None if its path spells no name of a model."""
 
     path: str
     relative: str
@@ -31,10 +31,11 @@ class ManifestEntry(NamedTuple):
 @dataclass(slots=True)
 class ManifestTree:
     """
-    What lies where manifests do, each in the order of a sorted walk; paths are relative to the store, with '/'.
+    What lies in the folders of manifests. Each list has the order of a sorted walk.
 
-    `entries` is every place at manifest depth, `strays` what is no folder at other depths, `folders` every folder that
-    was read, and `links` those of them that are links. Who reads only some manifests makes a tree of those `entries`.
+    `entries` are at manifest depth. `strays` are entries at other depths that are no folders, `folders` are the folders
+    that were read, and `links` are the links to folders; these are paths relative to the store, with '/'. To read only
+    some manifests, make a tree of their `entries`.
     """
 
     entries: list[ManifestEntry] = field(default_factory=list)
@@ -45,9 +46,9 @@ class ManifestTree:
 
 def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> ManifestTree:
     """
-    Look into every folder of manifests; nothing is opened. An absent folder holds nothing.
+    Look into every folder of manifests. No file is opened. An absent folder holds nothing.
 
-    Raises OSError for a folder that cannot be read, unless there is a list of those to add it to.
+    A folder that cannot be read is added to `closed`. Raises OSError for it if there is no such list.
     """
     found = ManifestTree()
     for tree in (MANIFESTS, COMING_MANIFESTS):
@@ -56,17 +57,10 @@ def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> Manife
 
 
 def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list[Unreadable] | None) -> None:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=attrgetter("name"))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if closed is None:
-            raise
-        closed.append(Unreadable("/".join(parts), error.strerror or str(error)))
-        return
     prefix = "/".join(parts)
+    entries = _listing(folder, prefix, closed)
+    if entries is None:
+        return
     found.folders.append(prefix)
     if len(parts) == _DEPTH:
         found.entries.extend(
@@ -84,6 +78,20 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
         if entry.is_symlink():
             found.links.append(relative)
         _walk(entry.path, (*parts, entry.name), found, closed)
+
+
+def _listing(folder: str, relative: str, closed: list[Unreadable] | None) -> list[os.DirEntry[str]] | None:
+    """Return the entries of a folder, sorted by name. None if it is absent or was added to `closed`."""
+    try:
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=attrgetter("name"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if closed is None:
+            raise
+        closed.append(Unreadable(relative, error.strerror or str(error)))
+        return None
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What of a store's damage cannot be repaired by putting a good copy in place, because something else is in the way."""
+"""Find damage that a good copy alone cannot repair, because something else is in its place."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _IN_THE_WAY = "is in its place; move it away, then repair again"
 
 def find_obstacles(root: Path, digests: Iterable[Digest]) -> dict[Digest, str]:
     """
-    For which blobs a person has to do something first, and what; absent ones, files and links are none of them.
+    Return the blobs that cannot be replaced until a person acts, and what has to be done.
 
-    Raises OSError for a `blobs/` that may not be looked at.
+    Absent blobs, links, and files that we may read are not among them. Raises OSError if `blobs/` may not be read.
     """
     try:
         blobs = Directory.open(root / BLOBS)
@@ -45,12 +45,12 @@ def _obstacle(blobs: Directory, digest: Digest) -> str | None:
 
 
 def _refusal(blobs: Directory, filename: str) -> str | None:
-    """A file that we may not read is perhaps whole: no reason to replace it."""
+    """Return what a person has to do about a file that we may not read. It may be whole, so it is not replaced."""
     try:
         os.close(blobs.open_file(filename))
     except PermissionError:
         return f"blobs/{filename}: may not be read, so nobody knows what it is; repair as the owner of the store"
     except (OSError, DamagedStoreError):
-        # A medium that fails, or a link by now.
+        # The medium fails, or the file is a link by now.
         return None
     return None

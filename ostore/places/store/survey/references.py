@@ -1,9 +1,9 @@
 """
-Which blobs are needed, for whoever is about to delete the others: it may keep too much, never too little.
+Find the blobs that are needed, so that the others may be deleted. This may keep too many blobs, never too few.
 
-Listing a store asks what a manifest says; here it is asked what it might say to anybody. A digest counts as needed if
-a manifest refers to it as Ollama reads it, if it stands anywhere in the manifest's bytes, or if it is the manifest's
-own. What cannot be read leaves a doubt, and whoever deletes refuses while there is one.
+A list of models needs what a manifest says to Ollama; deletion needs what it might say to any reader. So a digest is
+needed if a manifest refers to it as Ollama reads it, if it occurs anywhere in the manifest's bytes, or if it is the
+manifest's own. A manifest that cannot be read leaves a doubt, and nothing is deleted while there is a doubt.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ from ostore.places.store.survey.scan import ManifestScan, read_small_file, scan_
 if TYPE_CHECKING:
     from ostore.places.store.survey.census import StoredBlob
 
-# A list of manifests that names lists again. No Ollama writes even one such level (branch pdevine/manifest-list).
+# Levels of manifest lists that name other lists. No Ollama writes even one such level (branch pdevine/manifest-list).
 MAX_LIST_DEPTH = 4
 
 
 @dataclass(frozen=True)
 class References:
     """
-    What the manifests of a store keep.
+    The blobs that the manifests of a store need.
 
-    `named` has every digest that one of them names or mentions, whether or not there is such a blob, and the models
-    that do; none for one that only something without a model's name mentions. `doubts` is every entry that cannot be
-    read, parsed or named, by its path relative to the store: while there is one, nothing may be deleted. `scan` is
-    what was read.
+    `named` maps every digest that a manifest names or mentions, whether or not the blob exists, to the models that do
+    so; to no model if only an entry without a model's name mentions it. `doubts` are the entries that cannot be read,
+    parsed or named, by path relative to the store; while there is one, nothing may be deleted. `scan` is what was read.
     """
 
     named: dict[Digest, tuple[ModelName, ...]]
@@ -52,29 +51,29 @@ class References:
 
     @cached_property
     def documents(self) -> dict[Digest, tuple[ModelName, ...]]:
-        """The manifests' own digests: a coming Ollama stores manifests as blobs. Hashed when somebody asks."""
+        """The manifests' own digests, because a coming Ollama stores manifests as blobs. Hashed on first use."""
         return _users((model.name, (model.manifest.digest,)) for model in self.scan.models)
 
     @cached_property
     def users(self) -> dict[Digest, tuple[ModelName, ...]]:
-        """Every digest that is kept, named or as a manifest, and the models that keep it."""
+        """Every digest that is needed, as a named blob or as a manifest, and the models that need it."""
         both = self.named.keys() & self.documents.keys()
         merged = {digest: tuple(dict.fromkeys((*self.named[digest], *self.documents[digest]))) for digest in both}
         return self.named | self.documents | merged
 
     def orphans(self, blobs: Iterable[StoredBlob]) -> list[StoredBlob]:
-        """Those that nothing keeps, sorted."""
+        """Return the blobs that nothing needs, sorted by file name."""
         unnamed = [blob for blob in blobs if blob.digest not in self.named]
         return sorted((blob for blob in unnamed if blob.digest not in self.documents), key=attrgetter("filename"))
 
 
 def find_references(root: Path) -> References:
-    """Read every manifest of a store, and those that manifest lists name. Raises OSError for an unreadable folder."""
+    """Read every manifest of a store, also those that manifest lists name. Raises OSError for an unreadable folder."""
     return references_of(root, scan_manifests(find_manifests(root)))
 
 
 def references_of(root: Path, scan: ManifestScan) -> References:
-    """The same of manifests that have been read."""
+    """Like `find_references`, from manifests that have been read."""
     lists = _Lists(root)
     mentions = (*_of_links(scan.tree.entries), *_of_unreadable(scan.unreadable))
     named = _users(chain(_of_models(scan, lists), mentions))
@@ -82,9 +81,9 @@ def references_of(root: Path, scan: ManifestScan) -> References:
 
 
 def _users(mentions: Iterable[tuple[ModelName | None, Iterable[Digest]]]) -> dict[Digest, tuple[ModelName, ...]]:
-    """Who mentions each digest."""
+    """Map each digest to the models that mention it."""
     users: dict[Digest, tuple[ModelName, ...]] = {}
-    # Most digests have one user, or several that are the same one: all that is made for those is a tuple they share.
+    # Most digests have one user, perhaps mentioned several times. These share one tuple, to save memory.
     several: dict[Digest, dict[ModelName, None]] = {}
     for name, digests in mentions:
         own = () if name is None else (name,)
@@ -104,21 +103,21 @@ def _of_models(scan: ManifestScan, lists: _Lists) -> Iterator[tuple[ModelName | 
 
 
 def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
-    """A manifest may be a link to a blob (branch pdevine/addressable-manifest): that blob, whatever its bytes are."""
+    """Yield the blobs that manifests are links to (branch pdevine/addressable-manifest), whatever their bytes are."""
     for entry in entries:
         if not entry.is_link:
             continue
         try:
             target = os.readlink(entry.path)  # noqa: PTH115 - as text
         except OSError:
-            # Gone meanwhile, or no link any more.
+            # The link has gone meanwhile, or is no link any more.
             continue
         targets = (os.path.basename(target), os.path.basename(os.path.realpath(entry.path)))  # noqa: PTH119
         yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
 
 
 def _of_unreadable(unreadable: Iterable[UnreadableManifest]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
-    """What stands in the bytes of a manifest that does not parse, so that a report about the store is less wrong."""
+    """Yield the digests in the bytes of manifests that do not parse, so that a report about the store is less wrong."""
     for entry in unreadable:
         yield entry.name, digest_shaped(entry.raw)
         with contextlib.suppress(LimitError):
@@ -126,8 +125,8 @@ def _of_unreadable(unreadable: Iterable[UnreadableManifest]) -> Iterator[tuple[M
 
 
 def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManifest]:
-    """Links where folders should be: to a disk that is not mounted, say, with all the models that are on it."""
-    # The walk took them for no folders; only a file is certain to have no models in it.
+    """Yield links that should lead to folders but do not, for example to an unmounted disk with models on it."""
+    # The walk did not count these links as folders. Only a link to a file certainly hides no models.
     lost = [tree for tree in (MANIFESTS, COMING_MANIFESTS) if _is_lost(root / tree, stat.S_ISDIR)]
     for path in (*lost, *(stray for stray in strays if _is_lost(root / stray, stat.S_ISREG))):
         yield UnreadableManifest(path, "a link that leads to no folder")
@@ -142,7 +141,7 @@ def _is_lost(path: Path, is_harmless: Callable[[int], bool]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    """A manifest that a list names, read from `blobs/`; nothing, and why, if that cannot be done."""
+    """A manifest that a list names, read from `blobs/`. `problem` says why it cannot be read or is not sound."""
 
     kept: frozenset[Digest] = frozenset()
     children: tuple[Digest, ...] = ()
@@ -150,7 +149,7 @@ class _Child:
 
 
 class _Lists:
-    """Manifests that lie in `blobs/` because manifest lists name them; each is read once."""
+    """The manifests in `blobs/` that manifest lists name. Each is read once."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / BLOBS
@@ -158,7 +157,7 @@ class _Lists:
         self.doubts: list[UnreadableManifest] = []
 
     def kept_below(self, name: ModelName, manifest: Manifest) -> frozenset[Digest]:
-        """What the children of a list keep, and theirs."""
+        """Return the digests that the children of a list need, and those that their children need."""
         kept: set[Digest] = set()
         seen: set[Digest] = set()
         pending = set(manifest.children)

@@ -1,8 +1,8 @@
 """
-What takes up room in a store and is in no census: its manifests, its folders, and what lies in folders of strangers.
+The remainder: what takes up room in a store and is not in the census, which is manifests, folders and foreign trees.
 
-Read only, as the census. What is not the store's is named and not walked: a store may lie in a folder that has other
-uses, and those may be large.
+It only reads. What is not the store's is named but not walked, because a store may lie in a folder that has other
+uses, and these may be large.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _TREES = frozenset((MANIFESTS, COMING_MANIFESTS))
 @dataclass(frozen=True, slots=True)
 class Remainder:
     """
-    The rest of a store; every path is relative to it, with '/'.
+    The remainder of a store. Every path is relative to the store, with '/'.
 
-    `manifests` are the files at manifest depth, `foreign` files at other depths and whatever lies in folders of
-    `blobs/` that are not Ollama's. `folders` are the store itself and those that hold blobs and manifests; a link in
-    place of one of them is there beside what it leads to. `others` are the names of what lies in the same folder and
-    is not the store's, not looked into. `dangling` are the names of blobs that are links to nothing.
+    `manifests` are the files at manifest depth. `foreign` are files at other depths, and all that lies in folders of
+    `blobs/` that are not Ollama's. `folders` are the store and the folders that hold blobs and manifests; where a link
+    stands for such a folder, both are there. `others` are the names of entries of the same folder that are not the
+    store's. `dangling` are the names of blobs that are links to nothing.
     """
 
     manifests: tuple[FoundEntry, ...]
@@ -43,19 +43,15 @@ class Remainder:
 
 
 def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
-    """Look at what a census and a scan leave out. Raises OSError for a store that cannot be read."""
+    """Look at what a census and a scan leave out. Raises OSError if the store cannot be read."""
     tree, hidden = scan.tree, dict[str, Unreadable]()
     manifests, misplaced = _at_manifest_depth(root, scan, hidden)
     misplaced_trees = [(entry.path, read_tree(root / entry.path)) for entry in misplaced]
-    strangers = [
-        (f"blobs/{entry.path}", read_tree(root / BLOBS / entry.path))
-        for entry in census.foreign
-        if entry.facts.kind is EntryKind.FOLDER
-    ]
+    strangers = _foreign_trees(root, census)
     return Remainder(
         manifests=manifests,
         foreign=(
-            # A file in the place of the staging folder is in the census.
+            # The census has a file that is in the place of the staging folder.
             *_facts_of_all(root, _own({*tree.strays, *tree.links} - {f"{MANIFESTS}/{STAGED_MANIFESTS}"}, tree), hidden),
             *(entry for name, found in misplaced_trees for entry in _below(name, found.files)),
             *(entry for name, found in strangers for entry in _below(name, (*found.files, *found.folders))),
@@ -72,12 +68,21 @@ def find_remainder(root: Path, census: Census, scan: ManifestScan) -> Remainder:
     )
 
 
+def _foreign_trees(root: Path, census: Census) -> list[tuple[str, FoundTree]]:
+    """Return the folders in `blobs/` that are not Ollama's, by path relative to the store."""
+    return [
+        (f"blobs/{entry.path}", read_tree(root / BLOBS / entry.path))
+        for entry in census.foreign
+        if entry.facts.kind is EntryKind.FOLDER
+    ]
+
+
 def _at_manifest_depth(
     root: Path, scan: ManifestScan, hidden: dict[str, Unreadable]
 ) -> tuple[tuple[FoundEntry, ...], tuple[FoundEntry, ...]]:
-    """The files there, and the folders."""
+    """Return the files at manifest depth, and the folders there."""
     links = {entry.relative for entry in scan.tree.entries if entry.is_link}
-    # What was read was asked for its facts by the way; those of a link are not its own.
+    # The scan has the status of each manifest that it read. For a link that is the target's status, so ask again.
     read = {model.relative: model.status for model in scan.models if model.relative not in links}
     known = [FoundEntry(path, DiskFacts.of(read[path])) for path in _own(read, scan.tree)]
     unread = [entry.relative for entry in scan.tree.entries if entry.relative not in read]
@@ -87,7 +92,7 @@ def _at_manifest_depth(
 
 
 def _own(paths: Iterable[str], tree: ManifestTree) -> Iterable[str]:
-    """Those that are not behind a link: that leads to where something else keeps it."""
+    """Return the paths that are not behind a link, because what is behind a link is kept elsewhere."""
     if not tree.links:
         return paths
     behind = tuple(f"{link}/" for link in tree.links)
@@ -95,7 +100,7 @@ def _own(paths: Iterable[str], tree: ManifestTree) -> Iterable[str]:
 
 
 def _facts_of_all(root: Path, paths: Iterable[str], hidden: dict[str, Unreadable]) -> Iterator[FoundEntry]:
-    """What the disk says of each; nothing of what has gone meanwhile. Folders that hide theirs go to `hidden`."""
+    """Yield the facts of each path that still exists. Folders that may not be read are added to `hidden`."""
     for path in paths:
         try:
             yield FoundEntry(path, facts_of(f"{root}/{path}"))
@@ -116,7 +121,7 @@ def _own_folders(root: Path) -> Iterator[FoundEntry]:
         folder = root / name
         if folder.exists():
             yield FoundEntry(name, facts_of(folder.resolve()))
-        # People may have put it elsewhere with a link.
+        # A person may have moved it and put a link here.
         if folder.is_symlink():
             yield FoundEntry(name, facts_of(folder))
 

@@ -1,4 +1,4 @@
-"""What lies in a store: every model, everything that is not one although it stands where models stand, every blob."""
+"""Read the manifests of a store, list its blobs, and report each entry in a manifest's place that is no manifest."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree
 from ostore.streams.chunks import read_full
 
-# The server rewrites manifests in place, so one that does not parse may just be half written.
+# The server rewrites manifests in place, so a manifest that does not parse may be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
 class StoredModel(NamedTuple):
-    """A manifest where Ollama looks for it; `status` is that of its file, links followed, when it was read."""
+    """A manifest where Ollama looks for it. `status` is that of its file when it was read, links followed."""
 
     name: ModelName
     manifest: Manifest
@@ -38,18 +38,18 @@ class StoredModel(NamedTuple):
 
     @property
     def modified(self) -> float:
-        """Seconds since 1970."""
+        """The mtime of the manifest, seconds since 1970."""
         return self.status.st_mtime
 
     @property
     def tree(self) -> str:
-        """Under which folder of the store it lies."""
+        """The folder of the store that it lies in."""
         return self.relative.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class StandingManifest:
-    """A manifest that is to go: its path in the store, as the disk spells it, and its digest; None for a link."""
+    """A manifest that is to go: its path in the store, as the disk spells it, and its digest, None if not known."""
 
     path: str
     digest: Digest | None
@@ -57,9 +57,7 @@ class StandingManifest:
 
 @dataclass(frozen=True)
 class ManifestScan:
-    """
-    `models` that parse, `unreadable` entries at manifest depth, and the `tree` in which they were looked for.
-    """
+    """The `models` that parse, the `unreadable` entries at manifest depth, and the `tree` that was read."""
 
     models: tuple[StoredModel, ...]
     unreadable: tuple[UnreadableManifest, ...]
@@ -119,9 +117,9 @@ def scan_manifests(tree: ManifestTree) -> ManifestScan:
 
 def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
     """
-    A regular file's bytes (links followed), at most `limit` and one more so that a longer one shows.
+    Return a regular file's bytes and its status, links followed.
 
-    Raises OSError, also for a FIFO or a device.
+    At most `limit` + 1 bytes are read, so that a longer file shows. Raises OSError, also for a FIFO or a device.
     """
     fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
     try:
@@ -130,7 +128,7 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         wanted = min(status.st_size, limit) + 1
         data = os.read(fd, wanted)
-        # Asked for a byte more than there is: the file has ended. Otherwise it is changing, or the call was cut short.
+        # One byte more than the size was asked for. Any other count means a changing file or a call that was cut short.
         return data if len(data) == status.st_size else data + read_full(fd, wanted - len(data)), status
     finally:
         os.close(fd)
@@ -138,9 +136,9 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
 
 def stand(entry: ManifestEntry) -> StandingManifest:
     """
-    What is known now about a manifest that is to go; it is not one any more if its bytes change.
+    Record a manifest that is to go. It stays if its bytes change. A link, or a file that cannot be read, has no digest.
 
-    Raises DamagedStoreError for something that never was one.
+    Raises DamagedStoreError for an entry that is neither file nor link.
     """
     path = Path(entry.path)
     digest = None
@@ -153,7 +151,11 @@ def stand(entry: ManifestEntry) -> StandingManifest:
 
 
 def refuse_others(path: str, mode: int) -> None:
-    """A folder by the name of a tag may hold anything of anybody's; only files and links are ours to remove."""
+    """
+    Refuse anything but a file or link, because a folder with the name of a tag may hold files of other people.
+
+    Raises DamagedStoreError.
+    """
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
@@ -170,7 +172,7 @@ def _read_all(
 
 
 def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
-    """The model, or why there is none; None if the entry has gone in the meantime."""
+    """Return the model, or the reason why there is none; None if the entry has gone meanwhile."""
     raw = b""
     try:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
@@ -189,7 +191,7 @@ def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
 
 
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Every entry directly in `blobs/`, in no order; nothing if there is no such folder."""
+    """Yield every entry of `blobs/`, in no order; none if the folder is absent. Raises OSError if it cannot be read."""
     try:
         with os.scandir(root / BLOBS) as listing:
             yield from listing

@@ -1,8 +1,8 @@
 """
-Blobs that nobody need look at twice: nearly all of a store.
+Settled blobs, which need no second look. Nearly all blobs of a store are.
 
-They are as manifests promise and as a server needs them, and have one name, so that a census can let them go at once:
-to keep sixty thousand of them, and to go through them again for every question, would take as long as to find them.
+They have one name, the size that manifests promise and the rights that a server needs, so a census drops them at once.
+To keep sixty thousand of them, and to go through them for every question, would take as long as to find them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ostore.places.store.survey.scan import ManifestScan
 
 class SettledBlobs:
     """
-    `count` blobs of `size` bytes together; `settles` finds them while a census is taken.
+    `count` blobs with `size` bytes in total. `settles` finds them while a census is taken.
 
-    They are files of `account`, and not from later than `now`, seconds since 1970.
+    They are files of `account`, and their mtime is not later than `now`, seconds since 1970.
     """
 
     def __init__(self, scan: ManifestScan, account: Account, now: float) -> None:
@@ -26,7 +26,7 @@ class SettledBlobs:
         self.size = 0
         self._account = account
         self._now = now
-        # None once it is settled, and a size that no file has where manifests contradict each other.
+        # The size of each blob; None once it is settled; -1, which no file has, if manifests contradict each other.
         self._promised: dict[str, int | None] = {}
         for model in scan.models:
             for digits, size in model.manifest.sizes:
@@ -35,7 +35,7 @@ class SettledBlobs:
                     self._promised[filename] = -1
 
     def settles(self, filename: str, status: os.stat_result) -> bool:
-        """Whether there is nothing to say of a file in `blobs/`; to be asked once of each."""
+        """Return whether nothing is wrong with a file in `blobs/`, and count it. Call it once for each file."""
         if (
             self._promised.get(filename) != status.st_size
             or status.st_nlink > 1
@@ -49,7 +49,7 @@ class SettledBlobs:
         return True
 
     def has(self, filename: str) -> bool:
-        """Whether it is the name of one of them."""
+        """Return whether this is the file name of a settled blob."""
         return self._promised.get(filename, -1) is None
 
     @property

@@ -1,13 +1,13 @@
 """
-What lies in a store and what is needed of it, looked at in the one order that deleting may rest on.
+A survey: what lies in a store and what is needed of it, found in the one order that deleting may rely on.
 
-1. the names in `blobs/` are listed
-2. the manifests are read
-3. the trash and the folders of dead commands are listed
-4. the files of step 1 are looked at, when somebody asks for them
+1. list the names in `blobs/`
+2. read the manifests
+3. list the trash and the folders of dead commands
+4. look at the files of step 1, when a census is asked for
 
-A pull that ends meanwhile can then only add to what is needed. Whoever read the manifests first could take the blobs
-of that pull for orphans.
+In this order, a pull that ends meanwhile can only add to what is needed. If the manifests were read first, the blobs
+of that pull would look like orphans.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ostore.places.store.workspace import dead_transactions, workspace_path
 @dataclass(frozen=True, slots=True)
 class Survey:
     """
-    One look at a store. `listed` are the names in `blobs/`, each with whether it is a regular file.
+    One look at a store. `listed` maps the names in `blobs/` to whether each is a regular file.
 
-    `batches` is the trash, oldest first; `dead` are the folders in `.ostore/tx` of commands that have ended.
+    `batches` are the folders of the trash, oldest first. `dead` are the folders in `.ostore/tx` of ended commands.
     """
 
     root: Path
@@ -41,24 +41,24 @@ class Survey:
 
     def census(self, without: Collection[Digest] = frozenset()) -> Census:
         """
-        What the disk says of everything that was listed, except these blobs under the names that Ollama gives them.
+        Take a census of what was listed, without these blobs, unless they have another name than Ollama gives them.
 
-        A store has sixty thousand blobs that are needed, and the disk need not be asked about them. Raises OSError for
-        a folder that cannot be read.
+        A store may have sixty thousand needed blobs, and the disk need not be asked about them. Raises OSError for an
+        unreadable folder.
         """
         names = [name for name in self.listed if not without or Digest.of_filename(name) not in without]
         return take_census(self.root, names, skipped=len(self.listed) - len(names))
 
     def census_of(self, digests: Collection[Digest]) -> Census:
-        """The same of these blobs only, whatever form of their names they have."""
+        """Take a census of these blobs only, in any form of their names."""
         filenames = {digest.filename for digest in digests}
-        # As text: to parse sixty thousand names takes longer.
+        # Compare text, because to parse sixty thousand names takes longer.
         named = [name for name in self.listed if name.lower().replace(":", "-") in filenames]
         return take_census(self.root, named)
 
 
 def survey(root: Path) -> Survey:
-    """Look at a store. Creates and locks nothing. Raises OSError for a folder that cannot be read."""
+    """Look at a store. Nothing is created, and the store is not locked. Raises OSError for an unreadable folder."""
     listed = {entry.name: entry.is_file(follow_symlinks=False) for entry in find_blobs(root)}
     scan = scan_manifests(find_manifests(root))
     references = references_of(root, scan)
