@@ -1,1 +1,1 @@
-"""An Ollama models directory: read as it is found, written only by the publish protocol (docs/store.md)."""
+"""An Ollama models folder: read as it is found, changed only by the protocols here (docs/store.md)."""

@@ -1,4 +1,4 @@
-"""A store: a source of models, and what else can be asked of it. What takes models in is `receiving.sink`."""
+"""A store as a source of models, and what else can be asked of it. `receiving.sink` takes models in."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks, read_full
 from ostore.streams.durable import FULL, Directory, naming
 
-# What locks and removes is imported when somebody does: `list` starts in less time.
+# Code that locks and removes is imported on use, so that `list` starts sooner.
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -54,12 +54,13 @@ if TYPE_CHECKING:
 
 class LocalStore:
     """
-    The store at `root`, whatever of it exists; no server needs to run. A source of models; `label` is its folder.
+    The store at `root`, which need not exist, as a source of models. No server has to run.
 
-    Reading takes no lock and creates nothing, so it works on a read-only disk.
+    `label` names it for people; the default is its folder. Reading takes no lock and creates nothing, so it works on a
+    read-only disk.
     """
 
-    # What tears here is a medium that fails: to begin in the middle of it again would not help.
+    # If a read fails here, the medium is failing, and to go on from the middle would not help.
     can_resume = False
 
     def __init__(self, root: Path, label: str | None = None) -> None:
@@ -72,16 +73,16 @@ class LocalStore:
 
     @property
     def workspace(self) -> Path:
-        """Where everything is staged, there or not."""
+        """The folder where everything is staged. It need not exist."""
         return workspace_path(self.root)
 
     @property
     def quarantine(self) -> Path:
-        """Where damaged and odd files are kept."""
+        """The folder where damaged and odd files are kept."""
         return self.workspace / QUARANTINE
 
     def require(self) -> LocalStore:
-        """Itself. Raises NotFoundError if there is no such folder, UsageError if it is no folder."""
+        """Return the store itself. Raises NotFoundError if it does not exist, UsageError if it is not a folder."""
         if self.exists:
             return self
         if self.root.exists():
@@ -92,31 +93,32 @@ class LocalStore:
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
         """
-        Read the manifests of all models, or of those that names and globs stand for.
+        Read the manifests of all models, or of those that match these names and globs.
 
-        Raises NotFoundError for a word that stands for no model, InvalidNameError, OSError.
+        Raises NotFoundError for a pattern that matches no model, InvalidNameError, OSError.
         """
         return scan_manifests(self._tree(patterns))
 
     def passing_scan(self, patterns: Sequence[str] = ()) -> PassingScan:
-        """The same, with no manifest read yet. Raises as `scan`."""
+        """Return the same models one at a time, so that few are in memory. Raises what `scan` raises."""
         return PassingScan(self._tree(patterns))
 
     def no_model(self, word: str) -> NotFoundError:
-        """The error for a word that stands for no model here."""
+        """Return the error for a pattern that matches no model here."""
         return NotFoundError(f"no model {word!r} in {self.root}", hint="ostore list shows what is there")
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
-        The models that names and globs stand for, or all if there are none, ready to be read.
+        Return the models that match names and globs, or all if there are no patterns, ready to be read.
 
-        Raises NotFoundError, DamagedStoreError for a manifest that cannot be read, AmbiguousManifestError or
-        FormatError for one that must not travel, UnsafeError for names or sizes that contradict each other.
+        Raises the errors of `scan`, DamagedStoreError for a manifest that cannot be read, AmbiguousManifestError,
+        FormatError or LimitError for one that must not travel, UnsafeError for names or sizes that contradict each
+        other.
         """
         return select_scanned(self.scan(patterns))
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
-        """A selection for each model with one of these names (folded) that may enter another store."""
+        """Return one selection for each model that may enter another store and whose folded name is in `folded`."""
         entries = find_manifests(self.root).entries if folded else []
         chosen = [entry for entry in entries if entry.tree == MANIFESTS and entry.name and entry.name.folded in folded]
         found = []
@@ -127,7 +129,7 @@ class LocalStore:
         return tuple(found)
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Those of which a file of the right size is there; None is any size."""
+        """Return the lacking blobs that have a file of the right size here. A size of None matches any."""
         sizes = {digest: self.size_of(digest) for digest in lacking}
         return tuple(
             Descriptor(digest, size)
@@ -136,14 +138,14 @@ class LocalStore:
         )
 
     def file_of(self, blob: Descriptor) -> Path | None:
-        """The file of a blob, if it is a regular one of the right size."""
+        """Return the file of a blob if it is a regular file of the right size, else None."""
         return self.root / BLOBS / blob.digest.filename if self.size_of(blob.digest) == blob.size else None
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
-        Yield each wanted blob in the order given, unverified; a stream is valid until the next is asked for.
+        Yield each wanted blob in the order given, unverified. A stream is valid until the next one is asked for.
 
-        A stream raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, OSError.
+        Reading a stream raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, OSError.
         """
         for blob in wanted:
             yield blob, self._chunks(blob)
@@ -152,7 +154,7 @@ class LocalStore:
         """
         Yield the raw manifests of selected models, as they were when they were selected.
 
-        Raises IntegrityError for one that is another by now, where the selection has not kept its bytes, and OSError.
+        Raises IntegrityError if one has changed and the selection has not kept its bytes, OSError.
         """
         for model in models:
             raw = self.read_manifest(model.name)[0] if model.raw is None else model.raw
@@ -161,13 +163,13 @@ class LocalStore:
             yield model.name, raw
 
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
-        """A whole small blob, at most `limit` bytes of it, unverified. Raises as the streams of `read_blobs`."""
+        """Return the first `limit` bytes of a blob, unverified. Raises the errors of `opened_blob`."""
         with self.opened_blob(descriptor.digest) as fd:
             return read_full(fd, limit)
 
     @contextlib.contextmanager
     def opened_blob(self, digest: Digest) -> Iterator[int]:
-        """A blob open for reading. Raises BlobMissingError, DamagedStoreError, OSError."""
+        """Open a blob for reading. Raises BlobMissingError, DamagedStoreError if it is not a regular file, OSError."""
         with self._blobs(digest) as blobs:
             filename = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
             if filename is None:
@@ -180,34 +182,34 @@ class LocalStore:
             os.close(fd)
 
     def size_of(self, digest: Digest) -> int | None:
-        """Bytes of a blob that is there as a regular file, else None."""
+        """Return the size in bytes of a blob that is a regular file, else None. Raises OSError."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            # Text, not Path: sixty thousand of those take half a second.
+            # Text, not Path: to make sixty thousand of those takes half a second.
             status = os.lstat(f"{self.root}/{BLOBS}/{digest.filename}")
             return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
 
     def missing_of(self, blobs: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-        """Those of which no file of the right size is there."""
-        # A new store has none, and need not be asked sixty thousand times.
+        """Return the blobs that have no file of the right size here."""
+        # A new store has no blobs, so the disk need not be asked sixty thousand times.
         if not (self.root / BLOBS).is_dir():
             return tuple(blobs)
         return tuple(blob for blob in blobs if self.size_of(blob.digest) != blob.size)
 
     def manifest_path(self, name: ModelName) -> Path:
-        """Where a released Ollama has the manifest of a name, there or not."""
+        """Return where a released Ollama has the manifest of a name, whether or not it exists."""
         return self.root.joinpath(MANIFESTS, *name.parts)
 
     def read_manifest(self, name: ModelName) -> tuple[bytes, os.stat_result]:
-        """A manifest's bytes, at most one more than the largest has, and its status, links followed. Raises OSError."""
+        """Return a manifest's bytes, at most one past the limit, and its status, links followed. Raises OSError."""
         return read_small_file(self.manifest_path(name), MAX_MANIFEST_BYTES)
 
     def unreferenced(self, is_needed: Callable[[Digest], bool]) -> tuple[tuple[Descriptor, ...], tuple[str, ...]]:
         """
-        What lies in `blobs/` beside the blobs that models need: orphans, and paths of strays.
+        Return what lies in `blobs/` besides the blobs that models need: the orphans, and the paths of strays.
 
-        Unfinished files of Ollama are neither. A blob named in capitals is a stray, whether or not it is an orphan:
-        nobody looks for it there but us.
+        Unfinished files of Ollama are neither. A blob named in capitals is a stray, whether or not it is an orphan,
+        because only we look for it there.
         """
         orphans, strays = [], []
         for entry in find_blobs(self.root):
@@ -219,7 +221,7 @@ class LocalStore:
             if entry.name not in {digest.filename, str(digest)}:
                 strays.append(f"{BLOBS}/{entry.name}")
             if not is_needed(digest):
-                # A server may prune it just now.
+                # A server may be pruning it.
                 with contextlib.suppress(FileNotFoundError):
                     orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
         return tuple(sorted(orphans, key=lambda orphan: orphan.digest)), tuple(sorted(strays))
@@ -227,15 +229,15 @@ class LocalStore:
     @contextlib.contextmanager
     def sweeping(self, *others: LocalStore) -> Iterator[Sweep]:
         """
-        Hold the lock of this store, known to keep others out, and those of `others`, to remove something here.
+        Lock this store and `others`, make sure that its lock keeps others out, and yield a sweep of it.
 
-        Raises BusyError, UnsafeError, NoSpaceError on a disk without room for the record of what is removed, OSError.
+        Raises BusyError, UnsafeError, NoSpaceError if the disk has no room for the record of what is removed, OSError.
         """
         from ostore.places.store.removing.sweep import Sweep
 
         try:
             with contextlib.ExitStack() as held:
-                # In one order whoever asks: two moves in opposite directions must not wait for each other.
+                # Lock in a fixed order, so that two moves in opposite directions do not wait for each other.
                 opened = {root: _locked(root, held) for root in sorted({self.root, *(other.root for other in others)})}
                 directory, workspace = opened[self.root]
                 workspace.refuse_without_locks()
@@ -247,26 +249,26 @@ class LocalStore:
 
     def return_needed(self) -> None:
         """
-        Put back what lies in the trash and a model needs again, if anything lies there.
+        Put back the blobs in the trash that a model needs again.
 
-        Whoever removes does this before anything else is looked at, and before anybody is asked: no model may wait for
-        what is in the trash. Raises as `sweeping`.
+        A command that removes does this first, before it looks at anything else or asks anybody: no model may wait for
+        a blob in the trash. Raises what `sweeping` raises.
         """
         if find_batches(self.workspace):
             with self.sweeping() as sweep:
                 sweep.return_needed()
 
     def full_disk(self) -> AbstractContextManager[FullDisk]:
-        """This store where there is no room even for that record. Raises BusyError, UnsafeError, OSError."""
+        """Open this store on a disk too full for the record of `sweeping`. Raises BusyError, UnsafeError, OSError."""
         from ostore.places.store.removing.full_disk import FullDisk
 
         return FullDisk.opened(self.root)
 
     def return_kept(self, progress: Progress, *, dry_run: bool) -> Mapping[KeptBlob, UntrashOutcome]:
         """
-        Give the blobs that the trash keeps their names again, once they are hashed; what became of each.
+        Hash the blobs in the trash, give them their names again, and return the outcome of each.
 
-        Raises BusyError, UnsafeError, OSError.
+        With `dry_run`, nothing is changed or hashed. Raises BusyError, UnsafeError, OSError.
         """
         from ostore.places.store.removing.untrash import untrash
 
@@ -300,7 +302,7 @@ class LocalStore:
 
 
 def select_scanned(scan: ManifestScan) -> Selection:
-    """The models of a scan of a store, ready to be read. Raises as `LocalStore.select`, but for NotFoundError."""
+    """Return the models of a scan, ready to be read. Raises the errors of `LocalStore.select` about manifests."""
     for unreadable in scan.unreadable:
         raise DamagedStoreError(
             f"{unreadable.path}: {unreadable.reason}", hint="ostore verify lists everything that is damaged"

@@ -1,12 +1,12 @@
 """
-The folder `.ostore` beside `blobs/`: where everything is staged, and where what an interrupted command had finished
-waits for the next one. Ollama looks at `blobs/` and `manifests/` only.
+The workspace: the folder `.ostore` beside `blobs/`, where everything is staged, and where blobs that an interrupted
+command has finished wait for the next one. Ollama looks only at `blobs/` and `manifests/`.
 
-    .ostore/lock               held while something is published; never removed, or two could hold it
-    .ostore/tx/<pid>-<random>/ one per running command, 0700, itself locked: that is how one sees a command alive
-        sha256-HEX.part        being written, or the first part of a blob whose source can go on from there
-        sha256-HEX             whole, verified, on the disk
-        sha256-HEX.pin         a second name for a blob that was there already and is relied upon
+    .ostore/lock               locked while a command changes the store; never deleted, or two could hold it
+    .ostore/tx/<pid>-<random>/ one for each running command, 0700, itself locked: the lock shows that the command lives
+        sha256-HEX.part        a blob being written, or the first part of one whose source can go on from there
+        sha256-HEX             a whole blob, verified, on the disk
+        sha256-HEX.pin         a pin: a second name for a blob that the store had already and that is relied upon
         m/NNN.json             manifests
 """
 
@@ -32,7 +32,7 @@ class Workspace:
     """The open `.ostore` of one store. Close it."""
 
     def __init__(self, directory: Directory, ownership: Ownership) -> None:
-        """`ownership` is that of the store: everything published, and everything here, is given it."""
+        """`ownership` is that of the store. Everything published, and everything here, gets it."""
         self.directory = directory
         self.ownership = ownership
         self._running: str | None = None
@@ -40,9 +40,9 @@ class Workspace:
     @classmethod
     def open(cls, root: Directory) -> Workspace:
         """
-        Open it beside the real `blobs/` (people put a link there), creating it with that folder's owner and mode.
+        Open `.ostore` beside the target of `blobs/`, which may be a link. Create it with that folder's owner and mode.
 
-        Raises UnsafeError for one that somebody else could meddle with, OSError if it cannot be on the same disk.
+        Raises UnsafeError if another user could change what is in it, OSError if it cannot be on the disk of `blobs/`.
         """
         blobs, workspace = root.path / BLOBS, workspace_path(root.path)
         with (
@@ -61,10 +61,10 @@ class Workspace:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of the store; raises BusyError after 60 s."""
+        """Hold the lock of the store. Raises BusyError after 60 s."""
         fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
         try:
-            # Always: whoever created it may have been killed before this.
+            # Do this every time: the command that created the file may have been killed before it could.
             self.ownership.give_file(fd)
             wait_lock(fd, str(self.directory.path / "lock"))
             yield
@@ -73,9 +73,9 @@ class Workspace:
 
     def refuse_without_locks(self) -> None:
         """
-        Make sure that the lock, held by us now, keeps others out. Raises OSError where everybody gets through.
+        Make sure that the lock, which the caller holds, keeps others out. Raises OSError if it does not.
 
-        Taking models in works without, because it only adds; removing does not.
+        Taking models in is safe without locks, because it only adds. Removing is not.
         """
         fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
         try:
@@ -87,12 +87,12 @@ class Workspace:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Directory]:
-        """A fresh, locked folder for one command. What the caller leaves in it stays for the next one."""
+        """Yield a new, locked folder for one command. What the caller leaves in it stays for the next command."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
             while True:
                 name = f"{os.getpid()}-{os.urandom(4).hex()}"
                 directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
-                # Between the two steps another command may have taken it for a dead one.
+                # Before the folder is locked, another command may take it for a dead one's and remove it.
                 if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
                     break
                 directory.close()
@@ -101,15 +101,15 @@ class Workspace:
                 with directory:
                     yield directory
             finally:
-                # Stays if something was left in it for the next command; that must not become this one's outcome.
+                # A folder that is not empty stays for the next command. That is no failure of this one.
                 with contextlib.suppress(OSError):
                     transactions.rmdir(name)
 
     def abandoned(self) -> Iterator[Directory]:
-        """The folders of commands that are dead: mine, or anybody's for root. Each is locked while it is yielded."""
+        """Yield the folders of dead commands of this user, or of any user for root. Each is locked meanwhile."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
             for name in transactions.names() if self._locks_exclude(transactions) else ():
-                # One that cannot be cleared now does not keep this command from its work.
+                # A folder that cannot be cleared now must not stop this command.
                 with contextlib.suppress(OSError):
                     directory = transactions.child(name)
                     with directory:
@@ -121,7 +121,7 @@ class Workspace:
                     transactions.rmdir(name)
 
     def _locks_exclude(self, transactions: Directory) -> bool:
-        """Whether locks tell the living from the dead here: ours, asked for once more, must be refused."""
+        """Return whether locks show here which commands live: to lock our own folder once more must fail."""
         if self._running is None:
             return True
         with transactions.child(self._running) as running:
@@ -129,16 +129,16 @@ class Workspace:
 
 
 def workspace_path(root: Path) -> Path:
-    """Where it is or would be: beside the real `blobs/`, because people put a link there."""
+    """Return where `.ostore` is or would be: beside the target of `blobs/`, which may be a link."""
     blobs = root / BLOBS
     return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
 
 
 def dead_transactions(workspace: Path) -> frozenset[str]:
     """
-    The folders of commands that are dead and that we may clear, by name; nothing is created, so on any disk.
+    Return the names of the folders of dead commands that we may clear. Nothing is created, so any disk will do.
 
-    Where locks exclude nobody every one of ours seems dead: whoever removes asks `refuse_without_locks` first.
+    Where locks keep nothing out, even running commands seem dead. So call `refuse_without_locks` before you remove.
     """
     dead = set()
     try:
@@ -147,7 +147,7 @@ def dead_transactions(workspace: Path) -> frozenset[str]:
         return frozenset()
     with transactions:
         for name in transactions.names():
-            # One that we may not open is somebody else's.
+            # A folder that we may not open belongs to another user.
             with contextlib.suppress(OSError), transactions.child(name) as directory:
                 is_ours = current_user()[0] in {0, directory.status().st_uid}
                 if is_ours and directory.fd is not None and try_lock(directory.fd):
@@ -156,7 +156,7 @@ def dead_transactions(workspace: Path) -> frozenset[str]:
 
 
 def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
-    """Remove what a command no longer needs; finished blobs, and begun ones, may be kept for the next one."""
+    """Clear a transaction. With `keep_finished`, finished blobs and begun ones stay for the next command."""
     for name in transaction.names():
         if name == TRANSACTION_MANIFESTS:
             remove_tree(transaction, name)
@@ -165,7 +165,7 @@ def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
 
 
 def is_published(transaction: Directory, name: str) -> bool:
-    """Whether a staged blob has a second name, in `blobs/`, so that this one is of no more use."""
+    """Return whether a staged blob has a second name, in `blobs/`, so that the staged name is of no more use."""
     status = transaction.lstat(name)
     return Digest.of_filename(name) is not None and status is not None and status.st_nlink > 1
 
