@@ -39,7 +39,7 @@ GATES = (
     Gate(
         "what parses, publishes or deletes",
         100,
-        ("ostore/formats/*", "ostore/places/bundle/*", "ostore/places/store/*"),
+        ("ostore/formats/*", "ostore/host/*", "ostore/places/bundle/*", "ostore/places/store/*"),
         ("*/access.py", "*/examination.py", "*/servers.py", "*/service_unit.py"),
     ),
 )

@@ -174,8 +174,8 @@ BUGS = (
     Bug(
         "verify has nothing to say about manifests",
         "operations/verify.py",
-        "    problems += _manifest_problems(findings)\n",
-        "",
+        "        self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))\n",
+        "        self.problems: tuple[Problem, ...] = ()\n",
         ("tests/torture/test_damage.py",),
     ),
     # What somebody beside us would show.
