@@ -239,7 +239,7 @@ class Sweep:
     @property
     def _folder(self) -> Directory:
         if self._blobs is None:
-            raise RuntimeError("blobs are planned to go, but there is no folder blobs/")
+            raise RuntimeError("blobs are planned to go, but their folder is not there")
         return self._blobs
 
     def _second_mark(self, batch: Batch) -> tuple[str | None, list[str]]:
