@@ -174,6 +174,26 @@ def test_operations_import_nothing_sideways_but_transfer_and_verify(path: Path) 
 
 
 @each_file
+def test_operations_take_values_of_places_and_no_facts_of_paths(path: Path) -> None:
+    """Names of folders and files are in `formats/store_layout.py`. A plan can be tested without a place."""
+    if parts_of(path)[0] == "operations":
+        froms = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
+        names = [
+            alias.name for node in froms if (node.module or "").startswith("ostore.places") for alias in node.names
+        ]
+        assert not [name for name in names if name.isupper() or name == "workspace_path"]
+
+
+@each_file
+def test_nobody_above_the_places_is_given_a_root(path: Path) -> None:
+    """Whoever has a store passes the store on. Only what opens one is told a path."""
+    if parts_of(path)[0] in {"operations", "api"}:
+        functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
+        arguments = [(made.name, argument.arg) for made in functions for argument in made.args.args]
+        assert [name for name, argument in arguments if argument == "root"] == []
+
+
+@each_file
 def test_the_lowest_floor_does_nothing_but_compute(path: Path) -> None:
     if floor_of(parts_of(path)) == "formats":
         outside = {"io", "os", "pathlib", "random", "shutil", "socket", "subprocess", "sys", "tempfile", "time"}
