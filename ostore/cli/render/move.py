@@ -105,7 +105,7 @@ def _next_lines(report: MoveReport) -> Iterator[str]:
         return
     yield from _instructions(report.destination, report.settings)
     if not report.removed and not _is_nothing(report):
-        yield one_line(f"everything is also still in {report.source}; run the same command again to remove it there")
+        yield one_line(f"everything is still in {report.source} too; run the same command again to remove it there")
 
 
 def _instructions(destination: str, settings: Sequence[StoreSetting]) -> Iterator[str]:
