@@ -442,14 +442,14 @@ def _before_blobs(change: Callable[[World], object]) -> Callable[[World], None]:
 
 
 def _tag_taken(world: World) -> None:
-    compare = StoreSink.compare
+    outcomes = StoreSink._outcomes
 
     def compared(sink: StoreSink, selection: Selection) -> object:
-        outcomes = compare(sink, selection)
+        found = outcomes(sink, selection)
         world.store.manifest_path(NAME).mkdir(parents=True, exist_ok=True)
-        return outcomes
+        return found
 
-    world.patch.setattr(StoreSink, "compare", compared)
+    world.patch.setattr(StoreSink, "_outcomes", compared)
 
 
 def where_rows() -> Iterator[Row]:

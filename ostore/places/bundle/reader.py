@@ -153,11 +153,19 @@ class BundleReader:
         AmbiguousManifestError for a manifest that readers understand differently.
         """
         chosen = {model.name for model in models}
-        for model, raw in (self._pipe or self._walk()).read_manifests():
-            if model.name in chosen:
-                _check_manifest(self.index.selection, model, raw)
-                yield model.name, raw
+        try:
+            for model, raw in (self._pipe or self._walk()).read_manifests():
+                if model.name in chosen:
+                    _check_manifest(self.index.selection, model, raw)
+                    yield model.name, raw
+        except OstoreError:
+            # A file that has changed explains any other error.
+            self._refuse_changes()
+            raise
         # The caller publishes next, so a change has to show now.
+        self._refuse_changes()
+
+    def _refuse_changes(self) -> None:
         if self._file is not None:
             self._file.refuse_changes()
 

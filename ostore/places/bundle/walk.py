@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from ostore.formats.bundle_index import INDEX_PATH, SIGNATURE_PATH, BundleIndex, blob_path, manifest_path
 from ostore.formats.digest import Digest
-from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, UnsafeError
+from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, OstoreError, UnsafeError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.selection import SelectedModel, Wanted
 from ostore.formats.tar_header import TarHeader, member_length
@@ -34,6 +34,7 @@ class Walk:
         self._next = 0
         self._announced = 0
         self._seen: set[str] = set()
+        self._broken: OstoreError | None = None
         self._names = {blob_path(blob.digest) for blob in self._blobs}
         self._names |= {manifest_path(model.name) for model in index.selection.models}
         self._names |= {file.path for file in index.files}
@@ -47,6 +48,7 @@ class Walk:
                 self._pass_over(number)
                 self._announce(number, digests)
                 yield Wanted(self._blobs[number]), self._chunks(number)
+                self._refuse_to_go_on()
 
     def read_manifests(self) -> Iterator[tuple[SelectedModel, bytes]]:
         """Yield every manifest, unverified, then check that nothing follows."""
@@ -61,6 +63,7 @@ class Walk:
 
     def _begin(self) -> None:
         """Verify the members below `ostore/` that the index lists, once. Their contents are not used here."""
+        self._refuse_to_go_on()
         if self._offsets:
             return
         files = list(self._index.files)
@@ -82,8 +85,17 @@ class Walk:
         blob = self._blobs[number]
         self._go_to(self._offsets[number])
         self._next = number + 1
-        self._expect(blob_path(blob.digest), blob.size)
+        try:
+            self._expect(blob_path(blob.digest), blob.size)
+        except OstoreError as error:
+            self._broken = error
+            raise
         yield from self._tar.data(blob.size)
+
+    def _refuse_to_go_on(self) -> None:
+        """Raise the error of a member that was not the awaited one: what follows it is not what the index lists."""
+        if self._broken:
+            raise self._broken
 
     def _pass_over(self, number: int) -> None:
         """Go to the blob of that number, or behind the last one. In a pipe, check every header on the way."""
