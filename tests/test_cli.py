@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -230,3 +233,33 @@ def test_bars_on_a_terminal_and_questions_to_it(tmp_path: Path) -> None:
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
     for name, summary in COMMANDS.items():
         assert summary.rstrip(".") in " ".join(run(name, "--help").stdout.split()), name
+
+
+def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
+    done = run("list", "--bogus", "--models", store.root)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ostore: error[usage]: No such option: --bogus (see ostore list --help)\n",
+    )
+
+
+@pytest.mark.parametrize(("color", "is_coloured"), [("always", True), ("auto", False), ("never", False)])
+def test_an_option_about_colours_wins_over_the_environment(store: Store, color: str, is_coloured: bool) -> None:
+    terminal, theirs = pty.openpty()
+    shown: list[bytes] = []
+
+    def read() -> None:
+        # A terminal whose other end is closed fails to read.
+        with contextlib.suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                shown.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
+    command = [*OSTORE, "verify", "--color", color, "--models", str(store.root)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, check=False)
+    os.close(theirs)
+    reader.join()
+    os.close(terminal)
+    assert (done.returncode, re.search(rb"\x1b\[[0-9;]*3[0-9]", b"".join(shown)) is not None) == (0, is_coloured)

@@ -747,6 +747,7 @@ def test_a_check_says_whether_ollama_uses_the_new_store(store: Store, tmp_path: 
         # An ollama of somebody else may be running here, with a store of its own.
         assert found["agrees"] == all(setting["agrees"] for setting in found["settings"])
         assert (done.returncode == 0) == found["agrees"]
+    assert run("move", "--check", "", environment=here).returncode == 2
     told = run("move", "--check", store.root, environment=other)
     assert told.returncode == 3
     assert f"export OLLAMA_MODELS={store.root}" in told.stdout
