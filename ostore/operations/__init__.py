@@ -1,1 +1,1 @@
-"""Floor 3: what ostore does, a file each: decisions as plans and reports, and the movement, seen through Protocols."""
+"""Floor 3: what ostore does, one file each. Decisions are plans and reports; copying sees places as Protocols."""

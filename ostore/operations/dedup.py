@@ -1,8 +1,8 @@
 """
-The same bytes kept twice: who keeps them, and how the disk can keep them once without either program noticing.
+Find bytes that are kept twice, and let the disk keep them once. No program notices.
 
-What a name promises is believed for as long as nothing depends on it: sharing leaves the last word to the kernel, which
-compares the bytes. So weights are read here only where a file says nothing of its own and has the size of a blob.
+The digest in a file's name is believed here, because the kernel compares the bytes before it shares them. So a file is
+hashed only if its name has no digest and its size is that of a blob.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.same_file import opened_same
 from ostore.streams.verified import digest_file
 
-# A file system shares whole blocks; below one there is nothing to gain.
+# A file system shares whole blocks, so a smaller file gains nothing.
 MIN_BYTES = 4096
-# btrfs and XFS take at most so many bytes a call (ioctl_fideduperange(2)), and Ctrl-C comes through in between.
+# btrfs and XFS take at most so many bytes per call (ioctl_fideduperange(2)). Between calls Ctrl-C is noticed.
 _STRETCH_BYTES = 16 * 1024 * 1024
-# How much is compared at the beginning, in the middle and at the end before a whole file is hashed.
+# The bytes compared at the start, in the middle and at the end before a whole file is hashed.
 _SAMPLE_BYTES = 64 * 1024
 
 CopyState = Literal["shareable", "shared", "same-file", "linked", "different", "other-disk", "unsupported", "failed"]
@@ -37,7 +37,9 @@ _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS
 @dataclass(frozen=True, slots=True)
 class KeptFile:
     """
-    A file with bytes of a model: where it is, which program keeps it there, its size, and what is known to be in it.
+    A file that may have the bytes of a blob. `kind` says which program keeps it.
+
+    `size` and `allocated` are bytes, `identity` is device and inode. `digest` is None if the content is not known.
     """
 
     path: str
@@ -51,11 +53,11 @@ class KeptFile:
 @dataclass(frozen=True, slots=True)
 class Copy:
     """
-    A file that has the same bytes as another one.
+    A file that should have the same bytes as the source.
 
-    `state`: shareable; shared (on the disk, by now), same-file (a hard link); linked (made to share just now);
-    different (the kernel says so); other-disk, unsupported, failed: cannot be shared, and `detail` says why. `shared`
-    is how many bytes share their place on the disk already.
+    `state` is shareable; shared (already, on the disk); same-file (a hard link of the source); linked (shared by this
+    command); different (the kernel found other bytes); or other-disk, unsupported or failed (cannot be shared, for the
+    reason in `detail`). `shared` is the number of bytes that were shared before.
     """
 
     file: KeptFile
@@ -65,13 +67,13 @@ class Copy:
 
     @property
     def gain(self) -> int:
-        """Bytes that sharing frees: no more than it takes up now."""
+        """The bytes that sharing frees, or has freed. They are never more than the file takes up."""
         return min(self.file.allocated, self.file.size - self.shared) if self.state in {"shareable", "linked"} else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """Bytes that several files have; `copies` are those beside `source`."""
+    """Several files with the same digest: `source` and its `copies`."""
 
     digest: Digest
     source: KeptFile
@@ -80,7 +82,12 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a file turned out to be: a digest if it is one of those it could be. `hashed`: how many bytes that took."""
+    """
+    What is in a file of unknown content.
+
+    `digest` is one of the digests that it could have, or None. `hashed` is how many bytes were hashed, `problem` why
+    the file could not be read.
+    """
 
     digest: Digest | None
     hashed: int = 0
@@ -88,13 +95,18 @@ class Decided:
 
 
 def named_by_inode(own: Iterable[KeptFile], others: Iterable[KeptFile]) -> list[KeptFile]:
-    """The others, with the digest of the blob for those that are the very file of a blob."""
+    """Return `others`. A file that is a hard link of one of our `own` gets its digest."""
     known = {file.identity: file.digest for file in own}
     return [replace(file, digest=known[file.identity]) if file.identity in known else file for file in others]
 
 
 def must_be_hashed(own: Iterable[KeptFile], others: Sequence[KeptFile]) -> dict[str, tuple[KeptFile, list[KeptFile]]]:
-    """Files without a digest that have the size of some with one, by path, and the first of these for each digest."""
+    """
+    Return the files to hash, by path, each with the files that it may equal.
+
+    These are the files without a digest whose size is that of a file with one. Of files with equal digests, only the
+    first counts.
+    """
     by_size: dict[int, dict[Digest, KeptFile]] = {}
     for file in (*own, *others):
         if file.digest is not None and file.size >= MIN_BYTES:
@@ -105,10 +117,10 @@ def must_be_hashed(own: Iterable[KeptFile], others: Sequence[KeptFile]) -> dict[
 
 def find_duplicates(own: Iterable[KeptFile], others: Iterable[KeptFile]) -> list[tuple[Digest, list[KeptFile]]]:
     """
-    Every digest that several files have, going by names and what else is known, largest first.
+    Return every digest that several files have, and those files, largest first. Nothing is read.
 
-    A blob of `own` comes first among its files, then the others in their order. A file of another size than the first
-    is none of them: it is incomplete or damaged.
+    A blob of `own` comes first, then the others in their order. Files of one digest but different sizes are not
+    duplicates, because one of them is incomplete or damaged.
     """
     groups: dict[tuple[Digest, int], list[KeptFile]] = {}
     for file in (*own, *others):
@@ -122,22 +134,26 @@ def decide(
     undecided: Mapping[str, tuple[KeptFile, list[KeptFile]]], *, jobs: int, progress: Progress
 ) -> dict[str, Decided]:
     """
-    Find out what is in files that do not say it, by path.
+    Return what is in each undecided file, by path. `jobs` files are read at a time.
 
-    Reads as little as will do: nothing if two are the same bytes on the disk, samples of both if these differ, and
-    else all of the one without a name.
+    As little as possible is read: nothing if two files share all bytes on the disk, samples of both if those differ,
+    else the whole undecided file. A file that cannot be read is reported in `Decided.problem`.
     """
     pairs = list(undecided.values())
     progress.phase("hashing files of the same size as a blob", sum(file.size for file, _ in pairs))
     with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
-        # By number: a name from outside may hold anything, and progress is drawn on a terminal.
+        # Progress shows numbers, because a file name may hold anything and progress is drawn on a terminal.
         items = (f"file {number} of {len(pairs)}" for number in range(1, len(pairs) + 1))
         answers = pool.map(lambda item, pair: _decide(item, pair[0], pair[1], told), items, pairs)
         return dict(zip(undecided, answers, strict=True))
 
 
 def examine(groups: Iterable[tuple[Digest, Sequence[KeptFile]]]) -> tuple[Duplicate, ...]:
-    """What the disk says of each copy: whether it is shared, and whether it could be. No byte of a file is read."""
+    """
+    Return whether each copy shares its bytes with its source, or could. No bytes are read.
+
+    The first file of a group is its source.
+    """
     disks = _Disks()
     return tuple(
         Duplicate(digest, source, tuple(disks.examined(source, copies))) for digest, (source, *copies) in groups
@@ -146,10 +162,10 @@ def examine(groups: Iterable[tuple[Digest, Sequence[KeptFile]]]) -> tuple[Duplic
 
 def link(duplicates: Sequence[Duplicate], progress: Progress) -> tuple[Duplicate, ...]:
     """
-    Make every shareable copy share its bytes with its source; what became of each is its new state.
+    Make every shareable copy share its bytes with its source. Return the duplicates with the new states.
 
-    Bytes, owner, mode, times and names of both stay. A copy with other bytes is left as it is, as far as the kernel
-    came: stretches that are equal may share, which nobody can tell from the files.
+    Content, owner, mode, times and names of both files stay. If a copy has other bytes, its equal beginning may be
+    shared, which changes nothing in the file.
     """
     copies = [copy for duplicate in duplicates for copy in duplicate.copies if copy.state == "shareable"]
     progress.phase("comparing and sharing", sum(copy.file.size for copy in copies))
@@ -182,7 +198,7 @@ def _decide(item: str, file: KeptFile, possible: Sequence[KeptFile], progress: P
 
 
 def _are_same(fd: int, other: KeptFile) -> bool | None:
-    """Whether an open file has the bytes of another one of its size; None if that takes reading all of them."""
+    """Return whether an open file equals another file of its size, or None if only a hash can tell."""
     try:
         with opened_same(other.path, other.identity, other.size) as other_fd:
             if shared_bytes(extents_of(fd), extents_of(other_fd), other.size) == other.size:
@@ -191,13 +207,13 @@ def _are_same(fd: int, other: KeptFile) -> bool | None:
                 if read_at(fd, _SAMPLE_BYTES, offset) != read_at(other_fd, _SAMPLE_BYTES, offset):
                     return False
     except OSError:
-        # The other cannot be read: a digest needs only this one.
+        # The other file cannot be read, but a hash needs only this one.
         pass
     return None
 
 
 class _Disks:
-    """Knows which disks can share, having asked each pair of them once."""
+    """Ask the kernel once for each pair of disks whether files on them can share."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[int, int], tuple[CopyState, str]] = {}
@@ -230,11 +246,11 @@ class _Disks:
 
 
 def _ask(fd: int, copy_fd: int) -> tuple[CopyState, str]:
-    """Whether the kernel would share bytes of two open files; nothing is shared yet."""
+    """Return whether the kernel would share bytes of two open files. Nothing is shared yet."""
     try:
         share_extents(fd, copy_fd, 0, 0)
     except OSError as error:
-        # Who may do it depends on the file; whether it can be done does not.
+        # The answer counts for the pair of disks, and permission depends on the file.
         return ("shareable", "") if error.errno in _FORBIDDEN else _barred(error)
     return "shareable", ""
 
@@ -243,7 +259,7 @@ def _barred(error: OSError) -> tuple[CopyState, str]:
     if error.errno == errno.EXDEV:
         return "other-disk", "on another disk"
     if error.errno == errno.EINVAL:
-        # On btrfs, one with checksums and one without (chattr +C).
+        # On btrfs, one file has checksums and the other has none (chattr +C).
         return "unsupported", "the disk does not let these two share"
     if error.errno in _CANNOT:
         return "unsupported", "this disk cannot share; btrfs can, and XFS with reflink=1"
@@ -273,7 +289,7 @@ def _linked(duplicate: Duplicate, copy: Copy, progress: Progress) -> Copy:
 
 
 def _share(fd: int, copy_fd: int, size: int, advance: Callable[[int], None]) -> bool:
-    """Go through two open files until their end, or until they differ: then it is False."""
+    """Share the bytes of two open files from the start. Return False as soon as they differ. Raises OSError."""
     offset = 0
     while offset < size:
         shared = share_extents(fd, copy_fd, offset, min(_STRETCH_BYTES, size - offset))

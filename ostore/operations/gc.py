@@ -1,9 +1,10 @@
 """
-What collecting garbage would remove, and for every blob why it goes or stays: nothing is done here, and no clock read.
+Decide what `gc` removes, with a reason for every blob that goes or stays. No I/O, no clock.
 
-Ollama has no locks, so age is what protects a blob that it has written and not referred to yet. A pull loads one blob
-after the other and writes the manifest last; what it has finished is therefore *older* than what it is loading. So
-while a download seems to be under way, the grace counts back from where that download began, not from now.
+Ollama has no locks, so only age protects a blob that it has written but no manifest names yet. A pull loads one blob
+after the other and writes the manifest last, so the blobs that it has finished are *older* than the blob that it is
+loading. Therefore, while a download seems to be under way, the grace counts back from the start of that download, not
+from now.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from ostore.places.store.survey.census import (
 from ostore.places.store.survey.references import References
 
 DAY_SECONDS = 86_400.0
-# Ollama spares what is younger than an hour since 0.21 (server/images.go at fb30760); a long pull needs more.
+# Since 0.21 Ollama spares what is younger than an hour (server/images.go at fb30760). A long pull needs more.
 DEFAULT_GRACE_SECONDS = DAY_SECONDS
-# Nobody comes back to a download after that; until then `ollama pull` goes on with it.
+# Until then `ollama pull` may go on with a download. After that, nobody comes back to it.
 DOWNLOAD_SECONDS = 7 * DAY_SECONDS
 _MAX_DOUBTS = 3
 
 
 class BlobReason(StrEnum):
-    """Why a blob goes (the first) or stays."""
+    """Why a blob goes (`orphan`) or stays (all others)."""
 
     ORPHAN = "orphan"
     NEEDED = "needed"
@@ -55,11 +56,11 @@ class BlobReason(StrEnum):
 @dataclass(frozen=True, slots=True)
 class GcTerms:
     """
-    Under which conditions. Times are seconds, `now` since 1970.
+    The terms of one `gc`. Times are seconds; `now` is seconds since 1970.
 
-    `grace` is the age that an orphan must have, `partials` whether abandoned downloads go too, `keep` how long what
-    goes stays in the trash (None: not at all). `sees_ollama` says whether such a process was seen, `without_models`
-    that it is right for the store to have no model at all. `every_blob` asks about those that are needed as well.
+    `grace` is the least age of an orphan that goes. `partials` lets abandoned downloads go too. `keep` is how long
+    blobs stay in the trash, or None if they are not kept. `sees_ollama` says that an Ollama process was seen.
+    `without_models` confirms that the store has no model on purpose. `every_blob` also judges needed blobs.
     """
 
     now: float
@@ -72,7 +73,7 @@ class GcTerms:
 
 
 class Judgement(NamedTuple):
-    """Why one file in `blobs/` goes or stays; `age` in seconds, negative for times in the future."""
+    """Why one file in `blobs/` goes or stays. `age` is seconds, negative if its time is in the future."""
 
     blob: StoredBlob
     reason: BlobReason
@@ -83,12 +84,15 @@ class Judgement(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class GcPlan:
     """
-    What goes. `judgements` has the digest-named entries of `blobs/` that no model needs; those that are orphans go, if
-    they are still not newer than `latest`; `downloads` likewise with `latest_download`. `needed` is how many others
-    there are.
+    What goes, and what stays. Times are seconds since 1970.
 
-    `leftovers` are the files of dead commands, `expired` those of the trash that go for good. `began` is when the
-    oldest download that seems to be under way began, or None.
+    `judgements` are the blobs that no model needs, or all blobs with `every_blob`. Those judged `orphan` go, unless
+    they are newer than `latest` by then. `downloads` go unless they are newer than `latest_download` by then. `needed`
+    counts the needed blobs.
+
+    `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
+    that a dead command or an interrupted removing is to be cleaned up, `keeps` that blobs wait in the trash. `began`
+    is the start of the oldest download that seems to be under way, or None.
     """
 
     judgements: tuple[Judgement, ...]
@@ -108,34 +112,34 @@ class GcPlan:
 
     @property
     def filenames(self) -> frozenset[str]:
-        """Everything of `blobs/` that goes."""
+        """The names in `blobs/` that go, of blobs and downloads."""
         files = (file.path for group in self.downloads for file in group.files)
         return frozenset(chain((blob.filename for blob in self.blobs), files))
 
     @property
     def takes_something(self) -> bool:
-        """Whether there is anything that somebody could want to be asked about."""
+        """Whether any file goes, so that a person may want to be asked."""
         return bool(self.blobs or self.downloads or self.leftovers or self.expired)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be done, not even to remove empty folders."""
+        """Whether there is nothing to do, not even empty folders to remove."""
         return not (self.takes_something or self.has_leftovers)
 
     @property
     def freed(self) -> int:
-        """Bytes that are free afterwards."""
+        """The bytes on the disk that are free afterwards."""
         blobs = () if self.keeps else self.blobs
         files = (*self.leftovers, *self.expired, *(file for group in self.downloads for file in group.files))
         return freed_bytes([*(blob.facts for blob in blobs), *(file.facts for file in files)])
 
     @property
     def trashed(self) -> int:
-        """Bytes that wait in the trash afterwards."""
+        """The bytes on the disk that wait in the trash afterwards."""
         return freed_bytes(blob.facts for blob in self.blobs) if self.keeps else 0
 
     def largest_first(self) -> Iterator[GcPlan]:
-        """Each blob and each download that goes, as a plan of its own; first those that free the most."""
+        """Yield a plan for each single blob and download that goes, those that free the most first."""
         blobs = (
             self.only(judgements=(judgement,)) for judgement in self.judgements if judgement.reason is BlobReason.ORPHAN
         )
@@ -149,11 +153,11 @@ class GcPlan:
         downloads: tuple[UnfinishedDownload, ...] = (),
         leftovers: tuple[FoundEntry, ...] = (),
     ) -> GcPlan:
-        """A part of the plan."""
+        """Return the plan with only these parts and without expired files."""
         return replace(self, judgements=judgements, downloads=downloads, leftovers=leftovers, expired=())
 
     def after(self, gone: Sequence[GcPlan]) -> GcPlan:
-        """The plan, and what has come true of earlier ones."""
+        """Return this plan together with the parts that have `gone` already."""
         judgements = (*self.judgements, *(judgement for part in gone for judgement in part.judgements))
         return replace(
             self,
@@ -163,7 +167,7 @@ class GcPlan:
         )
 
     def without(self, stayed: Collection[str]) -> GcPlan:
-        """The plan as it came true: what did not go, by file name, left out."""
+        """Return the plan without what `stayed`, by name in `blobs/`. Such a blob is judged `meanwhile` instead."""
         judgements = tuple(
             judgement._replace(reason=BlobReason.MEANWHILE)
             if judgement.reason is BlobReason.ORPHAN and judgement.blob.filename in stayed
@@ -174,7 +178,7 @@ class GcPlan:
         return replace(self, judgements=judgements, downloads=downloads)
 
     def within(self, approved: GcPlan) -> GcPlan:
-        """The plan cut down to what another one had as well: nobody approved of more."""
+        """Return the plan without what the `approved` plan does not have, because nobody approved of that."""
         blobs = {blob.filename for blob in approved.blobs}
         digests = {group.digest for group in approved.downloads}
         more = {blob.filename for blob in self.blobs} - blobs
@@ -186,16 +190,17 @@ def plan_gc(
     census: Census, references: References, *, dead: Collection[str], batches: Sequence[FoundBatch], terms: GcTerms
 ) -> GcPlan:
     """
-    Decide about everything in a store. `dead` are the folders of commands that have ended, `batches` is the trash.
+    Decide what goes from a store. `dead` are the folders of commands that have ended, `batches` those of the trash.
 
-    Raises DamagedStoreError while it is in doubt what is needed.
+    Raises DamagedStoreError while a doubt leaves open which blobs are needed, or if the store has blobs but no model
+    and `terms.without_models` is not set.
     """
     _refuse_doubts(census, references, terms)
     began = _began(census, terms)
     latest = min(terms.now, terms.now if began is None else began) - terms.grace
     held = _Held.by_living(census, dead)
     orphans = references.orphans(census.blobs)
-    # Asking for every keeper takes time, and of an orphan it is known that there is none.
+    # To find every keeper takes time, and an orphan has none.
     keepers = references.users if terms.every_blob else {}
     return GcPlan(
         judgements=tuple(
@@ -231,11 +236,11 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
 
 def _began(census: Census, terms: GcTerms) -> float | None:
     """
-    When the oldest download that seems to be under way began.
+    Return when the oldest download that seems to be under way began, in seconds since 1970, or None.
 
-    Its parts are written when it is planned and when they are done (ollama server/download.go at fb30760), so the
-    oldest mtime tells; ctime would be that of a later chown. With a server in sight even a download that has rested
-    for days may go on.
+    Ollama writes the parts of a download when it plans it and when each is done (server/download.go at fb30760), so
+    the oldest mtime is the start. A ctime could be that of a later chown. If a server was seen, even a download that
+    has rested for days may go on.
     """
     patience = DOWNLOAD_SECONDS if terms.sees_ollama else max(terms.grace, DAY_SECONDS)
     groups = [group.files for group in census.downloads] + [(file,) for file in census.temporary]
@@ -245,7 +250,7 @@ def _began(census: Census, terms: GcTerms) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Files that running commands rely on, and whether there may be some that we cannot see."""
+    """The files (device and inode) that running commands rely on, and whether we may be unable to see some."""
 
     identities: frozenset[tuple[int, int]]
     has_unseen: bool
@@ -294,7 +299,7 @@ def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
 
 
 def _expired(census: Census, references: References, batches: Iterable[FoundBatch], now: float) -> Iterator[FoundEntry]:
-    """The files of removings whose time is over, and of interrupted ones what is not needed again."""
+    """Yield the trash files of expired removings, and the files of interrupted ones that no model needs again."""
     for batch in batches:
         files = census.workspace.below(f"{TRASH}/{batch.name}")
         if batch.is_expired(now):

@@ -1,4 +1,4 @@
-"""What `ollama list` and `ollama show` say of a store, without a server: the same cells from the same bytes."""
+"""List and show models without a server, with the same values as `ollama list` and `ollama show`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
 
-# A licence of 100 kB and a template of 30 kB have been seen; longer text is not for a terminal.
+# Licences of 100 kB and templates of 30 kB exist. Longer text is not meant for a terminal.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 
@@ -40,9 +40,11 @@ class SmallBlobs(Protocol):
 @dataclass(frozen=True, slots=True)
 class ListedModel:
     """
-    One row. `id` is what `ollama list` shows, the first digits of `digest`; `size` is what the manifest declares, as
-    Ollama adds it up, and None for a model without weights here (a cloud stub, a manifest list); `unique_size` is the
-    bytes that no other model shares; `modified` is the manifest's mtime, seconds since 1970; `note` is what a reader
+    One row of a list.
+
+    `id` is the first 12 digits of `digest`, as in `ollama list`. `size` is the bytes that the manifest declares, summed
+    as Ollama does, or None for a model without weights here (a cloud stub or a manifest list). `unique_size` is the
+    bytes that no other model shares. `modified` is the manifest's mtime, seconds since 1970. `note` is what a reader
     should know, or empty.
     """
 
@@ -57,7 +59,7 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One setting of a params layer; a list there is one of these per item. `value` is as JSON has it."""
+    """One setting of a params layer, its value as in JSON. A list in the layer becomes one `Parameter` per item."""
 
     key: str
     value: object
@@ -73,7 +75,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ShownLayer:
-    """One reference of a manifest; `size` in bytes, as declared."""
+    """One descriptor of a manifest, with the size in bytes that the manifest declares."""
 
     media_type: str
     digest: str
@@ -82,7 +84,12 @@ class ShownLayer:
 
 @dataclass(frozen=True, slots=True)
 class ShownModel:
-    """One model: the config blob's fields, the text layers as they are, and every reference, the config first."""
+    """
+    One model: the fields of its config, its text layers, and every descriptor, the config first.
+
+    `size` is the bytes that the manifest declares, `modified` the manifest's mtime in seconds since 1970. `manifest`
+    and `raw_config` are the bytes of the two documents.
+    """
 
     name: str
     digest: str
@@ -103,9 +110,10 @@ def list_rows(
     store: SmallBlobs, models: Iterable[StoredManifest], is_chosen: Callable[[ModelName], bool]
 ) -> tuple[ListedModel, ...]:
     """
-    Rows for the chosen ones of `models`, newest first; all that are in the store decide what is unique.
+    Return a row for each model that `is_chosen` accepts, newest first.
 
-    Of each model a few hundred bytes are kept, because there may be a hundred thousand.
+    `models` must be all models of the store, because they decide what is unique. Only a few hundred bytes of each are
+    kept in memory, because there may be a hundred thousand.
     """
     uses: Counter[bytes] = Counter()
     drafts = []
@@ -114,13 +122,18 @@ def list_rows(
         uses.update(blobs.keys())
         if is_chosen(model.name):
             drafts.append(_draft(store, model, blobs))
-    # Of two in one second and by one name, which may be of two cases, the order is that of the full names.
+    # Short names can be equal if hosts or namespaces differ by case, so names of one second are compared in full.
     drafts.sort(key=lambda draft: (-int(draft.modified), str(draft.name), draft.name))
     return tuple(_row(draft, uses) for draft in drafts)
 
 
 def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
-    """Read a model's small layers. Raises BlobMissingError, DamagedStoreError, FormatError, LimitError, OSError."""
+    """
+    Read a model's config and text layers.
+
+    Raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, FormatError or LimitError for
+    bad JSON, OSError.
+    """
     manifest = model.manifest
     raw_config = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1) if manifest.config else b""
     texts = {
@@ -133,7 +146,7 @@ def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
         size=manifest.declared_size,
         modified=model.modified,
         config=ModelConfig.parse(raw_config) if raw_config else ModelConfig(),
-        # The last one wins, and the old name of the template layer counts as well.
+        # The last layer wins. The old media type of templates counts only if no layer has the new one.
         template="".join((texts[media_types.PROMPT] + texts[media_types.TEMPLATE])[-1:]),
         system="".join(texts[media_types.SYSTEM][-1:]),
         parameters=_parameters(texts[media_types.PARAMS]),
@@ -156,12 +169,12 @@ _TEXT_LAYERS = (
 _WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
 
 
-# A blob in few bytes: its digest and its size.
+# A digest and a size, packed to save memory.
 _BLOB = struct.Struct(">32sQ")
 
 
 class _Draft(NamedTuple):
-    """A row, and the blobs that tell what is unique once every manifest has been read."""
+    """A row before its `unique_size` is known, with the blobs to compute it once every manifest is read."""
 
     name: ModelName
     model_id: str
@@ -210,7 +223,7 @@ def _note(store: SmallBlobs, manifest: Manifest) -> str:
 
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
-    """True for a model that runs on another host; only one without weights is looked at, the others cost no read."""
+    """Return whether a model runs on another host. The config is read only if the manifest lists no weights."""
     if any(media_type in _WEIGHTS for media_type in manifest.layer_types) or manifest.config is None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""What moving a store means: what goes along, what may be removed once the other store has it, what stays behind."""
+"""Decide what a move takes along, what it may remove once the other store has it, and what stays behind."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, Fou
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.scan import ManifestScan
 
-# As long as `ostore gc` spares an orphan: it may be half of a model that is being pulled.
+# The default grace of `ostore gc`. A younger orphan may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
 _HINT = "ostore doctor says how to fix it; until then nothing is moved"
 
 
 @dataclass(frozen=True, slots=True)
 class LeftEntry:
-    """Something that stays in the old store: its path there, its bytes, and why."""
+    """Something that stays in the old store: its path there, its size in bytes, and the reason."""
 
     path: str
     size: int
@@ -29,13 +29,13 @@ class LeftEntry:
 
 
 def refuse_doubts(references: References) -> None:
-    """Raises DamagedStoreError for a store of which nobody can say what its models need."""
+    """Raises DamagedStoreError if there is a doubt, so that nobody can say what the store's models need."""
     for doubt in references.doubts:
         raise DamagedStoreError(f"{doubt.path}: {doubt.reason}", hint=_HINT)
 
 
 def refuse_what_cannot_move(scan: ManifestScan) -> None:
-    """Raises DamagedStoreError for a model that may not enter a store: a whole store cannot move without it."""
+    """Raises DamagedStoreError if a model may not enter another store. A whole store cannot move without it."""
     for model in scan.models:
         if model.tree == COMING_MANIFESTS:
             raise DamagedStoreError(
@@ -48,7 +48,7 @@ def refuse_what_cannot_move(scan: ManifestScan) -> None:
 
 
 def stray_blobs(census: Census, selected: Collection[Digest]) -> list[Descriptor]:
-    """The blobs that none of the models selected needs, as far as they are files with the name of their digest."""
+    """Return the blobs that are not `selected`, if they are files with the name that Ollama gives them, by digest."""
     return sorted(
         Descriptor(blob.digest, blob.facts.size)
         for blob in census.blobs
@@ -57,7 +57,7 @@ def stray_blobs(census: Census, selected: Collection[Digest]) -> list[Descriptor
 
 
 def needed_without(references: References, leaving: Collection[ModelName]) -> frozenset[Digest]:
-    """What a store needs when some of its models have left: also what something without a model's name mentions."""
+    """Return the blobs that a store needs once the models in `leaving` are gone, also those that no model names."""
     return frozenset(
         digest
         for digest, keepers in references.users.items()
@@ -69,9 +69,10 @@ def removable(
     census: Census, *, proved: Collection[Digest], needed: Collection[Digest], spared: Collection[Digest]
 ) -> list[StoredBlob]:
     """
-    What may go: files whose bytes the other store is `proved` to have, and that nothing here needs any more.
+    Return the files to remove, by name: blobs that the other store is `proved` to have and nothing here needs.
 
-    Of two files with one digest it is the one that was read; the other nobody has looked into.
+    `needed` and `spared` blobs stay. If a digest has two files, only the file that was read goes, because nobody has
+    looked into the other.
     """
     found: dict[Digest, StoredBlob] = {}
     for blob in census.blobs:
@@ -84,9 +85,10 @@ def removable(
 
 def perhaps_in_use(census: Census, *, used_there: Collection[Digest], now: float) -> frozenset[Digest]:
     """
-    Young blobs that may belong to a model which Ollama is about to finish, where it runs or a download is unfinished.
+    Return the young blobs, which may belong to a model that Ollama is about to finish.
 
-    What a model of the other store uses (`used_there`) was moved with that model, and is none of them.
+    Ask this if Ollama runs or a download is unfinished. Blobs in `used_there`, which models of the other store use,
+    were moved with those models and are left out. `now` is seconds since 1970.
     """
     return frozenset(
         blob.digest
@@ -105,10 +107,11 @@ def what_stays(
     spared: Collection[Digest],
 ) -> tuple[LeftEntry, ...]:
     """
-    Everything in a store that is no model of it, what is called `gone` apart, sorted by path.
+    Return everything that stays in a store and belongs to no model, sorted by path.
 
-    `strays` are files where folders of manifests are; `gone` are names in `blobs/`; `needed` are the blobs of models,
-    `damaged` those whose bytes are known not to be what their name says, and `spared` those of `perhaps_in_use`.
+    `strays` are paths of files among the folders of manifests. `gone` are names in `blobs/` that do not stay. `needed`
+    are the blobs of models, `damaged` the blobs whose bytes do not match their names, and `spared` the blobs that
+    `perhaps_in_use` returns.
     """
     left = [
         LeftEntry(f"blobs/{blob.filename}", blob.facts.size, _why_blob_stays(blob, damaged, spared))

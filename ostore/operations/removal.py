@@ -1,8 +1,8 @@
 """
-What removing models takes with it, and what stays because others need it: decided here, done elsewhere.
+Decide which blobs go when models are removed, and which stay. Nothing is removed here.
 
-A blob goes with the last model that refers to it. While a manifest of another model cannot be read, none goes: that
-one may need it. Then `ostore gc` takes them, once the store is in order.
+A blob goes with the last model that refers to it. While the manifest of another model cannot be read, no blob goes,
+because that model may need it. `ostore gc` takes those blobs once the store is in order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class StayReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoomedManifest:
-    """A manifest that goes: whose it is, and where it stands."""
+    """A manifest that goes: the name of its model, and its file."""
 
     name: ModelName
     standing: StandingManifest
@@ -41,7 +41,7 @@ class DoomedManifest:
 
 @dataclass(frozen=True, slots=True)
 class StayingBlob:
-    """A blob of a removed model that stays, why, and the models that share it."""
+    """A blob of a removed model that stays, the reason, and the models that share it."""
 
     blob: StoredBlob
     reason: StayReason
@@ -51,8 +51,10 @@ class StayingBlob:
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
     """
-    What goes, and what stays. `resumed` are models that an interrupted removing has removed already, whose blobs go
-    now; `taken` are those blobs of theirs that it had taken. `doubt` says why no blob goes, or is None.
+    What goes, and what stays.
+
+    `resumed` are models whose manifests an interrupted removing has removed; their blobs go now. `taken` are the blobs
+    that such a removing has already put in the trash. `doubt` says why no blob goes, or is None.
     """
 
     manifests: tuple[DoomedManifest, ...]
@@ -64,7 +66,7 @@ class RemovalPlan:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The short name of every model that goes, each once."""
+        """The short names of the models that go, each once."""
         return tuple(str(name) for name in self._names)
 
     @property
@@ -74,30 +76,30 @@ class RemovalPlan:
     @property
     def freed(self) -> int:
         """
-        Bytes of blobs that are free afterwards: blocks of files that have no name besides.
+        The bytes on the disk that are free afterwards. A file with a name elsewhere frees nothing.
 
-        The manifests, a block each, are not counted, as `ostore du` does not.
+        Manifests, one block each, are not counted, as in `ostore du`.
         """
         return freed_bytes([*(blob.facts for blob in self.blobs), *(file.facts for file in self.taken)])
 
     @property
     def record(self) -> BatchRecord:
-        """What somebody must know who finishes this removing."""
+        """The record from which a later command can finish this removing."""
         return BatchRecord(
             tuple(name.full for name in self._names), tuple(dict.fromkeys(blob.digest for blob in self.blobs))
         )
 
     def without(self, stayed: Collection[str]) -> RemovalPlan:
-        """The plan as it came true: blobs that did not go, by file name, stay."""
+        """Return the plan with these blobs, by file name, moved to those that stay."""
         gone = tuple(blob for blob in self.blobs if blob.filename not in stayed)
         stays = tuple(StayingBlob(blob, StayReason.MEANWHILE) for blob in self.blobs if blob.filename in stayed)
         return replace(self, blobs=gone, stays=(*self.stays, *stays))
 
     def within(self, approved: RemovalPlan) -> RemovalPlan:
         """
-        The plan cut down to what another one had as well: nobody approved of more.
+        Return the plan without blobs that the `approved` plan does not have, because nobody approved of those.
 
-        Raises UsageError if there is another manifest by now under one of the names.
+        Raises UsageError if the manifests that go have changed since.
         """
         if self.manifests != approved.manifests:
             raise UsageError("the models have changed since the plan was shown; nothing was removed")
@@ -115,9 +117,11 @@ def plan_removal(
     dead: Collection[str],
 ) -> RemovalPlan:
     """
-    Decide what goes with these manifests, and with what is left of interrupted removings of such models.
+    Decide which blobs go with these manifests.
 
-    `resumed` are models whose manifests they have removed already, `concerned` what `concerned_blobs` says.
+    The plan also finishes the removings in `interrupted`, which have removed the manifests of `resumed`. `concerned`
+    are the blobs that `concerned_blobs` returns. `dead` are the folders of commands that have ended; the files of
+    other commands hold their blobs.
     """
     names = {manifest.name for manifest in doomed}
     paths = {manifest.standing.path for manifest in doomed}
@@ -146,7 +150,7 @@ def plan_removal(
 def concerned_blobs(
     names: Collection[ModelName], interrupted: Iterable[FoundBatch], references: References
 ) -> set[Digest]:
-    """Which blobs these models refer to, and interrupted removings were about: of no other a plan says anything."""
+    """Return the blobs that these models refer to or that `interrupted` removings list. A plan names no others."""
     models = set(names)
     concerned = {digest for digest, keepers in references.users.items() if not models.isdisjoint(keepers)}
     records = [batch.record for batch in interrupted if batch.record]
@@ -154,7 +158,7 @@ def concerned_blobs(
 
 
 def _taken(interrupted: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
-    """The blobs that interrupted removings had taken, and that nobody needs again."""
+    """Yield the blobs that interrupted removings have put in the trash and that no model needs again."""
     for batch in interrupted:
         for file in () if batch.record is None else census.workspace.below(f"{TRASH}/{batch.name}"):
             digest = blob_digest(file.path.rsplit("/", 1)[1])
@@ -164,10 +168,10 @@ def _taken(interrupted: Iterable[FoundBatch], census: Census, references: Refere
 
 def named(words: Sequence[str], names: Collection[ModelName]) -> tuple[set[ModelName], list[str]]:
     """
-    The names that people's words stand for, and the words that stand for nothing; a word without a glob is one name.
+    Return the names that match words or globs, and the words that match none.
 
-    Of two that differ by case it is the one that is spelled like it; if neither is, Ollama's choice would be left to
-    chance, so UnsafeError. Raises InvalidNameError.
+    A word that is no glob means one name. If several names differ from it only by case, the name with the same spelling
+    is meant. Raises UnsafeError if no name has it, because Ollama would choose at random, and InvalidNameError.
     """
     chosen: set[ModelName] = set()
     absent = []

@@ -1,8 +1,8 @@
 """
-Repairing a store: what was found damaged is replaced by good copies from elsewhere, and nothing else is touched.
+Replace what is damaged in a store by good copies from elsewhere. Nothing else is touched.
 
-`find_lack` and `plan_repair` decide and touch no disk; `gather` walks over the sources in the order given, until
-nothing is wanted any more.
+`find_lack` and `plan_repair` decide and do no I/O. `gather` reads the sources in the order given, until nothing is
+missing.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class _Entry(Protocol):
 @dataclass(frozen=True, slots=True)
 class Lack:
     """
-    What a store lacks: blobs, with the size that its models promise (None if none does), and the names of manifests.
+    What a store lacks.
 
-    `left` are the problems that no copy repairs, with what a person can do about them.
+    `blobs` maps digests to the size in bytes that the store's models promise, or to None if no model names the blob.
+    `manifests` are the names of damaged manifests. `left` are the problems that no copy repairs, with the reason.
     """
 
     blobs: dict[Digest, int | None]
@@ -53,7 +54,7 @@ class Lack:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one source may have of it."""
+    """The models and blobs that one source may have of what is wanted."""
 
     source: BlobSource
     models: Sequence[Selection]
@@ -63,9 +64,10 @@ class Offer:
 @dataclass(frozen=True, slots=True)
 class RepairPlan:
     """
-    What is going to be taken in: `damaged` blobs, and models with all that they need.
+    What a repair takes in: `damaged` blobs, and models with all blobs that they need.
 
-    `manifests_from` says from which offer a model's manifest is to come; `notes` why some model is not among them.
+    `manifests_from` maps each model to the index of the offer that has its manifest. `notes` say why a source's model
+    is not taken.
     """
 
     selection: Selection
@@ -80,13 +82,13 @@ class RepairPlan:
 
     @property
     def origins(self) -> dict[Digest, str]:
-        """The first source that may have each blob."""
+        """The label of the first source that may have each blob."""
         return {blob.digest: offer.source.label for offer in reversed(self.offers) for blob in offer.blobs}
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Which blobs were taken, and from where (labels); `notes` is what a source turned out not to have."""
+    """The label of the source of each blob that was taken. `notes` say what sources failed to deliver."""
 
     origins: dict[Digest, str]
     notes: tuple[str, ...]
@@ -98,7 +100,12 @@ def find_lack(
     unreadable: Iterable[_Entry],
     obstacles: Mapping[Digest, str],
 ) -> Lack:
-    """Sort problems into what a copy repairs and what not. `obstacles` says which blobs cannot be replaced, and why."""
+    """
+    Sort problems into those that a copy repairs and those that none does.
+
+    `models` and `unreadable` are what a scan of the store found. `obstacles` maps blobs that cannot be replaced to the
+    reason.
+    """
     promises = _promises(models)
     names = {entry.path: entry.name for entry in unreadable if entry.name and entry.path.startswith("manifests/")}
     blobs: dict[Digest, int | None] = {}
@@ -124,10 +131,10 @@ def plan_repair(
     lack: Lack, offers: Sequence[Offer], *, standing: Collection[Digest], obstacles: Collection[Digest]
 ) -> RepairPlan:
     """
-    Decide what to take from where; no I/O.
+    Decide what to take from which source. No I/O.
 
-    A model is taken from the first source that has it, if every blob of it is `standing` (a file of its size is there,
-    and not known to be wrong) or offered by some source, and none has `obstacles`.
+    A model comes from the first source that has it, if each of its blobs is `standing` or offered by some source, and
+    none is in `obstacles`. A `standing` blob is a file of the right size that is not known to be wrong.
     """
     offered: dict[Digest, Descriptor] = {}
     for offer in offers:
@@ -159,10 +166,10 @@ def plan_repair(
 
 def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
     """
-    Take what is planned from each source in turn, until nothing is missing; then write the manifests.
+    Take the planned blobs from each source in turn, until nothing is missing, then write the manifests.
 
-    A copy that is not what it should be, or cannot be read, is noted, and the next source asked. Raises OSError for the
-    store's own disk.
+    If a copy is wrong or cannot be read, add a note and ask the next source. Raises OSError if the store's own disk
+    fails.
     """
     origins: dict[Digest, str] = {}
     manifests: dict[ModelName, bytes] = {}
@@ -179,7 +186,7 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
                     origins[digest] = offer.source.label
                 else:
                     notes.append(_note(offer.source, problem))
-            # A source is not read to its end for nothing.
+            # To read manifests can mean to read a whole bundle, so do it only if one is wanted.
             if models and isinstance(offer.source, Source):
                 manifests.update(marked(offer.source.read_manifests(models)))
         except SourceFailureError as failure:
@@ -195,11 +202,11 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
 def _take_blobs(
     source: BlobSource, lacking: Sequence[Wanted], inbox: Inbox, progress: Progress
 ) -> Iterator[tuple[Digest, Exception | None]]:
-    """Write what a source delivers; yields each blob with None, or with the reason why a copy of it was not taken."""
+    """Write what a source delivers. Yield each blob with None, or with the error of a copy that was not taken."""
     taken: set[Digest] = set()
     for wanted, chunks in marked(source.read_blobs(lacking, inbox.held)) if lacking else ():
         blob = wanted.blob
-        # Of some blobs a folder has two copies.
+        # A folder may have two copies of a blob.
         if blob.digest in taken:
             continue
         try:
@@ -212,7 +219,7 @@ def _take_blobs(
 
 
 def _note(source: BlobSource, problem: Exception) -> str:
-    # A bundle's own errors name it by its path, which is its label already.
+    # The errors of a bundle begin with its path, which is also its label.
     return f"{source.label}: {str(problem).removeprefix(f'{source.label}: ')}"
 
 
@@ -225,7 +232,7 @@ def _promises(models: Iterable[_Model]) -> dict[Digest, set[int]]:
 
 
 def _by_name(offers: Sequence[Offer]) -> dict[str, list[tuple[int, Selection]]]:
-    """Which offers have a model of each name (folded), in their order."""
+    """Return the offers (by index, in order) that have a model of each folded name."""
     having: dict[str, list[tuple[int, Selection]]] = {}
     for number, offer in enumerate(offers):
         for selection in offer.models:
@@ -240,7 +247,7 @@ def _why_not(
     standing: Collection[Digest],
     obstacles: Collection[Digest],
 ) -> str | None:
-    """Why a model cannot be taken, or None."""
+    """Return why a model cannot be taken, or None."""
     for blob in (*selection.blobs, *selection.requires):
         if blob.digest in obstacles:
             return f"blob {blob.digest}: something is in its place"

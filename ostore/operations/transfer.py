@@ -1,8 +1,8 @@
 """
-The one movement: models from a source to a sink. Export, import, move and cp differ only in what the two are.
+Copy models from a source to a sink. Export, import, move and cp differ only in their source and sink.
 
-The protocols here are all that this floor knows of places. A place has them by having the methods: nothing is
-inherited.
+The protocols here are all that this floor knows of places. A place implements a protocol by having its methods; it
+inherits nothing.
 """
 
 from __future__ import annotations
@@ -25,57 +25,66 @@ from ostore.streams.source_failure import SourceFailureError, marked
 
 class BlobSource(Protocol):
     """
-    Where blobs may be: a store, a bundle, a cache, a folder of files. Nothing of it is believed.
+    A place that may have blobs: a store, a bundle, a cache, a folder of files. Its bytes are not trusted.
 
-    A source has no memory: no call leaves anything behind but the position of a pipe, so several may use it at once.
+    A call changes nothing in a source but the position of a pipe, so several callers may use it at once.
     """
 
     @property
     def label(self) -> str:
-        """What a person calls it, in messages about it."""
+        """The name of this source in messages."""
         ...
 
     @property
     def can_resume(self) -> bool:
-        """Whether `read_blobs` can begin in the middle of a blob, so that what came before a failure is of use."""
+        """Whether `read_blobs` can start in the middle of a blob, so that bytes read before a failure are useful."""
         ...
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> Sequence[Descriptor]:
-        """Those that it may have, of that size or of any for None. Goes by names and sizes; hashes nothing."""
+        """
+        Return the lacking blobs that this source may have, judged by name and size. Nothing is hashed.
+
+        `lacking` maps a digest to a size in bytes, or to None if any size will do.
+        """
         ...
 
     def file_of(self, blob: Descriptor, /) -> Path | None:
-        """A file on this machine that has the blob, for a sink that may link or clone it; else None."""
+        """Return a file on this machine that has the blob, so that a sink can link or clone it, or None."""
         ...
 
     def read_blobs(self, wanted: Sequence[Wanted], held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
-        Yield wanted blobs, unverified, in the order asked; a pipe has its own, which is that of its selection.
+        Yield wanted blobs, unverified, in the order asked. A pipe yields them in the order of its selection.
 
-        What comes begins at `start` of the `Wanted` that is yielded: as asked, or 0. Nothing is opened before the first
-        chunk of a stream, a stream is valid until the next one is asked for, and one that fails does not end the rest.
-        A further copy of a blob may follow; whoever has it passes over it. `held` is what the target has already.
+        A stream begins at `start` of the `Wanted` that is yielded, which is the `start` asked for or 0. Nothing is
+        opened before the first chunk of a stream. A stream is valid until the next one is asked for, and a stream that
+        fails does not end the others. A source may yield a second copy of a blob; skip it if the first was good.
+        `held` returns what the target has already.
         """
         ...
 
 
 @runtime_checkable
 class Source(BlobSource, Protocol):
-    """Where models come from."""
+    """A place that has models."""
 
     def select(self, patterns: Sequence[str]) -> Selection:
-        """The models that names and globs stand for, or all. Raises for what is not there or must not travel."""
+        """
+        Return the models that match names and globs, or all models if there are no patterns.
+
+        Raises NotFoundError for a pattern that matches no model, and an OstoreError for a model that must not travel.
+        """
         ...
 
     def find_models(self, folded: Collection[str]) -> Sequence[Selection]:
-        """A selection for each model that it has of these names (folded), and that may travel. Raises OSError."""
+        """Return one selection for each model whose folded name is given and that may travel. Raises OSError."""
         ...
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
-        Yield the raw manifests of selected models, once the blobs have been read.
+        Yield the raw manifests of selected models, as they were at `select`. Call this after the blobs are read.
 
-        They are what they were at `select`. A bundle also checks its end here, so this is always called.
+        A bundle also checks its end here, so call this even if `models` is empty.
         """
         ...
 
@@ -85,40 +94,40 @@ class Inbox(Protocol):
 
     @property
     def missing(self) -> Sequence[Wanted]:
-        """The blobs that have to be written. One with a `start` is there up to that byte."""
+        """The blobs to write. Of a blob with a `start`, the bytes before it are staged already."""
         ...
 
     @property
     def received(self) -> Received:
-        """What was taken in, once the block of `receive` is left. Raises RuntimeError before."""
+        """What was taken in. Raises RuntimeError before the block of `receive` has ended."""
         ...
 
     def held(self, digest: Digest, /) -> BytesAt | None:
-        """A blob that the selection requires, or that is staged; None for any other."""
+        """Return a blob that the selection requires or that is staged, or None for any other."""
         ...
 
     def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
-        """Take missing blobs by linking or cloning their files, if the sink does that; what it cannot stays missing."""
+        """Link or clone the files of missing blobs, if the sink does that. Blobs without such a file stay missing."""
         ...
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
-        """Take the bytes of a blob from `wanted.start` on, verified. Raises BlobError, and what the chunks raise."""
+        """Verify and stage a blob's bytes from `wanted.start` on. Raises BlobError and what `chunks` raises."""
         ...
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
-        """Take one manifest. Raises IntegrityError unless it is what the selection says."""
+        """Stage one manifest. Raises IntegrityError if it is not what the selection promises."""
         ...
 
 
 class Sink(Protocol):
-    """Where models go."""
+    """A place that takes models in."""
 
     def compare(self, selection: Selection) -> Forecast:
-        """What `receive` would do. Writes nothing, hashes nothing, and refuses what `receive` would refuse."""
+        """Return what `receive` would do. Nothing is written or hashed. Raises the refusals of `receive`."""
         ...
 
     def receive(self, selection: Selection) -> AbstractContextManager[Inbox]:
-        """Open a transaction; leaving it publishes, an exception in it publishes nothing."""
+        """Open a transaction. To leave its block publishes all models; an exception publishes nothing."""
         ...
 
 
@@ -126,7 +135,7 @@ class RepairInbox(Inbox, Protocol):
     """One transaction of a repair."""
 
     def forgo(self) -> None:
-        """Do without the blobs that nobody delivered, and without the models that need them."""
+        """Drop the blobs that no source delivered, and the models that need them."""
         ...
 
 
@@ -134,19 +143,19 @@ class RepairSink(Sink, Protocol):
     """A store that can be repaired."""
 
     def obstacles(self, digests: Collection[Digest]) -> Mapping[Digest, str]:
-        """Which blobs cannot be replaced before a person has done something, and what that is. Raises OSError."""
+        """Return the blobs that cannot be replaced until a person acts, and what has to be done. Raises OSError."""
         ...
 
     def repair(self, selection: Selection, damaged: Collection[Digest]) -> AbstractContextManager[RepairInbox]:
-        """As `receive`; `damaged` blobs are replaced, and what they replace is kept."""
+        """Open a transaction that also replaces `damaged` blobs. The files that it replaces are kept."""
         ...
 
 
 def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress) -> Received:
     """
-    Move a selection: every blob that the sink misses, then every manifest.
+    Copy a selection: every blob that the sink misses, then every manifest.
 
-    `phase` is what it is called while it lasts. Raises what the two places raise.
+    `phase` is the text that progress shows meanwhile. Raises what the source and the sink raise.
     """
     try:
         with sink.receive(selection) as inbox:
@@ -159,6 +168,6 @@ def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progre
             for name, raw in marked(source.read_manifests(selection.models)):
                 inbox.write_manifest(name, raw)
     except SourceFailureError as failure:
-        # The source's own error, which says what it is about and has its own exit code.
+        # Raise the source's own error. It names its subject and has its own exit code.
         raise failure.error from None
     return inbox.received

@@ -1,8 +1,8 @@
 """
-What takes up a store's room, and what deleting would give back: every byte once, as `du` of coreutils counts.
+Measure the space that a store takes up, and the space that deleting would free, as `du` of coreutils does.
 
-A file counts once however many names it has, under the first of the kinds below that one of its names belongs to. What
-removing frees is exact: a file is gone only when its last name is, and a name may lie outside the store.
+A file counts once, however many names it has. Its kind is the first `UsageKind` that one of its names belongs to. The
+space that removing frees is exact: a file is gone only when its last name is, and a name may be outside the store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ostore.places.store.survey.references import References
 from ostore.places.store.survey.remainder import Remainder
 from ostore.places.store.survey.scan import StoredModel
 
-# In the order in which a file with several names is looked for.
+# The order decides the kind of a file with several names.
 UsageKind = Literal[
     "shared",
     "unique",
@@ -43,9 +43,9 @@ _Identity = tuple[int, int]
 
 class Space(NamedTuple):
     """
-    Bytes on the disk, as `du` has them, and bytes that reading gives: more in sparse files, less in small ones.
+    Bytes on the disk, as `du` counts them, and bytes that reading gives: more in sparse files, fewer in small ones.
 
-    A tuple, as a model's row: there are ten thousand, and a frozen dataclass takes three times as long to make.
+    A tuple, because there are ten thousand, and a frozen dataclass takes three times as long to make.
     """
 
     allocated: int
@@ -57,10 +57,11 @@ _NOTHING = Space(0, 0)
 
 class ModelUsage(NamedTuple):
     """
-    One model: its blobs that are there, those that other models need as well, and those that none does.
+    One model. `blobs` counts its blobs that exist, `size` is their space.
 
-    `frees` is what removing this model alone gives back, its manifest not counted; less than `unique` if a file has
-    other names. `missing` are the digests of blobs that are not there.
+    `shared` is the space of blobs that other models need too, `unique` that of the others. `frees` is what removing
+    this model alone frees, without its manifest. It is less than `unique` if a file has other names. `missing` are the
+    digests of blobs that do not exist.
     """
 
     name: str
@@ -74,7 +75,7 @@ class ModelUsage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsagePart:
-    """All of one kind, and what of it deleting everything RECLAIMABLE gives back."""
+    """All files of one kind. `reclaimable` is their share of what deleting everything reclaimable frees."""
 
     kind: UsageKind
     files: int
@@ -84,7 +85,7 @@ class UsagePart:
 
 @dataclass(frozen=True, slots=True)
 class SharedBlobs:
-    """Blobs that exactly these models need."""
+    """The blobs that exactly these models need: how many, and their space."""
 
     models: tuple[str, ...]
     blobs: int
@@ -94,8 +95,10 @@ class SharedBlobs:
 @dataclass(frozen=True, slots=True)
 class StoreUsage:
     """
-    What was asked for is in `models`, largest first, and `frees` is what removing all of them together gives back. The
-    rest is about the whole store: `parts` add up to `total`, `shared_blobs` to the part of that kind.
+    The space that a store takes up.
+
+    `models` are the models asked for, largest first. `frees` is what removing all of them together frees. The other
+    fields are about the whole store: `parts` add up to `total`, and `shared_blobs` to the part of kind `shared`.
     """
 
     models: tuple[ModelUsage, ...]
@@ -110,20 +113,20 @@ class StoreUsage:
 
 class Tally:
     """
-    Adds up the blobs that models need while a census is taken, which then need not keep them.
+    Add up needed blobs while a census is taken, so that the census need not keep them.
 
-    What has several names is left to whoever knows all of them, and so is what is no plain file, is oddly named, or is
-    a manifest as well.
+    Four things are left to `measure_usage`, which knows all names of a file: files with several names, entries that
+    are no plain file, blobs with odd names, and blobs that are manifests too.
     """
 
     def __init__(self, references: References) -> None:
         self.groups: dict[_Owners, _Group] = {}
-        # By filename: to make a digest of each name in a folder takes longer than to add its file up.
+        # By file name, because to make a digest of each name takes longer than to add up its file.
         self._awaited: dict[str, _Group] = {}
         group = _Group(())
         last: _Owners | None = None
         for digest, owners in references.named.items():
-            # The blobs of a model share one tuple; to look for it anew would cost more than all the rest.
+            # The blobs of a model share one tuple. To look it up each time would cost more than everything else.
             if owners is not last:
                 last, group = owners, self.groups.setdefault(owners, _Group(owners))
             self._awaited[f"sha256-{digest.hex}"] = group
@@ -132,7 +135,7 @@ class Tally:
             del self._awaited[digest.filename]
 
     def count(self, filename: str, status: os.stat_result) -> bool:
-        """Whether the file was added up."""
+        """Add up a file of `blobs/`. Return False if it is left to `measure_usage`."""
         if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
             return False
         group = self._awaited.pop(filename, None)
@@ -145,7 +148,7 @@ class Tally:
 
     @property
     def uncounted(self) -> set[Digest]:
-        """What models name and was not added up: most of it is not there."""
+        """The digests that models name and that were not added up. Most of them have no file."""
         return self._manifests.union(filter(None, map(Digest.of_filename, self._awaited)))
 
 
@@ -153,9 +156,9 @@ def measure_usage(
     tally: Tally, census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
 ) -> StoreUsage:
     """
-    Add up a store: what `tally` has counted while the census was taken, and what the census has kept.
+    Add up a store: what `tally` counted while the census was taken, and what the census kept.
 
-    `models` are those that are asked for, some or all of `references.scan`.
+    `models` are the models asked for, some or all of `references.scan`.
     """
     once = _Once()
     groups, orphans, absent = _sort_out(tally, census, references, remainder, once)
@@ -187,7 +190,7 @@ class _Sum:
 
     def add(self, facts: DiskFacts) -> None:
         self.allocated += facts.allocated
-        # A folder's own size means nothing, as coreutils has it since 9.2.
+        # The size of a folder means nothing; coreutils has not counted it since 9.2.
         self.apparent += facts.size if stat.S_ISREG(facts.mode) or stat.S_ISLNK(facts.mode) else 0
 
     @property
@@ -205,7 +208,7 @@ def _sum(spaces: Iterable[Space]) -> Space:
 
 @dataclass(slots=True)
 class _Group:
-    """The files of all blobs that the same models need, and what of them stays when none does any more."""
+    """The files of all blobs that the same models need, and the bytes that stay when those models are removed."""
 
     owners: _Owners
     files: int = 0
@@ -239,8 +242,9 @@ def _sort_out(
     tally: Tally, census: Census, references: References, remainder: Remainder, once: _Once
 ) -> tuple[dict[_Owners, _Group], list[DiskFacts], AbstractSet[Digest]]:
     """
-    All files of blobs that are needed, by who needs them: far fewer groups than files, so that the rest is quick. Then
-    the files that nobody needs, and what somebody names that is not there.
+    Return the needed blobs by the models that need them, the orphans, and the digests of missing blobs.
+
+    There are far fewer groups of models than files, so everything after this is quick.
     """
     groups: dict[_Owners, _Group] = {}
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
@@ -253,7 +257,7 @@ def _sort_out(
             linked[blob.facts.identity].append(blob)
         else:
             groups.setdefault(owners, _Group(owners)).add(1, blob.facts.allocated, blob.facts.size)
-    # A manifest that is a second name of a blob (branch pdevine/addressable-manifest) goes with its model.
+    # A manifest that is a second name of a blob (Ollama's branch pdevine/addressable-manifest) goes with its model.
     manifests = _Names.of(entry.facts for entry in remainder.manifests) if linked else _Names()
     for identity, blobs in linked.items():
         facts = blobs[0].facts
@@ -266,7 +270,7 @@ def _sort_out(
 
 
 def _together(counted: Mapping[_Owners, _Group], kept: Mapping[_Owners, _Group]) -> dict[_Owners, _Group]:
-    """The groups that have files; those of a tally stay as they are."""
+    """Return the groups that have files, those of both together. The groups of the tally are not changed."""
     both = {owners: group for owners, group in counted.items() if group.files}
     for owners, group in kept.items():
         if owners in both:
@@ -286,7 +290,7 @@ def _may_have_other_names(facts: DiskFacts) -> bool:
 
 @dataclass(slots=True)
 class _Names:
-    """How many names of each file are among some entries; only files that may have several are kept."""
+    """How many names each file has among some entries. Only files that may have several names are kept."""
 
     _counts: dict[_Identity, int] = field(default_factory=lambda: defaultdict(int))
 
@@ -307,7 +311,7 @@ class _Names:
 
 @dataclass(slots=True)
 class _Once:
-    """Which files were counted already; as in `du`, one with a single name needs no remembering."""
+    """The files that were counted already. As in `du`, a file with a single name is not remembered."""
 
     _seen: set[_Identity] = field(default_factory=set)
 
@@ -332,7 +336,7 @@ def _part(kind: UsageKind, found: Collection[DiskFacts], once: _Once, reclaimed:
 
 
 def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
-    """What no model needs as a blob and nobody should delete for room: ours to keep, or not ours to judge."""
+    """Yield, by kind, what is no blob and not to be deleted for space: it is ours to keep, or not ours to judge."""
     yield "manifests", [entry.facts for entry in remainder.manifests]
     places = [tree.facts for tree in (census.workspace, census.staging) if tree.facts]
     rooms = [entry.facts for entry in census.workspace.folders if "/" not in entry.path]
@@ -341,12 +345,12 @@ def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKin
 
 
 def _leftovers(census: Census, orphans: list[DiskFacts]) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
-    """What can be deleted without harm to any model."""
+    """Yield what can be deleted without harm to any model, by kind."""
     yield "orphans", orphans
     yield "downloads", [file.facts for download in census.downloads for file in download.files]
     yield "temporary", [entry.facts for entry in census.temporary]
     yield "working-folders", [facts for tree in census.working_folders for facts in _whole(tree)]
-    # Its own folder and the first level of it stay for the next command.
+    # The workspace itself and its first level of folders stay for the next command.
     inside = [entry.facts for entry in census.workspace.folders if "/" in entry.path]
     staged = [entry.facts for entry in (*census.staging.files, *census.staging.folders)]
     yield "workspace", [*(entry.facts for entry in census.workspace.files), *inside, *staged]
@@ -365,7 +369,7 @@ def _model_rows(
         if len(owners) > 1:
             for owner in owners:
                 shared[owner].append(group)
-    # A name that is in both trees of manifests is one model.
+    # A name in both trees of manifests is one model.
     asked = {model.name: model for model in models}.values()
     none = _Group(())
     usages = [_usage(model, groups.get((model.name,), none), shared.get(model.name, ()), absent) for model in asked]
@@ -374,7 +378,7 @@ def _model_rows(
 
 def _usage(model: StoredModel, own: _Group, shared: Collection[_Group], absent: AbstractSet[Digest]) -> ModelUsage:
     together = _sum(group.space for group in shared) if shared else _NOTHING
-    # Nearly always there is nothing absent, and then no descriptor need be made.
+    # Usually no blob is absent, and then no descriptor need be made.
     named = model.manifest.descriptors if absent and not absent.isdisjoint(model.manifest.digests) else ()
     missing = [blob.digest for blob in named if blob.digest in absent]
     return ModelUsage(

@@ -1,4 +1,4 @@
-"""Hashing everything that is there and reporting everything that is wrong, not the first of it."""
+"""Hash everything, and report every problem, not only the first."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ ProblemKind = Literal[
     "manifest-unfit",
     "stray-name",
 ]
-# `whole`, or the class of error that the report amounts to.
+# `whole`, or the class of error that the problems of a report amount to.
 Verdict = Literal["whole", "integrity", "io", "damaged"]
-# Which class of error a report with problems amounts to; the first that occurs decides (docs/exit-codes.md).
+# The first of these sets that has a problem of the report decides the verdict, else it is `damaged`
+# (docs/exit-codes.md).
 _BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding: what kind, about which blob or path, in words, and the models that suffer from it."""
+    """One finding. `subject` is a digest, a path or a name, `detail` a sentence, `models` those that suffer from it."""
 
     kind: ProblemKind
     subject: str
@@ -53,7 +54,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was hashed (`size` in bytes) and every problem found, sorted by subject."""
+    """
+    What was hashed, and every problem, sorted by subject.
+
+    `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes.
+    """
 
     subject: str
     models: int
@@ -64,7 +69,7 @@ class VerifyReport:
 
     @classmethod
     def of(cls, subject: str, models: int, sizes: Sequence[int], problems: Iterable[Problem]) -> VerifyReport:
-        """The report on blobs of these sizes, each there once however many models promise it."""
+        """Make a report. `sizes` has one size in bytes for each distinct blob."""
         ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
         return cls(subject, models, len(sizes), sum(sizes), ordered, _verdict(ordered))
 
@@ -84,7 +89,7 @@ class _Entry(Protocol):
 
 
 class StoreFindings(Protocol):
-    """What a scan of manifests found; the rest of it may be complete only when its `models` have been gone through."""
+    """What a scan of manifests found. `unreadable` and `strays` may be complete only after `models` is exhausted."""
 
     @property
     def models(self) -> Iterable[_Model]: ...
@@ -95,22 +100,22 @@ class StoreFindings(Protocol):
 
 
 class StoredBlobs(Protocol):
-    """A store: its blobs can be opened by digest."""
+    """A store whose blobs can be opened by digest."""
 
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]: ...
 
 
 class Promises:
     """
-    What manifests promise of blobs, who does, and what is wrong with the manifests themselves.
+    What manifests promise of blobs, which models promise it, and the problems of the manifests themselves.
 
-    A promise is packed into the bytes of its digest and eight of its size, and a model is its number among `names`:
-    objects for the blobs of a hundred thousand models would need a gigabyte.
+    A promise is 32 bytes of digest and 8 of size. A model is its index in `names`. Objects for the blobs of a hundred
+    thousand models would need a gigabyte.
     """
 
     def __init__(self, findings: StoreFindings) -> None:
         self.names: list[ModelName] = []
-        # The number of its only model, as nearly always, or those of several.
+        # Maps a promise to the index of its only model, the usual case, or to a list of indices.
         self._users: dict[bytes, int | list[int]] = {}
         unclear: list[tuple[ModelName, Problem]] = []
         for model in findings.models:
@@ -121,17 +126,17 @@ class Promises:
         self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Every promise once; two of one blob, if manifests disagree about its size."""
+        """Iterate over the distinct promises. A blob has two if manifests disagree about its size."""
         return iter(self._users)
 
     def needs(self, digest: Digest) -> bool:
-        """Whether there is a promise about a blob."""
+        """Return whether any manifest promises a blob."""
         wanted = bytes.fromhex(digest.hex)
         place = bisect_left(self._sorted, wanted)
         return place < len(self._sorted) and self._sorted[place].startswith(wanted)
 
     def users_of(self, promise: bytes) -> tuple[str, ...]:
-        """The models that make a promise, sorted; none for one that is not here."""
+        """Return the sorted names of the models that make a promise. An unknown promise has none."""
         numbers = self._users.get(promise, ())
         names = [self.names[number] for number in ((numbers,) if isinstance(numbers, int) else numbers)]
         return _texts(sorted(names, key=attrgetter("full")))
@@ -158,12 +163,13 @@ def verify_store(
     progress: Progress,
 ) -> VerifyReport:
     """
-    Hash every blob that is promised, and `orphans`; several at a time.
+    Hash every promised blob and every orphan, `jobs` at a time.
 
-    `strays` are names in `blobs/` that neither ostore nor Ollama gives. Raises nothing of what it looks for.
+    `strays` are paths in `blobs/` with names that neither ostore nor Ollama gives. A blob that cannot be read is a
+    problem in the report too, not an error.
     """
     promises = [*promised, *(_packed(orphan.digest.hex, orphan.size) for orphan in orphans)]
-    # The largest first: one that began last would keep a single thread busy when all others are done.
+    # Hash the largest first. If it began last, one thread would work on it after all others are done.
     promises.sort(key=_size_of, reverse=True)
     progress.phase("verifying sha256 digest", sum(map(_size_of, promises)))
     problems = [*_hash_all(store, promises, jobs, progress, promised.users_of), *promised.problems]
@@ -173,10 +179,9 @@ def verify_store(
 
 def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyReport:
     """
-    Hash every blob of a bundle and check every manifest.
+    Hash every blob of a bundle and check every manifest. A damaged blob is a problem in the report.
 
-    A damaged blob is a finding. What makes the rest unreadable is raised: IntegrityError, FormatError, UnsafeError,
-    LimitError.
+    Raises IntegrityError, FormatError, UnsafeError or LimitError if the rest of the bundle cannot be read, OSError.
     """
     selection = bundle.select(())
     blobs = selection.blobs
@@ -202,7 +207,7 @@ def _size_of(promise: bytes) -> int:
 
 
 def _sizes_of_blobs(promises: Iterable[bytes]) -> list[int]:
-    """A size for each blob: the smallest, if there are several promises about one."""
+    """Return one size for each blob: the smallest, if there are several promises about it."""
     return [_size_of(next(same)) for _, same in groupby(sorted(promises), key=lambda promise: promise[:32])]
 
 
@@ -213,8 +218,8 @@ def _hash_all(
     progress: Progress,
     users_of: Callable[[bytes], tuple[str, ...]],
 ) -> list[Problem]:
-    """Hash blobs in the order of the promises, `jobs` at a time. Problems with one blob: the largest size first."""
-    # Threads take from it what is next: a future for each of a million blobs would need more memory than all the rest.
+    """Hash blobs in the order given, `jobs` at a time. Return their problems, for one blob the largest size first."""
+    # Threads take the next promise from a queue. A million futures would need more memory than everything else.
     waiting = deque(promises)
 
     def check_some() -> list[tuple[bytes, Problem]]:
@@ -226,13 +231,13 @@ def _hash_all(
         try:
             found = [problem for future in as_completed(working) for problem in future.result()]
         finally:
-            # When one has failed, the others end with the blob at which they are.
+            # If one thread has failed, the others stop after their current blob.
             waiting.clear()
     return [problem for _, problem in sorted(found, key=itemgetter(0), reverse=True)]
 
 
 def _taken(waiting: deque[bytes]) -> Iterator[bytes]:
-    """What several threads take from one queue, each what is next, until it is empty."""
+    """Yield from a queue that threads share until it is empty."""
     while True:
         try:
             promise = waiting.popleft()

@@ -1,1 +1,1 @@
-"""Everything about a store that would surprise somebody later: pure checks, from facts to findings."""
+"""Find everything about a store that would surprise a person later. The checks are pure: facts in, findings out."""

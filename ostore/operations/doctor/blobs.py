@@ -1,4 +1,4 @@
-"""Checks of blobs, and of what else lies beside them. By name and size only: hashing them is what `verify` does."""
+"""Check blobs, and what else lies beside them, by name and size only. `verify` hashes them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ostore.places.store.survey.census import (
 from ostore.places.store.survey.examination import LinkedBlob
 
 _DAY_SECONDS = 86_400.0
-# From when on gc takes partial downloads, if it is asked to.
+# The age from which `gc --partials` removes a download.
 _STALE_SECONDS = 7 * _DAY_SECONDS
-# docs/threats.md: an import that runs touches what it stages again and again.
+# docs/threats.md: a running import touches its staged files again and again.
 _RUNNING_SECONDS = 3_600.0
 _LOST_AND_FOUND = "lost+found"
 
 
 def check_needed(facts: Facts) -> Iterator[Finding]:
-    """Blobs that models need: is each one there, and as long as it should be?"""
+    """Report blobs that models need and that are missing, of the wrong size or no files."""
     census, settled = facts.store.census, facts.store.settled
     if census is None:
         return
@@ -52,7 +52,7 @@ def check_needed(facts: Facts) -> Iterator[Finding]:
 
 
 def check_entries(facts: Facts) -> Iterator[Finding]:
-    """What in `blobs/` is not as Ollama would have it: other files, links, old names."""
+    """Report entries of `blobs/` that Ollama would not create: other files, links, old names."""
     census = facts.store.census
     if census is None:
         return
@@ -69,7 +69,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
 
 
 def check_leftovers(facts: Facts) -> Iterator[Finding]:
-    """What takes up room and is no model: who left it, and who takes it away."""
+    """Report what takes up space and belongs to no model, and what removes it."""
     census = facts.store.census
     if census is None:
         return
@@ -92,9 +92,9 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
 
 def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None]:
     """
-    Of blobs that are not settled, by digest: the bytes of what Ollama would open.
+    Return, by digest, the size in bytes of the file that Ollama would open. Settled blobs are left out.
 
-    The name it writes itself counts, if there are several.
+    If a blob has several names, the name that Ollama writes counts. A link that leads nowhere has None.
     """
     targets = {link.filename: link.size for link in linked}
     sizes: dict[str, int | None] = {
@@ -114,14 +114,14 @@ def _missing(facts: Facts, blob: Descriptor, size: int | None, target: str | Non
         if target is not None:
             detail += f"; a link to {target}, where nothing is"
         return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
-    # Not pull: Ollama takes a blob that is there for whole, whatever its size (server/download.go at fb30760).
+    # `ollama pull` alone does not help: it takes any existing blob for whole (server/download.go at fb30760).
     detail = f"expected {blob.size:,} bytes, got {size:,}"
     remedy = f"{repair}, or delete it and {command('ollama', 'pull', models[0])}"
     return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
 
 
 def _role(blob: Descriptor) -> str:
-    """What a blob is to its model. Without a config that can be read, Ollama does not even list it."""
+    """Return what a blob is to its model. If Ollama cannot read the config, it does not even list the model."""
     if blob.media_type == media_types.CONFIG:
         return "the config, so Ollama does not list the model"
     if blob.media_type in {media_types.MODEL, media_types.TENSOR}:
@@ -165,7 +165,7 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
 
 
 def _oddly_named(blob: StoredBlob, facts: Facts, users: tuple[ModelName, ...], *, is_free: bool) -> Finding:
-    """`is_free` says that the name it should have is not taken."""
+    """Report a blob with an odd name. `is_free` says that its proper name is not taken."""
     subject = f"blobs/{blob.filename}"
     if blob.filename == str(blob.digest):
         second = "ostore verify, then delete it: the blob of today's name is there as well"

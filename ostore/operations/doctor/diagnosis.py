@@ -1,4 +1,4 @@
-"""All checks of one store, and what of it can be fixed without losing anything."""
+"""Run all checks of one store, and plan the fixes that lose nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding
 from ostore.operations.verify import Verdict
 from ostore.places.store.fixing import Fix
 
-# Within a severity, findings are in this order.
+# Findings of one severity are in this order.
 _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
     manifests.check_folders,
     blobs.check_needed,
@@ -33,7 +33,7 @@ _GIVEN = frozenset({"server-cannot-read", "server-cannot-write", "blob-owner", "
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Every finding, the most severe first, and which class of error they amount to."""
+    """Every finding, the most severe first, and the class of error that they amount to."""
 
     findings: tuple[Finding, ...]
     verdict: Verdict
@@ -47,7 +47,7 @@ def diagnose(facts: Facts) -> Diagnosis:
 
 
 def plan_fixes(findings: Iterable[Finding]) -> tuple[Fix, ...]:
-    """What `--fix` would do for those that it fixes, each path once."""
+    """Return the steps that `--fix` would take, one for each path."""
     steps: dict[str, Fix] = {}
     for finding in findings:
         if finding.is_fixable and (step := _step(finding)):

@@ -1,4 +1,4 @@
-"""What the checks are given, and what they answer with: facts in, findings out."""
+"""The facts that checks get, and the findings that they return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Severity = Literal["problem", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the checks go by. `stubs` are the models that run on another host; `now` is seconds since 1970."""
+    """All that checks know. `stubs` are the models that run on another host; `now` is seconds since 1970."""
 
     store: Examination
     disk: DiskState
@@ -30,7 +30,7 @@ class Facts:
         return self.store.root
 
     def ostore(self, *words: object) -> str:
-        """A command of ours about this store; it names the store, unless root's would find the same one."""
+        """Return an ostore command about this store. It names the store, unless root finds the same one without."""
         option = () if self.host.is_found_by_root else ("--models", self.root)
         return command("ostore", *words, *option)
 
@@ -38,10 +38,11 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    One thing to know. `code` is stable, `subject` is a path relative to the store, a model, a digest or what else is
-    meant, `detail` what was found there, `meaning` one sentence of what it does to a user, `remedy` what to type or do.
+    One thing to know about a store.
 
-    `is_fixable` says that `--fix` fixes it; `models` suffer from it; `size` is bytes, where bytes matter.
+    `code` never changes between versions. `subject` is a path relative to the store, a model, a digest or whatever else
+    is meant. `detail` says what was found there, `meaning` what it does to a user, and `remedy` what to type or do.
+    `is_fixable` says that `--fix` fixes it. `models` suffer from it. `size` is bytes, or None where none matter.
     """
 
     code: str
@@ -55,13 +56,13 @@ class Finding:
     size: int | None = None
 
 
-# Findings of bytes, which end with another exit code than those of manifests, names and layout.
+# Findings about bytes. Their exit code differs from that of manifests, names and layout.
 BYTES = frozenset({"blob-missing", "blob-size"})
-# Of what could not be looked at.
+# Findings about what could not be looked at.
 UNSEEN = frozenset({"not-checked"})
 
 _NO_PRUNE = "while it lies there, Ollama deletes no unused blobs when it starts"
-# ollama at fb30760: server/routes.go and manifest/manifest.go say what each does to a server.
+# What each finding does to a server: server/routes.go and manifest/manifest.go of ollama at fb30760.
 MEANINGS: Mapping[str, str] = {
     "path-has-glob": "Ollama finds models by a pattern made of the store's path, so with * ? or [ in it it finds none",
     "store-empty": "neither blobs/ nor manifests/ is here: a server that is told to use this folder has no models",
@@ -131,10 +132,10 @@ def finding(
     models: tuple[str, ...] = (),
     size: int | None = None,
 ) -> Finding:
-    """A finding of a known code, with what that means."""
+    """Make a finding of a known code, with its meaning."""
     return Finding(code, severity, subject, detail, MEANINGS[code], remedy, is_fixable, models, size)
 
 
 def command(*words: object) -> str:
-    """Words as a shell takes them."""
+    """Return words as one command line, quoted for a shell."""
     return shlex.join(str(word) for word in words)

@@ -1,4 +1,4 @@
-"""Checks of manifests and names."""
+"""Check manifests and names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ostore.places.store.survey.census import EntryKind
 from ostore.places.store.survey.examination import OddEntry
 from ostore.places.store.survey.scan import StoredModel
 
-# A server writes manifests in place: what is this young may be a manifest in a moment.
+# A server writes manifests in place, so a file this young may become a manifest in a moment.
 YOUNG_SECONDS = 60.0
 _Kind = TypeVar("_Kind", str, ModelName)
-# linux/magic.h and mount(8): what keeps names as Windows does.
+# File systems that keep names as Windows does: linux/magic.h and mount(8).
 _FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "smbfs", "9p"})
 
 
 def check_folders(facts: Facts) -> Iterator[Finding]:
-    """What is not there at all, first of all: much of the rest may follow from it."""
+    """Report folders that are missing. They come first, because other findings may follow from them."""
     if facts.store.is_empty:
         inner = facts.root / "models"
         remedy = (
@@ -35,7 +35,7 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
 
 
 def check_entries(facts: Facts) -> Iterator[Finding]:
-    """What stands where models stand and is none."""
+    """Report entries among the manifests that are no readable manifests."""
     for doubt in facts.store.references.doubts:
         if doubt.name is not None and doubt.path.startswith("blobs/"):
             remedy = command("ollama", "pull", doubt.name)
@@ -50,7 +50,7 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
 
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
-    """Manifests that are read, but not by everybody alike."""
+    """Report manifests that programs may read differently, that are not in order, or that lie in the coming tree."""
     for model in facts.store.scan.models:
         manifest, name = model.manifest, str(model.name)
         told = partial(_of_manifest, "problem", name, manifest)
@@ -66,7 +66,7 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:
-    """Names that Ollama, or the disk, takes for others."""
+    """Report names that Ollama or the disk takes for others, and models that run on another host."""
     models = facts.store.scan.models
     twins = list(_name_twins(facts, models))
     yield from twins
@@ -114,21 +114,21 @@ def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, r
 
 
 def _created_anew(facts: Facts, name: str) -> str:
-    """A manifest keeps its bytes, so only a new one has other digests in it."""
+    """Return the commands that create a model anew, because only a new manifest spells its digests as it should."""
     return (
         f"{facts.ostore('show', '--modelfile', name)} > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
     )
 
 
 def _is_misspelled(manifest: Manifest) -> bool:
-    """Whether some digest nowhere stands in the form that Ollama's start looks for."""
+    """Return whether some digest is never spelled in the form that a starting Ollama looks for."""
     return any(str(blob.digest).encode() not in manifest.raw for blob in manifest.blobs)
 
 
 def _name_twins(facts: Facts, models: Iterable[StoredModel]) -> Iterator[Finding]:
     for names in _groups((model.name for model in models), lambda name: name.folded):
         first, *others = sorted(names, key=str)
-        # Not cp: it would take one of them at random as well.
+        # Not `ollama cp`, which would take one of them at random too.
         remedy = command("mv", "-n", path := _path(facts, others[0]), f"{path}-2")
         texts = tuple(str(name) for name in (first, *others))
         detail = f"also {', '.join(texts[1:])}"
@@ -137,9 +137,10 @@ def _name_twins(facts: Facts, models: Iterable[StoredModel]) -> Iterator[Finding
 
 def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterator[Finding]:
     """
-    Spellings of one part anywhere in the store: Ollama exchanges each part by itself (server/routes.go at fb30760).
+    Report parts of names that differ only by case anywhere in the store.
 
-    Those that only occur in `twins`, whole names that are one to Ollama, are found already.
+    Ollama may swap the spelling of each part by itself (server/routes.go at fb30760). Parts that occur only in `twins`,
+    which are whole names that differ only by case, are reported already.
     """
     for index, role in enumerate(("host", "namespace", "model", "tag")):
         for parts in _groups((name.parts[index] for name in names), str.lower):
@@ -147,7 +148,7 @@ def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterat
             models = tuple(str(name) for group in users.values() for name in group)
             if twins.issuperset(models):
                 continue
-            # The rarer spelling becomes the other one.
+            # Change the rarer spelling to the common one.
             common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
             rare = next((name for name in users[others[0]] if str(name) not in twins), users[others[0]][0])
             old, new = _path(facts, rare), _path(facts, _with_part(rare, index, common))
@@ -167,7 +168,7 @@ def _path(facts: Facts, name: ModelName) -> Path:
 
 
 def _groups(things: Iterable[_Kind], key: Callable[[_Kind], str]) -> Iterator[list[_Kind]]:
-    """Distinct things that have a key in common with others."""
+    """Return the groups of two or more distinct things that have the same key."""
     found: dict[str, list[_Kind]] = {}
     for thing in dict.fromkeys(things):
         found.setdefault(key(thing), []).append(thing)

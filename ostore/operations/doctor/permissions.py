@@ -1,4 +1,4 @@
-"""Checks of who may do what: Ollama runs as a user of its own, and a copy made as root is not that user's."""
+"""Check owners and modes. Ollama runs as a user of its own, and a copy made by root does not belong to that user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ostore.host.accounts import Misfit
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
 from ostore.places.store.survey.census import EntryKind
 
-# Kinds of file systems whose owners and modes come from how they are mounted, so that nobody can change them.
+# On these file systems the mount decides owners and modes, so nobody can change them.
 NO_OWNERS = frozenset({"exfat", "vfat", "msdos", "ntfs", "fuseblk"})
 _MODELS = frozenset({"blobs", MANIFESTS, COMING_MANIFESTS})
 _CODES = {
@@ -23,21 +23,21 @@ _CODES = {
 
 
 def check_access(facts: Facts) -> Iterator[Finding]:
-    """Whether the user that Ollama runs as can do with the store what a server does."""
+    """Report what keeps Ollama's user from using the store, what every user may write to, and odd modes."""
     for parent in facts.store.closed_parents:
         yield finding("parent-closed", "problem", str(parent), remedy=f"sudo {command('chmod', 'o+x', parent)}")
     for misfit in facts.store.misfits:
-        # Where modes are those of the mount, they are also not what decides who else may come there.
+        # If the mount decides the modes, they do not show who else may write there.
         is_of_mount = facts.disk.filesystem in NO_OWNERS and misfit.lack in {"everybody-writes", "privileged"}
         if not is_of_mount and not _is_shared_on_purpose(misfit, facts):
             yield _of_misfit(misfit, facts)
 
 
 def check_ours(facts: Facts) -> Iterator[Finding]:
-    """What we ourselves may not look at, and whether our own folder is safe."""
+    """Report what we may not look at ourselves, and whether our workspace is unsafe."""
     for closed in facts.store.closed:
         remedy = f"sudo {facts.ostore('doctor')}"
-        # What commands work on is their own; of models nobody may say that all is well without having looked.
+        # The workspace belongs to running commands. But nobody may call models well without having looked.
         first, *below = closed.path.split("/")
         severity: Severity = "problem" if first in _MODELS and STAGED_MANIFESTS not in below else "warning"
         yield finding("not-checked", severity, closed.path, detail=closed.reason, remedy=remedy)
@@ -77,9 +77,10 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
 
 def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     """
-    Whether giving it the owner and mode of the store's folder would fix it, and nothing else.
+    Return whether it is enough to give the entry the owner and mode of the folder `blobs/`.
 
-    Not a file with a second name: that may be a file of somebody else, put there so that root gives it away.
+    A file with a second name is not fixable. Another user may have linked his own target there, so that root gives it
+    away.
     """
     blobs = facts.store.blobs_folder
     if blobs is None or not misfit.path or facts.disk.filesystem in NO_OWNERS or facts.disk.is_read_only:
@@ -89,7 +90,7 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     if misfit.lack in {"everybody-writes", "privileged"}:
         return not misfit.is_folder
     account, is_top = facts.store.account, misfit.path in {"blobs", "manifests"}
-    # Otherwise the folder itself is the wrong one to go by.
+    # Otherwise `blobs/` itself has the wrong owner or mode.
     return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
 
 
@@ -106,7 +107,7 @@ def _remedy(misfit: Misfit, facts: Facts, path: str) -> str:
 
 
 def _is_shared_on_purpose(misfit: Misfit, facts: Facts) -> bool:
-    """A store that a group shares, and no server known: then files belong to many, and whose is right is not said."""
+    """Return whether a group shares the store and no server is known. Then nothing says whose the files should be."""
     blobs = facts.store.blobs_folder
     is_shared = blobs is not None and bool(blobs.st_mode & stat.S_IWGRP)
     return is_shared and not facts.host.is_server_known and misfit.lack in {"own", "write"}

@@ -1,4 +1,4 @@
-"""Checks of what a store stands on: its path, its disk, the machine, and the Ollama that is to use it."""
+"""Check the path and disk of a store, the machine, and the Ollama that is to use the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ostore.operations.doctor.finding import Facts, Finding, Severity, command, 
 
 # ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
 _GLOB_CHARACTERS = frozenset("*?[")
-# A twentieth of a small disk; on a large one, what a large model needs.
+# Enough is a twentieth of a small disk; on a large disk it is what a large model needs.
 _ENOUGH_BYTES = 20_000_000_000
 _ENOUGH_INODES = 1_000
 _VOLATILE = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "a container's own layer", "aufs": "the same"}
@@ -26,7 +26,7 @@ _DAY_SECONDS = 86_400.0
 
 
 def check_disk(facts: Facts) -> Iterator[Finding]:
-    """Where the store is, how full that is, and what it cannot do."""
+    """Report a bad path, a disk that is read-only or nearly full, and what its file system cannot do."""
     disk, root = facts.disk, str(facts.root)
     if not _GLOB_CHARACTERS.isdisjoint(root):
         yield finding("path-has-glob", "problem", root, remedy="rename the folder, and set OLLAMA_MODELS to match")
@@ -47,7 +47,7 @@ def check_disk(facts: Facts) -> Iterator[Finding]:
 
 
 def check_host(facts: Facts) -> Iterator[Finding]:
-    """The Ollama of this machine: does it use this store, and does it know that it is offline?"""
+    """Report servers and models outside this store, and an offline Ollama that still tries to reach its cloud."""
     host = facts.host
     for server in host.servers:
         if server.store is not None and not host.is_by_hand:
@@ -66,7 +66,7 @@ def check_host(facts: Facts) -> Iterator[Finding]:
 
 
 def check_times(facts: Facts) -> Iterator[Finding]:
-    """Files from the future."""
+    """Report blobs and manifests whose mtime is more than a day in the future."""
     census = facts.store.census
     latest = facts.now + _DAY_SECONDS
     found = sorted(f"blobs/{blob.filename}" for blob in (census.blobs if census else ()) if blob.facts.mtime > latest)
