@@ -1,12 +1,18 @@
-"""Memory does not grow with what is carried: export and import of one large blob through a pipe."""
+"""Memory does not grow with what is carried, and little with the number of models."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import pytest
+
+from ostore.cli.main import run
 from tests.support import MODEL, OSTORE, TORTURE, Store, full
 
 # `make torture` sets it to 8.
@@ -49,3 +55,43 @@ def test_a_large_blob_goes_through_a_pipe_in_little_memory(tmp_path: Path) -> No
         assert int((tmp_path / side).read_text()) <= LIMIT_BYTES, side
     subprocess.run(measured("verify", "verify", "--models", tmp_path / "other"), check=True, stdout=subprocess.DEVNULL)
     assert int((tmp_path / "verify").read_text()) <= LIMIT_BYTES
+
+
+def many_models(root: Path, count: int) -> Store:
+    """Models as a store has many of: each shares its weights with others, and has a config of its own."""
+    store = Store(root)
+    weights = [store.layer(MODEL, b"weights %d" % number) for number in range(5)]
+    for number in range(count):
+        config = store.config(model_type=f"{number}M")
+        store.add(full(f"model{number // 20}:tag-{number}"), *weights, config=config)
+    return store
+
+
+def peak_of(command: list[str], store: Store) -> int:
+    """The most bytes that Python objects took while a command ran in this process."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        tracemalloc.start()
+        try:
+            assert run([*command, "--models", str(store.root)]) == 0
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+# A hundred thousand models in 256 MiB, of which Python and the modules take 40.
+MODEL_BYTES = (256 - 40) * 1024 * 1024 // 100_000
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store]:
+    """One with five hundred models more than the other."""
+    folder = tmp_path_factory.mktemp("stores")
+    return many_models(folder / "few", 100), many_models(folder / "many", 600)
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["verify", "--jobs", "1", "--quiet"]], ids=" ".join)
+def test_a_model_more_costs_little_memory(command: list[str], stores: tuple[Store, Store]) -> None:
+    few, many = stores
+    # What is loaded and kept once does not count.
+    peak_of(command, few)
+    assert (peak_of(command, many) - peak_of(command, few)) / 500 <= MODEL_BYTES

@@ -186,12 +186,6 @@ class Manifest:
         return tuple(distinct.values())
 
     @property
-    def blob_sizes(self) -> dict[str, int]:
-        """The digits and the size of each of `blobs`, in no order, for those who go through thousands of manifests."""
-        # Of two descriptors of one blob the first counts, so it is put in last.
-        return dict(reversed(self.sizes))
-
-    @property
     def declared_size(self) -> int:
         """The size that `ollama list` shows: the declared bytes of the config and all layers, with repeats."""
         return sum(size for _, size in self.sizes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
@@ -115,13 +115,16 @@ def list_rows(
     `models` must be all models of the store, because they decide what is unique. Only a few hundred bytes of each are
     kept in memory, because there may be a hundred thousand.
     """
-    uses: Counter[bytes] = Counter()
+    uses: dict[bytes, int] = defaultdict(int)
     drafts = []
     for model in models:
-        blobs = {bytes.fromhex(digits): size for digits, size in model.manifest.blob_sizes.items()}
-        uses.update(blobs.keys())
+        sizes = model.manifest.sizes
+        # Of two descriptors of one blob the first counts, so it is put in last.
+        blobs = {bytes.fromhex(digits): size for digits, size in reversed(sizes)}
+        for digest in blobs:
+            uses[digest] += 1
         if is_chosen(model.name):
-            drafts.append(_draft(store, model, blobs))
+            drafts.append(_draft(store, model, sum([size for _, size in sizes]), blobs))
     # Short names can be equal if hosts or namespaces differ by case, so names of one second are compared in full.
     drafts.sort(key=lambda draft: (-int(draft.modified), str(draft.name), draft.name))
     return tuple(_row(draft, uses) for draft in drafts)
@@ -184,28 +187,18 @@ class _Draft(NamedTuple):
     blobs: bytes
 
 
-def _draft(store: SmallBlobs, model: StoredManifest, blobs: Mapping[bytes, int]) -> _Draft:
-    manifest = model.manifest
-    note = _note(store, manifest)
-    return _Draft(
-        name=model.name,
-        model_id=manifest.model_id,
-        size=None if note in _NO_SIZE else manifest.declared_size,
-        modified=model.modified,
-        note=note,
-        blobs=b"".join(starmap(_BLOB.pack, blobs.items())),
-    )
+def _draft(store: SmallBlobs, model: StoredManifest, declared_size: int, blobs: Mapping[bytes, int]) -> _Draft:
+    note = _note(store, model.manifest)
+    size = None if note in _NO_SIZE else declared_size
+    packed = b"".join(starmap(_BLOB.pack, blobs.items()))
+    return _Draft(model.name, model.manifest.model_id, size, model.modified, note, packed)
 
 
-def _row(draft: _Draft, uses: Counter[bytes]) -> ListedModel:
+def _row(draft: _Draft, uses: Mapping[bytes, int]) -> ListedModel:
+    model_id = draft.model_id
+    unique_size = sum([size for digest, size in _BLOB.iter_unpack(draft.blobs) if uses[digest] == 1])
     return ListedModel(
-        name=str(draft.name),
-        id=draft.model_id[:12],
-        digest=f"sha256:{draft.model_id}",
-        size=draft.size,
-        unique_size=sum(size for digest, size in _BLOB.iter_unpack(draft.blobs) if uses[digest] == 1),
-        modified=draft.modified,
-        note=draft.note,
+        str(draft.name), model_id[:12], f"sha256:{model_id}", draft.size, unique_size, draft.modified, draft.note
     )
 
 

@@ -17,8 +17,8 @@ from ostore.cli.text import one_line, say
 # These fields are seconds since 1970 in a report, and RFC 3339 times in JSON.
 _TIMES = frozenset({"modified", "kept_until", "download_since"})
 _ENCODER = json.JSONEncoder(ensure_ascii=True, indent=2)
-# So many entries of a list that the few that are made at once need no room, and nearly no list is longer.
-_AT_ONCE = 1_000
+# Entries of a list that are made at once: few enough to need no room, many enough to take no time.
+_AT_ONCE = 100
 
 
 def say_report(
