@@ -1,7 +1,8 @@
 """
-The words that stand for places: one table of what each kind is, how it is read and how it is written.
+Turn addresses, the words that stand for places, into sources and sinks.
 
-A new kind of place is one row. What people type by mistake is explained here as well, and nowhere else.
+One table says how each kind of place is recognised, read and written. A new kind of place is one row. Messages about
+mistyped addresses are here too.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
 
-# What reads and writes bundles takes time to import, and `list` has no need of it.
+# The code for bundles takes time to import, and `list` does not need it.
 if TYPE_CHECKING:
     from ostore.operations.transfer import BlobSource, Sink, Source
     from ostore.places.bundle.reader import BundleReader
 
 BUNDLE_SUFFIXES = (".tar.zst", ".tar")
-# Levels past 19 need windows that other readers refuse.
+# Levels above 19 need windows that other readers refuse.
 MAX_LEVEL = 19
 _SINKS = "FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output)"
-# By how a word ends: what it is, to somebody who takes it for a bundle.
+# Endings of files that people take for bundles, and what such files are.
 _MISTAKES = {
     (".zip", ".7z", ".rar"): "an archive of another kind",
     (".tgz", ".tar.gz", ".gz", ".tar.xz", ".xz", ".bz2"): "compressed in another way",
@@ -38,7 +39,12 @@ _MISTAKES = {
 
 @dataclass(frozen=True, slots=True)
 class SinkTerms:
-    """How models are written: `level` is of zstd (None chooses), `replace` allows to overwrite what differs."""
+    """
+    How models are written.
+
+    `level` is the zstd level, or None to choose. `replace` allows to overwrite a bundle or a different model. `jobs` is
+    the number of threads.
+    """
 
     level: int | None
     replace: bool
@@ -48,7 +54,7 @@ class SinkTerms:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of place: which words are it where something is read, and where something is written."""
+    """One kind of place: which words mean it as a source and as a sink, and how to open it as either."""
 
     is_read: Callable[[str], bool]
     source: Callable[[str, int], AbstractContextManager[Source]]
@@ -57,19 +63,30 @@ class _Kind:
 
 
 def opened_source(word: str | Path, *, jobs: int) -> AbstractContextManager[Source]:
-    """What a word stands for, as a source of models. Raises NotFoundError, UsageError, and what opening it raises."""
+    """
+    Open the place that a word stands for as a source of models.
+
+    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file. To enter the block raises
+    NotFoundError, UsageError if the place cannot be read as models, the errors of a bad bundle (FormatError,
+    IntegrityError, LimitError, UnsafeError), OSError.
+    """
     text = str(word)
     kind = next(kind for kind in _KINDS if kind.is_read(text))
     return kind.source(text, jobs)
 
 
 def opened_bundle(word: str | Path, *, jobs: int) -> AbstractContextManager[BundleReader]:
-    """A bundle whose index is read; `-` is standard input. Raises NotFoundError, FormatError, UnsafeError."""
+    """
+    Open a bundle and read its index. `-` is standard input.
+
+    To enter the block raises NotFoundError, UsageError if it is a terminal or not a regular file, FormatError,
+    IntegrityError, LimitError or UnsafeError for a bad bundle, OSError.
+    """
     return _piped_bundle("-", jobs) if str(word) == "-" else _bundle(str(word), jobs)
 
 
 def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
-    """What a word stands for, as a sink. Raises UsageError for a word that stands for none, and for a wrong level."""
+    """Return the sink that a word stands for. Raises UsageError if it stands for none or does not take the level."""
     text = str(word)
     if terms.level is not None and not 1 <= terms.level <= MAX_LEVEL:
         raise UsageError(f"level: expected auto or 1 to {MAX_LEVEL}, got {terms.level}")
@@ -78,7 +95,7 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
         mistake = f"is {what}; " if (what := _mistake(text)) else ""
         raise UsageError(f"{text!r}: {mistake}expected a destination as the last argument", hint=_SINKS)
     if terms.level is not None and text.endswith((".tar", "/")):
-        raise UsageError(f"{text}: is not compressed, so it takes no level")
+        raise UsageError(f"{text}: not compressed, so it takes no level")
     return kind.sink(text, terms)
 
 
@@ -86,7 +103,13 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
 def opened_blob_sources(
     word: str | Path, *, jobs: int, progress: Progress = SILENT
 ) -> Iterator[tuple[BlobSource, ...]]:
-    """What a word stands for, as sources of single blobs: also a folder of any files. Raises as `opened_source`."""
+    """
+    Open the place that a word stands for as sources of single blobs. A folder of any files will do.
+
+    Of such a folder, files named by a digest are the first source, and files of the right size the second. Raises
+    NotFoundError, UsageError, the errors of a bad bundle (FormatError, IntegrityError, LimitError, UnsafeError),
+    OSError.
+    """
     from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies, SizedCopies
     from ostore.places.foreign_caches.walk import recognise
 
@@ -100,14 +123,14 @@ def opened_blob_sources(
 
 
 def is_bundle(word: str | Path) -> bool:
-    """Whether a word means a bundle: `-`, a file, or what ends like one. Every other is the name of a model."""
+    """Return whether a word means a bundle: `-`, a file, or a bundle's ending. Any other word is a model's name."""
     text = str(word)
     if text == "-" or text.endswith(BUNDLE_SUFFIXES):
         return True
     try:
         return Path(text).is_file()
     except OSError:
-        # Too long for a path, for example; whether it is a name is for others to say.
+        # It is too long for a path, for example. It may still be a name.
         return False
 
 
@@ -121,7 +144,7 @@ def _piped_bundle(_text: str, jobs: int) -> Iterator[BundleReader]:
     from ostore.streams.bytes_at import PipeBytes
 
     if os.isatty(0):
-        raise UsageError("standard input is a terminal", hint="< FILE.tar.zst behind the command lets it read a bundle")
+        raise UsageError("standard input is a terminal", hint="append < FILE.tar.zst to the command to read a bundle")
     with open_piped_bundle(PipeBytes(0), jobs=jobs) as reader:
         yield reader
 
@@ -136,7 +159,7 @@ def _bundle(text: str, jobs: int) -> AbstractContextManager[BundleReader]:
 def _store(text: str, _jobs: int) -> Iterator[LocalStore]:
     path = Path(text)
     if not any((path / part).is_dir() for part in (BLOBS, MANIFESTS)):
-        raise UsageError(f"{path}: a folder that is no store; expected blobs/ and manifests/ in it")
+        raise UsageError(f"{path}: not a store; expected a folder with blobs/ and manifests/")
     yield LocalStore(path, label=text)
 
 
@@ -164,7 +187,7 @@ def _is_pipe(text: str) -> bool:
     return text == "-"
 
 
-# The first that fits. A file may be called anything: whether it is a bundle shows in its first bytes.
+# The first kind that fits counts. A bundle to read may have any name, because its first bytes tell what it is.
 _KINDS = (
     _Kind(_is_pipe, _piped_bundle, _is_pipe, _bundle_pipe),
     _Kind(lambda text: Path(text).is_dir(), _store, lambda text: text.endswith("/"), _store_sink),

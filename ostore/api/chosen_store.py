@@ -1,4 +1,4 @@
-"""Which store a command is about."""
+"""Find the store of a command."""
 
 from __future__ import annotations
 
@@ -9,5 +9,9 @@ from ostore.settings import choose_store
 
 
 def chosen_store(models: Path | None) -> LocalStore:
-    """The store at `models`, else the one that `where` finds, there or not. Raises as `choose_store`."""
+    """
+    Return the store at `models`, or else the store that `where` finds. It need not exist.
+
+    Raises NotFoundError if no store is named and there is no home folder, UsageError if Ollama cannot use the path.
+    """
     return LocalStore(choose_store(models).path)

@@ -1,4 +1,4 @@
-"""The command that gives a model a second name."""
+"""Give a model a second name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from ostore.streams.progress import SILENT
 
 @dataclass(frozen=True, slots=True)
 class CpReport:
-    """What became of the new name: `outcome` is added, replaced, repaired or already there."""
+    """
+    What became of the new name.
+
+    `outcome` is added, replaced, repaired (a broken manifest had the name) or already there.
+    """
 
     store: str
     dry_run: bool
@@ -31,14 +35,18 @@ def cp(
     source: str, destination: str, *, replace: bool = False, dry_run: bool = False, models: Path | None = None
 ) -> CpReport:
     """
-    Give a model a second name: its manifest is copied, byte for byte, and no blob is.
+    Give the model `source` a second name, `destination`. Its manifest is copied byte for byte.
 
-    A different model of that name is a UsageError without `replace`. Raises NotFoundError, IntegrityError if a blob of
-    the model is missing or of another size, UnsafeError for a name that differs from another only by case,
-    DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
+    No blob is copied, unless its file has a name of old Ollamas. `replace` allows to overwrite a different model. With
+    `dry_run`, nothing is written.
+
+    Raises NotFoundError, UsageError for a glob, or for a different model of that name without `replace`; IntegrityError
+    if a blob of the model is missing or has another size; UnsafeError for a name that is invalid or differs from
+    another only by case; DamagedStoreError, AmbiguousManifestError, FormatError or LimitError for a manifest that must
+    not travel; NoSpaceError, BusyError, OSError.
     """
     if is_glob(source) or is_glob(destination):
-        raise UsageError("cp takes one model and one new name, and no glob")
+        raise UsageError("cp: expected one model and one new name, got a glob")
     store = chosen_store(models).require()
     target = ModelName.parse(destination)
     selected = store.select([source])
@@ -47,7 +55,7 @@ def cp(
     sink = StoreSink(store, replace=replace, trust_existing=True, jobs=threads(None))
     outcomes = sink.compare(selection).outcomes
     if not dry_run:
-        # Blobs that are not where a store keeps them now, or are not whole, make it fail.
+        # A blob with an old name is copied to its present name. A missing blob, or one of another size, fails.
         outcomes = copy(store, sink, selection, phase="copying", progress=SILENT).outcomes
     return CpReport(
         store=str(store.root),

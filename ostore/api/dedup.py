@@ -1,4 +1,4 @@
-"""The command that finds the same bytes in other programs' folders, and lets the disk keep them once."""
+"""Find the same bytes in the folders of other programs, and let the disk keep them once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ostore.streams.progress import SILENT, Progress
 
 @dataclass(frozen=True, slots=True)
 class SearchedFolder:
-    """A folder that was looked in; `kind` says which program's it is."""
+    """A folder that was searched. `kind` says which program it belongs to."""
 
     path: str
     kind: str
@@ -45,8 +45,10 @@ class SearchedFolder:
 @dataclass(frozen=True, slots=True)
 class DuplicateCopy:
     """
-    A file with the same bytes as the blob. `shared_size` is how many of them it shares on the disk already,
-    `gain` what sharing the rest frees, or has freed. `detail` says why it cannot be shared, or is empty.
+    A file with the same bytes as the blob, judged by its name or its hash.
+
+    `shared_size` is the bytes that it shared on the disk before. `gain` is the bytes that sharing the rest frees, or
+    has freed. `detail` says why it cannot be shared, or is empty.
     """
 
     path: str
@@ -59,7 +61,7 @@ class DuplicateCopy:
 
 @dataclass(frozen=True, slots=True)
 class DuplicateBlob:
-    """Bytes kept more than once: in `path` (the store's blob, if it has one) and in the copies."""
+    """Bytes that are kept more than once: in `path` (the store's blob, if there is one) and in `copies`."""
 
     digest: str
     size: int
@@ -71,9 +73,11 @@ class DuplicateBlob:
 @dataclass(frozen=True, slots=True)
 class DedupReport:
     """
-    What is kept twice, largest first. Sizes are bytes: `copied_size` in all copies, `shared_size` of these share their
-    place on the disk, `gain` is what sharing would free, `linked_size` what it has freed. `hashed` files had to be read
-    to know what they are.
+    What is kept twice, largest first.
+
+    Sizes are bytes. `copied_size` is the size of all copies, `shared_size` is what they shared on the disk before,
+    `gain` is what sharing would free, and `linked_size` what it has freed. `files` were found, and `hashed` of them had
+    to be hashed, `hashed_size` bytes. `verdict` is `integrity` if a copy has other bytes, `io` if one failed.
     """
 
     store: str
@@ -102,14 +106,17 @@ def dedup(
     models: Path | None = None,
 ) -> DedupReport:
     """
-    Find the same bytes in other programs' folders; with `share`, let the disk keep them once.
+    Find the same bytes in the folders of other programs. With `share`, let the disk keep them once.
 
-    Looks into `paths` (stores, caches, folders of GGUF files), or else into every folder where they usually are. Only
-    files whose names do not say what they are, and that have the size of a blob, are hashed. Sharing is done by the
-    file system (btrfs, XFS), which compares the bytes itself; nothing is ever hard-linked, and what a file is to its
-    program stays. `agree` is asked before anything is shared, with the report of what would be.
+    `paths` are the folders to search: stores, caches, folders of GGUF files. Without them, every folder where such
+    files usually are is searched. A file is hashed only if its name has no digest and its size is that of a blob.
 
-    Raises NotFoundError (no store, no such path), UsageError (also when nothing of it can be shared), OSError.
+    The file system (btrfs, XFS) shares the bytes and compares them first. Nothing is hard-linked, and each file stays
+    what it is to its program. `agree` gets the report of what would be shared; if it returns False, or with `dry_run`,
+    nothing is shared and that report is returned.
+
+    Raises NotFoundError if the store or a path does not exist, UsageError if a path is no folder or the disk can share
+    none of the copies, OSError.
     """
     store = chosen_store(models).require()
     search = _search(store, tuple(_caches(paths, store)), jobs=threads(jobs), progress=progress)
@@ -179,7 +186,7 @@ def _search(store: LocalStore, caches: tuple[ForeignCache, ...], *, jobs: int, p
     own = list(_own_files(store))
     others = named_by_inode(own, _elsewhere(own, found.candidates, store))
     files, unreadable = len(found.candidates), found.unreadable
-    # Ten thousands of them need not be there twice.
+    # Ten thousand candidates need not be in memory twice.
     del found
     undecided = must_be_hashed(own, others)
     decided = decide(undecided, jobs=jobs, progress=progress) if undecided else {}
@@ -209,7 +216,7 @@ def _own_files(store: LocalStore) -> Iterator[KeptFile]:
 
 
 def _elsewhere(own: Iterable[KeptFile], candidates: Iterable[Candidate], store: LocalStore) -> Iterator[KeptFile]:
-    """The candidates, but for what leads to a blob of the store itself: a link to it is no copy."""
+    """Yield the candidates without those that lead to a blob of the store, because a link is no copy."""
     identities = {file.identity for file in own}
     blobs = (store.root / BLOBS).resolve()
     for found in candidates:
@@ -225,7 +232,7 @@ def _verdict(copies: Iterable[Copy]) -> Verdict:
 
 
 def _refuse_if_nothing_can_be_shared(report: DedupReport) -> None:
-    """Raises UsageError if there are copies, and the disk bars all of them."""
+    """Raises UsageError if there are copies and the disk can share none of them."""
     copies = [copy for blob in report.duplicates for copy in blob.copies]
     barred = [copy for copy in copies if copy.state in {"unsupported", "other-disk"}]
     if barred and all(copy in barred or copy.state == "same-file" for copy in copies):

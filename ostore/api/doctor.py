@@ -1,4 +1,4 @@
-"""The commands that find what would surprise you later, and fix what can be fixed without loss."""
+"""Find what would surprise a person later, and fix what can be fixed without loss."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ostore.streams.disk import DiskState
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
     """
-    What was looked at, and every finding, the most severe first; `size` is the bytes of the blobs that are there.
+    What was looked at, and every finding, the most severe first.
 
-    `server` is the user that Ollama is taken to run as. `fixes` are the steps that `--fix` would take, or has taken.
+    `models` and `blobs` are counts, `size` is the bytes of the blobs. `server` is the user that Ollama is taken to run
+    as. `fixes` are the steps that `fix` would take, or has taken.
     """
 
     store: str
@@ -36,10 +37,10 @@ class DoctorReport:
 
 def doctor(*, models: Path | None = None) -> DoctorReport:
     """
-    Look for everything in and around a store that would surprise somebody later. Nothing is hashed or written.
+    Look for everything in and around a store that would surprise a person later. Nothing is hashed or written.
 
-    What is wrong is a finding of the report, not an error; `fixes` are the steps that `fix` would take. Raises
-    NotFoundError if there is no store, OSError if we may not even enter it.
+    What is wrong is a finding in the report, not an error. The report's `fixes` are the steps that `fix` can take.
+    Raises NotFoundError if there is no store, UsageError if it is not a folder, OSError if we may not enter it.
     """
     from ostore.operations.doctor.diagnosis import plan_fixes
 
@@ -49,10 +50,11 @@ def doctor(*, models: Path | None = None) -> DoctorReport:
 
 def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
     """
-    Take steps that `doctor` planned, those that are still due, and look at the store again.
+    Take the steps in `fixes` that are still due, look at the store again, and return a new report.
 
-    Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The report's `fixes` say what came of each.
-    Raises as `doctor`, and BusyError, UnsafeError and OSError for a store that cannot be written to.
+    `fixes` comes from the report of `doctor`. Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The
+    `fixes` of the new report have the outcome of each step. Raises NotFoundError if there is no store, UsageError if it
+    is not a folder, BusyError, UnsafeError, OSError if it cannot be written to.
     """
     from dataclasses import replace
 
@@ -66,7 +68,7 @@ def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
     taken = fix_store(facts.root, steps) if steps else ()
     report = _report(_facts(models))
     if report.verdict == "whole" and any(step.outcome != "fixed" for step in taken):
-        # What is left may be no more than a warning, but it was to be fixed.
+        # What is left may be only a warning, but it was to be fixed, so the command must not succeed.
         report = replace(report, verdict="io")
     return _with_fixes(report, (*taken, *gone))
 
@@ -79,7 +81,7 @@ def _facts(models: Path | None) -> Facts:
     from ostore.places.store.survey.examination import examine
 
     known, now = surroundings(), time.time()
-    # Not `choose_store`, which refuses what is a finding here.
+    # `choose_store` would refuse a path that is a finding here.
     choice = find_store(known, models)
     store = LocalStore(choice.path).require()
     disk = _disk(store)
@@ -101,7 +103,7 @@ def _count_models(store: Path) -> int:
 
 
 def _disk(store: LocalStore) -> DiskState:
-    """That of the blobs, which people keep elsewhere by a link; the store's own if there are none to be seen."""
+    """Return the state of the disk with the blobs, which may be a link to another disk, or else of the store's disk."""
     from ostore.streams.disk import read_disk
 
     try:

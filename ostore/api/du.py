@@ -1,4 +1,4 @@
-"""The command that measures a store: what takes up room, and what removing would give back."""
+"""Measure the space that a store takes up, and the space that removing would free."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from ostore.places.store.survey.scan import StoredModel
 @dataclass(frozen=True, slots=True)
 class UsageReport:
     """
-    What takes up a store's room. `models` are those asked for, largest first; `frees` is what removing all of them
-    together gives back. `parts` add up to `total`, and what they have that is reclaimable to `reclaimable`.
+    The space that a store takes up.
 
-    `doubts` cannot be read, so `ostore gc` deletes nothing while they are there; `not_counted` is what lies beside the
-    store without being its, or may not be looked at.
+    `models` are the models asked for, largest first. `frees` is what removing all of them together frees. The sizes of
+    `parts` add up to `total`, and their reclaimable sizes to `reclaimable`. While there are `doubts`, which cannot be
+    read, `ostore gc` deletes nothing. `not_counted` is what lies beside the store but is not part of it, or what may
+    not be looked at.
     """
 
     store: str
@@ -43,8 +44,9 @@ class UsageReport:
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     """
-    Measure a store as `du` of coreutils does; nothing is hashed. `names` (or globs) choose the models that get a row.
+    Measure a store as `du` of coreutils does. Nothing is hashed.
 
+    `names` (or globs) are the models to report one by one; the default is all. The other sizes are of the whole store.
     Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
     """
     store = chosen_store(models).require()

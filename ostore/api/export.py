@@ -1,4 +1,4 @@
-"""The command that writes models to a bundle, a pipe or a folder."""
+"""Write models to a bundle, a pipe or a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ostore.api.addresses import BUNDLE_SUFFIXES, SinkTerms, sink_of
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
+from ostore.formats.selection import Selection
 from ostore.operations.listing import is_cloud_stub
 from ostore.operations.transfer import copy
 from ostore.places.store.store import LocalStore, select_scanned
@@ -20,7 +21,12 @@ from ostore.streams.progress import SILENT, Progress
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """`size` is the bytes of all distinct blobs, `shared_size` what several models need and is there only once."""
+    """
+    What was written, or with `dry_run` would be.
+
+    `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
+    `bundle_size` is the bytes of the bundle file, or None if none was written.
+    """
 
     destination: str
     dry_run: bool
@@ -44,14 +50,15 @@ def export(
     models: Path | None = None,
 ) -> ExportReport:
     """
-    Write models (names or globs; `["*"]` for all) to a bundle, or to standard output if `destination` is `-`.
+    Write models to `destination`. `names` are names or globs; `["*"]` means all models.
 
-    `destination` ends in `.tar.zst`, in `.tar` (not compressed; no `level`) or, for a plain store in a folder, in `/`.
-    `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1. A file that exists is
-    overwritten only with `replace`. On any error no file is left.
+    `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
+    bundle on standard output. `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
+    `replace` allows to overwrite a file, or different models of a plain store. With `dry_run`, nothing is written.
+    After an error, no new bundle is left, and no new model is in a plain store.
 
-    Raises NotFoundError, UsageError, IntegrityError (a damaged blob; the message names every model that uses it),
-    DamagedStoreError, AmbiguousManifestError, FormatError, BusyError, OSError.
+    Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
+    DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
     """
     store = chosen_store(models).require()
     sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
@@ -62,6 +69,10 @@ def export(
             copy(store, sink, selection, phase="exporting", progress=progress)
         except BlobError as error:
             raise with_users(error, store) from None
+    return _report(destination, selection, tuple(_cloud_stubs(store, scan)), dry_run=dry_run)
+
+
+def _report(destination: str | Path, selection: Selection, warnings: tuple[str, ...], *, dry_run: bool) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -71,12 +82,12 @@ def export(
         size=selection.size,
         shared_size=selection.shared_size,
         bundle_size=Path(destination).stat().st_size if is_file else None,
-        warnings=tuple(_cloud_stubs(store, scan)),
+        warnings=warnings,
     )
 
 
 def with_users(error: BlobError, store: LocalStore) -> BlobError:
-    """Add to the message every model in the store that a damaged blob concerns."""
+    """Return the error of a damaged blob, with every model of the store that uses the blob in its message."""
     users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
     error.args = (f"{error}; used by {users}" if users else str(error),)
     error.hint = error.hint or "ostore verify shows everything that is damaged"

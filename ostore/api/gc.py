@@ -1,4 +1,4 @@
-"""The commands that remove the blobs no model needs, and that bring back what was kept of them."""
+"""Remove the blobs that no model needs, and restore those that the trash keeps."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from ostore.streams.progress import SILENT, Progress
 
 class JudgedBlob(NamedTuple):
     """
-    A file in `blobs/` and why it goes or stays; `size` is its bytes, `allocated` those on the disk, `age` seconds since
-    it was written, linked or renamed. `models` are those that need it.
+    A file in `blobs/`, and why it goes or stays.
+
+    `size` is its bytes, `allocated` its bytes on the disk, and `age` the seconds since it was last written, linked or
+    renamed. `models` need it.
     """
 
     filename: str
@@ -37,7 +39,7 @@ class JudgedBlob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RemovedDownload:
-    """An abandoned download that went: `files` of Ollama's, and the bytes that they took up."""
+    """An abandoned download that was removed: the number of its files, and their bytes on the disk."""
 
     digest: str
     files: int
@@ -47,12 +49,12 @@ class RemovedDownload:
 @dataclass(frozen=True, slots=True)
 class GcReport:
     """
-    What was removed, or with `dry_run` would be. `kept` are the blobs that no model needs and that stay, or all that
-    stay if every blob was asked for; `needed` is how many are needed.
+    What was removed, or with `dry_run` would be. Times are seconds since 1970.
 
-    `leftovers` are files of interrupted commands, `expired` those of the trash whose time was over. `freed` is the
-    bytes that are free now, `trashed` those that wait in the trash until `kept_until`. `download_since` is when the
-    oldest download that seems to be under way began.
+    `kept` are the blobs that no model needs and that stay, or all that stay if every blob was asked for. `needed` is
+    the number of needed blobs. `leftovers` counts the files of interrupted commands, `expired` the files of the trash
+    whose time was over. `freed` is the bytes that are free now. `trashed` is the bytes that wait in the trash until
+    `kept_until`. `download_since` is when the oldest download that seems to be under way began, or None.
     """
 
     store: str
@@ -73,7 +75,11 @@ class GcReport:
 
 @dataclass(frozen=True, slots=True)
 class RestoredBlob:
-    """`outcome`: restored, already there (something has its name, which stays) or damaged (it stays in the trash)."""
+    """
+    A blob of the trash.
+
+    `outcome` is restored, already there (an entry has its name, and stays) or damaged (the blob stays in the trash).
+    """
 
     filename: str
     digest: str
@@ -83,7 +89,7 @@ class RestoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class RestoreReport:
-    """What came back from the trash; `size` is the bytes of the blobs that did, or with `dry_run` would if whole."""
+    """What came back from the trash, or with `dry_run` would if whole. `size` is the bytes of the restored blobs."""
 
     store: str
     dry_run: bool
@@ -105,22 +111,27 @@ def gc(
     """
     Remove the blobs that no model needs and that are older than `grace` seconds, and what interrupted commands left.
 
-    `partials` also removes downloads that nobody went on with for a week. `keep` is for how many seconds the blobs
-    wait in the trash, where `restore` finds them; without it their space is free at once. `every_blob` also reports
-    the blobs that are needed. `approve` is shown the plan, as a report of a dry run, and no more than it has is
-    removed; if it says no, None comes back.
+    `partials` also removes downloads that have rested for a week. `keep` is how many seconds the blobs wait in the
+    trash, where `restore` finds them; None frees their space at once. `without_models` allows a store without any
+    model. `every_blob` also reports needed blobs. With `dry_run`, nothing is removed. `approve` gets the report of a
+    dry run; if it returns False, `gc` removes nothing and returns None. Nothing beyond that report is removed.
 
-    Raises DamagedStoreError while it is in doubt what is needed, or if there is no model at all, unless
-    `without_models`; NotFoundError, BusyError, OSError, also where locks do not keep others out.
+    Raises DamagedStoreError while a doubt leaves open which blobs are needed, or if there is no model and
+    `without_models` is not set; NotFoundError, UsageError, BusyError, UnsafeError, NoSpaceError, OSError, also on a
+    disk where locks keep nobody out.
     """
     store = chosen_store(models).require()
     terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
-
     if dry_run:
         return _gc_report(store, planned_gc(store, terms), terms, dry_run=True)
+    return _approved_gc(store, terms, approve)
+
+
+def _approved_gc(store: LocalStore, terms: GcTerms, approve: Callable[[GcReport], bool] | None) -> GcReport | None:
+    """Show the plan to `approve`, then remove it. Return None if it is not approved."""
     with hinting_at_room(store):
         store.return_needed()
-        # A workspace is not made only to find out that there is nothing to do, or that it is refused.
+        # Plan first if there is no workspace, so that none is created when there is nothing to do or gc refuses.
         approved = planned_gc(store, terms) if approve or not store.workspace.exists() else None
         if approve and approved and approved.takes_something:
             planned = _gc_report(store, approved, terms, dry_run=True)
@@ -132,9 +143,10 @@ def gc(
 
 def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path | None = None) -> RestoreReport:
     """
-    Bring back every blob that is kept in the trash, once it is hashed. Nothing is overwritten.
+    Hash every blob that the trash keeps, and bring it back. Nothing is overwritten.
 
-    A damaged one is told of in the report, and stays where it is. Raises NotFoundError, BusyError, OSError.
+    A damaged blob stays in the trash, and the report says so. With `dry_run`, nothing is hashed or changed. Raises
+    NotFoundError, UsageError, BusyError, UnsafeError, OSError.
     """
     store = chosen_store(models).require()
     outcomes = store.return_kept(progress, dry_run=dry_run)
@@ -147,7 +159,7 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
 
 
 def planned_gc(store: LocalStore, terms: GcTerms) -> GcPlan:
-    """What collecting garbage would remove now. Raises DamagedStoreError, OSError."""
+    """Return what `gc` would remove now. Raises DamagedStoreError while a doubt leaves open what is needed, OSError."""
     found = survey(store.root)
     census = found.census(without=() if terms.every_blob else found.references.named)
     return plan_gc(census, found.references, dead=found.dead, batches=found.batches, terms=terms)
@@ -155,7 +167,7 @@ def planned_gc(store: LocalStore, terms: GcTerms) -> GcPlan:
 
 @contextlib.contextmanager
 def hinting_at_room(store: LocalStore) -> Iterator[None]:
-    """Let a NoSpaceError say what to do: gc itself needs no room, if it finds something to begin with."""
+    """Add to a NoSpaceError how to make room. `gc` itself needs none, if it finds a blob to remove first."""
     try:
         yield
     except NoSpaceError as error:
@@ -171,20 +183,20 @@ def _way_out(store: LocalStore) -> str:
 
 
 def _collect(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan:
-    """Remove what is planned, and of that no more than was approved of; gives the plan as it came true."""
+    """Remove what is planned, but nothing that was not approved of. Return the plan of what was removed."""
     gone: list[GcPlan] = []
     while True:
         try:
             return _sweep(store, terms, approved).after(gone)
         except NoSpaceError:
-            # What is to be kept needs the record, so that somebody finds it.
+            # Blobs that are to be kept need the record, or nobody would find them.
             if terms.keep is not None:
                 raise
             plan, part = _make_room(store, terms, approved, leftovers=not gone)
             if part is None and not gone:
                 raise
             if part is None:
-                # All has gone that could go, and there is still no room, nor need of it.
+                # Everything that could go is gone. There is still no room for the record, but nothing needs it.
                 rest = plan.without(plan.filenames)
                 return rest.only(judgements=rest.judgements).after(gone)
             gone.append(part)
@@ -195,7 +207,7 @@ def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan
         plan = planned_gc(store, terms)
         plan = plan.within(approved) if approved else plan
         sweep.finish_interrupted()
-        # Before the rest: on a full disk it may be what makes room for the record.
+        # Do this first, because on a full disk it may make room for the record.
         sweep.expire(terms.now)
         if plan.blobs or plan.downloads:
             swept = sweep.remove(
@@ -208,7 +220,7 @@ def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan
             )
             if swept.doubt:
                 raise DamagedStoreError(
-                    f"nothing was removed, because it came to be in doubt what is needed: {swept.doubt}"
+                    f"nothing was removed, because it is no longer known which blobs are needed: {swept.doubt}"
                 )
             plan = plan.without(swept.stayed)
         sweep.clear_leftovers()
@@ -219,9 +231,10 @@ def _make_room(
     store: LocalStore, terms: GcTerms, approved: GcPlan | None, *, leftovers: bool
 ) -> tuple[GcPlan, GcPlan | None]:
     """
-    Remove without a record one thing of the plan, made once more; gives that plan, and what went of it if anything did.
+    Plan again, and remove one part of the plan without a record. Return the plan, and the part or None.
 
-    That is what dead commands left if `leftovers`, and else the largest blob or download.
+    With `leftovers`, the part is what dead commands left, if there is any. Else it is the blob or download that frees
+    the most.
     """
     with store.full_disk() as room:
         plan = planned_gc(store, terms)

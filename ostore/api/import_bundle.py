@@ -1,4 +1,4 @@
-"""The command that puts the models of a bundle into the store."""
+"""Put the models of a bundle into the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
-from ostore.formats.outcome import Received
+from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import Selection
 from ostore.operations.transfer import copy
 from ostore.places.store.receiving.sink import StoreSink
@@ -18,7 +18,7 @@ from ostore.streams.progress import SILENT, Progress
 
 @dataclass(frozen=True, slots=True)
 class ImportedModel:
-    """`outcome`: added, replaced, repaired (a broken manifest was there) or already there."""
+    """A model of the source. `outcome` is added, replaced, repaired (a broken manifest was there) or already there."""
 
     name: str
     outcome: str
@@ -27,8 +27,10 @@ class ImportedModel:
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """
-    Blobs were written now, resumed (left finished by an interrupted import) or present already; repaired ones were
-    there, damaged, and are among the written or resumed. With `dry_run`, written is what would be.
+    What was imported, or with `dry_run` would be. Sizes are bytes.
+
+    Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
+    damaged; they also count as written or resumed.
     """
 
     source: str
@@ -55,12 +57,12 @@ def import_bundle(
     models: Path | None = None,
 ) -> ImportReport:
     """
-    Put the models of a bundle (a file, a folder that is a store, or `-` for standard input) into the store.
+    Put the models of `source` into the store: a bundle file, a folder with a store, or `-` for standard input.
 
-    `names` takes some of them only. Blobs that are there are hashed before they are relied upon, unless
-    `trust_existing`; damaged ones are replaced. A different model of the same name is a UsageError without `replace`.
-    Models become visible at the end; after an error none of them does. What a crash leaves is whole models, and
-    finished blobs that the next import uses.
+    `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
+    them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows to overwrite a different model
+    of the same name. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
+    crash leaves whole models, and finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
@@ -78,19 +80,20 @@ def import_bundle(
     with opened_source(source, jobs=threads(jobs)) as bundle:
         selection = bundle.select(names)
         if dry_run:
-            forecast = sink.compare(selection)
-            present = len(selection.blobs) - len(forecast.missing)
-            return _report(
-                source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True
-            )
+            return _foreseen(source, store, sink.compare(selection), selection)
         received = copy(bundle, sink, selection, phase="importing", progress=progress)
     return _report(source, store, received, len(received.present), selection, dry_run=False)
+
+
+def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
+    present = len(selection.blobs) - len(forecast.missing)
+    return _report(source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True)
 
 
 def _report(
     source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
 ) -> ImportReport:
-    """What was received, or would be; `present` is how many blobs were there."""
+    """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(
         source=str(source),
         store=str(store.root),

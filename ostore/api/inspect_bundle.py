@@ -1,4 +1,4 @@
-"""The command that reads a bundle's index and nothing else; `inspect.py` would be Python's own name."""
+"""Read the index of a bundle, and nothing else. Python itself has a module `inspect`, so this has another name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ostore.settings import threads
 
 @dataclass(frozen=True, slots=True)
 class BundledModel:
-    """A model in a bundle: `size` is the bytes of its distinct blobs and its manifest."""
+    """A model in a bundle. `size` is the bytes of its distinct blobs and its manifest, `blobs` their number."""
 
     name: str
     manifest_digest: str
@@ -24,7 +24,12 @@ class BundledModel:
 
 @dataclass(frozen=True, slots=True)
 class InspectReport:
-    """What a bundle's index says; nothing of it is verified."""
+    """
+    What the index of a bundle says. Nothing of it is verified.
+
+    `bundle_size` is the bytes of the file, or None for standard input. `blobs` counts the distinct blobs and `size` is
+    their bytes. `requires` counts the blobs that the bundle leaves out and the target must have.
+    """
 
     bundle: str
     bundle_size: int | None
@@ -37,7 +42,12 @@ class InspectReport:
 
 
 def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
-    """What a bundle holds, from its index alone. Raises NotFoundError, UsageError, FormatError, UnsafeError, …"""
+    """
+    Return what a bundle holds, from its index alone. `bundle` is a file, or `-` for standard input.
+
+    Raises NotFoundError, UsageError if it is not a regular file, FormatError, IntegrityError, LimitError or UnsafeError
+    for a bad bundle, OSError.
+    """
     with opened_bundle(bundle, jobs=threads(jobs)) as reader:
         index = reader.index
     sizes = index.selection.sizes

@@ -1,4 +1,4 @@
-"""The command that lists the models of a store."""
+"""List the models of a store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ostore.operations.listing import ListedModel, list_rows
 
 @dataclass(frozen=True, slots=True)
 class ListReport:
-    """Rows newest first, and what stands among them without being a model."""
+    """The models, newest first, and the entries among their manifests that cannot be read as models."""
 
     store: str
     models: tuple[ListedModel, ...]
@@ -24,9 +24,10 @@ class ListReport:
 
 def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> ListReport:
     """
-    The models of a store. A pattern is a glob, or a prefix of the name as for `ollama list`; case does not matter.
+    Return the models of a store that match any of `patterns`; the default is all.
 
-    Raises NotFoundError if there is no store, or a glob stands for nothing.
+    A pattern is a glob, or a prefix of a name as in `ollama list`. Case does not matter. Raises NotFoundError if there
+    is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
     store = chosen_store(models).require()
     scan = store.passing_scan()

@@ -1,4 +1,4 @@
-"""The command that removes models, and the blobs that only they need."""
+"""Remove models, and the blobs that only they need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from ostore.places.store.survey.survey import survey
 
 @dataclass(frozen=True, slots=True)
 class RemovedBlob:
-    """A blob that went with a model, or stayed: `reason` is empty, or why; `models` are those that share it."""
+    """
+    A blob of a removed model that was removed or stayed.
+
+    `size` is its bytes, `allocated` its bytes on the disk. `reason` says why it stayed, or is empty. `models` share it.
+    """
 
     filename: str
     digest: str
@@ -34,8 +38,9 @@ class RemovedBlob:
 @dataclass(frozen=True, slots=True)
 class RmReport:
     """
-    Models that were removed, or with `dry_run` would be, their blobs that went and those that stayed, and the bytes
-    that are free now. `doubt` is why no blob went, or None.
+    The models that were removed, or with `dry_run` would be, and their blobs.
+
+    `freed` is the bytes on the disk that are free now. `doubt` says why no blob was removed, or is None.
     """
 
     store: str
@@ -55,18 +60,19 @@ def rm(
     models: Path | None = None,
 ) -> RmReport | None:
     """
-    Remove models (names or globs), and the blobs that only they need.
+    Remove the models that `names` or globs match, and the blobs that only they need.
 
-    A model whose manifest is broken can be removed as well. While the manifest of another one is, no blob goes. With
-    `approve` as for `gc`.
+    A model with a broken manifest can be removed too. While the manifest of another model is broken, no blob goes. With
+    `dry_run`, nothing is removed. `approve` gets the report of a dry run; if it returns False, nothing is removed and
+    `rm` returns None. Nothing beyond that report is removed.
 
-    Raises NotFoundError for a word that stands for no model, and then nothing is removed; UnsafeError, UsageError if
-    the models changed after they were approved of, BusyError, OSError.
+    Raises NotFoundError if a word matches no model (nothing is removed then), UsageError if the models have changed
+    after they were approved of, UnsafeError, DamagedStoreError, BusyError, NoSpaceError, OSError.
     """
     store = chosen_store(models).require()
     approved = None
     if not dry_run:
-        # A word that stands for nothing is to be found before anything is written.
+        # Find a word that matches no model before anything is written.
         _choose(store, names, find_manifests(store.root).entries, find_batches(store.workspace))
         with hinting_at_room(store):
             store.return_needed()
@@ -83,9 +89,9 @@ def rm(
 
 def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, str | None]:
     """
-    Remove what is planned, and of that no more than was approved of.
+    Remove what is planned, but nothing that was not approved of.
 
-    Gives the plan as it came true, and why no blob went, if none did.
+    Return the plan of what was removed, and the doubt that has come up meanwhile and kept the blobs, or None.
     """
     with hinting_at_room(store), store.sweeping() as sweep:
         plan, resumed = _plan_rm(store, words)
@@ -96,7 +102,7 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
             manifests=[doomed.standing for doomed in plan.manifests],
             blobs=plan.blobs,
         )
-        # Not before: until then only their records say what is left of models that nobody lists any more.
+        # Do this last. Until now only their records tell what is left of models that nobody lists any more.
         sweep.finish_interrupted(resumed)
         sweep.prune(plan.resumed)
         return plan.without(swept.stayed), swept.doubt
@@ -104,7 +110,10 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What words stand for: manifests, models that an interrupted removing has removed already, and such removings."""
+    """
+    What words match: manifests, models whose manifests an interrupted removing has removed, and the interrupted
+    removings to finish.
+    """
 
     entries: list[ManifestEntry]
     resumed: set[ModelName]
@@ -112,7 +121,7 @@ class _Chosen:
 
 
 def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
-    """The plan, and the folders of the interrupted removings that it finishes."""
+    """Return the plan, and the trash folders of the interrupted removings that it finishes."""
     found = survey(store.root)
     chosen = _choose(store, words, found.references.scan.tree.entries, found.batches)
     doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
@@ -133,7 +142,7 @@ def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tupl
 def _choose(
     store: LocalStore, words: Sequence[str], entries: Sequence[ManifestEntry], batches: Sequence[FoundBatch]
 ) -> _Chosen:
-    """Raises NotFoundError for a word that stands for nothing."""
+    """Return what the words match. Raises NotFoundError for a word that matches no model."""
     chosen, absent = named(words, {entry.name for entry in entries if entry.name})
     interrupted = [
         (batch, {ModelName.parse_full(name) for name in batch.record.models})
@@ -144,7 +153,7 @@ def _choose(
     if unknown:
         raise store.no_model(unknown[0])
     resuming = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
-    # Killed before it had written what was to go: it has taken nothing.
+    # A removing that was killed before it wrote its record has taken nothing.
     resuming += [batch for batch in batches if batch.record is None]
     return _Chosen([entry for entry in entries if entry.name in chosen], resumed, resuming)
 

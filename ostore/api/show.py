@@ -1,4 +1,4 @@
-"""The command that shows one model: as facts, and as a Modelfile."""
+"""Show one model, as a report or as a Modelfile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostore.formats.errors import DamagedStoreError, UsageError
 from ostore.formats.store_layout import BLOBS
 from ostore.operations.listing import ShownModel, show_model
 
-# Which instruction of a Modelfile a layer with weights stands for.
+# The instruction of a Modelfile for each kind of layer with weights.
 _SOURCES = {
     media_types.MODEL: "FROM",
     media_types.PROJECTOR: "FROM",
@@ -21,18 +21,30 @@ _SOURCES = {
 
 
 def show(name: str, *, models: Path | None = None) -> ShownModel:
-    """One model. Raises NotFoundError, DamagedStoreError, and what reading its small blobs raises."""
+    """
+    Return one model: its config, its text layers and its descriptors. `name` may be a glob that matches one model.
+
+    Raises NotFoundError, UsageError for a glob that matches several models, IntegrityError if a small blob is missing,
+    DamagedStoreError if the manifest cannot be read or such a blob is no file, FormatError or LimitError for bad JSON,
+    UnsafeError for an invalid name, OSError.
+    """
     store = chosen_store(models).require()
     scan = store.scan([name])
     for entry in scan.unreadable:
         raise DamagedStoreError(f"{entry.path}: {entry.reason}")
     if len(scan.models) > 1:
-        raise UsageError(f"{name!r} stands for {len(scan.models)} models, expected one")
+        raise UsageError(f"{name!r}: expected one model, got {len(scan.models)}")
     return show_model(store, scan.models[0])
 
 
 def modelfile(name: str, *, models: Path | None = None) -> str:
-    """The Modelfile that would build a model anew from the blobs of this store. Raises as `show`."""
+    """
+    Return the text of a Modelfile that builds a model again from the blobs of this store.
+
+    `name` may be a glob that matches one model. Raises NotFoundError, UsageError for a glob that matches several
+    models, IntegrityError if a small blob is missing, DamagedStoreError if the manifest cannot be read or such a blob
+    is no file, FormatError or LimitError for bad JSON, UnsafeError for an invalid name, OSError.
+    """
     from ostore.formats.modelfile import render_modelfile
 
     store = chosen_store(models).require()
@@ -44,7 +56,7 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
     ]
     return render_modelfile(
         shown.name,
-        # Tensors have no file of their own to name, nor has a model that runs elsewhere; Ollama names the model too.
+        # Tensors have no single file to name, and a model on another host has none. Ollama also names the model then.
         sources or [("FROM", shown.name)],
         (("TEMPLATE", shown.template), ("SYSTEM", shown.system), *(("LICENSE", text) for text in shown.licenses)),
         ((parameter.key, parameter.value) for parameter in shown.parameters),

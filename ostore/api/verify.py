@@ -1,4 +1,4 @@
-"""The command that hashes everything. Its report is the operation's own."""
+"""Hash a store, models or bundles. The report is that of the operation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ def verify(
     models: Path | None = None,
 ) -> tuple[VerifyReport, ...]:
     """
-    Hash everything: the whole store, or the models and bundles named; one report for the store, one a bundle.
+    Hash the whole store, or only the models and bundles in `subjects`. Return one report for the store, if it was
+    hashed, then one for each bundle.
 
-    A subject is a bundle if it is `-`, is a file, or ends like a bundle. Damaged blobs, manifests and names are
-    findings of the report, not errors. Raises NotFoundError, and for a bundle that cannot be read to its end
-    IntegrityError, FormatError, UnsafeError or LimitError.
+    A subject is a bundle if it is `-`, a file, or a word that ends in `.tar.zst` or `.tar`; else it is a name or glob.
+    Damaged blobs, manifests and names are problems in a report, not errors. Raises NotFoundError, UsageError,
+    InvalidNameError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its
+    end, OSError.
     """
     bundles = [subject for subject in subjects if is_bundle(subject)]
     names = [str(subject) for subject in subjects if not is_bundle(subject)]

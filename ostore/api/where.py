@@ -1,4 +1,4 @@
-"""The command that says which store is used, and why."""
+"""Say which store is used, and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from ostore.settings import surroundings
 
 @dataclass(frozen=True, slots=True)
 class WhereReport:
-    """Which store is used and why; `free` is bytes, `owner` a user name or number, both None if it is not there."""
+    """
+    The store that is used, and why.
+
+    `reason` and `detail` say what decided. `owner` is a user name or number and `free` the free bytes of the disk; both
+    are None if the store does not exist. `others` are other stores on this machine.
+    """
 
     store: str
     exists: bool
@@ -25,7 +30,11 @@ class WhereReport:
 
 
 def where(*, models: Path | None = None) -> WhereReport:
-    """Which store is used, why, and which others there are. Raises NotFoundError without a home folder."""
+    """
+    Return which store is used, why, and which others there are. The store need not exist.
+
+    Raises NotFoundError if nothing names a store and there is no home folder.
+    """
     known = surroundings()
     choice = find_store(known, models)
     exists = choice.path.is_dir()

@@ -1,1 +1,1 @@
-"""The room of `move`: everything that only moving a store needs."""
+"""Everything that only `move` needs."""

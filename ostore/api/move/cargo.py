@@ -1,4 +1,4 @@
-"""What a move takes along: models with their blobs, and the blobs that lie beside them."""
+"""Find the cargo of a move: models with their blobs, and blobs that no model needs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from ostore.streams.verified import hash_file
 @dataclass(frozen=True, slots=True)
 class Cargo:
     """
-    What goes along from `source` to `target`: models, and blobs beside theirs. `damaged` blobs stay: nobody needs them.
+    What goes from `source` to `target`: models with their blobs, and blobs of no model.
 
-    `modified` are the times of the models' manifests, nanoseconds since 1970. `along` are the models'
-    blobs that are files here, `census` is what else was there, and `strays` lies among the manifests without being one.
+    `along` are the models' blobs that are files in the source, and `census` is what else was in `blobs/`. `strays` are
+    entries among the manifests that are no manifests. `is_whole` says that the whole store moves. `modified` are the
+    times of the models' manifests, nanoseconds since 1970. `damaged` blobs stay, because no model needs them.
     """
 
     source: LocalStore
@@ -44,9 +45,11 @@ def load_cargo(
     source: LocalStore, target: LocalStore, patterns: Sequence[str], progress: Progress, *, hashed: bool
 ) -> Cargo:
     """
-    The models that `patterns` stand for, or the whole store; without `hashed`, every blob counts as sound.
+    Return the cargo: the models that `patterns` match, or the whole store. With `hashed`, blobs of no model are hashed.
 
-    Raises DamagedStoreError for a store that nobody can understand whole, and as `LocalStore.select`.
+    Raises DamagedStoreError if a manifest or folder of the store cannot be read or a model may not move; NotFoundError,
+    InvalidNameError; AmbiguousManifestError, FormatError or LimitError for a manifest that must not travel;
+    UnsafeError, OSError.
     """
     found = survey(source.root)
     refuse_doubts(found.references)
@@ -74,7 +77,7 @@ def _some(source: LocalStore, target: LocalStore, patterns: Sequence[str], found
     here, there = _named(source, target, patterns)
     scan = source.scan([name.full for name in here]) if here else ManifestScan((), (), ManifestTree())
     census = found.census_of({blob.digest for blob in there})
-    # A move that was interrupted has proved them there, and left them here.
+    # An interrupted move may have brought these blobs to the target and left them here. They go now.
     strays = stray_blobs(census, found.references.users)
     return scan, census, frozenset(), [blob for blob in strays if target.size_of(blob.digest) == blob.size]
 
@@ -83,14 +86,18 @@ def _everything(found: Survey) -> _Load:
     scan = found.references.scan
     refuse_what_cannot_move(scan)
     named = {digest for model in scan.models for digest, _ in model.manifest.sizes}
-    # The disk need not be asked about files that go along as blobs of models: there are sixty thousand.
+    # The disk need not be asked about the blobs of models, of which there may be sixty thousand.
     along = frozenset(Digest(digits) for digits in named if found.listed.get(f"sha256-{digits}"))
     census = found.census(without=along)
     return scan, census, along, stray_blobs(census, {Digest(digits) for digits in named})
 
 
 def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> tuple[list[ModelName], list[Descriptor]]:
-    """The models here that words stand for, and the blobs of those that are only there: moved before, perhaps."""
+    """
+    Return the models of the source that match, and the blobs of matching models that only the target has.
+
+    Those may have been moved before. Raises NotFoundError for a pattern that matches no model of either store.
+    """
     names = {store: _names(store) for store in (source, target)}
     here, _ = choose(names[source], patterns)
     there, _ = choose(names[target], patterns)
@@ -110,7 +117,7 @@ def _names(store: LocalStore) -> list[ModelName]:
 def _damaged(
     source: LocalStore, target: LocalStore, strays: Iterable[Descriptor], progress: Progress
 ) -> frozenset[Digest]:
-    """Blobs without a model are hashed before they go along: a damaged one must not keep the models from moving."""
+    """Hash the blobs of no model, and return the damaged ones. Such a blob must not keep the models from moving."""
     unknown = [blob for blob in strays if target.size_of(blob.digest) != blob.size]
     damaged = set()
     if unknown:

@@ -1,4 +1,4 @@
-"""The command that says whether Ollama uses a store: who has a say in that, and what is in the way."""
+"""Say whether Ollama uses a store: what decides that, and what is in the way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from ostore.settings import surroundings
 
 @dataclass(frozen=True, slots=True)
 class StoreSetting:
-    """Who has a say in which store Ollama uses, what that is, where it is said, and whether it is the one meant."""
+    """
+    A setting or process that decides which store Ollama uses.
+
+    `who` is its kind, `store` the store that it names, and `detail` its file, variable or process number. `agrees` says
+    that this is the store in question.
+    """
 
     who: str
     store: str
@@ -29,7 +34,7 @@ class StoreSetting:
 
 @dataclass(frozen=True, slots=True)
 class MoveCheckReport:
-    """Whether everything that has a say in which store Ollama uses names this one."""
+    """Whether all settings that decide which store Ollama uses name `destination`."""
 
     destination: str
     agrees: bool
@@ -37,19 +42,25 @@ class MoveCheckReport:
 
 
 def check_move(destination: str | Path) -> MoveCheckReport:
-    """Whether the service, the environment, the app and the servers that run use the store at `destination`."""
+    """
+    Check whether the service, the environment, the app and running servers use the store at `destination`.
+
+    Raises UsageError if `destination` is empty, OSError.
+    """
     target = LocalStore(absolute(destination))
     settings = settings_for(target)
     return MoveCheckReport(str(target.root), all(setting.agrees for setting in settings), settings)
 
 
 def absolute(destination: str | Path) -> Path:
+    """Return the absolute path of a destination. Raises UsageError if it is empty."""
     if not str(destination):
         raise UsageError("DEST: expected a folder, got nothing", hint="ostore move /data/models")
     return Path(os.path.normpath(Path.cwd() / destination))
 
 
 def is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to one file. False if one of them cannot be reached."""
     try:
         return one.samefile(other)
     except OSError:
@@ -57,11 +68,12 @@ def is_same(one: Path, other: Path) -> bool:
 
 
 def servers_of(store: LocalStore) -> tuple[OllamaProcess, ...]:
-    """Those that use this store, or one that we may not know."""
+    """Return the Ollama processes that use this store, or a store that we may not know."""
     return tuple(process for process in ollama_processes() if process.store is None or process.uses(store.root))
 
 
 def settings_for(target: LocalStore) -> tuple[StoreSetting, ...]:
+    """Return every setting and process that names a store, each compared with the target."""
     said: list[tuple[str, Path | None, str]] = [
         (choice.reason, choice.path, choice.detail) for choice in settings_of(surroundings())
     ]
@@ -74,6 +86,7 @@ def settings_for(target: LocalStore) -> tuple[StoreSetting, ...]:
 
 
 def warnings_of(source: LocalStore, target: LocalStore) -> Iterator[str]:
+    """Yield what a person should know before a move."""
     for server in servers_of(source):
         yield (
             f"an ollama is running (process {server.pid}): what it writes now, it writes to the old store; "
@@ -84,7 +97,7 @@ def warnings_of(source: LocalStore, target: LocalStore) -> Iterator[str]:
 
 
 def _closed_to_owner(source: LocalStore, target: LocalStore) -> str | None:
-    """A folder above the new store that whoever owns the store may not pass: the reason why a server finds nothing."""
+    """Return a warning if the owner of the store may not pass a folder above the new one, or None."""
     with contextlib.suppress(OSError):
         owner = (source.root / BLOBS).stat()
         for folder in target.root.parents if hasattr(os, "geteuid") and owner.st_uid else ():

@@ -1,4 +1,4 @@
-"""What stays in the old store, and why."""
+"""Say what stays in the old store, and why."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ostore.places.store.survey.survey import survey
 
 
 def will_stay(cargo: Cargo) -> tuple[LeftEntry, ...]:
-    """What will stay in the old store when all is done; of some models only, that is not said."""
+    """Return what will stay in the old store after the move. Empty if only some models move."""
     if not cargo.is_whole:
         return ()
     spared = spared_blobs(cargo, cargo.census)
     gone = removable(cargo.census, proved=cargo.selection.sizes, needed=(), spared=spared)
-    # Of two files with the same digest, the model's own goes along, and the other stays.
+    # Of two files with one digest, the file that the model uses goes, and the other stays.
     names = {blob.filename for blob in gone if blob.digest not in cargo.along}
     return what_stays(cargo.census, cargo.strays, gone=names, needed=(), damaged=cargo.damaged, spared=spared)
 
 
 def has_stayed(cargo: Cargo) -> tuple[LeftEntry, ...]:
-    """What is still in the old store now that all is done."""
+    """Return what is still in the old store after the move. Empty if only some models have moved."""
     if not cargo.is_whole:
         return ()
     found = survey(cargo.source.root)
@@ -41,6 +41,7 @@ def has_stayed(cargo: Cargo) -> tuple[LeftEntry, ...]:
 
 
 def spared_blobs(cargo: Cargo, census: Census) -> frozenset[Digest]:
+    """Return the young blobs that stay, because a download is unfinished or an Ollama may use the old store."""
     if not census.downloads and not servers_of(cargo.source):
         return frozenset()
     moved = {digest for model in cargo.selection.models for digest in model.blobs}

@@ -1,4 +1,4 @@
-"""The command that moves a store, or some models: the other store has everything, proved, before this one loses any."""
+"""Move a store or some models. The other store has everything, and proves it, before this store loses anything."""
 
 from __future__ import annotations
 
@@ -39,23 +39,21 @@ def move(
     models: Path | None = None,
 ) -> MoveReport:
     """
-    Move the whole store, or the models that `names` and globs stand for, to the store at `destination`.
+    Move the whole store, or the models that `names` or globs match, to the store at `destination`.
 
-    First everything is taken in there, as by an import, linked where the disk is the same, and read back; only then it
-    is removed here. `approve` is asked in between, None says yes; after a no everything is in both. `ready` is called
-    before all of that, once it is known that `destination` will do and has room; what it raises ends the move.
-    Interrupted at any moment, every model is whole in one of the two, and the same call goes on. What is at
-    `destination` is not harmed: another model of a name is a UsageError. What cannot go along stays, and the report
-    says so.
+    Everything is first copied there, or linked on the same disk, and read back; only then it is removed here. `ready`
+    is called before that, once `destination` is known to be suitable and to have room; what it raises ends the move.
+    `approve` gets the report before anything is removed; if it returns False, both stores keep everything.
+    `trust_existing` does not hash blobs that `destination` has. With `dry_run`, nothing is written.
 
-    Raises NotFoundError, UsageError, IntegrityError (a damaged blob), BusyError, NoSpaceError, UnsafeError,
-    DamagedStoreError (something nobody can read; nothing is moved then), FormatError, OSError.
+    If a move is interrupted, each model is whole in one of the two stores, and the same call goes on. No model at
+    `destination` is overwritten. What cannot go along stays, and the report says so.
+
+    Raises NotFoundError; UsageError, also if `destination` has a different model of a name; IntegrityError for a
+    damaged blob; DamagedStoreError if something cannot be read (nothing moves then); BusyError, NoSpaceError,
+    UnsafeError, FormatError, LimitError, OSError.
     """
-    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
-    refuse_globs(target.root)
-    _refuse_one_store(source.root, target.root)
-    if not target.root.parent.exists():
-        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+    source, target = _stores(destination, models)
     cargo = load_cargo(source, target, names, progress, hashed=False)
     with _told_for_a_move():
         planned = foreseen(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
@@ -64,13 +62,28 @@ def move(
     _refuse_small_disk(target, planned)
     if ready:
         ready()
-    # First whether anything could be removed here: nobody should copy for hours to learn that.
-    with source.sweeping() as sweep:
-        sweep.return_needed()
+    _refuse_unremovable(source)
     cargo = load_cargo(source, target, names, progress, hashed=True)
     report = _bring(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
-    if not target.exists:
-        # There was nothing to move, and nothing for Ollama to find there.
+    return _finished(cargo, report, approve, progress)
+
+
+def _stores(destination: str | Path, models: Path | None) -> tuple[LocalStore, LocalStore]:
+    """Return the store that moves, and the store where it goes, which need not exist yet."""
+    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
+    refuse_globs(target.root)
+    _refuse_one_store(source.root, target.root)
+    if not target.root.parent.exists():
+        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+    return source, target
+
+
+def _finished(
+    cargo: Cargo, report: MoveReport, approve: Callable[[MoveReport], bool] | None, progress: Progress
+) -> MoveReport:
+    """Remove here what has been brought there, if `approve` agrees. Return the final report."""
+    if not cargo.target.exists:
+        # There was nothing to move, so there is no store for Ollama to use.
         return replace(report, settings=(), warnings=())
     if cargo.selection.blobs + cargo.selection.models and approve is not None and not approve(report):
         return report
@@ -86,11 +99,21 @@ def _refuse_one_store(source: Path, target: Path) -> None:
         raise UsageError(f"{source} and {target}: one is inside the other")
 
 
+def _refuse_unremovable(source: LocalStore) -> None:
+    """
+    Raises now what would keep a removal from starting, so that nobody copies for hours to learn that.
+
+    Blobs in the trash that a model needs again are put back.
+    """
+    with source.sweeping() as sweep:
+        sweep.return_needed()
+
+
 def _refuse_small_disk(target: LocalStore, planned: MoveReport) -> None:
     """
-    Raises NoSpaceError where there cannot be room, going by sizes; when it begins it is asked again, exactly.
+    Raises NoSpaceError if the sizes show that there cannot be room. The copy itself asks again, exactly.
 
-    What an interrupted move has staged there takes its room already, or is given back.
+    What an interrupted move has staged there needs no more room: it is used, or deleted.
     """
     folder = target.root
     while not folder.exists():
@@ -106,7 +129,7 @@ def _bring(
     jobs: int | None,
     progress: Progress,
 ) -> MoveReport:
-    """Take everything into the other store; nothing is removed."""
+    """Take everything into the other store. Nothing is removed."""
     sink = _sink(cargo, trust_existing=trust_existing, jobs=jobs, progress=progress)
     received = Received({})
     if cargo.selection.models or cargo.selection.blobs:
@@ -131,7 +154,7 @@ def _copied(cargo: Cargo, sink: StoreSink, progress: Progress) -> Received:
             raise BusyError(
                 f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
             ) from error
-        # It imports what writes bundles, which no other move needs.
+        # This imports the code that writes bundles, which a move needs only here.
         from ostore.api.export import with_users
 
         raise with_users(error, cargo.source) from None
@@ -156,7 +179,7 @@ def _sink(
 
 @contextlib.contextmanager
 def _told_for_a_move() -> Iterator[None]:
-    """A move has no --replace: another model of a name is to be given another one by a person."""
+    """Change the hint of a UsageError: `move` has no --replace, so a person has to rename one of two models."""
     try:
         yield
     except UsageError as error:
@@ -166,6 +189,6 @@ def _told_for_a_move() -> Iterator[None]:
 
 
 def _gone_from(cargo: Cargo) -> ModelName | None:
-    """A model that was to move and that the old store has no more."""
+    """Return a model that was to move and is no longer in the old store, or None."""
     here = {entry.name for entry in find_manifests(cargo.source.root).entries}
     return next((model.name for model in cargo.selection.models if model.name not in here), None)

@@ -1,24 +1,32 @@
-"""The last step of a move: what the new store has goes from the old one."""
+"""The last step of a move: remove from the old store what the new one has."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ostore.api.move.cargo import Cargo
 from ostore.api.move.check import settings_for
 from ostore.api.move.left_behind import has_stayed, spared_blobs
 from ostore.api.move.report import MoveReport
+from ostore.formats.name import ModelName
 from ostore.operations.move import needed_without, refuse_doubts, removable
 from ostore.places.store.succession import Succession
 from ostore.places.store.survey.batches import BatchRecord
+from ostore.places.store.survey.census import StoredBlob
 from ostore.places.store.survey.scan import stand
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import Progress
 
 
 def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveReport:
-    """Remove here what is there: manifests first, then the blobs that nothing here refers to any more."""
+    """
+    Remove what the target has: manifests first, then the blobs that nothing refers to any more.
+
+    Return the final report. Raises DamagedStoreError for a doubt, UsageError if a manifest has changed, BusyError,
+    UnsafeError, NoSpaceError, OSError.
+    """
     progress.phase("removing", 0)
     succession = Succession(cargo.source, cargo.target)
     with cargo.source.sweeping(cargo.target) as sweep:
@@ -44,8 +52,11 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
         )
         if cargo.is_whole:
             sweep.remove_empty_folders()
+    return _final(cargo, report, names, [blob for blob in blobs if blob.filename in swept.removed])
+
+
+def _final(cargo: Cargo, report: MoveReport, names: Collection[ModelName], removed: Sequence[StoredBlob]) -> MoveReport:
     gone = {str(name) for name in names}
-    removed = [blob for blob in blobs if blob.filename in swept.removed]
     return replace(
         report,
         removed=True,

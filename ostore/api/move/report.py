@@ -1,4 +1,4 @@
-"""What a move answers: what it would do, and what it has done."""
+"""The report of a move: what it would do, or what it has done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from ostore.operations.move import LeftEntry
 
 @dataclass(frozen=True, slots=True)
 class MovedModel:
-    """`outcome` there: added, repaired (a broken manifest was there) or already there; `removed`: no longer here."""
+    """
+    One model of a move.
+
+    `outcome` in the new store is added, repaired (a broken manifest was there) or already there. `removed` says that
+    the old store no longer has it.
+    """
 
     name: str
     outcome: str
@@ -28,8 +33,10 @@ class MovedModel:
 @dataclass(frozen=True, slots=True)
 class MoveReport:
     """
-    Blobs were written now, linked (same disk), resumed (left finished by an interrupted move) or present already; with
-    `dry_run` that is what would be. `removed` tells whether the old store was cleared; `left` is what is still in it.
+    What was moved, or with `dry_run` would be. Sizes are bytes.
+
+    Blobs were written now, linked (on the same disk), resumed (an interrupted move had finished them) or present
+    already. `removed` says whether the old store was cleared, and `left` is what is still in it.
     """
 
     source: str
@@ -51,7 +58,7 @@ class MoveReport:
 
 
 def foreseen(cargo: Cargo, forecast: Forecast) -> MoveReport:
-    """What a move would do, going by the sizes of what is there: nothing is hashed, nothing is written."""
+    """Report what a move would do, judged by sizes. Nothing is hashed or written."""
     missing = forecast.missing
     linked = missing if _disk_of(cargo.source.root / BLOBS) == _disk_of(cargo.target.root / BLOBS) else ()
     written = () if linked else missing
@@ -67,6 +74,7 @@ def foreseen(cargo: Cargo, forecast: Forecast) -> MoveReport:
 
 
 def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport:
+    """Make a report without any counts of blobs."""
     return MoveReport(
         source=str(cargo.source.root),
         destination=str(cargo.target.root),
@@ -88,6 +96,7 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
 
 
 def sum_of(blobs: Iterable[Descriptor]) -> int:
+    """Return the size of these blobs in bytes."""
     return sum(blob.size for blob in blobs)
 
 

@@ -1,1 +1,1 @@
-"""The room of `repair`: everything that only repairing a store needs."""
+"""Everything that only `repair` needs."""

@@ -1,4 +1,4 @@
-"""What is damaged or missing in a store, as `repair` finds it."""
+"""Find what is damaged or missing in a store, for `repair`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from ostore.streams.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A store with its damage; `absent` are models that were named and are not there."""
+    """
+    A store and its damage.
+
+    `obstacles` maps the blobs that cannot be replaced to the reason. `absent` are models that were named and that the
+    store does not have.
+    """
 
     store: LocalStore
     scan: ManifestScan
@@ -35,9 +40,9 @@ def find_damage(
     store: LocalStore, names: Sequence[str], sources: Sequence[BlobSource], *, jobs: int, progress: Progress
 ) -> Damage:
     """
-    Hash the store, or some models of it, as `verify` does.
+    Hash the store, or only the models that `names` match, and return the damage.
 
-    Raises NotFoundError for a model that is neither there nor in any source, InvalidNameError, OSError.
+    Raises NotFoundError for a model that is neither in the store nor in any source, InvalidNameError, OSError.
     """
     present, absent = _split(names, store)
     for name in absent:
@@ -56,15 +61,15 @@ def find_damage(
 
 
 def models_of(source: BlobSource, folded: Collection[str]) -> Sequence[Selection]:
-    """What a source has of models with these names (folded); a folder of files has none."""
+    """Return the models of a source with these folded names. A folder of files has none."""
     return source.find_models(folded) if isinstance(source, Source) else ()
 
 
 def _split(names: Sequence[str], store: LocalStore) -> tuple[list[str], tuple[ModelName, ...]]:
-    """Words that stand for models of the store, and names that do not: a source may have those."""
+    """Return the words that match models of the store, and the other names, which a source may have."""
     entries = find_manifests(store.root).entries if names else []
     _, unmatched = choose([entry.name for entry in entries if entry.name], names)
     absent = [name for name in unmatched if not is_glob(name)]
-    # A glob that stands for nothing is left among the others, for the scan to refuse.
+    # A glob that matches nothing stays among the first, so that the scan refuses it.
     present = [name for name in names if name not in absent]
     return present, tuple(ModelName.parse(name) for name in dict.fromkeys(absent))

@@ -1,4 +1,4 @@
-"""What `repair` would take from which source."""
+"""Plan what `repair` takes from which source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ostore.places.store.store import LocalStore
 
 
 def plan_from(damage: Damage, sources: Sequence[BlobSource]) -> RepairPlan:
-    """Ask every source what it may have, and decide."""
+    """Ask every source what it may have, and decide what to take. Nothing is hashed. Raises OSError."""
     names = (*damage.lack.manifests, *damage.absent)
     folded = {name.folded for name in names}
     models = [models_of(source, folded) for source in sources]
@@ -42,9 +42,10 @@ def plan_from(damage: Damage, sources: Sequence[BlobSource]) -> RepairPlan:
 
 def _without_false_promises(damage: Damage, needed: Mapping[Digest, Descriptor]) -> dict[Digest, int | None]:
     """
-    The blobs wanted, but for those that have the size which a source says: it is the store's own model that is wrong.
+    Return the lacking blobs, without those whose file has the size that a source says.
 
-    Such a one counts as standing, and is hashed before a model that is put back relies on it.
+    There the store's own model promises a wrong size. The file counts as standing, and is hashed before a restored
+    model relies on it.
     """
     misfits = {problem.subject for problem in damage.verified.problems if problem.kind == "blob-size"}
     return {
@@ -55,10 +56,10 @@ def _without_false_promises(damage: Damage, needed: Mapping[Digest, Descriptor])
 
 
 def _placeable(store: LocalStore, label: str, models: Sequence[Selection], notes: list[str]) -> Sequence[Selection]:
-    """Those models whose names the store can take."""
+    """Return the models whose names the store can take. Add a note for each other model."""
     sink = StoreSink(store)
     try:
-        # All at once first: each question walks over every name in the store.
+        # Ask about all models at once first, because each question walks over every name in the store.
         sink.compare(Selection(tuple(selection.models[0] for selection in models), ()))
     except (UsageError, UnsafeError) as error:
         if len(models) > 1:

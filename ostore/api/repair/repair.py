@@ -1,4 +1,4 @@
-"""The command that replaces what is damaged or missing by good copies from elsewhere."""
+"""Replace what is damaged or missing in a store by good copies from elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
 
-# Where a blob came from that a command before this one had fetched and could not publish.
+# The source of a blob that an earlier command had fetched and could not publish.
 _RESUMED = "an interrupted command"
 
 
@@ -33,15 +33,16 @@ def repair(
     models: Path | None = None,
 ) -> RepairReport:
     """
-    Hash the store, or the models named, and replace what is damaged or missing from `sources`, tried in that order.
+    Hash the store, or the models that `names` match, and replace what is damaged or missing by copies from `sources`.
 
-    A source is a bundle, `-` (a bundle on standard input), a folder that is a store, or any folder of files: of those,
-    the ones named by a digest are tried first, then the ones of the right size. Damaged files are kept in
-    `.ostore/quarantine`. A manifest that is empty or broken is restored from a bundle or store that has the model, and
-    so is one that is not there if it is named, but only with all of its blobs. What cannot be repaired is in the
-    report, not an error. After an error the store is as it was, except that a damaged file may be in quarantine too.
+    `sources` are tried in order. A source is a bundle, `-` (a bundle on standard input), a folder with a store, or any
+    folder of files; of those, files named by a digest are tried first, then files of the right size. An empty or broken
+    manifest is restored from a bundle or store that has the model with all of its blobs, and so is a missing manifest
+    that is named. Damaged files are kept in `.ostore/quarantine`. With `dry_run`, nothing is written.
 
-    Raises NotFoundError, UsageError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError, OSError.
+    What cannot be repaired is in the report, not an error. After an error the store is as it was, except that a damaged
+    file may also be in quarantine. Raises NotFoundError, UsageError, BusyError, NoSpaceError, UnsafeError,
+    DamagedStoreError, OSError, and the error of the first source if none can be opened.
     """
     store = chosen_store(models).require()
     with ExitStack() as opened:
@@ -57,10 +58,10 @@ def _carry_out(
     damage: Damage, plan: RepairPlan, notes: Iterable[str], opened: ExitStack, *, jobs: int, progress: Progress
 ) -> RepairReport:
     """
-    Do what is planned: stage good copies, then publish them.
+    Stage good copies, then publish them.
 
-    `opened` are the sources, closed before anything is published: what is wrong with one of them by then is no news.
-    Raises BusyError, NoSpaceError, DamagedStoreError, OSError.
+    `opened` are the sources. They are closed before anything is published, and an error while closing becomes a note.
+    Raises UsageError, UnsafeError, BusyError, NoSpaceError, DamagedStoreError, OSError.
     """
     sink = StoreSink(damage.store, jobs=jobs, progress=progress)
     with sink.repair(plan.selection, plan.damaged) as inbox:

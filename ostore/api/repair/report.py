@@ -1,4 +1,4 @@
-"""What `repair` answers: what came, what is still wrong, and what was set aside."""
+"""The report of `repair`: what was repaired, what is still wrong, and what was set aside."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from ostore.operations.verify import Problem, Verdict, VerifyReport
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """
-    One thing that was repaired: `kind` is blob or manifest, `subject` its digest or the model's name.
+    A blob or manifest that was repaired.
 
-    `source` is where it came from, `size` its bytes, `models` those that suffered.
+    `kind` is blob or manifest, `subject` its digest or the model's name, `source` where it came from, and `size` its
+    bytes. `models` had suffered from the damage.
     """
 
     kind: str
@@ -33,10 +34,10 @@ class Repaired:
 @dataclass(frozen=True, slots=True)
 class RepairReport:
     """
-    What was looked at (`models`, `blobs` and their `size`), what was repaired, and every problem that is left.
+    What was repaired, or with `dry_run` would be (judged by names and sizes), and every problem that is left.
 
-    With `dry_run` it is what would be, going by names and sizes. `quarantine` is where the damaged files are now,
-    relative to the store; `notes` what a source turned out not to have; `verdict` as that of `verify`, of what is left.
+    `models` and `blobs` are the counts of what was hashed, `size` is its bytes. `quarantine` are the paths of the
+    damaged files now. `notes` say what sources failed to deliver. `verdict` is about the problems that are left.
     """
 
     store: str
@@ -52,7 +53,7 @@ class RepairReport:
 
 
 def foreseen(damage: Damage, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:
-    """What would be repaired, going by names and sizes; nothing is written."""
+    """Report what would be repaired, judged by names and sizes. Nothing is written."""
     origins = plan.origins
     blobs = {
         blob: origins[blob.digest]
@@ -73,7 +74,11 @@ def report_of(
     kept: tuple[str, ...] = (),
     dry_run: bool = False,
 ) -> RepairReport:
-    """`origins` are the blobs that came and from where, `names` the models whose manifests did."""
+    """
+    Make the report. `origins` maps the blobs that came to their sources. `names` are the models whose manifests came.
+
+    `kept` are the paths of the files in quarantine.
+    """
     verified, misfits = damage.verified, tuple(_misfits(damage, origins))
     left = (*_still_wrong(damage, origins, names), *misfits)
     return RepairReport(
@@ -109,7 +114,7 @@ def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> Iterato
 
 
 def _misfits(damage: Damage, came: Iterable[Descriptor]) -> Iterator[Problem]:
-    """What models of the store promise wrongly of a blob that came: another size than its bytes have."""
+    """Yield a problem for each blob that came and of which models of the store promise another size."""
     sizes, wrong = {blob.digest: blob.size for blob in came}, dict[tuple[Digest, int], dict[str, None]]()
     for model in damage.scan.models:
         for blob in model.manifest.descriptors:
@@ -121,22 +126,22 @@ def _misfits(damage: Damage, came: Iterable[Descriptor]) -> Iterator[Problem]:
 
 
 def _still_wrong(damage: Damage, came: Iterable[Descriptor], names: Iterable[ModelName]) -> Iterator[Problem]:
-    """Every problem of a thing that did not come; those that no copy repairs say what a person can do."""
+    """Yield every problem that is left. A problem that no copy repairs says what a person can do."""
     back = {name.folded for name in names}
     repaired = {str(blob.digest) for blob in came}
     repaired |= {
         entry.path
         for entry in damage.scan.unreadable
-        # A manifest is put where released Ollamas look for it.
+        # Only here: a manifest is restored where released Ollamas look for it.
         if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/")
     }
     explained = {(problem.kind, problem.subject, problem.models): problem for problem in damage.lack.left}
     for problem in damage.verified.problems:
-        # A blob takes the place of one that is oddly named.
+        # A repaired blob may have taken the place of a file with an odd name.
         is_gone = problem.kind == "stray-name" and not os.path.lexists(damage.store.root / problem.subject)
         if problem.subject not in repaired and not is_gone:
             yield explained.get((problem.kind, problem.subject, problem.models), problem)
     for name in damage.absent:
         if name.folded not in back:
-            detail = "not there, and not to be had with all of its blobs"
+            detail = "missing, and no source has it with all of its blobs"
             yield Problem("manifest-damaged", str(name), detail, (str(name),))

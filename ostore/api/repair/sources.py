@@ -1,4 +1,4 @@
-"""Where `repair` may find good copies: bundles, stores and other folders, opened."""
+"""Open the places where `repair` may find good copies: bundles, stores and other folders."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def open_sources(
     sources: Sequence[str | Path], store: LocalStore, opened: ExitStack, *, jobs: int, progress: Progress
 ) -> tuple[list[BlobSource], list[str]]:
     """
-    What the words of `sources` stand for, and notes on those that cannot be used.
+    Return the places that `sources` stand for, and notes on those that cannot be used. `opened` closes them.
 
-    Raises UsageError or NotFoundError for a source that was mistyped, and if none can be used what is wrong with the
-    first: that is to be known before hours of hashing.
+    Raises UsageError or NotFoundError for a mistyped source, and the error of the first source if none can be used. A
+    person should learn this before hours of hashing.
     """
     if not sources:
         raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
@@ -48,7 +48,7 @@ def _sources(
 ) -> Sequence[BlobSource]:
     path, label = Path(word), str(word)
     if path.is_dir() and path.resolve() == store.root.resolve():
-        raise UsageError(f"{label}: the store itself; expected another source")
+        raise UsageError(f"{label}: is the store itself; expected another source")
     if not is_bundle(word) and not path.exists():
         raise NotFoundError(f"{label}: no such bundle or folder")
     return opened.enter_context(opened_blob_sources(word, jobs=jobs, progress=progress))
