@@ -1,12 +1,12 @@
 """
-Measure ostore beside the stock tools that do the same work, in turns in one run, so that ratios hold on a busy machine.
+Compare ostore with the stock tools that do the same work. Both run in turns, so ratios hold on a busy machine.
 
     make bench                                  2 GB beside the checkout, and in memory where there is room
     make bench ARGS='--size 500MB --where /dev/shm --json bench.json'
     make bench ARGS='--against ../other'        this checkout beside another one
 
-Every row is a pair of commands, run A B A B …, each from a disk at rest; the ratio of each pair is taken, and their
-median and spread printed. Rows of bytes and memory compare figures of the same two sides.
+Every row is a pair of commands, run A B A B, each after the disk is synced. A row prints the median and the spread of
+the ratios of all pairs. Rows of bytes and memory compare figures of the same two sides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 OSTORE = str(BIN / "ostore")
 PEER = str(BIN / "ollamazip")
-# Hashes files as fast as one thread can, or as all can; stock `sha256sum` is several times slower.
+# Hashes files as fast as a number of threads can. Stock `sha256sum` is several times slower.
 HASHLIB = (
     "import concurrent.futures,hashlib,os,pathlib,sys\n"
     "def one(path):\n"
@@ -43,7 +43,7 @@ HASHLIB = (
     "files=[p for p in pathlib.Path(sys.argv[2]).rglob('*') if p.is_file()]\n"
     "with concurrent.futures.ThreadPoolExecutor(int(sys.argv[1])) as pool: list(pool.map(one,files))\n"
 )
-# What nobody can list a store without: one walk, and every manifest read and parsed.
+# The least work to list a store: one walk, and every manifest read and parsed.
 WALK = (
     "import json,os,sys\n"
     "def walk(folder):\n"
@@ -56,7 +56,7 @@ WALK = (
     "with os.scandir(sys.argv[1]+'/blobs') as entries:\n"
     "    for entry in entries: entry.stat()\n"
 )
-# Runs a command from a process that is itself small, because a child begins with the peak of its parent.
+# Runs a command from a small process, because a child begins with the peak of its parent.
 PEAK = (
     "import resource,subprocess,sys\n"
     "subprocess.run(sys.argv[1:],check=True,stdout=subprocess.DEVNULL)\n"
@@ -67,7 +67,11 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass
 class Row:
-    """One comparison: the figures of each side, round by round, and what the median of their ratios is to be."""
+    """
+    One comparison: the figures of each side, round by round.
+
+    `reach` is the most that the median of the ratios may be, or None.
+    """
 
     name: str
     against: str
@@ -98,7 +102,7 @@ class Row:
 
 @dataclass
 class Bench:
-    """One folder to work in, the choices, and the rows so far."""
+    """The folder to work in, the options, and the rows so far."""
 
     folder: Path
     size: int
@@ -116,7 +120,7 @@ class Bench:
         theirs: Callable[[], object],
         clean: Callable[[], object] = lambda: None,
     ) -> Row:
-        """Time both sides in turns; the first round only warms the caches."""
+        """Time both sides in turns. The first round only warms the caches."""
         row = Row(name, against, reach)
         for number in range(self.rounds + 1):
             for times, work in ((row.ours, ours), (row.theirs, theirs)):
@@ -130,7 +134,7 @@ class Bench:
         return self.add(row)
 
     def figures(self, name: str, against: str, reach: float | None, unit: str, ours: float, theirs: float) -> Row:
-        """A row of two figures that do not vary."""
+        """Add a row of two figures that do not vary."""
         return self.add(Row(name, against, reach, unit, [ours], [theirs]))
 
     def add(self, row: Row) -> Row:
@@ -175,7 +179,7 @@ def remover(*paths: Path) -> Callable[[], None]:
 
 
 def peak(*command: str | Path) -> float:
-    """The most memory that a command had at any time, in MiB."""
+    """Run a command and return its peak memory in MiB."""
     told = subprocess.run([sys.executable, "-c", PEAK, *map(str, command)], check=True, capture_output=True, text=True)
     return int(told.stdout) / MEBIBYTE
 
@@ -189,7 +193,7 @@ def usual_peak(bench: Bench, command: tuple[str | Path, ...], clean: Callable[[]
 
 
 def starting_rows(bench: Bench) -> None:
-    """What every command waits for."""
+    """Compare the time that every command needs to start."""
     typer = python("import typer")
     for name, ours in (
         ("ostore --version", run(OSTORE, "--version")),
@@ -201,7 +205,7 @@ def starting_rows(bench: Bench) -> None:
 
 
 def carrying_rows(bench: Bench) -> None:
-    """Export, import and verify of quantised weights, as eight blobs and as one."""
+    """Compare export, import and verify of quantised weights, as eight blobs and as one."""
     for what, count, reach in (("8 blobs", 8, 0.50), ("1 blob", 1, 0.60)):
         store, bundle, peer = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "peer.tar.zst"
         data.real_store(store, bench.size, count)
@@ -255,7 +259,7 @@ def verifying_rows(bench: Bench, store: Path, bundle: Path) -> None:
 
 
 def extreme_rows(bench: Bench) -> None:
-    """One blob that does not shrink, and one that shrinks well."""
+    """Compare export and import of a blob that does not shrink, and of one that shrinks well."""
     store, bundle, peer = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "peer.tar.zst"
     for what, make in (("incompressible", data.noise), ("bfloat16", data.bfloat16)):
         data.add_model(store, "extreme", [data.config(0), (data.MODEL, make(1, bench.size))])
@@ -265,7 +269,7 @@ def extreme_rows(bench: Bench) -> None:
 
 
 def bytes_read(log: str, path: Path) -> int:
-    """What a log of strace says of one file; a call of one thread may stand in two lines, begun and resumed."""
+    """Return the bytes read from one file, by a log of strace. A call may take two lines there, begun and resumed."""
     total, begun = 0, set()
     for line in log.splitlines():
         process, _, call = line.partition(" ")
@@ -278,7 +282,7 @@ def bytes_read(log: str, path: Path) -> int:
 
 
 def picking_rows(bench: Bench) -> None:
-    """One model out of fifty, in bytes read from the bundle."""
+    """Compare the bytes read from a bundle to import one model of fifty."""
     store, other, log = bench.folder / "store", bench.folder / "other", bench.folder / "log"
     bundle, alone = bench.folder / "b.tar.zst", bench.folder / "alone.tar.zst"
     data.real_store(store, bench.size, 50)
@@ -297,7 +301,7 @@ def picking_rows(bench: Bench) -> None:
 
 
 def peer_rows(bench: Bench) -> None:
-    """The closest peer packs one model into each file, and verifies only if told."""
+    """Compare ostore with the closest peer, which packs one model into each file and verifies only if told."""
     store, ours, theirs = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "b.ollamazip"
     other, plain = bench.folder / "other", bench.folder / "plain"
     data.real_store(store, bench.size, 1)
@@ -313,7 +317,7 @@ def peer_rows(bench: Bench) -> None:
 
 
 def many_rows(bench: Bench) -> None:
-    """A store of many tags: what looks at all of it, in time and in memory."""
+    """Compare the time and memory of commands that look at a whole store of many tags."""
     store, nothing = bench.folder / "many", bench.folder / "nothing"
     nothing.mkdir()
     data.small_store(store, bench.tags)
@@ -338,8 +342,8 @@ def many_rows(bench: Bench) -> None:
 
 
 def memory_rows(bench: Bench) -> None:
-    """Peak memory does not grow with a blob. Which buffers of 8 MiB are alive at once is a matter of timing."""
-    # The blob itself is a hole; what an import of it writes is not.
+    """Compare peak memory for a small and a large blob. Buffers of 8 MiB may overlap or not, depending on timing."""
+    # The blob itself is a hole, but an import writes all of its bytes.
     if shutil.disk_usage(bench.folder).free < 1.1 * bench.large:
         print(f"memory: no room here for {bench.large / 1e9:.0f} GB")
         return
@@ -383,7 +387,7 @@ def work_folder(where: Path) -> Iterator[Path]:
 
 
 def places(size: int) -> list[Path]:
-    """Beside the checkout, and in memory if what a row needs at once takes less than half of it."""
+    """Return the folders to work in: the checkout, and memory if a row takes less than half of it."""
     memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8 * size
     return [*([memory] if roomy else []), ROOT]
@@ -409,7 +413,7 @@ def main() -> None:
         parser.error(f"--rows: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if not data.REAL_MODEL.exists():
         sys.exit("the real model is not there yet: run `make demo` once")
-    # As pip leaves it; otherwise every start would translate the sources anew where writing bytecode is switched off.
+    # Compile as pip does. Else every start compiles again where writing bytecode is switched off.
     compileall.compile_dir(ROOT / "ostore", quiet=1)
     results = {}
     print(f"{platform.platform()}, {os.cpu_count()} processors, Python {platform.python_version()}")

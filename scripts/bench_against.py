@@ -1,8 +1,8 @@
 """
-`scripts/bench.py --against CHECKOUT`: this checkout and another one, in turns, each in the same Python.
+Compare this checkout with another one: `scripts/bench.py --against CHECKOUT`. Both run in turns, in the same Python.
 
-A ratio below 1 means that this one takes less. Time is that on the wall; work is the time of processors, which varies
-less on a busy machine. Memory is the most that the program had at any time, in MiB.
+A ratio below 1 means that this checkout takes less. Time is wall-clock time. Work is processor time, which varies less
+on a busy machine. Memory is the peak in MiB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import bench_data as data
 
 HERE = Path(__file__).resolve().parent.parent
-# Started from a process that is itself small, because a child begins with the peak of its parent.
+# Starts a command from a small process, because a child begins with the peak of its parent.
 TIMED = (
     "import os,sys,time\n"
     "quiet=(os.POSIX_SPAWN_OPEN,1,os.devnull,os.O_WRONLY,0)\n"
@@ -30,7 +30,7 @@ TIMED = (
     "print(time.perf_counter()-started,usage.ru_utime+usage.ru_stime,usage.ru_maxrss/1024)\n"
     "sys.exit(os.waitstatus_to_exitcode(status))\n"
 )
-# What looks at all of a store of many tags.
+# The commands that look at a whole store of many tags.
 LOOKING = {"list": ("list",), "du": ("du",), "doctor": ("doctor",), "gc": ("gc", "--dry-run"), "verify": ("verify",)}
 CARRYING = {"export", "import"}
 ROWS = ("starting", *LOOKING, *sorted(CARRYING))
@@ -39,7 +39,7 @@ HEAD = f"{'':<22} {'ratio of time':<22} {'of work':>7} {'here':>10} {'memory her
 
 @dataclass(frozen=True)
 class Task:
-    """What is typed, and what must be gone before it is typed again."""
+    """A command to run, and what it makes, which must be gone before the next run."""
 
     name: str
     words: tuple[str | Path, ...]
@@ -48,7 +48,7 @@ class Task:
 
 @dataclass
 class Side:
-    """The figures of one checkout, round by round: seconds on the wall and of processors, and MiB."""
+    """The figures of one checkout, round by round: seconds, seconds of the processors, and peak memory in MiB."""
 
     checkout: Path
     seconds: list[float] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """The other checkout, a folder to work in, and the choices."""
+    """The other checkout, a folder to work in, and the options."""
 
     there: Path
     folder: Path
@@ -99,10 +99,10 @@ class Bench:
     tags: int
 
     def compare(self, names: list[str]) -> list[Row]:
-        """Print a row at a time; give all of them. `names` are of ROWS."""
+        """Print each row when it is done, and return all of them. `names` are from ROWS."""
         for checkout in (HERE, self.there):
             refuse_another(checkout)
-            # Otherwise every start would translate the sources anew where writing bytecode is switched off.
+            # Else every start compiles again where writing bytecode is switched off.
             compileall.compile_dir(checkout / "ostore", quiet=1)
         print(HEAD)
         rows = []
@@ -112,7 +112,7 @@ class Bench:
         return rows
 
     def tasks(self, names: set[str]) -> Iterator[Task]:
-        """What each row takes is made before it, and removed after the last one that needs it."""
+        """Yield the tasks. Make what a task needs before it, and remove that after the last task that needs it."""
         if "starting" in names:
             yield Task("--version", ("--version",))
         if names & LOOKING.keys():
@@ -129,7 +129,7 @@ class Bench:
             exporting = ("export", "--all", bundle, "--models", store, "-q")
             if "export" in names:
                 yield Task(f"export, {self.size / 1e9:g} GB", exporting, bundle)
-            # The other checkout is the older one as a rule, and both read what it writes.
+            # The other checkout is usually the older one, and both can read what it writes.
             python(self.there, "-P", "-m", "ostore", *exporting)
             remove(store)
             if "import" in names:
@@ -137,7 +137,7 @@ class Bench:
             remove(bundle)
 
     def compared(self, task: Task) -> Row:
-        """Run both sides in turns; the first round only warms the caches."""
+        """Run both sides in turns. The first round only warms the caches."""
         row = Row(task.name, Side(HERE), Side(self.there))
         for number in range(self.rounds + 1):
             for side in (row.here, row.there):
@@ -147,14 +147,14 @@ class Bench:
 
 
 def refuse_another(checkout: Path) -> None:
-    """Python may find the program elsewhere, where it is installed for example; then nothing would be compared."""
+    """Exit if Python finds ostore elsewhere, for example an installed one, because then nothing would be compared."""
     told = Path(python(checkout, "-P", "-c", "import ostore; print(ostore.__file__)").strip())
     if told.resolve().parent != (checkout / "ostore").resolve():
         sys.exit(f"{checkout} is no checkout of ostore: Python finds it in {told.parent}")
 
 
 def python(checkout: Path, *words: str | Path) -> str:
-    """What Python says, run so that it looks into this checkout first."""
+    """Run Python so that it looks into this checkout first, and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout

