@@ -1,4 +1,4 @@
-"""Bytes in memory that are read and written as `streams.bytes_at` says, and note how, or fail where a test wants it."""
+"""Bytes in memory, with the interface of `streams.bytes_at`. They record their use, and fail where a test wants it."""
 
 from __future__ import annotations
 

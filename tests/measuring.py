@@ -1,5 +1,5 @@
 """
-A plugin of pytest, for `make test MEASURE=1`: what the tests cover, and two gates, in pytest's own summary.
+Measure coverage for `make test MEASURE=1`: a pytest plugin with two gates, which reports in pytest's summary.
 
 The workers of pytest-xdist measure themselves, and so does every Python that a test starts, because an environment
 variable tells them to (MEASURED in support.py). This process only adds up what they wrote.

@@ -1,4 +1,4 @@
-"""Stores and models for tests: real files in a folder of the test, made the way Ollama lays them out."""
+"""Make stores and models for tests: real files in a folder of the test, as Ollama lays them out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a bundle says what is in it in one way, and one that contradicts itself is refused."""
+"""The index of a bundle has one form, and an index that contradicts itself is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader takes of a bundle what is asked for, and nothing but what the bundle's index lists, in order."""
+"""A reader takes only what is asked for from a bundle, and only what the bundle's index lists, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle is given its name only when it is what its index promises, and by one export at a time."""
+"""A bundle gets its name only when it is what its index promises. One export at a time writes it."""
 
 from __future__ import annotations
 

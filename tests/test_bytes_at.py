@@ -1,4 +1,4 @@
-"""A file is read at any place, by several at once, and refused once it has changed; a pipe gives what has come."""
+"""Several readers read a file at any place at once; a changed file is refused. A pipe gives what has come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a census finds in a store, and what it says of the disk."""
+"""A census finds everything in a store, with its status on the disk."""
 
 from __future__ import annotations
 

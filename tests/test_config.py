@@ -1,4 +1,4 @@
-"""What a config blob says is shown, whatever of it is there; one that is no object is refused."""
+"""A config may lack any field, and the others are shown. A config that is no object is refused."""
 
 from __future__ import annotations
 

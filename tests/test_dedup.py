@@ -1,4 +1,4 @@
-"""What counts as the same bytes, from literals; then real files, read no more than it takes, told of on the way."""
+"""Dedup decides from literals what counts as the same bytes, and reads only as much of real files as it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A digest is read in one form, and nothing that could become another path gets past it (CVE-2024-37032)."""
+"""A digest has one form, and nothing that could become another path is accepted (CVE-2024-37032)."""
 
 from __future__ import annotations
 

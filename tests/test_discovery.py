@@ -1,4 +1,5 @@
-"""Whoever says where the models are is heard in the documented order, and nobody who is silent or broken is in the way.
+"""
+The settings that name a store count in the documented order. Absent or broken settings do no harm.
 
 Every file is below `tmp_path`: no test sees, or depends on, an Ollama of the machine it runs on.
 """

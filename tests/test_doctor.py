@@ -1,4 +1,4 @@
-"""What doctor finds, in stores that have it, and that it is silent about a store that is well."""
+"""Doctor finds each problem in a store that has it, and is silent about a store that is well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk is changed by single names below an open directory, whole, and with the owner and mode that were asked for."""
+"""A disk is changed by single names below an open directory, completely, and with the owner and mode asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export: no bundle unless it is whole, nothing overwritten unasked, and every refusal says what to do."""
+"""Export leaves only whole bundles, overwrites nothing unasked, and says in every refusal what to do."""
 
 from __future__ import annotations
 

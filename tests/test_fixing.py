@@ -1,4 +1,4 @@
-"""Doctor takes its steps where the store has changed since they were planned: what is not due is let be."""
+"""Doctor takes its steps even if the store has changed since, and leaves out those that are no longer due."""
 
 from __future__ import annotations
 

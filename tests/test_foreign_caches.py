@@ -1,4 +1,4 @@
-"""Which files of other programs are found, and what their names are taken to promise."""
+"""Files of other programs are found, and their names are believed only for what they promise."""
 
 from __future__ import annotations
 

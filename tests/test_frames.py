@@ -1,4 +1,4 @@
-"""What is written as frames is read back as it was, however it arrives, and other tools read it as well."""
+"""What is written as frames is read back unchanged, however it arrives, and other tools can read it too."""
 
 from __future__ import annotations
 

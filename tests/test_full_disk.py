@@ -1,4 +1,4 @@
-"""Disks that are full to the last byte: gc makes room there, which is when people need it; nothing else is harmed."""
+"""On a disk full to the last byte, gc makes room, which is when people need it, and harms nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collecting garbage in real stores: only what nobody needs goes, and it says why of each."""
+"""In real stores, gc removes only what no model needs, and gives a reason for each blob."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gc decides, from literals: no disk, no clock."""
+"""Plans of gc from literals: no disk, no clock."""
 
 # ruff: noqa: ANN401 - fields of several types, by name
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a machine says of the Ollama on it; a machine here is a folder with the files that one has."""
+"""Facts about the Ollama of a machine. A machine here is a folder with the files of a real one."""
 
 from __future__ import annotations
 

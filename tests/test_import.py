@@ -1,4 +1,4 @@
-"""Import: what is there is trusted only when hashed, nothing else is harmed, and everything has the right owner."""
+"""Import trusts existing blobs only after hashing them, harms nothing else, and gives everything the right owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking in is refused where somebody in between does not deliver, and goes on where others interfere."""
+"""An inbox refuses what its caller fails to deliver, and continues when other programs interfere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every document that `--json` prints is what its schema says, and every schema is what the report's fields say."""
+"""Every document of `--json` matches its schema, and every schema matches the fields of its report."""
 
 from __future__ import annotations
 

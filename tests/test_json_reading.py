@@ -1,4 +1,4 @@
-"""Go's JSON is read as Go reads it, our own strictly, and nothing but JSON as JSON."""
+"""Go's JSON is read as Go reads it, our own JSON strictly, and anything else is refused."""
 
 from __future__ import annotations
 

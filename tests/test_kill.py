@@ -1,4 +1,4 @@
-"""Killed at any moment, an import leaves only whole models, and the same command finishes without repeating work."""
+"""A killed import leaves only whole models, and the same command finishes it without repeating work."""
 
 from __future__ import annotations
 

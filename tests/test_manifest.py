@@ -1,4 +1,4 @@
-"""A manifest is read as Ollama reads it, byte for byte and ID for ID; only an unmistakable one may travel."""
+"""A manifest is read as Ollama reads it, with the same bytes and IDs. Only an unambiguous manifest may travel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at a store comes after another, and others work in it meanwhile: what has gone by then is not an error."""
+"""Other programs work in a store between two looks at it. A file that is gone by then is not an error."""
 
 from __future__ import annotations
 

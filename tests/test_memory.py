@@ -1,4 +1,4 @@
-"""Memory does not grow with what is carried, and little with the number of models."""
+"""A large blob needs no more memory than a small one, and one more model in a store needs little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rendered Modelfile says what the model says, in a spelling that Ollama's reader takes back."""
+"""A rendered Modelfile says what the model says, in a form that Ollama's reader accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving a store: whatever happens, each model is whole in one of the two, and the same command comes to its end."""
+"""Whatever happens during a move, each model is whole in one of the two stores, and the same command can finish it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names are read, shown and compared as Ollama does, and only what it can store is a name."""
+"""Names are read, shown and compared as in Ollama, and only names that Ollama can store are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a real Ollama says of what we wrote; runs where `ollama` is on PATH or named by OSTORE_TEST_OLLAMA."""
+"""A real Ollama accepts what we wrote. Runs if `ollama` is on PATH or OSTORE_TEST_OLLAMA names it."""
 
 from __future__ import annotations
 

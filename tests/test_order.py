@@ -1,4 +1,4 @@
-"""What is said of a store does not depend on the order in which its disk lists a folder: each keeps another one."""
+"""No output depends on the order in which the disk lists a folder, which differs between folders."""
 
 from __future__ import annotations
 

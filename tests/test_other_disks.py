@@ -1,4 +1,4 @@
-"""Stores on disks that are not like ext4: no hard links, no owners, no case, no colons."""
+"""Stores on disks unlike ext4: without hard links, owners, case or colons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing: an error takes back what was done, nobody else's files are harmed, what is said to be done lasts."""
+"""Publishing takes back its work after an error, harms no files of others, and has synced what it reports as done."""
 
 from __future__ import annotations
 

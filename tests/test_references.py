@@ -1,4 +1,4 @@
-"""What the manifests of a store keep from being deleted, and what leaves a doubt."""
+"""The manifests of a store keep blobs from being deleted, and a doubt keeps all of them."""
 
 from __future__ import annotations
 

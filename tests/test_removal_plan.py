@@ -1,4 +1,4 @@
-"""What goes with a model and what stays, from literals: no disk."""
+"""Plans of what goes with a model and what stays, from literals: no disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repair repairs what verify finds, from wherever a good copy is, and touches nothing else."""
+"""Repair repairs what verify finds, from any place that has a good copy, and touches nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repair where disks are odd, files are of others and folders read-only: it repairs what it may, no more."""
+"""Repair on odd disks, among files of other users and in read-only folders: it repairs what it may, and no more."""
 
 from __future__ import annotations
 

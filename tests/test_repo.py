@@ -1,4 +1,4 @@
-"""What the repository promises of itself: its floors, its errors, its public names, what it starts without."""
+"""What the repository promises about itself: its floors, errors, public names, and what it starts without."""
 
 from __future__ import annotations
 

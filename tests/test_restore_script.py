@@ -1,4 +1,4 @@
-"""The script in every bundle, called here as a function: what it makes of a store, and how it takes things back."""
+"""The script in every bundle, called as a function: which bundle it makes of a store, and how it restores one."""
 
 from __future__ import annotations
 

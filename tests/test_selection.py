@@ -1,4 +1,4 @@
-"""A selection holds every blob once, in an order that depends on nothing but the models."""
+"""A selection has every blob once, in an order that depends only on the models."""
 
 from __future__ import annotations
 

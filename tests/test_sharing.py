@@ -1,4 +1,4 @@
-"""Bytes that the disk keeps once afterwards: on real btrfs and XFS, and on disks that cannot."""
+"""The disk keeps equal bytes once: on real btrfs and XFS, and on disks that cannot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Removing looks once more at what it takes: what has changed since the plan was made stays, or comes back.
+A removal looks again at each file before it takes it. What has changed since the plan stays, or comes back.
 
-Others change a store between two calls of ours. Here that happens right before the second of them, by a step put in.
+Other programs change a store between two of our calls. Here a test step makes that change right before the second call.
 """
 
 from __future__ import annotations

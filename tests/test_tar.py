@@ -1,4 +1,4 @@
-"""A tar stream is read member by member, however its bytes arrive, and only as a bundle may be made."""
+"""A tar stream is read member by member, however its bytes arrive, and only if a bundle may have this form."""
 
 from __future__ import annotations
 

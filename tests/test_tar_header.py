@@ -1,4 +1,4 @@
-"""Headers are byte for byte what GNU tar writes, every tar reads them, and nothing but such a header is read."""
+"""Headers have the same bytes as those of GNU tar, every tar reads them, and nothing but such a header is read."""
 
 from __future__ import annotations
 

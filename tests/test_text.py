@@ -1,4 +1,4 @@
-"""Numbers and ages read as Ollama prints them, and nothing that reaches a terminal can command it."""
+"""Numbers and ages look as Ollama prints them, and no text can control the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A blob comes back from the trash under its name, and never over anything that has that name by then."""
+"""A blob comes back from the trash under its name, and never overwrites an entry of that name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `ostore du` says is what coreutils and the disk say, and removing frees exactly what it announced."""
+"""`ostore du` agrees with coreutils and the disk, and removing frees exactly what it announced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of `ostore du --html`: what it holds and lets in, how a browser shows it, how its file is written."""
+"""The page of `ostore du --html`: its content, what it may load, how browsers show it, how its file is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes become a blob only if they are exactly the promised ones, however they come."""
+"""Bytes become a blob only if they are exactly the promised bytes, however they arrive."""
 
 from __future__ import annotations
 

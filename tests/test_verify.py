@@ -1,4 +1,4 @@
-"""Verify finds everything that is wrong, names who suffers, and calls nothing wrong that Ollama leaves lying about."""
+"""Verify finds everything wrong, names the models that suffer, and does not report what Ollama leaves behind."""
 
 from __future__ import annotations
 

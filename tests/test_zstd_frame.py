@@ -1,4 +1,4 @@
-"""The end of a frame is found without decoding it, where zstd finds it, and only of frames a bundle may have."""
+"""The end of a frame is found without decoding, where zstd finds it, and only for frames that a bundle may have."""
 
 from __future__ import annotations
 

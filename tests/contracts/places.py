@@ -1,4 +1,4 @@
-"""Every place that models come from or go to, made for a test: what the contract suites are run with."""
+"""Make every source and sink that the contract suites run with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-A registry in memory: a source and a sink that keeps what it was given, and misbehaves when it is told to.
+A registry in memory: a source and a sink that keeps what it gets, and misbehaves when a test tells it to.
 
-It is a double of what no test can have at will: a network that tears, lies, or answers otherwise the second time. It
-has the protocols of `operations/transfer` by its methods alone, as the real places do.
+No test can order a real network that tears, lies, or answers differently the second time. The registry has the
+protocols of `operations/transfer` by its methods alone, as real places do.
 """
 
 from __future__ import annotations

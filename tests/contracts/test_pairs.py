@@ -1,4 +1,4 @@
-"""Every source into every sink, and a network that misbehaves: what arrives is the same, or nothing has."""
+"""Copy from every source into every sink, also over a network that misbehaves: the same arrives, or nothing does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every sink keeps, whatever it is: the contract in `operations/transfer`, line by line."""
+"""Check the contract of sinks in `operations/transfer`, line by line, with every sink."""
 
 from __future__ import annotations
 

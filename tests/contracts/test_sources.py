@@ -1,4 +1,4 @@
-"""What every source of models keeps, whatever it is: the contract in `operations/transfer`, line by line."""
+"""Check the contract of sources in `operations/transfer`, line by line, with every source of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder for each row, in memory where there is such a place: there are thousands, and most sync what they write."""
+"""Give each row a folder, in memory if possible, because there are thousands and most of them sync."""
 
 from __future__ import annotations
 

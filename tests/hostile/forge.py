@@ -1,4 +1,4 @@
-"""Bundles made by hand, part by part, so that a test can change exactly one of them."""
+"""Make bundles by hand, part by part, so that a test can change exactly one part."""
 
 from __future__ import annotations
 

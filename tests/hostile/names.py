@@ -1,4 +1,4 @@
-"""Part C: names and paths, in a bundle and as they are typed."""
+"""Part C: names and paths, in a bundle and on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of the table of hostile inputs, and the ways to make many of one idea."""
+"""Make rows of the table of hostile inputs, also many rows from one idea."""
 
 from __future__ import annotations
 

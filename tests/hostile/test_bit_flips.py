@@ -1,4 +1,4 @@
-"""A bundle that was cut, or of which any bit was flipped, is refused, or gives exactly the store it always gave."""
+"""If a bundle is cut or any bit is flipped, it is refused, or gives exactly the store that it gave before."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-Damage in bundles of the sizes that people carry: any flipped bit and any cut, and a large bundle too.
+Damage bundles of the sizes that people carry, with any flipped bit and any cut, and a large bundle too.
 
-A command takes milliseconds, so not every one of half a million flips goes through `import`: all go through the reader
-that import stands on, and those that it lets pass, with some of the others, through the command as well.
+A command takes milliseconds, so half a million flips cannot all go through `import`. All go through the reader that
+import uses. Those that the reader accepts, and some others, also go through the command.
 """
 
 from __future__ import annotations

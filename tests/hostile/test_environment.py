@@ -1,4 +1,4 @@
-"""The command in a process of its own, in surroundings that somebody else prepared: nothing half done, no traceback."""
+"""Run the command as a process in hostile surroundings: nothing is half done, and there is no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts A, B, C, G and H once more, for the commands that look after a store: from gc and rm to dedup and move."""
+"""Parts A, B, C, G and H again, for the commands that look after a store, such as gc, rm, dedup and move."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-What a store must look like after each of many steps, reckoned without ostore: a plain model to compare a real one with.
+Predict what a store looks like after each of many steps, without ostore: a plain model to compare a real store with.
 
-It keeps the bytes of every file, and says of each command what it takes, leaves, brings back and refuses. Ages alone
-it takes from the disk, as everybody does.
+It keeps the bytes of every file, and knows of each command what it takes, leaves, brings back and refuses. Only ages
+come from the disk, as for every program.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Mistakes that somebody could make in the protocol, each as a patch of one place: a proof that finds none proves nothing.
+Seeded mistakes in the protocol, each a patch of one place. A proof that finds none of them proves nothing.
 
-`caught_by` is what pytest is to run against the patched source, and must not pass. A patch names text that occurs once,
-so that a change of the code there asks for a change here.
+`caught_by` are the arguments of pytest for the patched source, and pytest must fail. The text that a patch replaces
+occurs once, so a change of the code there requires a change here.
 """
 
 from __future__ import annotations

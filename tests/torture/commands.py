@@ -1,8 +1,8 @@
 """
-The commands that write, one line each: a new one is tortured by adding its line to COMMANDS, and nothing else.
+The commands that write, one line each. To torture a new command, add its line to COMMANDS and nothing else.
 
-Each has a scene, built in an empty folder of the test, and runs there as the installed program; nothing here imports
-ostore. What a line need not say, because it holds for all of them: docs/testing.md.
+Each command has a scene, built in an empty folder of the test, and runs there as the installed program. Nothing here
+imports ostore. docs/testing.md says what holds for all commands.
 """
 
 from __future__ import annotations

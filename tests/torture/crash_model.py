@@ -1,9 +1,9 @@
 """
 A file system in memory that promises no more than POSIX: what a recorded command could leave if the power failed.
 
-What `fsync` was called for is on the disk, the bytes of a file or the names in a folder, and of all else nothing is
-certain. Names and bytes get there in any order; a file that was not synced may be empty, short or full of zeros. One
-thing is never torn, because no journal tears it: a renaming. (Pillai et al., OSDI 2014, tried real file systems so.)
+What `fsync` was called for is on the disk: the bytes of a file, or the names in a folder. Nothing else is certain.
+Names and bytes get there in any order, and a file that was not synced may be empty, short or full of zeros. Only a
+rename is never torn, because no journal tears it. (Pillai et al., OSDI 2014, tried real file systems this way.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command did to the files below a folder, call by call and with every byte: strace's words as values."""
+"""Record what a command does to the files below a folder: every call of strace with all its bytes, as values."""
 
 from __future__ import annotations
 

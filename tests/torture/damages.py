@@ -1,8 +1,8 @@
 """
-Ways in which a store gets damaged, one small change each, and what must come of it: told from the damage alone.
+Damage a store by one small change each, and tell from the damage alone what must come of it.
 
-A damage says what it did as hits. `foretell` reckons from the hits of several what `verify` must find, and what
-`repair` from a bundle of the whole store must repair; it knows nothing of ostore.
+A damage describes itself as hits. From the hits of several damages, `foretell` derives what `verify` must find, and
+what `repair` from a bundle of the whole store must repair. It does not use ostore.
 """
 
 from __future__ import annotations

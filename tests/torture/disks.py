@@ -1,4 +1,4 @@
-"""A disk whose power can be cut: a file system in a file, told to stop and to forget what it has not written."""
+"""A disk whose power can be cut: a file system in a file that stops on request and forgets what it has not written."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """
-Doubles of what Ollama does to a store while somebody else works in it: pull, rm, and the pruning of a starting server.
+Doubles of what Ollama does to a store while another program works in it: pull, rm, and the prune of a starting server.
 
-They are doubles because a real server cannot be told to do a thing at a given moment, nor to pause within it. What
-they do, and in which order, is what was read in Ollama's source at fb30760: server/images.go, server/download.go,
-server/routes.go, manifest/manifest.go; the rule without a grace is that of v0.20.0. tests/test_ollama.py runs the
-real one. Each is a program of its own, run without ostore, and tells every step as a line of JSON with the time.
+A real server cannot be told to act at a given moment, or to pause while it acts. What the doubles do, and in which
+order, comes from Ollama's source at fb30760: server/images.go, server/download.go, server/routes.go,
+manifest/manifest.go. The rule without a grace is that of v0.20.0. tests/test_ollama.py runs the real server. Each
+double is a program of its own that does not use ostore, and prints every step as a line of JSON with the time.
 """
 
 from __future__ import annotations

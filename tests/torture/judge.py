@@ -1,9 +1,9 @@
 """
-What must hold at every instant, whoever stops whatever where: judged from the files alone, in plain Python.
+Check what must hold at every instant, whatever is stopped where, from the files alone and in plain Python.
 
-The rule is the same for every command: each file is as it was before or as it is to be, nothing is gone that was to
-stay, and what is listed is whole. A command's own folder `.ostore` beside `blobs/`, what it stages in `manifests/`, and
-unfinished files `NAME.part` outside of both are its own affair.
+The rule is the same for every command: each file is as before or as it is to be, nothing that was to stay is gone, and
+what is listed is whole. Three things do not count: a command's own folder `.ostore` beside `blobs/`, what it stages in
+`manifests/`, and unfinished files `NAME.part` outside of both.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-Every command that writes, and the power failing after any of its calls, on a file system that promises only POSIX.
+Let the power fail after any call of every command that writes, on a file system that promises only POSIX.
 
-Nothing is lost in any state that such a disk may be found in; and what a command said is done is there.
+In no state that such a disk may have is anything lost, and what a command reported as done is there.
 """
 
 from __future__ import annotations

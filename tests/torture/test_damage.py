@@ -1,4 +1,4 @@
-"""Stores damaged by a seeded hand: verify finds every damage, repair repairs what can be, and touches nothing else."""
+"""Damage stores with a seeded generator: verify finds all of it, and repair repairs what it can and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command that writes, killed or failing at every call that touches its files: nothing is lost, it goes on."""
+"""Kill every command that writes at each call that touches its files, or fail the call: nothing is lost, it goes on."""
 
 from __future__ import annotations
 

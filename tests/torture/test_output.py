@@ -1,4 +1,4 @@
-"""Whatever a store, a bundle or an argument says: what is printed is plain text, an error is one line, nobody calls."""
+"""Whatever a store, bundle or argument says, output is plain text, an error is one line, and no network is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command that writes, and the power failing at its calls and right after its end, on ext4 and on XFS."""
+"""Let the power fail at the calls of every command that writes, and right after its end, on ext4 and on XFS."""
 
 from __future__ import annotations
 

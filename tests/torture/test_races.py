@@ -1,4 +1,4 @@
-"""Several commands and doubles of Ollama in one store at once: what is listed is whole, at every instant."""
+"""Run several commands and doubles of Ollama in one store at once: at every instant, what is listed is whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proofs prove something: mistakes that are put into a copy of the source on purpose are caught."""
+"""The proofs catch mistakes: each seeded mistake in a copy of the source makes them fail."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """
-A store to which anything happens in any order, for days: after each step it is exactly what a plain model says.
+Do anything to a store, in any order and for days. After each step it is exactly what a plain model says.
 
-Everything is real but for the clock. It has to be a double: gc goes by ctime, which nobody can set, and by days,
-for which nobody can wait.
+Everything is real but the clock, because gc depends on ctime, which nobody can set, and on days, for which nobody can
+wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stopping a program at a system call of choice, and letting that call fail: with strace, from outside."""
+"""Stop a program at a chosen system call, or let that call fail, from outside with strace."""
 
 from __future__ import annotations
 

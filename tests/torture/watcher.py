@@ -1,9 +1,9 @@
 """
-Somebody who looks at a store all the time, as a server might at any moment, and tells of whatever must never be seen.
+Look at a store all the time, as a server might at any moment, and report whatever must never be seen.
 
-A program of its own, in plain Python: it looks until its input is closed, and then prints what it saw, as JSON. It
-says that something was wrong only if it was so at one instant: what a manifest names is looked up while the manifest
-is proved to stand there, before and after. What was wrong at its first look is not told.
+This is a program of its own, in plain Python. It looks until its input is closed, and then prints what it saw, as JSON.
+It reports something only if it was wrong at one instant: it proves that a manifest stands there before and after it
+looks up what the manifest names. What was wrong at its first look is not reported.
 """
 
 from __future__ import annotations

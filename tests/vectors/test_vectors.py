@@ -1,4 +1,4 @@
-"""What is published is what is tested; and the second reader there is, restore.py, is held against it."""
+"""The published vectors are the tested ones, and the second reader, restore.py, agrees on them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ Write the hostile bundles of the tests into a folder, for other programs: `make 
 
     python -m tests.vectors.write FOLDER [NUMBER…]      A, A08 or C6 for some of them
 
-README.md says what they are. They come from the one table that the tests run, tests/hostile/corpus.py.
+README.md explains them. They come from the one table that the tests run, tests/hostile/corpus.py.
 """
 
 from __future__ import annotations

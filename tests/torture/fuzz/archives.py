@@ -1,4 +1,4 @@
-"""Targets that read whole archives: every way in which ostore reads one, and the script of the bundle, must agree."""
+"""Targets that read whole archives. Every reader in ostore and the script of the bundle must agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One input, one target: what may come of it, and how long and how much memory that may take."""
+"""Run one input through one target, and check the result, the time and the memory."""
 
 from __future__ import annotations
 

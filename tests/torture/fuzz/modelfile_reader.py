@@ -1,4 +1,4 @@
-"""A reader of Modelfiles as Ollama's lexer is (parser/parser.go at fb30760): what our renderer is held against."""
+"""Read Modelfiles as Ollama's lexer does (parser/parser.go at fb30760), to check our renderer."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """
-`make fuzz`: every target of the table under atheris, one after the other, each for some seconds and in its own process.
+Run every target of the table under atheris, one after the other, for some seconds and in its own process: `make fuzz`.
 
     python -m tests.torture.fuzz.run [--seconds 60] [--folder .fuzz] [TARGET…]
 
-One line a target. What makes a target crash, hang or eat memory is left in the folder, and the exit code is 1; make it
-a case of test_findings.py.
+Each target prints one line. If an input makes a target crash, hang or use too much memory, it is left in the folder,
+and the exit code is 1. Make it a case of test_findings.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inputs from which mutations start: what Ollama and ostore write, and a little of what they must refuse."""
+"""Inputs from which mutations start: what Ollama and ostore write, and some that both must refuse."""
 
 from __future__ import annotations
 

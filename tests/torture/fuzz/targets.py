@@ -1,9 +1,9 @@
 """
-What is fuzzed, one line a target in TARGETS: a new reader joins by its line, its function and some seeds.
+The functions to fuzz, one line each in TARGETS. To add a reader, add its line, its function and some seeds.
 
-A function takes any bytes. It returns, or raises OstoreError; everything else is a fault, found by `make fuzz` (guided
-by what the code does with its input) and, with a few mutations of the same seeds, by every `make test`. Where two of
-our readers read the same thing, each is the other's judge: a function asserts that they agree.
+A function takes any bytes. It returns or raises OstoreError; everything else is a fault. `make fuzz` finds faults,
+guided by what the code does with its input, and every `make test` tries a few mutations of the same seeds. Where two of
+our readers read the same thing, a function asserts that they agree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What fuzzing has found: inputs that two readers of a bundle took differently, each with what all of them say now."""
+"""Inputs that fuzzing has found, which two readers of a bundle took differently, each with what all readers say now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every reader takes any bytes: it reads them or refuses them in its own words, soon and in little memory."""
+"""Every reader takes any bytes. It reads them or refuses them with its own error, quickly and in little memory."""
 
 from __future__ import annotations
 
