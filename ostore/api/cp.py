@@ -37,8 +37,8 @@ def cp(
     """
     Give the model `source` a second name, `destination`. Its manifest is copied byte for byte.
 
-    No blob is copied, unless its file has a name of old Ollamas. `replace` allows to overwrite a different model. With
-    `dry_run`, nothing is written.
+    No blob is copied, except a blob whose file has an old name (`sha256:`). `replace` allows to overwrite a different
+    model. With `dry_run`, nothing is written.
 
     Raises NotFoundError, UsageError for a glob, or for a different model of that name without `replace`; IntegrityError
     if a blob of the model is missing or has another size; UnsafeError for a name that is invalid or differs from

@@ -114,7 +114,7 @@ def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, r
 
 
 def _created_anew(facts: Facts, name: str) -> str:
-    """Return the commands that create a model anew, because only a new manifest spells its digests as it should."""
+    """Return the commands that create a model anew. A manifest keeps its bytes, so only a new one is spelled right."""
     return (
         f"{facts.ostore('show', '--modelfile', name)} > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
     )

@@ -79,7 +79,7 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     """
     Return whether it is enough to give the entry the owner and mode of the folder `blobs/`.
 
-    A file with a second name is not fixable. Another user may have linked his own target there, so that root gives it
+    A file with a second name is not fixable. It may belong to another user, and be linked there so that root gives it
     away.
     """
     blobs = facts.store.blobs_folder
