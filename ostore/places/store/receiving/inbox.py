@@ -302,13 +302,15 @@ class StoreInbox:
         ]
 
     def _adopt_part(self, abandoned: Directory, part: str, blob: Descriptor | None) -> None:
-        """Take over the first bytes of a blob, if it is wanted and fewer are staged here."""
+        """Take over the first bytes of a wanted blob, or drop them if more is staged here. Others stay."""
         status = abandoned.lstat(part)
-        if blob is None or status is None or self._holds(blob) or not stat.S_ISREG(status.st_mode):
+        if blob is None or status is None or not stat.S_ISREG(status.st_mode):
             return
-        if self._begun.get(blob.digest, 0) < status.st_size <= blob.size:
+        if not self._holds(blob) and self._begun.get(blob.digest, 0) < status.st_size <= blob.size:
             abandoned.rename(part, self._transaction, part)
             self._begun[blob.digest] = status.st_size
+        else:
+            abandoned.unlink(part)
 
     def _write_part(self, blob: Descriptor, part: str, start: int, chunks: Iterable[Chunk]) -> int:
         """Write and verify a blob, and return its open file. Its first `start` bytes are there already."""
