@@ -87,7 +87,8 @@ def _everything(found: Survey) -> _Load:
     refuse_what_cannot_move(scan)
     named = {digest for model in scan.models for digest, _ in model.manifest.sizes}
     # The disk need not be asked about the blobs of models, of which there may be sixty thousand.
-    along = frozenset(Digest(digits) for digits in named if found.listed.get(f"sha256-{digits}"))
+    files = {entry.name for entry in found.listed if entry.is_file(follow_symlinks=False)}
+    along = frozenset(Digest(digits) for digits in named if f"sha256-{digits}" in files)
     census = found.census(without=along)
     return scan, census, along, stray_blobs(census, {Digest(digits) for digits in named})
 

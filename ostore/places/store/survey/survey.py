@@ -12,7 +12,8 @@ of that pull would look like orphans.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,13 @@ from ostore.places.store.workspace import dead_transactions, workspace_path
 @dataclass(frozen=True, slots=True)
 class Survey:
     """
-    One look at a store. `listed` maps the names in `blobs/` to whether each is a regular file.
+    One look at a store. `listed` are the entries of `blobs/`, whatever they are, in no order.
 
     `batches` are the folders of the trash, oldest first. `dead` are the folders in `.ostore/tx` of ended commands.
     """
 
     root: Path
-    listed: Mapping[str, bool]
+    listed: tuple[os.DirEntry[str], ...]
     references: References
     batches: tuple[FoundBatch, ...]
     dead: frozenset[str]
@@ -46,20 +47,21 @@ class Survey:
         A store may have sixty thousand needed blobs, and the disk need not be asked about them. Raises OSError for an
         unreadable folder.
         """
-        names = [name for name in self.listed if not without or Digest.of_filename(name) not in without]
-        return take_census(self.root, names, skipped=len(self.listed) - len(names))
+        names = [entry.name for entry in self.listed]
+        chosen = [name for name in names if Digest.of_filename(name) not in without] if without else names
+        return take_census(self.root, chosen, skipped=len(names) - len(chosen))
 
     def census_of(self, digests: Collection[Digest]) -> Census:
         """Take a census of these blobs only, in any form of their names."""
         filenames = {digest.filename for digest in digests}
         # Compare text, because to parse sixty thousand names takes longer.
-        named = [name for name in self.listed if name.lower().replace(":", "-") in filenames]
+        named = [entry.name for entry in self.listed if entry.name.lower().replace(":", "-") in filenames]
         return take_census(self.root, named)
 
 
 def survey(root: Path) -> Survey:
     """Look at a store. Nothing is created, and the store is not locked. Raises OSError for an unreadable folder."""
-    listed = {entry.name: entry.is_file(follow_symlinks=False) for entry in find_blobs(root)}
+    listed = tuple(find_blobs(root))
     scan = scan_manifests(find_manifests(root))
     references = references_of(root, scan)
     workspace = workspace_path(root)
