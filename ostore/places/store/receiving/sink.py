@@ -38,7 +38,7 @@ from ostore.streams.space import refuse_unholdable
 # The errors for a folder, or for a file where a folder has to be. EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
 # Entries that do not count as files of others. mke2fs creates `lost+found` in every file system.
-_OF_NOBODY = frozenset({"lost+found", "blobs", WORKSPACE})
+_NOT_FOREIGN = frozenset({"lost+found", "blobs", WORKSPACE})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NEVER: Mapping[ModelName, int] = MappingProxyType({})
 
@@ -207,7 +207,7 @@ class StoreSink:
             with Directory.open(blobs if blobs.exists() else former) as model:
                 ownership = model.ownership
             # There are no other files in it, so root means it for the service that owns the old store.
-            if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _OF_NOBODY:
+            if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _NOT_FOREIGN:
                 above.ownership.give_directory(here.fd)
             here.make_child("blobs", ownership).close()
         return [root / BLOBS] if is_new else []
