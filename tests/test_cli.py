@@ -263,3 +263,19 @@ def test_an_option_about_colours_wins_over_the_environment(store: Store, color: 
     reader.join()
     os.close(terminal)
     assert (done.returncode, re.search(rb"\x1b\[[0-9;]*3[0-9]", b"".join(shown)) is not None) == (0, is_coloured)
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("out.zip", "another kind of archive"),
+        ("out.tgz", "a file that is compressed in another way"),
+        ("out.zst", "a zstd file that is no .tar.zst"),
+        ("out.GGUF", "a file of weights"),
+    ],
+)
+def test_a_destination_of_another_kind_is_explained(store: Store, tmp_path: Path, word: str, what: str) -> None:
+    done = run("export", "--all", word, "--models", store.root, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"'{word}': the name of {what}; expected a destination as the last argument (FILE.tar.zst" in done.stderr
+    assert list(tmp_path.iterdir()) == [store.root]

@@ -30,10 +30,10 @@ MAX_LEVEL = 19
 _SINKS = "FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output)"
 # Endings of files that people take for bundles, and what such files are.
 _MISTAKES = {
-    (".zip", ".7z", ".rar"): "an archive of another kind",
-    (".tgz", ".tar.gz", ".gz", ".tar.xz", ".xz", ".bz2"): "compressed in another way",
-    (".zst",): "zstd, but no .tar.zst",
-    (".gguf", ".safetensors"): "weights",
+    (".zip", ".7z", ".rar"): "another kind of archive",
+    (".tgz", ".tar.gz", ".gz", ".tar.xz", ".xz", ".bz2"): "a file that is compressed in another way",
+    (".zst",): "a zstd file that is no .tar.zst",
+    (".gguf", ".safetensors"): "a file of weights",
 }
 
 
@@ -92,7 +92,7 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
         raise UsageError(f"level: expected auto or 1 to {MAX_LEVEL}, got {terms.level}")
     kind = next((kind for kind in _KINDS if kind.is_written(text)), None)
     if kind is None:
-        mistake = f"is {what}; " if (what := _mistake(text)) else ""
+        mistake = f"the name of {what}; " if (what := _mistake(text)) else ""
         raise UsageError(f"{text!r}: {mistake}expected a destination as the last argument", hint=_SINKS)
     if terms.level is not None and text.endswith((".tar", "/")):
         raise UsageError(f"{text}: not compressed, so it takes no level")
