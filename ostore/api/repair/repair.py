@@ -14,6 +14,7 @@ from ostore.api.repair.sources import open_sources
 from ostore.formats.errors import OstoreError
 from ostore.formats.outcome import Received
 from ostore.operations.repair import RepairPlan, gather
+from ostore.operations.transfer import RepairSink
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -63,7 +64,7 @@ def _carry_out(
     `opened` are the sources. They are closed before anything is published, and an error while closing becomes a note.
     Raises UsageError, UnsafeError, BusyError, NoSpaceError, DamagedStoreError, OSError.
     """
-    sink = StoreSink(damage.store, jobs=jobs, progress=progress)
+    sink: RepairSink = StoreSink(damage.store, jobs=jobs, progress=progress)
     with sink.repair(plan.selection, plan.damaged) as inbox:
         gathered = gather(plan, inbox, progress)
         more = _closed(opened)
