@@ -13,7 +13,7 @@ import pytest
 import ostore.cli  # noqa: F401 - now, because it switches off what is switched on below
 from tests.support import MEASURED, Store, six_kinds
 
-# The program has no need of the collector of cycles, because it ends soon; a process of tests has.
+# The program switches the cyclic garbage collector off, because it ends soon. The process of the tests needs it.
 gc.enable()
 
 

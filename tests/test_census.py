@@ -227,7 +227,7 @@ def test_what_belongs_to_somebody_else_is_named_and_the_rest_still_counted(root:
         "for tree in (census.workspace, *census.working_folders):\n"
         "    print([file.path for file in tree.files], [(found.path, found.reason) for found in tree.unreadable])\n"
     )
-    # A root that may do no more than others: the interpreter may lie where other users cannot enter.
+    # Root without its rights, and not another user: that one may be unable to reach the interpreter.
     powerless = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
     told = subprocess.run([*powerless, sys.executable, "-c", code, root], capture_output=True, text=True, check=True)
     reason = os.strerror(errno.EACCES)

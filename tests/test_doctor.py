@@ -439,7 +439,7 @@ def test_on_a_terminal_fix_shows_the_plan_and_asks(store: Store, answer: bytes, 
     assert process.returncode == code
     assert f"{LIBRARY}/empty/latest".encode() in err
     assert b"[y/N]" in err
-    assert (b"fixed:" in out) is (code == 0)
+    assert (b"after --fix:" in out) is (code == 0)
     assert store.manifest_path(full("empty:latest")).exists() is (code != 0)
 
 

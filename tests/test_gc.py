@@ -74,7 +74,7 @@ def batches(store: Store) -> list[Path]:
 
 @pytest.fixture
 def everything(store: Store) -> Store:
-    """A store with one of everything that gc has to tell apart; see the issue."""
+    """A store with one of everything that gc has to tell apart."""
     store.write_manifest(full("broken:latest"), b"{")
     v2 = {"config": store.layer(CONFIG, b"a v2 config"), "layers": [store.layer(MODEL, b"v2 weights")]}
     target = store.blob(json.dumps(v2).encode()).replace(":", "-")
@@ -154,7 +154,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(store: Store) -> None:
     assert tree(store.root, without=()) == before
     done = gc(store)
     as_done = planned.stdout.replace("would remove", "removed").replace("would reclaim", "reclaimed")
-    assert re.sub(r"last used .*", "", as_done) == re.sub(r"last used .*", "", done.stdout)
+    assert re.sub(r"last changed .*", "", as_done) == re.sub(r"last changed .*", "", done.stdout)
 
 
 def test_it_says_of_every_blob_why_it_stays(store: Store) -> None:
@@ -162,7 +162,7 @@ def test_it_says_of_every_blob_why_it_stays(store: Store) -> None:
     done = run("gc", "-n", "-v", "--models", store.root)
     assert done.stdout.count("needed by") == 4
     assert "needed by tiny:latest, tiny:q4" in done.stdout
-    assert "no model needs it, but it is too young; last used " in done.stdout
+    assert "no model needs it, but it is too young; last changed " in done.stdout
     assert "nothing to reclaim: 4 blobs in use, 1 orphan kept" in done.stdout
 
 

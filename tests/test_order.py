@@ -85,6 +85,6 @@ def test_the_answer_is_the_same_in_whatever_order_a_disk_lists_its_folders(
 
 
 def told(answer: Any) -> Any:  # noqa: ANN401 - a report, or several
-    """All of an answer but what the clock or the disk says anew each time."""
+    """The reports of an answer, as dictionaries."""
     reports = answer if isinstance(answer, (list, tuple)) else [answer]
     return [{key: value for key, value in dataclasses.asdict(report).items() if key != "seconds"} for report in reports]

@@ -357,7 +357,7 @@ def test_a_result_that_cannot_be_printed_does_not_look_like_success(bundle: Path
             assert restore.main([str(bundle), "--models", str(root)]) == 9
         with contextlib.redirect_stderr(full):
             assert restore.complain(9, "nobody reads this") == 9
-        # What it could not be rid of.
+        # Closing tries once more to write what could not be written.
         with contextlib.suppress(OSError):
             full.close()
     assert tree(root) == whole()

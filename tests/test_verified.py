@@ -102,7 +102,7 @@ def test_the_messages_say_what_was_expected_and_what_came() -> None:
         list(verified([b"ab"], descriptor))
     with pytest.raises(SizeMismatchError, match=f"^blob {descriptor.digest}: expected 3 bytes, got more$"):
         list(verified([b"abcd"], descriptor))
-    with pytest.raises(DigestMismatchError, match=f"expected these bytes, got {Digest.of(b'abd')}$"):
+    with pytest.raises(DigestMismatchError, match=f"its bytes have another digest, {Digest.of(b'abd')}$"):
         list(verified([b"abd"], descriptor))
 
 

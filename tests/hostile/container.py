@@ -411,7 +411,7 @@ def _repeated(block: bytes, times: int) -> list[tuple[bytes, int]]:
 
 
 def _endless_disorder() -> bytes:
-    """What is awaited never comes, but what comes was announced: a reader that looks for it must stop looking."""
+    """The next member never comes; a later one comes again and again. A reader that searches must stop searching."""
     parts = Bundle().parts()
     start = b"".join(parts[:2])
     return sealed([(frame(start), len(start)), *_repeated(header(manifest_name(NAME).encode(), octal(0, 12)), 10**7)])

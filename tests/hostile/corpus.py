@@ -1,4 +1,4 @@
-"""The table of hostile inputs. Each row's name begins with its number in the list of the safety document."""
+"""The table of hostile inputs. A row's name begins with its part (A container to H surroundings) and number."""
 
 from __future__ import annotations
 

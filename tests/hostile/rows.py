@@ -76,10 +76,10 @@ class Row:
     """
     `codes` are the ways it may end. `says` is part of the error's line.
 
-    `is_report`: a refusal is told on standard output, as findings. `alone`: run in a process of its own, and its
-    memory is measured. `moving` are names of files that the row itself changes meanwhile. `changes` are beginnings of
-    paths where a command that ends well may have changed something; no other changes anything but what import and
-    export add. `check` looks at what else has to hold.
+    `is_report`: the command may report on standard output and print no error line. `alone`: it runs in a process of its
+    own, and its memory is measured. `moving` are files that the row itself changes meanwhile. A command that ends well
+    changes only paths that begin with one of `changes`; import and export add what they are asked for. `check` looks
+    at what else has to hold.
     """
 
     name: str

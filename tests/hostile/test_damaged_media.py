@@ -189,7 +189,7 @@ class FirstBytes(FileBytes):
 
 
 def test_a_large_bundle_cut_at_any_512_bytes_is_refused(big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end is looked at first: no cut has one. Why it has none is found by reading, and asked of some."""
+    """No cut bundle ends in a seek table, which is checked first. Some are also read, to learn where they were cut."""
     cuts = range(512, big.stat().st_size, 512)
     some = set(random.Random(9).sample(cuts, 200 if TORTURE else 10))
     with big.open("rb") as file, monkeypatch.context() as patch:

@@ -163,7 +163,7 @@ def test_h150_a_signal_while_a_bundle_comes_in_publishes_nothing(world: World, n
             time.sleep(0.05)
         for _ in range(times):
             process.send_signal(number)
-        # The bundle has no end until it has ended: one that is cut short would be another reason to.
+        # Keep the pipe open until the command has ended: the end of a cut bundle would end the command as well.
         process.wait(timeout=30)
         _, stderr = process.communicate(timeout=30)
     assert process.returncode in {INTERRUPTED if number == signal.SIGINT else TERMINATED, -number}, stderr

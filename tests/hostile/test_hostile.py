@@ -30,9 +30,9 @@ COMMAND = typer.main.get_command(app)
 # What is measured takes two to three times as long.
 MAX_SECONDS = 30.0 if MEASURED in os.environ else 10.0
 MAX_BYTES = 256 * 1024 * 1024
-# Whoever refuses these has looked at the whole input and found it hopeless: nothing of it is kept for another try.
+# After a refusal with one of these codes, nothing of the input is kept for another try.
 HOPELESS = {5, 7, 8, 12, 13}
-# The program as it is, and then how much memory it had at most, which rusage of a child would not tell of it alone.
+# Runs the program, then prints its peak memory. rusage would not do: a child begins with the peak of its parent.
 SHIM = (
     "import re, sys\n"
     "from ostore.cli.main import run\n"

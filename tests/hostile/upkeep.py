@@ -199,7 +199,7 @@ def _lists_nothing(world: World, _outcome: Outcome) -> None:
 
 
 def _looked_at(name: str, change: Callable[[World], object]) -> Iterator[Row]:
-    """By the commands that change nothing, and by the one that mends only what loses nothing."""
+    """Rows for the commands that change nothing, and for `doctor --fix`, which loses nothing."""
     yield Row(f"{name}, du", meeting("du", change=change), (DONE, DAMAGED), is_report=True)
     yield Row(f"{name}, doctor", meeting("doctor", change=change), (DONE, DAMAGED, INTEGRITY), is_report=True)
     fixed = meeting(*FIX, change=change)

@@ -103,10 +103,10 @@ def is_whole(filename: str, content: bytes | None) -> bool:
 @dataclass
 class Belief:
     """
-    Manifests by name, files of `blobs/` and of the trash (with the time until when) by file name: their bytes.
+    The bytes of all files: `models` by name, `files` of `blobs/` by file name, and `trash` by the time that it is kept.
 
-    `used` says when a blob was written or relied upon last: it must not look older than that. A blob that came back
-    from the trash is only as old by its ctime as that (`returned`).
+    `used` says when a blob was last written or relied upon: its mtime must not be older. `returned` says when a blob
+    came back from the trash: its newest time must not be older.
     """
 
     models: dict[str, bytes] = field(default_factory=dict)
@@ -164,7 +164,7 @@ class Belief:
                 self.files[name] = batch.pop(name)
 
     def remove(self, name: str) -> None:
-        """`ostore rm`: the blobs of which nobody else has need go, unless somebody may have that cannot be asked."""
+        """`ostore rm`: the blobs that no other model needs go, unless the manifest of another one cannot be read."""
         raw = self.models.pop(name)
         if not self.is_doubtful:
             self.drop(self.lost_by(raw))

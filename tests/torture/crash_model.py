@@ -125,8 +125,8 @@ class Disk:
         """
         What may be found if the power fails now.
 
-        That is all that is certain; and of what is not, that which came first, for every first, or all or nothing of
-        it but for at most so many `deviations`.
+        Each state has all that is certain, and of the rest one choice: the first names, for any number of them, with
+        one fate for the data of all files; or all of it or none of it, but for at most `deviations` names or files.
         """
         files = list(self._writings)
         for fates in _choices(len(self._namings), len(files), deviations):

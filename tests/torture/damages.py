@@ -25,9 +25,9 @@ _SOUND = ""
 @dataclass(frozen=True)
 class BlobHit:
     """
-    What happened to a blob: `kind` as verify must say, or nothing if it is whole under another name.
+    What happened to a blob. `kind` is what verify must report, or empty if the blob is whole under another name.
 
-    `stands` is the name of what has its place now, None if nothing has. What is `in_the_way` a person has to remove.
+    `stands` is the name of what is in its place now, or None. If it is `in_the_way`, a person has to remove it.
     """
 
     blob: str
@@ -46,7 +46,7 @@ class ManifestHit:
 
 @dataclass(frozen=True)
 class Promise:
-    """A manifest that can be read and promises something else; of `blob`, if it still names it, this `size`."""
+    """A readable manifest that promises another `size` for `blob`, or does not name it any more (None)."""
 
     name: str
     blob: str
@@ -452,7 +452,7 @@ def manifest_with_a_key_twice(target: Target) -> Sequence[Hit]:
 
 
 def _own_blob(target: Target) -> str:
-    """A blob that the manifest names, and that no other damage of this kind can hit."""
+    """A blob that the manifest names. Other manifests may name it too, because models share blobs."""
     return target.choice.choice(sorted(target.whole.models[target.name]))
 
 

@@ -185,10 +185,10 @@ def _blob(store: Path, digest: str) -> Path:
 
 def main(what: str, seed: str, longest: str, *words: str) -> None:
     """
-    `longest` is that of a pause, in seconds.
+    `longest` is the longest pause, in seconds.
 
-    A pruning server starts again and again until its input is closed, a while apart: it removes empty folders, also
-    those that somebody is about to rename a manifest into, and who is slowed has to win in the end.
+    A pruning server starts again and again until its input is closed. It pauses between two starts: each removes empty
+    folders, also those made for a manifest that comes next, and a slowed import has to win in the end.
     """
     chance = random.Random(seed)
 

@@ -23,7 +23,7 @@ from tests.torture.tracing import MUTATING, READING, called, injecting, needs_st
 # `make torture` takes every point, `make test` one for each fault.
 SAMPLE = 1
 KILLED = {-signal.SIGKILL, 128 + signal.SIGKILL}
-# Where a command may end besides that met an error of the system: it got by without; integrity, busy, doubt.
+# Other exit codes of a command that met an error: 0 it finished all the same, 4 integrity, 6 busy, 10 doubt.
 FAILED = {0, 4, 6, 10}
 # What happens to a call, and the exit code of what then goes wrong for that reason.
 FAULTS = {
@@ -82,9 +82,9 @@ class Scene:
         self, stopped: subprocess.CompletedProcess[str], what: str, fault: int, *, leaves_be: bool = False
     ) -> None:
         """
-        `fault` is the exit code for what went wrong.
+        Check what a stopped run left, then run the command again. `fault` is the exit code that the fault asks for.
 
-        `leaves_be` of a command that may do less than it was to do, because it could not read something.
+        With `leaves_be`, the command may do less than its task, because it could not read something.
         """
         code = stopped.returncode
         told = f"{self.command.name} {what}: exit {code}: {stopped.stderr}"
@@ -99,7 +99,7 @@ class Scene:
             assert code in {fault, *FAILED} or is_report or is_done, told
             # Where no more write succeeds, standard error has none either; the exit code has to say it alone.
             is_mute = stopped.stderr == "" and re.search(r"'write:\S+\+'", what)
-            # That of Python, which looks whether the file it is to run is an archive.
+            # Python itself may print this: it checks first whether the file that it is to run is an archive.
             is_of_python = "Failed checking if argv[0]" in stopped.stderr
             assert is_mute or is_of_python or output_problems(code, stopped.stdout, stopped.stderr) == [], told
         if code == 0 and not leaves_be:
@@ -146,9 +146,9 @@ def recorded(command: Command, place: Path) -> Scene:
 
 def has_begun(stopped: subprocess.CompletedProcess[str]) -> bool:
     """
-    Whether the program met the fault, and not what loads it.
+    Whether the program itself met the fault, and not the loader before it.
 
-    strace counts by thread, so the number of a call in one of ours is also that of a call long before in the first one.
+    strace counts by thread: call number N of a later thread is also number N of the first, which loads the program.
     """
     # The last where a script could not be read to its end.
     unloaded = ("loading shared libraries", "Fatal Python error", "can't open file", "SyntaxError: ")
@@ -156,7 +156,7 @@ def has_begun(stopped: subprocess.CompletedProcess[str]) -> bool:
 
 
 def half_done(folder: Path) -> list[Path]:
-    """What is staged, and removings that are to be finished: nothing that Ollama sees, and nothing that should stay."""
+    """What is staged, and removals that are to be finished: nothing that Ollama sees, and nothing that should stay."""
     return [*folder.rglob("*.part"), *folder.rglob(".ostore/trash/*/plan.json")]
 
 

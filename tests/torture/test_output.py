@@ -196,8 +196,8 @@ def test_a_command_prints_plain_text_and_calls_nobody(
 
 def _calls(log: Path) -> list[str]:
     """
-    Every call to somebody else. Whose a file is, the C library asks a daemon of this machine, if one runs (nscd): that
-    is a socket and an attempt to connect it, and all of both that there may be.
+    Every network call, except those to nscd. The C library may ask that local daemon who owns a file. Each time it may
+    open one AF_UNIX socket and try to connect it, and no more.
     """
     calls = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines() if re.match(r"\d+ +\w+\(", line)]
     asked = [call for call in calls if call.startswith("connect(") and '"/var/run/nscd/socket"' in call]

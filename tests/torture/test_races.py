@@ -138,8 +138,8 @@ def nothing_is_broken(run_: Run) -> list[str]:
 @dataclass(frozen=True)
 class Race:
     """
-    Who races in which scene. `check` says what is wrong besides what is checked of all; `whole` in place of that no
-    model is ever seen broken. `in_place` are manifests that a double writes, so that nobody wonders at half of one.
+    Who races in which scene. `check` finds what is wrong beyond the general checks. `whole` replaces the rule that no
+    model is ever seen broken. `in_place` are manifests that a double writes in place: half of one is no fault.
     Files of the scene are at least `age` seconds old.
     """
 
@@ -314,7 +314,7 @@ def the_old_went_and_the_pulled_stayed(run_: Run) -> list[str]:
 IMPORT = Racer(("import", "both.tar.zst", "--replace"))
 GC = Racer(("gc", "--yes", *NO_GRACE))
 RM = Racer(("rm", "--yes", "tiny:latest"))
-# A removed model, one that changed under its plan; blobs that went, a manifest of which that is known.
+# Exit codes beside a removal: 2 the model has changed, 3 it is gone, 4 or 10 one of its blobs is gone.
 MEANWHILE = frozenset({0, 2, 3, 4, 10})
 EARLIER = frozenset({0, 2, 3})
 

@@ -221,7 +221,7 @@ class AnyHistory(RuleBasedStateMachine):
     )
     def gc(self, grace: float, keep: float | None, partials: bool, without_models: bool, sees_ollama: bool) -> None:
         belief, self.sees_ollama = self.belief, sees_ollama
-        # No two removings within a second: their folders in the trash are named by it.
+        # No two removals within a second: their folders in the trash are named by it.
         self._advance(2.0)
         patience = WEEK if sees_ollama else max(grace, DAY)
         foreseen = Sweep.foreseen(belief, self._times(), now=self.clock.now(), grace=grace, patience=patience)

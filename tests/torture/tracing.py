@@ -63,7 +63,7 @@ def called(injections: Sequence[str]) -> set[str]:
 
 
 def was_met(log: Path, injections: Sequence[str]) -> bool:
-    """Whether a call of those that were to be tampered with came to pass; the last one, where it was to be a kill."""
+    """Whether an injected fault took effect. If one of the faults is a kill, only the kill counts."""
     calls, told = called(injections), log.read_text(errors="replace")
     if _is_kill(injections):
         return "+++ killed by" in told

@@ -26,7 +26,7 @@ _DOWNLOAD = re.compile(r"sha256-[0-9a-f]{64}-partial(-[0-9]+)?")
 
 
 class Watcher:
-    """`names` are the manifests that may be seen, by path; those of `in_place` are written by somebody careless."""
+    """`names` are the manifests that may be seen, by path. Those of `in_place` may be seen half written."""
 
     def __init__(self, store: Path, names: frozenset[str], in_place: frozenset[str]) -> None:
         self._store = store

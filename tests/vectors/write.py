@@ -29,7 +29,7 @@ _WAY = re.compile(r" \[(file|import|bundle|tar)\]$")
 
 @dataclass(frozen=True)
 class Vector:
-    """One bundle: `codes` are the ways in which an import of it into an empty store may end; 0 is to be accepted."""
+    """A bundle for other programs, the row of the table that it comes from, and its file name."""
 
     row: Row
     bundle: BundleFile

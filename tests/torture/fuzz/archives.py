@@ -88,7 +88,7 @@ def refused_alike(read: Callable[[], _Read], theirs: object, *, but_for: str = "
 
 
 def repaired(data: bytes) -> bytes:
-    """A mutated tar whose headers have the checksums they need; of one that is odd, only the others are looked at."""
+    """A mutated tar with right checksums in its headers. An input of odd length stays as it is, to try wrong ones."""
     if len(data) % 2:
         return data
     blocks = [data[at : at + 512] for at in range(0, len(data), 512)]

@@ -197,7 +197,7 @@ def read_text(data: bytes) -> None:
 
 
 def read_header(data: bytes) -> None:
-    """One tar header; all but the first bytes of a second half get the checksum that they need."""
+    """One tar header. An input of odd length first gets the right checksum."""
     block = bytearray(data[:512].ljust(512, b"\0"))
     if len(data) % 2:
         block[148:156] = b" " * 8
