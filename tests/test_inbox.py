@@ -14,6 +14,7 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor
+from ostore.formats.selection import Wanted
 from ostore.places.store.receiving import inbox, linking, pinning, publication, staging
 from ostore.places.store.receiving.publication import Publication
 from ostore.places.store.receiving.sink import StoreSink
@@ -45,6 +46,45 @@ def test_a_manifest_that_was_not_announced_is_refused(store: Store, tmp_path: Pa
         sink(tmp_path / "new").receive(selection) as taking,
     ):
         taking.write_manifest(selection.models[0].name, b"{}")
+
+
+def test_a_blob_that_begins_where_nothing_is_staged_is_refused(store: Store, tmp_path: Path) -> None:
+    selection = LocalStore(store.root).select(["tiny:q4"])
+    with (
+        pytest.raises(RuntimeError, match="0 bytes are staged, but the source begins at 5"),
+        sink(tmp_path / "new").receive(selection) as taking,
+    ):
+        taking.write_blob(Wanted(selection.blobs[0], 5), [])
+
+
+def test_the_first_part_of_a_blob_that_is_not_wanted_stays_for_another_import(bundle: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "new/.ostore/tx/1-ended" / f"{Digest.of(b'another').filename}.begun"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"ano")
+    ostore.import_bundle(bundle, models=tmp_path / "new")
+    assert begun.read_bytes() == b"ano"
+
+
+def test_the_first_part_of_a_blob_is_not_taken_over_if_the_file_has_another_name(store: Store, tmp_path: Path) -> None:
+    """Whoever may create files in `.ostore` must not make root write to a file of root."""
+    precious, weights = tmp_path / "precious", store.blob_path(WEIGHTS)
+    precious.write_bytes(WEIGHTS[:100])
+    begun = tmp_path / "new/.ostore/tx/1-ended" / f"{weights.name}.begun"
+    begun.parent.mkdir(parents=True)
+    os.link(precious, begun)
+    with contextlib.suppress(RuntimeError), sink(tmp_path / "new").receive(LocalStore(store.root).select([])) as taking:
+        assert {wanted.start for wanted in taking.missing} == {0}
+    assert not begun.exists()
+    assert precious.read_bytes() == WEIGHTS[:100]
+
+
+def test_a_blob_that_a_killed_command_was_writing_is_of_no_use_and_no_harm(store: Store, tmp_path: Path) -> None:
+    part = tmp_path / "new/.ostore/tx/1-ended" / f"{store.blob_path(WEIGHTS).name}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(len(WEIGHTS) // 2))
+    report = ostore.import_bundle(store.root, models=tmp_path / "new")
+    assert (report.blobs_resumed, tree(tmp_path / "new")) == (0, tree(store.root))
+    assert not part.parent.exists()
 
 
 def test_nothing_is_published_if_something_was_not_delivered(store: Store, tmp_path: Path) -> None:
@@ -153,7 +193,7 @@ def test_a_manifest_that_was_being_written_when_we_looked_is_nobodys_to_replace(
         place(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Publication, "_place_blobs", writing)
-    with pytest.raises(UsageError, match="has just come"):
+    with pytest.raises(UsageError, match="has just stored"):
         ostore.import_bundle(bundle, models=mine.root)
     assert mine.manifest_path(full("tiny:q4")).read_bytes() == raw
     assert not mine.manifest_path(full("tiny:latest")).exists()

@@ -95,3 +95,12 @@ def test_a_model_more_costs_little_memory(command: list[str], stores: tuple[Stor
     # What is loaded and kept once does not count.
     peak_of(command, few)
     assert (peak_of(command, many) - peak_of(command, few)) / 500 <= MODEL_BYTES
+
+
+def test_a_broken_manifest_is_not_kept_however_large_it_is(tmp_path: Path) -> None:
+    store = many_models(tmp_path / "models", 5)
+    whole = peak_of(["list"], store)
+    for number in range(10):
+        broken = store.write_manifest(full(f"broken:{number}"), b"")
+        os.truncate(broken, 4_000_000)
+    assert peak_of(["list"], store) <= whole + 10_000_000

@@ -178,6 +178,58 @@ def test_on_one_disk_files_are_linked_and_not_copied(store: Store, tmp_path: Pat
     assert {path.name: path.stat().st_ino for path in (tmp_path / "to/blobs").iterdir()} == inodes
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_copied_because_a_link_would_have_to_change_hands(
+    store: Store, tmp_path: Path
+) -> None:
+    inodes = {path.name: path.stat().st_ino for path in (store.root / "blobs").iterdir()}
+    theirs = store.blob_path(WEIGHTS)
+    os.chown(theirs, 12_345, 12_345)
+    report = ostore.move(tmp_path / "to", models=store.root)
+    changed = [path for path in (tmp_path / "to/blobs").iterdir() if path.stat().st_ino != inodes[path.name]]
+    assert [(path.name, path.stat().st_uid) for path in changed] == [(theirs.name, 0)]
+    assert (report.blobs_written, report.removed) == (1, True)
+
+
+def test_a_blob_with_its_old_name_moves_and_gets_the_new_one(store: Store, tmp_path: Path) -> None:
+    """Ollama before 0.1.30 wrote a colon where a hyphen is now."""
+    now = store.blob_path(WEIGHTS)
+    old = now.rename(now.with_name(now.name.replace("-", ":")))
+    report = ostore.move(tmp_path / "to", models=store.root)
+    assert report.removed
+    assert not old.exists()
+    assert (tmp_path / "to/blobs" / now.name).read_bytes() == WEIGHTS
+
+
+def test_a_move_that_is_interrupted_while_it_hashes_goes_on_when_called_again(store: Store, tmp_path: Path) -> None:
+    before = tree(store.root)
+
+    class Interrupted:
+        def phase(self, label: str, total_bytes: int) -> None: ...
+        def begin(self, item: str, size: int) -> None: ...
+        def end(self, item: str) -> None: ...
+        def advance(self, item: str, size: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ostore.move(tmp_path / "to", models=store.root, progress=Interrupted())
+    assert tree(store.root) == before
+    assert ostore.move(tmp_path / "to", models=store.root).removed
+    assert tree(tmp_path / "to") == before
+
+
+def test_a_store_of_more_blobs_than_a_process_may_have_files_open_moves(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    for number in range(100):
+        store.model(f"m{number}:latest", b"%d" % number)
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *OSTORE]
+    done = subprocess.run(
+        [*limited, "move", tmp_path / "to", "--yes", "--models", store.root], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "to/blobs").iterdir())) >= 100
+
+
 @pytest.mark.parametrize("trust", [False, True])
 def test_a_blob_that_is_linked_is_hashed_unless_told_otherwise(store: Store, tmp_path: Path, trust: bool) -> None:
     store.blob_path(WEIGHTS).write_bytes(bytes(len(WEIGHTS)))

@@ -17,6 +17,8 @@ import zstandard
 
 import ostore
 from ostore.formats import seek_table
+from ostore.places.bundle.reader import BundleReader
+from ostore.places.bundle.walk import Walk
 from ostore.streams import bytes_at
 from ostore.streams.chunks import read_at
 from ostore.streams.progress import _Silent
@@ -221,6 +223,53 @@ def test_a_bundle_may_come_through_a_pipe(store: Store, tmp_path: Path, suffix: 
     assert tree(store.root) == before
 
 
+def test_a_folder_named_like_standard_input_is_not_read_in_its_place(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "here/-").mkdir(parents=True)
+    zero(store.blob_path(WEIGHTS))
+    command = [*OSTORE, "repair", "--from", "-", "--models", str(store.root)]
+    done = subprocess.run(
+        command, input=bundle.read_bytes(), cwd=tmp_path / "here", check=False, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_bundle_is_gone_through_once_however_many_blobs_it_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bundle = Store(tmp_path / "models"), tmp_path / "b.tar"
+    walks: list[BundleReader] = []
+    for number in range(30):
+        store.model(f"m{number}:latest", b"weights %d" % number)
+    ostore.export(["*"], bundle, models=store.root)
+    for number in range(30):
+        zero(store.blob_path(b"weights %d" % number))
+    walk = BundleReader._walk
+
+    def counted(reader: BundleReader) -> Walk:
+        walks.append(reader)
+        return walk(reader)
+
+    monkeypatch.setattr(BundleReader, "_walk", counted)
+    assert ostore.repair(sources=[bundle], models=store.root).verdict == "whole"
+    assert len(walks) == 1
+
+
+def test_whoever_follows_the_progress_may_end_a_repair_with_an_error(store: Store, bundle: Path) -> None:
+    class Leaving(_Silent):
+        def phase(self, label: str, total_bytes: int) -> None:
+            self.label = label
+
+        def advance(self, item: str, size: int) -> None:
+            if self.label == "repairing":
+                raise TimeoutError("too long")
+
+    zero(store.blob_path(WEIGHTS))
+    with pytest.raises(TimeoutError, match="too long"):
+        ostore.repair(sources=[bundle], models=store.root, progress=Leaving())
+
+
 def test_a_copy_that_is_not_the_blob_is_noted_and_the_next_source_is_tried(
     store: Store, bundle: Path, tmp_path: Path
 ) -> None:
@@ -228,7 +277,7 @@ def test_a_copy_that_is_not_the_blob_is_noted_and_the_next_source_is_tried(
     zero(next(cache.rglob(sha256(WEIGHTS))))
     zero(store.blob_path(WEIGHTS))
     told = repair(store, "--from", cache, "--from", bundle)
-    assert f"warning: {cache}: blob sha256:{sha256(WEIGHTS)}: expected these bytes" in told
+    assert f"warning: {cache}: blob sha256:{sha256(WEIGHTS)}: its bytes have another digest" in told
     assert f"from {bundle}" in told
     assert tree(store.root) == before
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.api import rm
 from ostore.formats.errors import DamagedStoreError, UsageError
 from ostore.places.store.receiving import sink
 from ostore.places.store.removing import sweep as sweep_module
@@ -26,6 +27,7 @@ from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.scan import stand
+from ostore.places.store.survey.survey import Survey, survey
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
 from ostore.streams.progress import SILENT
@@ -161,7 +163,7 @@ def test_a_manifest_that_is_another_by_now_stays(store: Store, change: Callable[
     doomed = stand(entry)
     change(store.manifest_path(full("tiny:q4")))
     before = tree(store.root)
-    with sweeping(store.root) as sweep, pytest.raises(UsageError, match="has just come"):
+    with sweeping(store.root) as sweep, pytest.raises(UsageError, match="has just changed"):
         sweep.remove(BatchRecord(("x",)), now=0.0, manifests=[doomed])
     assert tree(store.root) == before
 
@@ -174,7 +176,23 @@ def test_a_manifest_rewritten_right_before_it_moves_comes_back(
     if not has_links:
         monkeypatch.setattr(Directory, "link", lambda *arguments: False)
     before_the(monkeypatch, "rename", lambda: path.write_bytes(OTHER), when=lambda name: name == "q4")
-    with pytest.raises(UsageError, match="has just come"):
+    with pytest.raises(UsageError, match="has just changed"):
+        ostore.rm(["tiny:q4"], models=store.root)
+    assert path.read_bytes() == OTHER
+
+
+def test_a_manifest_rewritten_before_the_store_is_looked_at_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was chosen is what had the name when it was chosen. A pull may end while the plan is made."""
+    path = store.manifest_path(full("tiny:q4"))
+
+    def pulled(root: Path) -> Survey:
+        path.write_bytes(OTHER)
+        return survey(root)
+
+    monkeypatch.setattr(rm, "survey", pulled)
+    with pytest.raises(UsageError, match="has just changed"):
         ostore.rm(["tiny:q4"], models=store.root)
     assert path.read_bytes() == OTHER
 

@@ -42,7 +42,7 @@ class SinkTerms:
     """
     How models are written.
 
-    `level` is the zstd level, or None to choose. `replace` allows to overwrite a bundle or a different model. `jobs` is
+    `level` is the zstd level, or None to choose. `replace` allows overwriting a bundle or a different model. `jobs` is
     the number of threads.
     """
 
@@ -66,7 +66,7 @@ def opened_source(word: str | Path, *, jobs: int) -> AbstractContextManager[Sour
     """
     Open the place that a word stands for as a source of models.
 
-    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file. To enter the block raises
+    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file. Entering the block raises
     NotFoundError, UsageError if the place cannot be read as models, the errors of a bad bundle (FormatError,
     IntegrityError, LimitError, UnsafeError), OSError.
     """
@@ -79,7 +79,7 @@ def opened_bundle(word: str | Path, *, jobs: int) -> AbstractContextManager[Bund
     """
     Open a bundle and read its index. `-` is standard input.
 
-    To enter the block raises NotFoundError, UsageError if it is a terminal or not a regular file, FormatError,
+    Entering the block raises NotFoundError, UsageError if it is a terminal or not a regular file, FormatError,
     IntegrityError, LimitError or UnsafeError for a bad bundle, OSError.
     """
     return _piped_bundle("-", jobs) if str(word) == "-" else _bundle(str(word), jobs)
@@ -114,7 +114,7 @@ def opened_blob_sources(
     from ostore.places.foreign_caches.walk import recognise
 
     text = str(word)
-    if Path(text).is_dir() and not (Path(text) / MANIFESTS).is_dir():
+    if text != "-" and Path(text).is_dir() and not (Path(text) / MANIFESTS).is_dir():
         folder = CopiesFolder(recognise(Path(text).absolute()))
         yield NamedCopies(folder, text), SizedCopies(folder, text, progress)
         return

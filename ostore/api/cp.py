@@ -37,7 +37,7 @@ def cp(
     """
     Give the model `source` a second name, `destination`. Its manifest is copied byte for byte.
 
-    No blob is copied, except a blob whose file has an old name (`sha256:`). `replace` allows to overwrite a different
+    No blob is copied, except a blob whose file has an old name (`sha256:`). `replace` allows overwriting a different
     model. With `dry_run`, nothing is written.
 
     Raises NotFoundError, UsageError for a glob, or for a different model of that name without `replace`; IntegrityError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ostore.formats.store_layout import BLOBS
@@ -56,8 +56,6 @@ def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
     `fixes` of the new report have the outcome of each step. Raises NotFoundError if there is no store, UsageError if it
     is not a folder, BusyError, UnsafeError, OSError if it cannot be written to.
     """
-    from dataclasses import replace
-
     from ostore.operations.doctor.diagnosis import plan_fixes
     from ostore.places.store.fixing import fix_store
 
@@ -76,7 +74,6 @@ def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
 def _facts(models: Path | None) -> Facts:
     from ostore.host.discovery import find_store
     from ostore.host.machine import read_host
-    from ostore.operations.doctor.finding import Facts
     from ostore.operations.listing import is_cloud_stub
     from ostore.places.store.survey.examination import examine
 
@@ -131,6 +128,4 @@ def _report(facts: Facts) -> DoctorReport:
 
 
 def _with_fixes(report: DoctorReport, fixes: Sequence[Fix]) -> DoctorReport:
-    from dataclasses import replace
-
     return replace(report, fixes=tuple(fixes))

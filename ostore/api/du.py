@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.formats.errors import NotFoundError
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
@@ -75,7 +74,7 @@ def _chosen(store: LocalStore, stored: Sequence[StoredModel], patterns: Sequence
         return stored
     chosen, unmatched = choose([model.name for model in stored], patterns)
     if unmatched:
-        raise NotFoundError(f"no model {unmatched[0]!r} in {store.root}", hint="ostore list shows what is there")
+        raise store.no_model(unmatched[0])
     wanted = set(chosen)
     return [model for model in stored if model.name in wanted]
 

@@ -54,7 +54,7 @@ def export(
 
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
-    `replace` allows to overwrite a file, or different models of a plain store. With `dry_run`, nothing is written.
+    `replace` allows overwriting a file, or different models of a plain store. With `dry_run`, nothing is written.
     After an error, no new bundle is left, and no new model is in a plain store.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),

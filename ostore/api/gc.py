@@ -15,7 +15,7 @@ from ostore.host.servers import sees_ollama
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement, plan_gc
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import BatchRecord
-from ostore.places.store.survey.census import FoundEntry, allocated_bytes
+from ostore.places.store.survey.census import allocated_bytes
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import SILENT, Progress
 
@@ -53,7 +53,7 @@ class GcReport:
 
     `kept` are the blobs that no model needs and that stay, or all that stay if every blob was asked for. `needed` is
     the number of needed blobs. `leftovers` counts the files of interrupted commands, `expired` the files of the trash
-    whose time was over. `freed` is the bytes that are free now. `trashed` is the bytes that wait in the trash until
+    whose time was over. `freed` is the bytes that were freed. `trashed` is the bytes that wait in the trash until
     `kept_until`. `download_since` is when the oldest download that seems to be under way began, or None.
     """
 
@@ -122,23 +122,17 @@ def gc(
     """
     store = chosen_store(models).require()
     terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
-    if dry_run:
-        return _gc_report(store, planned_gc(store, terms), terms, dry_run=True)
-    return _approved_gc(store, terms, approve)
-
-
-def _approved_gc(store: LocalStore, terms: GcTerms, approve: Callable[[GcReport], bool] | None) -> GcReport | None:
-    """Show the plan to `approve`, then remove it. Return None if it is not approved."""
     with hinting_at_room(store):
-        store.return_needed()
+        if not dry_run:
+            store.return_needed()
         # Plan first if there is no workspace, so that none is created when there is nothing to do or gc refuses.
-        approved = planned_gc(store, terms) if approve or not store.workspace.exists() else None
-        if approve and approved and approved.takes_something:
-            planned = _gc_report(store, approved, terms, dry_run=True)
-            if not approve(planned):
-                return None
-        plan = approved if approved and approved.is_empty else _collect(store, terms, approved)
-    return _gc_report(store, plan, terms, dry_run=False)
+        plan = planned_gc(store, terms) if dry_run or approve or not store.workspace.exists() else None
+        if plan and (dry_run or plan.is_empty):
+            return _gc_report(store, plan, terms, dry_run=dry_run)
+        if plan and approve and plan.takes_something and not approve(_gc_report(store, plan, terms, dry_run=True)):
+            return None
+        removed = _collect(store, terms, plan)
+    return _gc_report(store, removed, terms, dry_run=False)
 
 
 def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path | None = None) -> RestoreReport:
@@ -197,8 +191,7 @@ def _collect(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPl
                 raise
             if part is None:
                 # Everything that could go is gone. There is still no room for the record, but nothing needs it.
-                rest = plan.without(plan.filenames)
-                return rest.only(judgements=rest.judgements).after(gone)
+                return plan.emptied().after(gone)
             gone.append(part)
 
 
@@ -211,7 +204,7 @@ def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan
         sweep.expire(terms.now)
         if plan.blobs or plan.downloads:
             swept = sweep.remove(
-                BatchRecord(expires=None if terms.keep is None else terms.now + terms.keep),
+                BatchRecord(expires=terms.expires),
                 now=terms.now,
                 blobs=plan.blobs,
                 downloads=plan.downloads,
@@ -245,9 +238,7 @@ def _make_room(
             if cleared := tuple(file for file in plan.leftovers if file not in left):
                 return plan, plan.only(leftovers=cleared)
         for part in plan.largest_first():
-            files = [FoundEntry(blob.filename, blob.facts) for blob in part.blobs]
-            files += [file for group in part.downloads for file in group.files]
-            if room.remove(files, latest=plan.latest if part.blobs else plan.latest_download):
+            if room.remove(part.entries, latest=plan.latest if part.blobs else plan.latest_download):
                 return plan, part
     return plan, None
 
@@ -268,7 +259,7 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
         expired=len(plan.expired),
         freed=plan.freed,
         trashed=plan.trashed,
-        kept_until=None if terms.keep is None else terms.now + terms.keep,
+        kept_until=terms.expires,
         download_since=plan.began,
         sees_ollama=terms.sees_ollama,
     )

@@ -60,7 +60,7 @@ def import_bundle(
     Put the models of `source` into the store: a bundle file, a folder with a store, or `-` for standard input.
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
-    them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows to overwrite a different model
+    them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
     of the same name. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
     crash leaves whole models, and finished blobs that the next import uses.
 

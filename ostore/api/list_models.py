@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.formats.errors import NotFoundError
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
@@ -41,7 +40,7 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     rows = list_rows(store, scan.models, is_chosen)
     for pattern in patterns:
         if pattern not in matched and is_glob(pattern):
-            raise NotFoundError(f"no model {pattern!r} in {store.root}")
+            raise store.no_model(pattern)
     return ListReport(
         store=str(store.root),
         models=rows,

@@ -40,7 +40,7 @@ class RmReport:
     """
     The models that were removed, or with `dry_run` would be, and their blobs.
 
-    `freed` is the bytes on the disk that are free now. `doubt` says why no blob was removed, or is None.
+    `freed` is the bytes on the disk that were freed. `doubt` says why no blob was removed, or is None.
     """
 
     store: str
@@ -111,8 +111,8 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """
-    What words match: manifests, models whose manifests an interrupted removing has removed, and the interrupted
-    removings to finish.
+    What words match: manifests, models whose manifests an interrupted removal has removed, and the interrupted
+    removals to finish.
     """
 
     entries: list[ManifestEntry]
@@ -121,10 +121,11 @@ class _Chosen:
 
 
 def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
-    """Return the plan, and the trash folders of the interrupted removings that it finishes."""
-    found = survey(store.root)
-    chosen = _choose(store, words, found.references.scan.tree.entries, found.batches)
+    """Return the plan, and the trash folders of the interrupted removals that it finishes."""
+    chosen = _choose(store, words, find_manifests(store.root).entries, find_batches(store.workspace))
+    # Before the survey reads them: a manifest that changes later is another model, and stays.
     doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
+    found = survey(store.root)
     names = {manifest.name for manifest in doomed}
     concerned = concerned_blobs(names, chosen.interrupted, found.references)
     plan = plan_removal(
@@ -144,18 +145,23 @@ def _choose(
 ) -> _Chosen:
     """Return what the words match. Raises NotFoundError for a word that matches no model."""
     chosen, absent = named(words, {entry.name for entry in entries if entry.name})
-    interrupted = [
-        (batch, {ModelName.parse_full(name) for name in batch.record.models})
-        for batch in batches
-        if batch.record and not batch.is_finished
-    ]
+    interrupted = _interrupted(batches)
     resumed, unknown = named(absent, {name for _, names in interrupted for name in names})
     if unknown:
         raise store.no_model(unknown[0])
     resuming = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
-    # A removing that was killed before it wrote its record has taken nothing.
+    # A removal that was killed before it wrote its record has taken nothing.
     resuming += [batch for batch in batches if batch.record is None]
     return _Chosen([entry for entry in entries if entry.name in chosen], resumed, resuming)
+
+
+def _interrupted(batches: Sequence[FoundBatch]) -> list[tuple[FoundBatch, set[ModelName]]]:
+    """Return the removals that were interrupted, each with the models that it removes."""
+    return [
+        (batch, {ModelName.parse_full(name) for name in batch.record.models})
+        for batch in batches
+        if batch.record and not batch.is_finished
+    ]
 
 
 def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None) -> RmReport:

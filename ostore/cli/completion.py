@@ -80,12 +80,7 @@ class _Typed:
 
 
 def _of_command(command: TyperCommand, before: Sequence[str], word: str) -> Answer:
-    options = {
-        spelling: option
-        for option in command.params
-        if isinstance(option, TyperOption) and not option.hidden
-        for spelling in (*option.opts, *option.secondary_opts)
-    }
+    options = _options_of(command)
     typed = _read(before, options)
     if typed.awaiting:
         return _values(typed.awaiting, word, typed.models)
@@ -98,6 +93,16 @@ def _of_command(command: TyperCommand, before: Sequence[str], word: str) -> Answ
         return paths, ((f"{name}={text}", meaning) for text, meaning in values)
     argument = _argument(command, typed.arguments)
     return _values(argument, word, typed.models) if argument else _NOTHING
+
+
+def _options_of(command: TyperCommand) -> dict[str, TyperOption]:
+    """Return the visible options of a command by each of their spellings."""
+    return {
+        spelling: option
+        for option in command.params
+        if isinstance(option, TyperOption) and not option.hidden
+        for spelling in (*option.opts, *option.secondary_opts)
+    }
 
 
 def _read(before: Iterable[str], options: dict[str, TyperOption]) -> _Typed:

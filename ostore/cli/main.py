@@ -78,11 +78,7 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
-    hint = error.hint if isinstance(error, OstoreError) else None
-    if isinstance(error, PermissionError):
-        hint = "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
-    if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
-        hint = f"see {context.command_path} --help"
+    hint = _hint(error)
     if as_json:
         import json
 
@@ -98,6 +94,14 @@ def _failed(error: Exception, *, as_json: bool) -> int:
     else:
         _tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""))
     return code
+
+
+def _hint(error: Exception) -> str | None:
+    if isinstance(error, PermissionError):
+        return "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
+    if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
+        return f"see {context.command_path} --help"
+    return error.hint if isinstance(error, OstoreError) else None
 
 
 def _message(error: Exception) -> str:

@@ -50,9 +50,8 @@ class BundleIndex:
         """
         Read and check an index.
 
-        Raises FormatError when the bytes are not JSON, InvalidBundleError when they are not an index of ours or a newer
-        ostore made them, and LimitError past a limit. Raises UnsafeError when an entry is forbidden or listed twice;
-        for a digest or a name that is InvalidDigestError or InvalidNameError.
+        Raises FormatError if it is not JSON, InvalidBundleError if it is not ours or is from a newer ostore, LimitError
+        above a limit, UnsafeError for a forbidden or repeated entry, InvalidDigestError, InvalidNameError.
         """
         if len(raw) > MAX_INDEX_BYTES:
             raise LimitError(f"index: expected at most {MAX_INDEX_BYTES} bytes, got {len(raw)}")
@@ -71,14 +70,7 @@ class BundleIndex:
                 "format": FORMAT,
                 "version": VERSION,
                 "creator": self.creator,
-                "models": [
-                    {
-                        "name": model.name.full,
-                        "manifest": _entry(model.manifest_digest, model.manifest_size),
-                        "blobs": [str(digest) for digest in model.blobs],
-                    }
-                    for model in self.selection.models
-                ],
+                "models": [_model_entry(model) for model in self.selection.models],
                 "blobs": [_entry(blob.digest, blob.size) for blob in self.selection.blobs],
                 "requires": [_entry(blob.digest, blob.size) for blob in self.selection.requires],
                 "files": [{"path": file.path, **_entry(file.digest, file.size)} for file in self.files],
@@ -99,12 +91,7 @@ def manifest_path(name: ModelName) -> str:
 def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the JSON decoder
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InvalidBundleError(f"index: expected format {FORMAT!r}")
-    version = document.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise InvalidBundleError(f"index: expected a version, got {version!r:.40}")
-    needs = _list(document, "needs")
-    if version > VERSION or needs:
-        raise InvalidBundleError(f"made by a newer ostore: version {version!r:.20}, needs {needs!r:.80}")
+    _refuse_newer(document)
     creator = document.get("creator", "")
     if not isinstance(creator, str):
         raise InvalidBundleError("index: expected creator as text")
@@ -117,6 +104,15 @@ def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the 
     files = tuple(_file(entry) for entry in _list(document, "files"))
     _check(models, blobs, requires, files)
     return BundleIndex(creator, Selection(models, blobs, requires), files)
+
+
+def _refuse_newer(document: dict[str, Any]) -> None:
+    version = document.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InvalidBundleError(f"index: expected a version, got {version!r:.40}")
+    needs = _list(document, "needs")
+    if version > VERSION or needs:
+        raise InvalidBundleError(f"made by a newer ostore: version {version!r:.20}, needs {needs!r:.80}")
 
 
 def _check(
@@ -191,6 +187,14 @@ def _list(fields: dict[str, Any], key: str) -> list[Any]:
     if len(value) > MAX_MEMBERS:
         raise LimitError(f"{key}: expected at most {MAX_MEMBERS} entries, got {len(value)}")
     return value
+
+
+def _model_entry(model: SelectedModel) -> dict[str, Any]:
+    return {
+        "name": model.name.full,
+        "manifest": _entry(model.manifest_digest, model.manifest_size),
+        "blobs": [str(digest) for digest in model.blobs],
+    }
 
 
 def _entry(digest: Digest, size: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The errors of ostore, named by what is wrong. Floor 4 maps each class to an exit code.
+"""The errors of ostore, named by what is wrong. `cli/exit_codes.py` maps each class to an exit code.
 
 A message says what is wrong, what was expected and what was found, in lower case. ostore does not wrap `OSError`: it
 passes through with its file name.

@@ -205,7 +205,7 @@ class Manifest:
 
     def refuse_unclear(self) -> None:
         """
-        Refuse a manifest that two readers may understand differently.
+        Refuse a manifest that must not leave or enter a store.
 
         Raises AmbiguousManifestError or InvalidManifestError with the reason, and LimitError when its config is too
         large.
@@ -233,9 +233,9 @@ def digest_shaped(raw: bytes) -> set[Digest]:
 
 def mentioned_by(raw: bytes) -> set[Digest]:
     """
-    Every digest that the bytes of a manifest might refer to, and their own. They need not be a manifest.
+    Return every digest that the bytes of a manifest might refer to, and their own. The manifest may be broken.
 
-    Raises LimitError for bytes that are too much for us: nobody knows what they need.
+    Raises LimitError if the bytes exceed a limit. It is then unknown what they need.
     """
     own = {Digest.of(raw)}
     try:

@@ -60,11 +60,7 @@ class ModelName(_Parts):
         Raises InvalidNameError for text outside the grammar. This includes a scheme and a password, which are not part
         of a stored name, and an IPv6 host, which the grammar cannot express.
         """
-        if "://" in text or "@" in text:
-            # The message does not repeat the text: a password may stand before the '@'.
-            raise InvalidNameError("name: a scheme, a user or a digest is not part of a model name")
-        if text.startswith("["):
-            raise InvalidNameError(f"name: Ollama's names cannot hold an IPv6 host, got {text!r:.90}")
+        _refuse_address(text)
         path, _, tag = text.rpartition(":") if text.rfind(":") > text.rfind("/") else (text, "", DEFAULT_TAG)
         path, slash, model = path.rpartition("/")
         if not slash:
@@ -120,6 +116,14 @@ class ModelName(_Parts):
         if self.namespace.lower() != DEFAULT_NAMESPACE:
             return f"{self.namespace}/{self.model}:{self.tag}"
         return f"{self.model}:{self.tag}"
+
+
+def _refuse_address(text: str) -> None:
+    if "://" in text or "@" in text:
+        # The message does not repeat the text: a password may stand before the '@'.
+        raise InvalidNameError("name: a scheme, a user or a digest is not part of a model name")
+    if text.startswith("["):
+        raise InvalidNameError(f"name: Ollama's names cannot hold an IPv6 host, got {text!r:.90}")
 
 
 def _refuse(*parts: str) -> NoReturn:

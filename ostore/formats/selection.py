@@ -11,6 +11,8 @@ from ostore.formats.errors import UnsafeError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 
+_SELECTOR = "Ollama takes this tag for a source selector, not for a name"
+
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
@@ -97,13 +99,12 @@ class Selection:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed in these models, but may cause trouble where they are imported."""
-        selectors = (
-            f"{model.name}: Ollama takes this tag for a source selector, not for a name"
+        return tuple(
+            f"{model.name}: {problem}"
             for model in self.models
-            if model.name.is_selector
+            for problem in (_SELECTOR if model.name.is_selector else None, model.name.windows_problem())
+            if problem
         )
-        problems = ((model.name, model.name.windows_problem()) for model in self.models)
-        return (*selectors, *(f"{name}: {problem}" for name, problem in problems if problem))
 
     def restricted(self, names: Iterable[ModelName]) -> Selection:
         """Return the selection of only these models and the blobs that they need."""

@@ -25,10 +25,11 @@ WORKSPACE = ".ostore"
 TRANSACTIONS = "tx"
 TRASH = "trash"
 QUARANTINE = "quarantine"
-# In the folder of a transaction: the folder of manifests, the suffix of a blob that is being written, and the suffix of
-# a pin (a second name for a blob of the store).
+# In the folder of a transaction: the folder of manifests, and the suffixes of a blob that is being written, of the
+# first bytes of one whose source can go on from there, and of a pin (a second name for a blob of the store).
 TRANSACTION_MANIFESTS = "m"
 PART = ".part"
+BEGUN = ".begun"
 PIN = ".pin"
 
 # Partial downloads and their parts, tensors, uploads, and output of llama-quantize. Source: ollama server/download.go,

@@ -88,7 +88,7 @@ def member_length(name: str, size: int) -> int:
 
 def parse_header(block: bytes) -> TarHeader:
     """
-    Read one header block of 512 bytes. Ignores mode, owner and times: a published file has none of them.
+    Read one header block of 512 bytes. Ignores mode, owner and times: a published file does not get these.
 
     Raises IntegrityError for a bad checksum, FormatError for a bad size, name field or magic, and UnsafeError for a
     name outside ASCII or a type, link or extension that is not allowed in a bundle.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ostore.formats.name import ModelName
 
@@ -17,11 +17,6 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableManifest(Unreadable):
-    """
-    A manifest that cannot be read. `name` is the name of the model, or None if the path spells no name.
-
-    `raw` holds the bytes that could be read. They may still mention blobs.
-    """
+    """A manifest that cannot be read. `name` is the name of the model, or None if the path spells no name."""
 
     name: ModelName | None = None
-    raw: bytes = field(default=b"", repr=False)

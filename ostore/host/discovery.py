@@ -61,9 +61,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
     Choose the store: the first of flag, OLLAMA_MODELS, `ollama.service`, desktop app and home that names one.
 
     The store in the home of the service's user must exist, and so must the directory in the app's settings. Any other
-    store need not exist. `~` is never expanded.
-
-    Raises NotFoundError when none of them names a store.
+    store need not exist. `~` is never expanded. Raises NotFoundError when none of them names a store.
     """
     if flag is not None:
         return StoreChoice(surroundings.cwd / flag, "flag", "--models")

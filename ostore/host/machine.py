@@ -1,5 +1,5 @@
 """
-What this machine says of its Ollama: its user, its store, whether it is offline and has been told so.
+What this machine says of Ollama: the server's user, other stores, and whether the network and the cloud are off.
 
 Nothing here opens a socket. The kernel's route tables tell whether there is a way out, and /proc whether a server runs.
 What we may not see stays unknown.
@@ -59,8 +59,8 @@ class Host:
     not to use the cloud; None if we may not see that. `has_service` says that Ollama is set up as a service.
 
     `is_server_known` is false if nothing tells the server's user; the owner of the store then stands in for it.
-    `is_by_hand` is true if `--models` names the store, `is_found_by_root` if the service does, so that a command of
-    root finds it without `--models`. `servers` run outside of containers and use another store or an unknown one.
+    `is_named_by_flag` is true if `--models` names the store, `is_found_by_root` if the service does, so that a command
+    of root finds it without `--models`. `servers` run outside of containers and use another store or an unknown one.
     """
 
     is_offline: bool
@@ -68,7 +68,7 @@ class Host:
     has_service: bool
     is_cloud_off: bool | None
     is_server_known: bool
-    is_by_hand: bool
+    is_named_by_flag: bool
     is_found_by_root: bool
     servers: tuple[RunningServer, ...]
     others: tuple[OtherStore, ...]
@@ -89,7 +89,7 @@ def read_host(known: Surroundings, choice: StoreChoice, count_models: Callable[[
         has_service=bool(directives),
         is_cloud_off=_is_cloud_off(known, directives, servers),
         is_server_known=is_known,
-        is_by_hand=choice.reason == "flag",
+        is_named_by_flag=choice.reason == "flag",
         is_found_by_root=choice.reason == "service",
         servers=tuple(
             RunningServer(server.pid, server.store)
@@ -146,12 +146,15 @@ def _account(
         user, groups = service_account(directives)
         if account := account_of(user, groups):
             return account, True
-    blobs = choice.path / BLOBS
+    return _numbered(_owner(choice.path)), False
+
+
+def _owner(store: Path) -> int:
+    blobs = store / BLOBS
     try:
-        owner = (blobs if blobs.is_dir() else choice.path).stat().st_uid
+        return (blobs if blobs.is_dir() else store).stat().st_uid
     except OSError:
-        owner = choice.path.stat().st_uid
-    return _numbered(owner), False
+        return store.stat().st_uid
 
 
 def _numbered(uid: int) -> Account:
@@ -174,22 +177,26 @@ def _is_same(one: Path | None, other: Path) -> bool:
 
 def _is_cloud_off(known: Surroundings, directives: list[Directive], servers: tuple[OllamaProcess, ...]) -> bool | None:
     """Whether a running server, or else the service, or else a server that we would start is told to use no cloud."""
-    environ: Mapping[str, str] | None = known.environ
-    home = known.home
-    ours = [server for server in servers if not server.is_contained]
-    if ours:
-        environ = ours[0].environ
-        home = Path(environ["HOME"]) if environ and environ.get("HOME") else None
-    elif directives:
-        said = service_environment(directives, known.root)
-        environ = {name: variable.text for name, variable in said.items()}
-        said_home = service_home(directives, known.root, known.home_of)
-        home = Path(said_home.text) if said_home else None
+    environ, home = _told_server(known, directives, servers)
     if environ is None:
         return None
     if environ.get(NO_CLOUD_VARIABLE, "").strip().strip("\"'") not in _FALSE:
         return True
     return _says_no_cloud(home / _SERVER_SETTINGS) if home else False
+
+
+def _told_server(
+    known: Surroundings, directives: list[Directive], servers: tuple[OllamaProcess, ...]
+) -> tuple[Mapping[str, str] | None, Path | None]:
+    """Return the environment and home of that server, each None if it is unknown."""
+    if ours := [server for server in servers if not server.is_contained]:
+        environ = ours[0].environ
+        return environ, Path(environ["HOME"]) if environ and environ.get("HOME") else None
+    if directives:
+        said = service_environment(directives, known.root)
+        home = service_home(directives, known.root, known.home_of)
+        return {name: variable.text for name, variable in said.items()}, Path(home.text) if home else None
+    return known.environ, known.home
 
 
 def _says_no_cloud(settings: Path) -> bool | None:

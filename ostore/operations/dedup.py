@@ -102,7 +102,7 @@ def named_by_inode(own: Iterable[KeptFile], others: Iterable[KeptFile]) -> list[
 
 def must_be_hashed(own: Iterable[KeptFile], others: Sequence[KeptFile]) -> dict[str, tuple[KeptFile, list[KeptFile]]]:
     """
-    Return the files to hash, by path, each with the files that it may equal.
+    Return the files of unknown content, by path, each with the files that it may equal.
 
     These are the files without a digest whose size is that of a file with one. Of files with equal digests, only the
     first counts.
@@ -150,7 +150,7 @@ def decide(
 
 def examine(groups: Iterable[tuple[Digest, Sequence[KeptFile]]]) -> tuple[Duplicate, ...]:
     """
-    Return whether each copy shares its bytes with its source, or could. No bytes are read.
+    Return the duplicates with the state of each copy: shared, shareable, or the reason why not. No bytes are read.
 
     The first file of a group is its source.
     """
@@ -169,15 +169,7 @@ def link(duplicates: Sequence[Duplicate], progress: Progress) -> tuple[Duplicate
     """
     copies = [copy for duplicate in duplicates for copy in duplicate.copies if copy.state == "shareable"]
     progress.phase("comparing and sharing", sum(copy.file.size for copy in copies))
-    return tuple(
-        replace(
-            duplicate,
-            copies=tuple(
-                _linked(duplicate, copy, progress) if copy.state == "shareable" else copy for copy in duplicate.copies
-            ),
-        )
-        for duplicate in duplicates
-    )
+    return tuple(_with_linked_copies(duplicate, progress) for duplicate in duplicates)
 
 
 def _decide(item: str, file: KeptFile, possible: Sequence[KeptFile], progress: Progress) -> Decided:
@@ -266,6 +258,11 @@ def _barred(error: OSError) -> tuple[CopyState, str]:
     if error.errno in _FORBIDDEN:
         return "failed", "only its owner or root may"
     return "failed", error.strerror or str(error)
+
+
+def _with_linked_copies(duplicate: Duplicate, progress: Progress) -> Duplicate:
+    copies = (_linked(duplicate, copy, progress) if copy.state == "shareable" else copy for copy in duplicate.copies)
+    return replace(duplicate, copies=tuple(copies))
 
 
 def _linked(duplicate: Duplicate, copy: Copy, progress: Progress) -> Copy:

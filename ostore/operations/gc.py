@@ -71,6 +71,11 @@ class GcTerms:
     without_models: bool = False
     every_blob: bool = False
 
+    @property
+    def expires(self) -> float | None:
+        """When the trash need not keep the blobs any longer, in seconds since 1970; None if they are not kept."""
+        return None if self.keep is None else self.now + self.keep
+
 
 class Judgement(NamedTuple):
     """Why one file in `blobs/` goes or stays. `age` is seconds, negative if its time is in the future."""
@@ -91,7 +96,7 @@ class GcPlan:
     counts the needed blobs.
 
     `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
-    that a dead command or an interrupted removing is to be cleaned up, `keeps` that blobs wait in the trash. `began`
+    that a dead command or an interrupted removal is to be cleaned up, `keeps` that blobs wait in the trash. `began`
     is the start of the oldest download that seems to be under way, or None.
     """
 
@@ -111,10 +116,10 @@ class GcPlan:
         return tuple(judgement.blob for judgement in self.judgements if judgement.reason is BlobReason.ORPHAN)
 
     @property
-    def filenames(self) -> frozenset[str]:
-        """The names in `blobs/` that go, of blobs and downloads."""
-        files = (file.path for group in self.downloads for file in group.files)
-        return frozenset(chain((blob.filename for blob in self.blobs), files))
+    def entries(self) -> tuple[FoundEntry, ...]:
+        """The entries of `blobs/` that go: blobs, and the files of downloads."""
+        blobs = (FoundEntry(blob.filename, blob.facts) for blob in self.blobs)
+        return (*blobs, *(file for group in self.downloads for file in group.files))
 
     @property
     def takes_something(self) -> bool:
@@ -128,10 +133,9 @@ class GcPlan:
 
     @property
     def freed(self) -> int:
-        """The bytes on the disk that are free afterwards."""
-        blobs = () if self.keeps else self.blobs
-        files = (*self.leftovers, *self.expired, *(file for group in self.downloads for file in group.files))
-        return freed_bytes([*(blob.facts for blob in blobs), *(file.facts for file in files)])
+        """The bytes on the disk that the plan frees. Blobs that go to the trash free none."""
+        gone = replace(self, judgements=()) if self.keeps else self
+        return freed_bytes(entry.facts for entry in (*gone.entries, *self.leftovers, *self.expired))
 
     @property
     def trashed(self) -> int:
@@ -156,6 +160,11 @@ class GcPlan:
         """Return the plan with only these parts and without expired files."""
         return replace(self, judgements=judgements, downloads=downloads, leftovers=leftovers, expired=())
 
+    def emptied(self) -> GcPlan:
+        """Return the plan without anything that goes; its blobs are judged `meanwhile`."""
+        rest = self.without({entry.path for entry in self.entries})
+        return rest.only(judgements=rest.judgements)
+
     def after(self, gone: Sequence[GcPlan]) -> GcPlan:
         """Return this plan together with the parts that have `gone` already."""
         judgements = (*self.judgements, *(judgement for part in gone for judgement in part.judgements))
@@ -178,7 +187,7 @@ class GcPlan:
         return replace(self, judgements=judgements, downloads=downloads)
 
     def within(self, approved: GcPlan) -> GcPlan:
-        """Return the plan without what the `approved` plan does not have, because nobody approved of that."""
+        """Return the plan with only what the `approved` plan has too. The rest stays, as nobody approved of it."""
         blobs = {blob.filename for blob in approved.blobs}
         digests = {group.digest for group in approved.downloads}
         more = {blob.filename for blob in self.blobs} - blobs
@@ -299,7 +308,7 @@ def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
 
 
 def _expired(census: Census, references: References, batches: Iterable[FoundBatch], now: float) -> Iterator[FoundEntry]:
-    """Yield the trash files of expired removings, and the files of interrupted ones that no model needs again."""
+    """Yield the trash files of expired removals, and the files of interrupted ones that no model needs again."""
     for batch in batches:
         files = census.workspace.below(f"{TRASH}/{batch.name}")
         if batch.is_expired(now):

@@ -29,7 +29,7 @@ class LeftEntry:
 
 
 def refuse_doubts(references: References) -> None:
-    """Raises DamagedStoreError if there is a doubt, so that nobody can say what the store's models need."""
+    """Raises DamagedStoreError if there is a doubt, because it is then unknown what the store's models need."""
     for doubt in references.doubts:
         raise DamagedStoreError(f"{doubt.path}: {doubt.reason}", hint=_HINT)
 
@@ -47,7 +47,7 @@ def refuse_what_cannot_move(scan: ManifestScan) -> None:
             raise DamagedStoreError(f"{model.name}: {error}", hint=_HINT) from None
 
 
-def stray_blobs(census: Census, selected: Collection[Digest]) -> list[Descriptor]:
+def blobs_of_no_model(census: Census, selected: Collection[Digest]) -> list[Descriptor]:
     """Return the blobs that are not `selected`, if they are files with the name that Ollama gives them, by digest."""
     return sorted(
         Descriptor(blob.digest, blob.facts.size)

@@ -53,8 +53,8 @@ class RemovalPlan:
     """
     What goes, and what stays.
 
-    `resumed` are models whose manifests an interrupted removing has removed; their blobs go now. `taken` are the blobs
-    that such a removing has already put in the trash. `doubt` says why no blob goes, or is None.
+    `resumed` are models whose manifests an interrupted removal has removed; their blobs go now. `taken` are the blobs
+    that such a removal has already put in the trash. `doubt` says why no blob goes, or is None.
     """
 
     manifests: tuple[DoomedManifest, ...]
@@ -76,7 +76,7 @@ class RemovalPlan:
     @property
     def freed(self) -> int:
         """
-        The bytes on the disk that are free afterwards. A file with a name elsewhere frees nothing.
+        The bytes on the disk that the plan frees. A file with a name elsewhere frees nothing.
 
         Manifests, one block each, are not counted, as in `ostore du`.
         """
@@ -84,7 +84,7 @@ class RemovalPlan:
 
     @property
     def record(self) -> BatchRecord:
-        """The record from which a later command can finish this removing."""
+        """The record from which a later command can finish this removal."""
         return BatchRecord(
             tuple(name.full for name in self._names), tuple(dict.fromkeys(blob.digest for blob in self.blobs))
         )
@@ -97,7 +97,7 @@ class RemovalPlan:
 
     def within(self, approved: RemovalPlan) -> RemovalPlan:
         """
-        Return the plan without blobs that the `approved` plan does not have, because nobody approved of those.
+        Return the plan with only the blobs that the `approved` plan has too. The others stay.
 
         Raises UsageError if the manifests that go have changed since.
         """
@@ -119,7 +119,7 @@ def plan_removal(
     """
     Decide which blobs go with these manifests.
 
-    The plan also finishes the removings in `interrupted`, which have removed the manifests of `resumed`. `concerned`
+    The plan also finishes the removals in `interrupted`, which have removed the manifests of `resumed`. `concerned`
     are the blobs that `concerned_blobs` returns. `dead` are the folders of commands that have ended; the files of
     other commands hold their blobs.
     """
@@ -150,7 +150,7 @@ def plan_removal(
 def concerned_blobs(
     names: Collection[ModelName], interrupted: Iterable[FoundBatch], references: References
 ) -> set[Digest]:
-    """Return the blobs that these models refer to or that `interrupted` removings list. A plan names no others."""
+    """Return the blobs that these models refer to or that `interrupted` removals list. A plan names no others."""
     models = set(names)
     concerned = {digest for digest, keepers in references.users.items() if not models.isdisjoint(keepers)}
     records = [batch.record for batch in interrupted if batch.record]
@@ -158,7 +158,7 @@ def concerned_blobs(
 
 
 def _taken(interrupted: Iterable[FoundBatch], census: Census, references: References) -> Iterator[FoundEntry]:
-    """Yield the blobs that interrupted removings have put in the trash and that no model needs again."""
+    """Yield the blobs that interrupted removals have put in the trash and that no model needs again."""
     for batch in interrupted:
         for file in () if batch.record is None else census.workspace.below(f"{TRASH}/{batch.name}"):
             digest = blob_digest(file.path.rsplit("/", 1)[1])
@@ -176,14 +176,20 @@ def named(words: Sequence[str], names: Collection[ModelName]) -> tuple[set[Model
     chosen: set[ModelName] = set()
     absent = []
     for word in words:
-        found, _ = choose(names, [word])
-        if not is_glob(word) and len(set(found)) > 1:
-            found = [name for name in found if name == ModelName.parse(word)]
-            if not found:
-                raise UnsafeError(f"{word!r} is several models that differ only by case; spell it as ostore list does")
+        found = _matches(word, names)
         chosen.update(found)
         absent += [] if found else [word]
     return chosen, absent
+
+
+def _matches(word: str, names: Collection[ModelName]) -> list[ModelName]:
+    found, _ = choose(names, [word])
+    if is_glob(word) or len(set(found)) <= 1:
+        return list(found)
+    exact = [name for name in found if name == ModelName.parse(word)]
+    if not exact:
+        raise UnsafeError(f"{word!r} is several models that differ only by case; spell it as ostore list does")
+    return exact
 
 
 def _stay_reason(

@@ -175,8 +175,8 @@ def gather(plan: RepairPlan, inbox: Inbox, progress: Progress) -> Gathered:
     manifests: dict[ModelName, bytes] = {}
     notes: list[str] = []
     for number, offer in enumerate(plan.offers):
-        offered = {blob.digest: blob.size for blob in offer.blobs}
-        lacking = [Wanted(one.blob) for one in inbox.missing if offered.get(one.blob.digest) == one.blob.size]
+        missing = {(one.blob.digest, one.blob.size) for one in inbox.missing}
+        lacking = [Wanted(blob) for blob in offer.blobs if (blob.digest, blob.size) in missing]
         models = [model for model in plan.selection.models if plan.manifests_from[model.name] == number]
         if lacking or models:
             progress.phase("repairing", sum(wanted.size for wanted in lacking))
@@ -210,7 +210,7 @@ def _take_blobs(
         if blob.digest in taken:
             continue
         try:
-            inbox.write_blob(wanted, marked(watched(chunks, blob.digest.short, blob.size, progress)))
+            inbox.write_blob(wanted, watched(marked(chunks), blob.digest.short, blob.size, progress))
         except (BlobError, SourceFailureError) as error:
             yield blob.digest, error
         else:

@@ -44,7 +44,8 @@ class BlobSource(Protocol):
         """
         Return the lacking blobs that this source may have, judged by name and size. Nothing is hashed.
 
-        `lacking` maps a digest to a size in bytes, or to None if any size will do.
+        They come in the order in which the source reads them best. `lacking` maps a digest to a size in bytes, or to
+        None if any size will do.
         """
         ...
 
@@ -127,7 +128,7 @@ class Sink(Protocol):
         ...
 
     def receive(self, selection: Selection) -> AbstractContextManager[Inbox]:
-        """Open a transaction. To leave its block publishes all models; an exception publishes nothing."""
+        """Open a transaction. Leaving its block publishes all models; an exception publishes nothing."""
         ...
 
 
@@ -160,11 +161,11 @@ def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progre
     try:
         with sink.receive(selection) as inbox:
             inbox.take_files(source.file_of)
-            missing = inbox.missing
+            missing = [one if source.can_resume else Wanted(one.blob) for one in inbox.missing]
             progress.phase(phase, sum(wanted.size for wanted in missing))
-            for wanted, chunks in marked(source.read_blobs(missing, inbox.held)):
-                told = watched(chunks, wanted.blob.digest.short, wanted.size, progress)
-                inbox.write_blob(wanted, marked(told, can_resume=source.can_resume))
+            for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
+                chunks = marked(stream, can_resume=source.can_resume)
+                inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
             for name, raw in marked(source.read_manifests(selection.models)):
                 inbox.write_manifest(name, raw)
     except SourceFailureError as failure:

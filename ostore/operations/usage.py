@@ -336,7 +336,7 @@ def _part(kind: UsageKind, found: Collection[DiskFacts], once: _Once, reclaimed:
 
 
 def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
-    """Yield, by kind, what is no blob and not to be deleted for space: it is ours to keep, or not ours to judge."""
+    """Yield, by kind, what is not a blob and is not deleted to free space: manifests, folders and foreign files."""
     yield "manifests", [entry.facts for entry in remainder.manifests]
     places = [tree.facts for tree in (census.workspace, census.staging) if tree.facts]
     rooms = [entry.facts for entry in census.workspace.folders if "/" not in entry.path]

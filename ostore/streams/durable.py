@@ -1,6 +1,6 @@
 """
 The only module that creates, renames, links, fsyncs and removes files and folders. `writing` changes the content of
-files, and `extents` lets two files share their bytes on the disk. Nothing else changes a disk.
+files, `extents` makes files share bytes, and `space` and the writer of bundles set the size of a file of their own.
 
 A `Directory` is an open directory. Every name given to it is a single path component, so nobody can redirect an
 operation by swapping a folder on the path. This holds on POSIX; Windows has no such handles, so full paths are used.

@@ -21,12 +21,12 @@ _TRIAL = "trial.part"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
-def refuse_short_space(directory: Directory, sizes: Iterable[int]) -> None:
+def refuse_lack_of_space(directory: Directory, sizes: Iterable[int]) -> None:
     """Raises NoSpaceError unless new files of these sizes (bytes) fit on the disk. May create a file for a moment."""
     sizes = list(sizes)
     refuse_full(directory.path, int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD))
     if max(sizes, default=0) > _FAT32_LIMIT:
-        _refuse_short_files(directory, max(sizes))
+        _refuse_too_large(directory, max(sizes))
 
 
 def refuse_full(path: Path, needed: int) -> None:
@@ -44,7 +44,7 @@ def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
         raise UnsafeError(f"name: {problems[0]}")
 
 
-def _refuse_short_files(directory: Directory, size: int) -> None:
+def _refuse_too_large(directory: Directory, size: int) -> None:
     """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
     fd = directory.create(_TRIAL)
     try:

@@ -16,8 +16,8 @@ from ostore.streams.chunks import Chunk
 
 # For smaller blobs, a thread costs more time than it saves.
 _INLINE_BYTES = 1024 * 1024
-# Fits into a processor's cache, and makes Python's own cost negligible. hashlib.file_digest uses the same size.
 _CHUNKS_BEHIND = 2
+# Fits into a processor's cache, and makes Python's own cost negligible. hashlib.file_digest uses the same size.
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -47,7 +47,7 @@ def _checked(hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor)
     yield from hashing(_bounded(chunks, descriptor), hasher)
     if hasher.hexdigest() != descriptor.digest.hex:
         raise DigestMismatchError(
-            f"blob {descriptor.digest}: expected these bytes, got sha256:{hasher.hexdigest()}",
+            f"blob {descriptor.digest}: its bytes have another digest, sha256:{hasher.hexdigest()}",
             digest=str(descriptor.digest),
         )
 

@@ -44,7 +44,7 @@ class GrowingFile:
         written = write_all(self._fd, buffers)
         self._waiting_bytes += written
         if self._waiting_bytes >= _EARLY_BYTES:
-            self.set_out()
+            self.start_writeback()
         return written
 
     def sync(self) -> None:
@@ -52,7 +52,7 @@ class GrowingFile:
         if self._is_file:
             sync_file(self._fd)
 
-    def set_out(self) -> None:
+    def start_writeback(self) -> None:
         """Let the system start to write all bytes to the disk, without waiting."""
         if self._can_start and self._waiting_bytes:
             # Linux then starts to write the dirty pages (mm/fadvise.c). fdatasync would wait and commit the journal
@@ -115,7 +115,7 @@ def _filled(fd: int, path: Path, chunks: Iterable[Chunk]) -> int:
             # Name the file only in its own errors: the chunks may come from another file.
             with naming(path):
                 file.write((chunk,))
-        file.set_out()
+        file.start_writeback()
     except BaseException:
         os.close(fd)
         raise

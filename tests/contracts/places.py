@@ -50,9 +50,9 @@ def contents(store: Store) -> dict[Digest, bytes]:
 @dataclass(frozen=True)
 class SourcePlace:
     """
-    How a test gets a source of the models of `a_store`, and how it damages one blob there.
+    How a test gets a source of the models of `a_store`.
 
-    `is_pipe` is true of one that passes once. `has_models` is false of a folder of files.
+    `is_pipe` is true of a source that can be read only once.
     """
 
     name: str

@@ -64,7 +64,7 @@ def test_after_a_connection_that_broke_at_nine_tenths_only_the_rest_is_sent(stor
     with pytest.raises(RemoteError, match="connection reset"):
         carried(RegistrySource(registry), StoreSink(new))
     assert not (new.root / "manifests").exists()
-    assert list(new.root.glob(".ostore/tx/*/*.part"))
+    assert list(new.root.glob(".ostore/tx/*/*.begun"))
     registry.tears_at, registry.sent = None, 0
     received = copy(
         RegistrySource(registry), StoreSink(new), RegistrySource(registry).select(()), phase="pulling", progress=SILENT
@@ -82,7 +82,7 @@ def test_what_was_kept_of_another_blob_is_no_harm(store: Store, tmp_path: Path) 
     registry.tears_at = len(WEIGHTS) // 2
     with pytest.raises(RemoteError):
         carried(RegistrySource(registry), StoreSink(new))
-    (part,) = new.root.glob(".ostore/tx/*/*.part")
+    (part,) = new.root.glob(".ostore/tx/*/*.begun")
     part.write_bytes(bytes(part.stat().st_size))
     registry.tears_at = None
     with pytest.raises(DigestMismatchError):

@@ -10,7 +10,7 @@ from ostore.formats.errors import DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
-from ostore.operations.move import refuse_doubts, refuse_what_cannot_move, stray_blobs
+from ostore.operations.move import blobs_of_no_model, refuse_doubts, refuse_what_cannot_move
 from ostore.places.store.store import LocalStore, select_scanned
 from ostore.places.store.survey.census import Census
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
@@ -25,8 +25,8 @@ class Cargo:
     """
     What goes from `source` to `target`: models with their blobs, and blobs of no model.
 
-    `along` are the models' blobs that are files in the source, and `census` is what else was in `blobs/`. `strays` are
-    entries among the manifests that are no manifests. `is_whole` says that the whole store moves. `modified` are the
+    If the whole store moves (`is_whole`), `along` are its models' blobs that are files, and `census` what else was in
+    `blobs/`; else `along` is empty. `strays` are entries among the manifests that are no manifests. `modified` are the
     times of the models' manifests, nanoseconds since 1970. `damaged` blobs stay, because no model needs them.
     """
 
@@ -78,7 +78,7 @@ def _some(source: LocalStore, target: LocalStore, patterns: Sequence[str], found
     scan = source.scan([name.full for name in here]) if here else ManifestScan((), (), ManifestTree())
     census = found.census_of({blob.digest for blob in there})
     # An interrupted move may have brought these blobs to the target and left them here. They go now.
-    strays = stray_blobs(census, found.references.users)
+    strays = blobs_of_no_model(census, found.references.users)
     return scan, census, frozenset(), [blob for blob in strays if target.size_of(blob.digest) == blob.size]
 
 
@@ -90,7 +90,7 @@ def _everything(found: Survey) -> _Load:
     files = {entry.name for entry in found.listed if entry.is_file(follow_symlinks=False)}
     along = frozenset(Digest(digits) for digits in named if f"sha256-{digits}" in files)
     census = found.census(without=along)
-    return scan, census, along, stray_blobs(census, {Digest(digits) for digits in named})
+    return scan, census, along, blobs_of_no_model(census, {Digest(digits) for digits in named})
 
 
 def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> tuple[list[ModelName], list[Descriptor]]:

@@ -14,6 +14,7 @@ from ostore.formats.store_layout import BLOBS
 from ostore.host.discovery import settings_of
 from ostore.host.servers import OllamaProcess, ollama_processes
 from ostore.places.store.store import LocalStore
+from ostore.places.store.succession import is_same_file
 from ostore.settings import surroundings
 
 
@@ -59,14 +60,6 @@ def absolute(destination: str | Path) -> Path:
     return Path(os.path.normpath(Path.cwd() / destination))
 
 
-def is_same(one: Path, other: Path) -> bool:
-    """Return whether two paths lead to one file. False if one of them cannot be reached."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
-
-
 def servers_of(store: LocalStore) -> tuple[OllamaProcess, ...]:
     """Return the Ollama processes that use this store, or a store that we may not know."""
     return tuple(process for process in ollama_processes() if process.store is None or process.uses(store.root))
@@ -79,7 +72,7 @@ def settings_for(target: LocalStore) -> tuple[StoreSetting, ...]:
     ]
     said += (("process", server.store, f"{server.pid}") for server in ollama_processes() if not server.is_contained)
     return tuple(
-        StoreSetting(who, str(store), detail, agrees=store == target.root or is_same(store, target.root))
+        StoreSetting(who, str(store), detail, agrees=store == target.root or is_same_file(store, target.root))
         for who, store, detail in said
         if store
     )

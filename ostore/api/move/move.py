@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.move.cargo import Cargo, load_cargo
-from ostore.api.move.check import absolute, is_same
+from ostore.api.move.check import absolute
 from ostore.api.move.removal import remove_moved
 from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
 from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
@@ -19,6 +19,7 @@ from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.operations.transfer import copy
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
+from ostore.places.store.succession import is_same_file
 from ostore.places.store.survey.census import allocated_bytes, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.settings import refuse_globs, threads
@@ -41,8 +42,8 @@ def move(
     """
     Move the whole store, or the models that `names` or globs match, to the store at `destination`.
 
-    Everything is first copied there, or linked on the same disk, and read back; only then it is removed here. `ready`
-    is called before that, once `destination` is known to be suitable and to have room; what it raises ends the move.
+    Everything is first copied there and read back, or linked on the same disk; only then it is removed here. `ready`
+    is called before the copying, once `destination` is known to suit and to have room; what it raises ends the move.
     `approve` gets the report before anything is removed; if it returns False, both stores keep everything.
     `trust_existing` does not hash blobs that `destination` has. With `dry_run`, nothing is written.
 
@@ -74,7 +75,7 @@ def _stores(destination: str | Path, models: Path | None) -> tuple[LocalStore, L
     refuse_globs(target.root)
     _refuse_one_store(source.root, target.root)
     if not target.root.parent.exists():
-        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? else create it first")
+        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? If so, create it first")
     return source, target
 
 
@@ -92,7 +93,7 @@ def _finished(
 
 def _refuse_one_store(source: Path, target: Path) -> None:
     parts = ("", "blobs", MANIFESTS)
-    if any(is_same(source / part, target / other) for part in parts for other in parts):
+    if any(is_same_file(source / part, target / other) for part in parts for other in parts):
         raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
     ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
     if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
@@ -101,7 +102,7 @@ def _refuse_one_store(source: Path, target: Path) -> None:
 
 def _refuse_unremovable(source: LocalStore) -> None:
     """
-    Raises now what would keep a removal from starting, so that nobody copies for hours to learn that.
+    Raises the errors of `LocalStore.sweeping` now, so that nobody copies for hours before learning of them.
 
     Blobs in the trash that a model needs again are put back.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ostore.api.repair.damage import Damage
@@ -114,7 +114,7 @@ def _repaired_manifests(plan: RepairPlan, names: Iterable[ModelName]) -> Iterato
 
 
 def _misfits(damage: Damage, came: Iterable[Descriptor]) -> Iterator[Problem]:
-    """Yield a problem for each blob that came and of which models of the store promise another size."""
+    """Yield a problem for each blob that came with another size than some models of the store promise."""
     sizes, wrong = {blob.digest: blob.size for blob in came}, dict[tuple[Digest, int], dict[str, None]]()
     for model in damage.scan.models:
         for blob in model.manifest.descriptors:
@@ -128,13 +128,7 @@ def _misfits(damage: Damage, came: Iterable[Descriptor]) -> Iterator[Problem]:
 def _still_wrong(damage: Damage, came: Iterable[Descriptor], names: Iterable[ModelName]) -> Iterator[Problem]:
     """Yield every problem that is left. A problem that no copy repairs says what a person can do."""
     back = {name.folded for name in names}
-    repaired = {str(blob.digest) for blob in came}
-    repaired |= {
-        entry.path
-        for entry in damage.scan.unreadable
-        # Only here: a manifest is restored where released Ollamas look for it.
-        if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/")
-    }
+    repaired = {*(str(blob.digest) for blob in came), *_manifests_again(damage, back)}
     explained = {(problem.kind, problem.subject, problem.models): problem for problem in damage.lack.left}
     for problem in damage.verified.problems:
         # A repaired blob may have taken the place of a file with an odd name.
@@ -145,3 +139,11 @@ def _still_wrong(damage: Damage, came: Iterable[Descriptor], names: Iterable[Mod
         if name.folded not in back:
             detail = "missing, and no source has it with all of its blobs"
             yield Problem("manifest-damaged", str(name), detail, (str(name),))
+
+
+def _manifests_again(damage: Damage, back: Collection[str]) -> Iterator[str]:
+    """Yield the paths of broken manifests that were restored, by the folded names of the models that are `back`."""
+    for entry in damage.scan.unreadable:
+        # Only here: a manifest is restored where released Ollamas look for it.
+        if entry.name and entry.name.folded in back and entry.path.startswith(f"{MANIFESTS}/"):
+            yield entry.path

@@ -70,17 +70,18 @@ def _summary(report: DedupReport) -> str:
     parts = [f"{human_bytes(report.linked_size)} shared now"] if report.linked_size else []
     parts += [f"{human_bytes(report.gain)} can be shared (ostore dedup --link)"] if report.gain else []
     parts += [f"{human_bytes(report.shared_size)} shared already"] if report.shared_size else []
-    states = Counter(copy.state for blob in report.duplicates for copy in blob.copies)
-    parts += [
-        f"{_files(count)} {what}"
-        for count, what in (
-            (states["other-disk"] + states["unsupported"], "cannot be shared"),
-            (states["different"], "with other bytes"),
-            (states["failed"], "failed"),
-        )
-        if count
-    ]
+    parts += _unshared(report)
     return f"{kept}: {', '.join(parts)}" if parts else kept
+
+
+def _unshared(report: DedupReport) -> list[str]:
+    states = Counter(copy.state for blob in report.duplicates for copy in blob.copies)
+    counts = (
+        (states["other-disk"] + states["unsupported"], "cannot be shared"),
+        (states["different"], "with other bytes"),
+        (states["failed"], "failed"),
+    )
+    return [f"{_files(count)} {what}" for count, what in counts if count]
 
 
 def _files(count: int) -> str:

@@ -92,7 +92,7 @@ def _wrapped(text: str) -> list[str]:
 def _fixed(fixes: Sequence[Fix]) -> list[str]:
     if not fixes:
         return ["--fix can fix nothing here"]
-    title = "fixed:" if any(step.outcome for step in fixes) else "--fix would fix; nothing is deleted:"
+    title = "after --fix:" if any(step.outcome for step in fixes) else "--fix would fix; nothing is deleted:"
     return [title, *_fix_lines(fixes)]
 
 

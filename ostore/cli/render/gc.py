@@ -67,7 +67,7 @@ def cut(lines: list[str], *, verbose: bool) -> list[str]:
     return [*lines[:_MAX_LINES], f"  and {len(lines) - _MAX_LINES:,} more (-v shows all)"]
 
 
-def _summary(report: GcReport) -> str:
+def _removed_counts(report: GcReport) -> str:
     counts = [
         f"{plural(len(report.removed), 'orphan blob')}{' to the trash' if report.trashed else ''}"
         if report.removed
@@ -76,7 +76,11 @@ def _summary(report: GcReport) -> str:
         f"{plural(report.leftovers, 'file')} of interrupted commands" if report.leftovers else "",
         f"{plural(report.expired, 'expired file')} in the trash" if report.expired else "",
     ]
-    told = ", ".join(count for count in counts if count)
+    return ", ".join(count for count in counts if count)
+
+
+def _summary(report: GcReport) -> str:
+    told = _removed_counts(report)
     stays = f"{plural(report.needed, 'blob')} in use"
     stays += f", {plural(_unneeded(report.kept), 'orphan')} kept" if _unneeded(report.kept) else ""
     if not told:
@@ -92,7 +96,7 @@ def _notes(report: GcReport) -> list[str]:
     notes = []
     if report.download_since is not None:
         began = human_age(max(0.0, time.time() - report.download_since)).lower()
-        since = f"less than {_duration(report.grace)} before it, or later," if report.grace else "since then"
+        since = f"in the {_duration(report.grace)} before that, or since," if report.grace else "since then"
         notes.append(f"  note: a download seems to be running (it began {began}); blobs finished {since} stay")
     if report.sees_ollama:
         notes.append("  note: Ollama is running and takes no lock; only their age protects the blobs it works on")
@@ -111,7 +115,7 @@ def _why(blob: JudgedBlob) -> str:
 
 
 def _age(blob: JudgedBlob) -> str:
-    return f"last used {human_age(blob.age).lower()}" if blob.age >= 0 else "its times are in the future"
+    return f"last changed {human_age(blob.age).lower()}" if blob.age >= 0 else "its times are in the future"
 
 
 def _unneeded(blobs: Iterable[JudgedBlob]) -> int:

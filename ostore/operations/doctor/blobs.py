@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
@@ -16,6 +16,7 @@ from ostore.places.store.survey.census import (
     FoundEntry,
     FoundTree,
     StoredBlob,
+    UnfinishedDownload,
     allocated_bytes,
     by_filename,
 )
@@ -24,27 +25,22 @@ from ostore.places.store.survey.examination import LinkedBlob
 _DAY_SECONDS = 86_400.0
 # The age from which `gc --partials` removes a download.
 _STALE_SECONDS = 7 * _DAY_SECONDS
-# docs/threats.md: a running import touches its staged files again and again.
+# A younger file may belong to an import that is running.
 _RUNNING_SECONDS = 3_600.0
 _LOST_AND_FOUND = "lost+found"
 
 
 def check_needed(facts: Facts) -> Iterator[Finding]:
-    """Report blobs that models need and that are missing, of the wrong size or no files."""
-    census, settled = facts.store.census, facts.store.settled
+    """Report blobs that models need and that are missing, have the wrong size or are not files."""
+    census = facts.store.census
     if census is None:
         return
     sizes = _sizes(census, facts.store.linked)
     foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
-    wrong: dict[tuple[Digest, int], tuple[Descriptor, dict[str, None]]] = {}
-    for model in () if settled.is_all else facts.store.scan.models:
-        for blob in model.manifest.descriptors:
-            if not settled.has(blob.digest.filename) and sizes.get(blob.digest.hex) != blob.size:
-                _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
-                names[str(model.name)] = None
     targets = {Digest.tolerate(link.filename): link.target for link in facts.store.linked}
     hidden = {Digest.tolerate(link.filename) for link in facts.store.linked if link.is_closed}
-    for (digest, _), (blob, names) in wrong.items():
+    for blob, names in _wrong(facts, sizes):
+        digest = blob.digest
         if digest not in foreign and digest not in hidden:
             yield _missing(facts, blob, sizes.get(digest.hex), targets.get(digest), tuple(names))
     for digest, entry in foreign.items():
@@ -75,19 +71,24 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
         return
     yield from _orphans(facts)
     for download in census.downloads:
-        size = allocated_bytes(file.facts for file in download.files)
-        is_stale = facts.now - download.newest > _STALE_SECONDS
-        remedy = facts.ostore("gc", "--partials") if is_stale else "ollama pull goes on with it"
-        yield finding("download-unfinished", "note", f"blobs/{download.digest.filename}", remedy=remedy, size=size)
+        yield _unfinished(download, facts)
     for entry in census.temporary:
         remedy = f"{facts.ostore('gc', '--partials')}, or start Ollama anew"
         yield finding("temporary", "note", f"blobs/{entry.path}", remedy=remedy, size=entry.facts.allocated)
-    for tree in census.working_folders:
-        if facts.now - tree.newest > _DAY_SECONDS:
-            subject = tree.path.relative_to(facts.root).as_posix()
-            remedy = command("rm", "-r", tree.path)
-            yield finding("working-folder", "note", subject, remedy=remedy, size=_room(tree))
+    yield from (_working_folder(tree, facts) for tree in census.working_folders if _is_old(tree, facts))
     yield from _workspace(facts, census.workspace)
+
+
+def _wrong(facts: Facts, sizes: Mapping[str, int | None]) -> Iterable[tuple[Descriptor, dict[str, None]]]:
+    """Return the needed blobs that do not have the size that a manifest promises, with the models that need them."""
+    wrong: dict[tuple[Digest, int], tuple[Descriptor, dict[str, None]]] = {}
+    settled = facts.store.settled
+    for model in () if settled.is_all else facts.store.scan.models:
+        for blob in model.manifest.descriptors:
+            if not settled.has(blob.digest.filename) and sizes.get(blob.digest.hex) != blob.size:
+                _, names = wrong.setdefault((blob.digest, blob.size), (blob, {}))
+                names[str(model.name)] = None
+    return wrong.values()
 
 
 def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None]:
@@ -186,6 +187,22 @@ def _orphans(facts: Facts) -> Iterator[Finding]:
     if orphans:
         size = allocated_bytes(blob.facts for blob in orphans)
         yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy=facts.ostore("gc"), size=size)
+
+
+def _unfinished(download: UnfinishedDownload, facts: Facts) -> Finding:
+    size = allocated_bytes(file.facts for file in download.files)
+    is_stale = facts.now - download.newest > _STALE_SECONDS
+    remedy = facts.ostore("gc", "--partials") if is_stale else "ollama pull goes on with it"
+    return finding("download-unfinished", "note", f"blobs/{download.digest.filename}", remedy=remedy, size=size)
+
+
+def _is_old(tree: FoundTree, facts: Facts) -> bool:
+    return facts.now - tree.newest > _DAY_SECONDS
+
+
+def _working_folder(tree: FoundTree, facts: Facts) -> Finding:
+    subject = tree.path.relative_to(facts.root).as_posix()
+    return finding("working-folder", "note", subject, remedy=command("rm", "-r", tree.path), size=_room(tree))
 
 
 def _workspace(facts: Facts, tree: FoundTree) -> Iterator[Finding]:

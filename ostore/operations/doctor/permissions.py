@@ -37,7 +37,7 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
     """Report what we may not look at ourselves, and whether our workspace is unsafe."""
     for closed in facts.store.closed:
         remedy = f"sudo {facts.ostore('doctor')}"
-        # The workspace belongs to running commands. But nobody may call models well without having looked.
+        # The workspace has no models. But doctor must not call models whole if it could not look at them.
         first, *below = closed.path.split("/")
         severity: Severity = "problem" if first in _MODELS and STAGED_MANIFESTS not in below else "warning"
         yield finding("not-checked", severity, closed.path, detail=closed.reason, remedy=remedy)
@@ -79,8 +79,7 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     """
     Return whether it is enough to give the entry the owner and mode of the folder `blobs/`.
 
-    A file with a second name is not fixable. It may belong to another user, and be linked there so that root gives it
-    away.
+    This is not so for a file with a second name: a user may have linked it here to make root change its owner.
     """
     blobs = facts.store.blobs_folder
     if blobs is None or not misfit.path or facts.disk.filesystem in NO_OWNERS or facts.disk.is_read_only:

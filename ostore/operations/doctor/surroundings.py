@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ostore.host.machine import Host
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
+from ostore.streams.disk import DiskState
 
 # ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
 _GLOB_CHARACTERS = frozenset("*?[")
 # Enough is a twentieth of a small disk; on a large disk it is what a large model needs.
 _ENOUGH_BYTES = 20_000_000_000
 _ENOUGH_INODES = 1_000
-_VOLATILE = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "a container's own layer", "aufs": "the same"}
+_VOLATILE = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "a container's own layer", "aufs": "in a container"}
 _LIMITED = {
     "vfat": "FAT: no files of 4 GiB and more, no owners, no hard links",
     "msdos": "FAT: no files of 4 GiB and more, no owners, no hard links",
@@ -27,38 +29,50 @@ _DAY_SECONDS = 86_400.0
 
 def check_disk(facts: Facts) -> Iterator[Finding]:
     """Report a bad path, a disk that is read-only or nearly full, and what its file system cannot do."""
-    disk, root = facts.disk, str(facts.root)
+    root = str(facts.root)
     if not _GLOB_CHARACTERS.isdisjoint(root):
         yield finding("path-has-glob", "problem", root, remedy="rename the folder, and set OLLAMA_MODELS to match")
-    if disk.is_read_only:
+    if facts.disk.is_read_only:
         yield finding("read-only", "note", root)
         for folder in facts.store.empty_folders:
             remedy = "remove it on a host that may write, or set OLLAMA_NOPRUNE=1 for the server"
             yield finding("folder-empty", "warning", folder, remedy=remedy)
-    elif disk.size and disk.free < min(disk.size // 20, _ENOUGH_BYTES):
+    else:
+        yield from _lack_of_room(facts.disk, root)
+    yield from _kind_of_disk(facts)
+
+
+def _lack_of_room(disk: DiskState, store: str) -> Iterator[Finding]:
+    if disk.size and disk.free < min(disk.size // 20, _ENOUGH_BYTES):
         detail = f"{disk.free:,} of {disk.size:,} bytes are free"
         yield finding(
-            "low-space", "warning", root, detail=detail, remedy="ostore gc, ostore du, ostore move", size=disk.free
+            "low-space", "warning", store, detail=detail, remedy="ostore gc, ostore du, ostore move", size=disk.free
         )
-    if disk.inodes and not disk.is_read_only and disk.inodes_free < min(disk.inodes // 20, _ENOUGH_INODES):
-        detail = f"{disk.inodes_free:,} more of {disk.inodes:,}"
-        yield finding("low-inodes", "warning", root, detail=detail, remedy="remove other files, or ostore move")
-    yield from _kind_of_disk(facts)
+    if disk.inodes and disk.inodes_free < min(disk.inodes // 20, _ENOUGH_INODES):
+        detail = f"{disk.inodes_free:,} of {disk.inodes:,} inodes are free"
+        yield finding("low-inodes", "warning", store, detail=detail, remedy="remove other files, or ostore move")
 
 
 def check_host(facts: Facts) -> Iterator[Finding]:
     """Report servers and models outside this store, and an offline Ollama that still tries to reach its cloud."""
-    host = facts.host
+    yield from _elsewhere(facts.host)
+    yield from _cloud(facts.host)
+
+
+def _elsewhere(host: Host) -> Iterator[Finding]:
     for server in host.servers:
-        if server.store is not None and not host.is_by_hand:
+        if server.store is not None and not host.is_named_by_flag:
             detail = f"uses {server.store}"
             remedy = f"{command('ostore', 'doctor', '--models', server.store)}, or set OLLAMA_MODELS for the server"
             yield finding("server-elsewhere", "warning", f"process {server.pid}", detail=detail, remedy=remedy)
-    severity: Severity = "note" if host.is_by_hand else "warning"
+    severity: Severity = "note" if host.is_named_by_flag else "warning"
     for other in host.others:
         detail = f"{other.models:,} model{'s' if other.models > 1 else ''}; {other.why}"
-        remedy = f"{command('ostore', 'import', other.path)} takes them over, --models {command(other.path)} means them"
+        remedy = f"{command('ostore', 'import', other.path)} copies them here, --models {command(other.path)} uses them"
         yield finding("other-store", severity, str(other.path), detail=detail, remedy=remedy)
+
+
+def _cloud(host: Host) -> Iterator[Finding]:
     if host.is_offline and host.has_ollama and host.is_cloud_off is False:
         setting = 'sudo systemctl edit ollama, and add [Service] Environment="OLLAMA_NO_CLOUD=1"'
         remedy = setting if host.has_service else "set OLLAMA_NO_CLOUD=1 for the server"

@@ -118,13 +118,17 @@ class BundleReader:
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         """Return one selection for each model whose folded name is in `folded`."""
-        models = [model for model in self.index.selection.models if model.name.folded in folded]
-        return tuple(self.index.selection.restricted([model.name]) for model in models)
+        chosen = self.index.selection
+        blobs, requires = ({blob.digest: blob for blob in part} for part in (chosen.blobs, chosen.requires))
+        return tuple(
+            Selection((model,), *(tuple(part[key] for key in model.blobs if key in part) for part in (blobs, requires)))
+            for model in chosen.models
+            if model.name.folded in folded
+        )
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Return the lacking blobs that the index lists with that size. A size of None matches any."""
-        blobs = self.index.selection.blobs
-        found = (blobs[self._numbers[digest]] for digest in lacking if digest in self._numbers)
+        """Return the lacking blobs that the index lists with that size, in its order. A size of None matches any."""
+        found = (blob for blob in self.index.selection.blobs if blob.digest in lacking)
         return tuple(blob for blob in found if lacking[blob.digest] in {None, blob.size})
 
     def file_of(self, _blob: Descriptor, /) -> Path | None:
@@ -278,7 +282,7 @@ def _read_seek_table(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
             if sum(span.size for span in spans) + size == source.size:
                 return spans
     _explain_end(source)
-    # A pass that finds no fault has found the table right as well, so the file has changed since it was read above.
+    # The pass found no fault, so the table is good now. The file has changed since the table was read above.
     raise IntegrityError("seek table: disagrees with the frames before it")  # pragma: no cover - see above
 
 

@@ -24,7 +24,7 @@ class Walk:
     """One forward pass over what follows the index: our own files, blobs, manifests, the end."""
 
     def __init__(self, index: BundleIndex, stream: ForwardStream, *, can_skip: bool = False) -> None:
-        """`stream` stands behind the index. With `can_skip`, members that are not wanted are not read."""
+        """`stream` stands right after the index. With `can_skip`, members that are not wanted are not read."""
         self._index = index
         self._stream = stream
         self._can_skip = can_skip
@@ -93,12 +93,12 @@ class Walk:
         yield from self._tar.data(blob.size)
 
     def _refuse_to_go_on(self) -> None:
-        """Raise the error of a member that was not the awaited one: what follows it is not what the index lists."""
+        """Raise again the error of an earlier unexpected member: what follows it does not match the index."""
         if self._broken:
             raise self._broken
 
     def _pass_over(self, number: int) -> None:
-        """Go to the blob of that number, or behind the last one. In a pipe, check every header on the way."""
+        """Go to the blob with that number, or past the last blob. In a pipe, check every header on the way."""
         if not self._can_skip:
             self._go_to(self._offsets[self._next])
             for blob in self._blobs[self._next : number]:
@@ -133,7 +133,7 @@ class Walk:
         self._seen.add(name)
 
     def _refuse(self, header: TarHeader, awaited: str | None = None) -> NoReturn:
-        """Raise the error that says what is wrong with a member that is not the awaited one."""
+        """Raise the error that says what is wrong with an unexpected member."""
         following: TarHeader | None = header
         # The loop ends soon, because no listed member may come twice.
         while following is not None and following.name != awaited:

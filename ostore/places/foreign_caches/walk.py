@@ -133,7 +133,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Promise:
-    """A file of a model. `digest` is the digest that its name promises, None if it promises none."""
+    """What the name of a model's file promises: `digest`, or None if it promises no digest."""
 
     digest: Digest | None = None
 

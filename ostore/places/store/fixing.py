@@ -110,7 +110,7 @@ class _Fixer:
     def _give_file(self, folder: Directory, name: str) -> None:
         fd = folder.open_file(name)
         try:
-            # A person may have linked the file of another user here, so that root gives it away.
+            # A person may have linked another user's file here to make root change its owner.
             if os.fstat(fd).st_nlink > 1:
                 raise DamagedStoreError("the file has a second name elsewhere")
             self._workspace.ownership.give_file(fd)
@@ -143,7 +143,7 @@ def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
     """
     Refuse an entry that is not odd any more. Raises DamagedStoreError.
 
-    Odd are a link that leads nowhere, an empty file, and any file or link whose path is not that of a model.
+    An odd entry is a link that leads nowhere, an empty file, or a file or link whose path is not that of a model.
     """
     *_, name = path.split("/")
     status = folder.lstat(name)

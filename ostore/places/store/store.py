@@ -14,7 +14,6 @@ from ostore.formats.errors import (
     BlobMissingError,
     DamagedStoreError,
     FormatError,
-    IntegrityError,
     LimitError,
     NoSpaceError,
     NotFoundError,
@@ -152,15 +151,12 @@ class LocalStore:
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
-        Yield the raw manifests of selected models, as they were when they were selected.
+        Yield the raw manifests of selected models, as they were selected if the selection has kept them.
 
-        Raises IntegrityError if one has changed and the selection has not kept its bytes, OSError.
+        The sink compares them with what was selected. Raises OSError.
         """
         for model in models:
-            raw = self.read_manifest(model.name)[0] if model.raw is None else model.raw
-            if model.raw is None and Digest.of(raw) != model.manifest_digest:
-                raise IntegrityError(f"manifest of {model.name}: changed since it was selected")
-            yield model.name, raw
+            yield model.name, self.read_manifest(model.name)[0] if model.raw is None else model.raw
 
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         """Return the first `limit` bytes of a blob, unverified. Raises the errors of `opened_blob`."""
@@ -208,8 +204,8 @@ class LocalStore:
         """
         Return what lies in `blobs/` besides the blobs that models need: the orphans, and the paths of strays.
 
-        Unfinished files of Ollama are neither. A blob named in capitals is a stray, whether or not it is an orphan,
-        because only we look for it there.
+        Unfinished files of Ollama are neither. A blob whose file name has capitals is a stray, and may be an orphan
+        too: Ollama does not look for that name.
         """
         orphans, strays = [], []
         for entry in find_blobs(self.root):
@@ -217,7 +213,7 @@ class LocalStore:
             if digest is None:
                 strays += [] if is_temporary(entry.name) else [f"{BLOBS}/{entry.name}"]
                 continue
-            # ollama manifest/paths.go at fb30760 opens what the manifest spells, and none that may travel has capitals.
+            # Ollama opens what a manifest spells (manifest/paths.go at fb30760), and no valid manifest spells capitals.
             if entry.name not in {digest.filename, str(digest)}:
                 strays.append(f"{BLOBS}/{entry.name}")
             if not is_needed(digest):

@@ -4,7 +4,8 @@ command has finished wait for the next one. Ollama looks only at `blobs/` and `m
 
     .ostore/lock               locked while a command changes the store; never deleted, or two could hold it
     .ostore/tx/<pid>-<random>/ one for each running command, 0700, itself locked: the lock shows that the command lives
-        sha256-HEX.part        a blob being written, or the first part of one whose source can go on from there
+        sha256-HEX.part        a blob being written; of no use to another command
+        sha256-HEX.begun       the first bytes of a blob whose source can go on from there, on the disk
         sha256-HEX             a whole blob, verified, on the disk
         sha256-HEX.pin         a pin: a second name for a blob that the store had already and that is relied upon
         m/NNN.json             manifests
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UnsafeError
-from ostore.formats.store_layout import BLOBS, PART, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
+from ostore.formats.store_layout import BEGUN, BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.streams.durable import FILE_MODE, Directory, Ownership, current_user, remove_tree
 from ostore.streams.file_lock import try_lock, wait_lock
 
@@ -89,13 +90,7 @@ class Workspace:
     def transaction(self) -> Iterator[Directory]:
         """Yield a new, locked folder for one command. What the caller leaves in it stays for the next command."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
-            while True:
-                name = f"{os.getpid()}-{os.urandom(4).hex()}"
-                directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
-                # Before the folder is locked, another command may take it for a dead one's and remove it.
-                if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
-                    break
-                directory.close()
+            name, directory = _new_transaction(transactions)
             self._running = name
             try:
                 with directory:
@@ -134,6 +129,17 @@ def workspace_path(root: Path) -> Path:
     return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
 
 
+def _new_transaction(transactions: Directory) -> tuple[str, Directory]:
+    """Create a folder and lock it. Return its name and the open folder."""
+    while True:
+        name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
+        # Before the folder is locked, another command may take it for a dead one's and remove it.
+        if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
+            return name, directory
+        directory.close()
+
+
 def dead_transactions(workspace: Path) -> frozenset[str]:
     """
     Return the names of the folders of dead commands that we may clear. Nothing is created, so any disk will do.
@@ -160,12 +166,12 @@ def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
     for name in transaction.names():
         if name == TRANSACTION_MANIFESTS:
             remove_tree(transaction, name)
-        elif not (keep_finished and Digest.of_filename(name.removesuffix(PART))):
+        elif not (keep_finished and Digest.of_filename(name.removesuffix(BEGUN))):
             transaction.unlink(name)
 
 
 def is_published(transaction: Directory, name: str) -> bool:
-    """Return whether a staged blob has a second name, in `blobs/`, so that the staged name is of no more use."""
+    """Return whether a staged blob has another name, here or in another store, so that the staged name is useless."""
     status = transaction.lstat(name)
     return Digest.of_filename(name) is not None and status is not None and status.st_nlink > 1
 

@@ -20,7 +20,7 @@ from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import Selection, Wanted
-from ostore.formats.store_layout import PART, PIN
+from ostore.formats.store_layout import BEGUN, PART, PIN
 from ostore.places.store.receiving.linking import link_files
 from ostore.places.store.receiving.pinning import Pinning, is_sound
 from ostore.places.store.receiving.publication import Publication, StagedManifest
@@ -29,16 +29,16 @@ from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.workspace import Workspace, is_published
 from ostore.streams.bytes_at import BytesAt, FileBytes, read_chunks_at
 from ostore.streams.chunks import Chunk, forget_cached
-from ostore.streams.durable import Directory
+from ostore.streams.durable import Directory, current_user
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.source_failure import SourceFailureError
-from ostore.streams.space import refuse_short_space
+from ostore.streams.space import refuse_lack_of_space
 from ostore.streams.verified import hash_file, verified
 from ostore.streams.writing import append_unfinished, finish_file, write_file, write_unfinished
 
 # How many blobs may be written but not yet synced. A kill loses at most these, and the next import writes them again.
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
-# Digests in one line of an error. `inspect` lists them all.
+# Digests in one line of an error. More would make it unreadable.
 _MAX_LISTED = 5
 
 
@@ -82,6 +82,7 @@ class StoreInbox:
         self._repaired: dict[Digest, Descriptor] = {}
         self._linked: dict[Digest, Descriptor] = {}
         self._begun: dict[Digest, int] = {}
+        self._opened: dict[Digest, BytesAt] = {}
         self._received: Received | None = None
 
     @property
@@ -94,7 +95,7 @@ class StoreInbox:
         """
         The blobs that are neither in the store nor staged, in the order of the selection.
 
-        A blob starts after the bytes of it that are staged already. `write_blob` hashes those again with the rest.
+        `start` is the number of bytes that are staged already. `write_blob` hashes those bytes again with the rest.
         """
         lacking = (blob for blob in self._selection.blobs if not self._holds(blob))
         return tuple(Wanted(blob, self._begun.get(blob.digest, 0)) for blob in lacking)
@@ -116,8 +117,8 @@ class StoreInbox:
         """
         Find the blobs that the store has and that are sound, and pin them so that no removal takes them away.
 
-        Raises NotFoundError if a blob that the bundle builds on but does not contain is not among them,
-        DamagedStoreError if something other than a file or link has a blob's name, OSError.
+        Raises NotFoundError if the store lacks a sound blob that a delta bundle leaves out, DamagedStoreError if
+        something other than a file or link has a blob's name, OSError.
         """
         if self._blobs is not None:
             pinning = Pinning(self._blobs, self._transaction, self._damaged if self._is_repair else None, self._terms)
@@ -131,9 +132,9 @@ class StoreInbox:
 
     def adopt(self) -> None:
         """
-        Take over wanted blobs from interrupted commands: finished ones once hashed again, begun ones as they are.
+        Take over wanted blobs from interrupted commands. Finished blobs are hashed now, begun ones with their rest.
 
-        Remove what those commands have left and no later one needs.
+        What else those commands have left is removed, unless a later command can use it.
         """
         wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
         for abandoned in self._workspace.abandoned():
@@ -144,8 +145,8 @@ class StoreInbox:
                 blob = wanted.get(name)
                 # A file that cannot be read or removed is no loss, because the source has the blob.
                 with contextlib.suppress(OSError, DamagedStoreError):
-                    if name.endswith(PART):
-                        self._adopt_part(abandoned, name, wanted.get(name.removesuffix(PART)))
+                    if name.endswith(BEGUN):
+                        self._adopt_begun(abandoned, name, wanted.get(name.removesuffix(BEGUN)))
                     elif blob and not self._holds(blob) and is_sound(abandoned, name, blob, self._terms.progress):
                         abandoned.rename(name, self._transaction, name)
                         self._resumed[blob.digest] = blob
@@ -164,11 +165,11 @@ class StoreInbox:
         missing = [wanted.blob for wanted in self.missing]
         linked = link_files(missing, file_of, self._transaction, self._workspace.ownership, self._terms)
         self._linked = {blob.digest: blob for blob in linked}
-        self.refuse_short_space()
+        self.refuse_lack_of_space()
 
-    def refuse_short_space(self) -> None:
+    def refuse_lack_of_space(self) -> None:
         """Raises NoSpaceError unless the disk can hold what is missing."""
-        refuse_short_space(self._transaction, [wanted.size for wanted in self.missing])
+        refuse_lack_of_space(self._transaction, [wanted.size for wanted in self.missing])
 
     def held(self, digest: Digest) -> BytesAt | None:
         """Open a blob that is staged or was found in the store, for another one to build on; None for any other."""
@@ -179,29 +180,33 @@ class StoreInbox:
         folder = self._transaction if name else self._blobs
         if folder is None or (name is None and digest not in self._present):
             return None
-        fd = folder.open_file(name or digest.filename)
-        self._resources.callback(os.close, fd)
-        return FileBytes(fd, folder.path / (name or digest.filename))
+        path = folder.path / (name or digest.filename)
+        if digest not in self._opened:
+            fd = folder.open_file(path.name)
+            self._resources.callback(os.close, fd)
+            self._opened[digest] = FileBytes(fd, path)
+        return self._opened[digest]
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
         """
         Stage one blob. `chunks` are its bytes from `wanted.start` on.
 
         Raises BlobError if the bytes are not the blob, OSError, SourceFailureError. The caller may then try another
-        copy. The bytes that came are kept if the source can go on from there, and are dropped otherwise. Raises
-        RuntimeError if `wanted.start` is neither 0 nor the number of staged bytes.
+        copy from its start. The bytes that came are kept if the source can go on from there, and are dropped otherwise.
+        Raises RuntimeError if `wanted.start` is neither 0 nor the number of staged bytes.
         """
         blob, part = wanted.blob, wanted.blob.digest.filename + PART
-        begun = self._begun.pop(blob.digest, 0)
+        begun = self._begun.get(blob.digest, 0)
         if wanted.start not in {0, begun}:
             raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, but the source begins at {wanted.start}")
         try:
             fd = self._write_part(blob, part, wanted.start, chunks)
         except BaseException as error:
             if isinstance(error, SourceFailureError) and error.can_resume:
-                self._begun[blob.digest] = self._staged_size(part)
-            else:
-                quietly(self._transaction.unlink, part)
+                quietly(self._keep_begun, blob.digest)
+            if isinstance(error, BlobError) and wanted.start:
+                error.hint = f"its first {wanted.start} bytes came from an earlier try, and are dropped; try again"
+            quietly(self._transaction.unlink, part)
             raise
         self._unfinished[blob.digest] = (blob, fd)
         # The system writes it to the disk while the next ones are written, and small blobs get there together.
@@ -226,8 +231,8 @@ class StoreInbox:
         """
         Stage one manifest, with the time that it has in its source, if that is known.
 
-        Raises IntegrityError unless the selection promises these bytes and every blob that it names is verified and has
-        the size that it names; AmbiguousManifestError, FormatError or LimitError if it must not enter a store; OSError.
+        Raises IntegrityError unless the selection promises these bytes and every blob of the manifest is verified and
+        has the promised size; AmbiguousManifestError, FormatError or LimitError if it must not enter a store; OSError.
         """
         self.finish_blobs()
         if self._promised.get(name) != Digest.of(raw):
@@ -301,32 +306,41 @@ class StoreInbox:
             if outcomes[name] is not Outcome.ALREADY_THERE
         ]
 
-    def _adopt_part(self, abandoned: Directory, part: str, blob: Descriptor | None) -> None:
-        """Take over the first bytes of a wanted blob, or drop them if more is staged here. Others stay."""
-        status = abandoned.lstat(part)
-        if blob is None or status is None or not stat.S_ISREG(status.st_mode):
+    def _adopt_begun(self, abandoned: Directory, name: str, blob: Descriptor | None) -> None:
+        """Take over the first bytes of a wanted blob, or drop them if they are of no use here. Others stay."""
+        status = abandoned.lstat(name)
+        if blob is None or status is None:
             return
-        if not self._holds(blob) and self._begun.get(blob.digest, 0) < status.st_size <= blob.size:
-            abandoned.rename(part, self._transaction, part)
+        is_more = self._begun.get(blob.digest, 0) < status.st_size <= blob.size
+        if is_more and _is_ours_alone(status) and not self._holds(blob):
+            abandoned.rename(name, self._transaction, name)
             self._begun[blob.digest] = status.st_size
         else:
-            abandoned.unlink(part)
+            abandoned.unlink(name)
+
+    def _keep_begun(self, digest: Digest) -> None:
+        """Keep the bytes that came of a blob, on the disk, so that this or another command can go on from there."""
+        part, name = digest.filename + PART, digest.filename + BEGUN
+        status = self._transaction.lstat(part)
+        if status and status.st_size > self._begun.get(digest, 0):
+            self._transaction.sync_entry(part)
+            self._transaction.rename(part, self._transaction, name)
+            self._begun[digest] = status.st_size
 
     def _write_part(self, blob: Descriptor, part: str, start: int, chunks: Iterable[Chunk]) -> int:
         """Write and verify a blob, and return its open file. Its first `start` bytes are there already."""
+        self._transaction.unlink(part)
         if not start:
-            self._transaction.unlink(part)
             return write_unfinished(self._transaction, part, verified(chunks, blob))
+        # Until it is synced again, a longer file would promise too much.
+        self._transaction.rename(blob.digest.filename + BEGUN, self._transaction, part)
+        del self._begun[blob.digest]
         with contextlib.ExitStack() as opened:
             fd = self._transaction.open_file(part)
             opened.callback(os.close, fd)
             begun = read_chunks_at(FileBytes(fd, self._transaction.path / part), start - 1)
             whole = verified(chain(begun, chunks), blob)
             return append_unfinished(self._transaction, part, _from(whole, start), start)
-
-    def _staged_size(self, part: str) -> int:
-        status = self._transaction.lstat(part)
-        return status.st_size if status else 0
 
     @property
     def _unfinished_bytes(self) -> int:
@@ -355,6 +369,12 @@ class StoreInbox:
             raise type(error)(f"{error}, read back from {self._root.path}", digest=error.digest) from None
         finally:
             os.close(fd)
+
+
+def _is_ours_alone(status: os.stat_result) -> bool:
+    """Return whether a file is ours and has no other name. To write to another one could change somebody's file."""
+    is_ours = os.name == "nt" or (status.st_uid == current_user()[0] and status.st_nlink == 1)
+    return is_ours and stat.S_ISREG(status.st_mode)
 
 
 def _from(chunks: Iterable[Chunk], start: int) -> Iterator[Chunk]:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import PART
@@ -29,20 +30,29 @@ def link_files(
 
     A file on another disk, of another owner or with other bytes is not linked. Raises OSError.
     """
-    files = [(blob, path) for blob in wanted if (path := file_of(blob))]
-    if files and not terms.trust_existing:
-        terms.progress.phase("verifying sha256 digest", sum(blob.size for blob, _ in files))
+    paths = [(blob, path) for blob in wanted if (path := file_of(blob))]
     with contextlib.ExitStack() as opened:
         try:
-            folders = {path.parent: opened.enter_context(Directory.open(path.parent)) for _, path in files}
+            parents = {path.parent for _, path in paths}
+            folders = {parent: opened.enter_context(Directory.open(parent)) for parent in parents}
         except FileNotFoundError:
             # Another command has just removed the folder. Copying says which blob is missing.
             return []
         link = _Link(transaction, ownership, terms)
+        found = (_File(blob, folders[path.parent], path.name) for blob, path in paths)
+        files = [file for file in found if link.can_be(file)]
+        if files and not terms.trust_existing:
+            terms.progress.phase("verifying sha256 digest", sum(file.blob.size for file in files))
         pool = opened.enter_context(ThreadPoolExecutor(max(1, terms.jobs)))
         told = opened.enter_context(stoppable(terms.progress))
-        linked = pool.map(lambda pair: link.stage(folders[pair[1].parent], pair[1].name, pair[0], told), files)
-        return [blob for (blob, _), is_staged in zip(files, linked, strict=True) if is_staged]
+        linked = pool.map(lambda file: link.stage(file, told), files)
+        return [file.blob for file, is_staged in zip(files, linked, strict=True) if is_staged]
+
+
+class _File(NamedTuple):
+    blob: Descriptor
+    folder: Directory
+    name: str
 
 
 class _Link:
@@ -52,21 +62,24 @@ class _Link:
         self._ownership = ownership
         self._trust = terms.trust_existing
 
-    def stage(self, folder: Directory, name: str, blob: Descriptor, progress: Progress) -> bool:
-        status, part = folder.lstat(name), blob.digest.filename + PART
-        if status is None or status.st_dev != self._device or status.st_size != blob.size:
+    def can_be(self, file: _File) -> bool:
+        """Return whether a file may be the blob and may be linked here."""
+        status = file.folder.lstat(file.name)
+        if status is None or status.st_dev != self._device or status.st_size != file.blob.size:
             return False
         # Giving the file to our owner would take it from its present one.
-        if not stat.S_ISREG(status.st_mode) or not self._ownership.has(status):
+        return stat.S_ISREG(status.st_mode) and self._ownership.has(status)
+
+    def stage(self, file: _File, progress: Progress) -> bool:
+        part = file.blob.digest.filename + PART
+        if not _linked(file.folder, file.name, self._transaction, part):
             return False
-        if not _linked(folder, name, self._transaction, part):
-            return False
-        if not self._trust and not is_sound(self._transaction, part, blob, progress):
+        if not self._trust and not is_sound(self._transaction, part, file.blob, progress):
             self._transaction.unlink(part)
             return False
         # Ollama does not sync what it writes.
         self._transaction.sync_entry(part)
-        self._transaction.rename(part, self._transaction, blob.digest.filename)
+        self._transaction.rename(part, self._transaction, file.blob.digest.filename)
         return True
 
 

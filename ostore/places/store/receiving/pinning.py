@@ -38,12 +38,7 @@ class Pinning:
         With `trust_existing`, a file of the right size is sound. Raises DamagedStoreError for an entry that is neither
         file nor link, OSError.
         """
-        there: list[Descriptor] = []
-        damaged: list[Descriptor] = []
-        for blob in wanted:
-            stands = self._stands(blob)
-            if stands is not None:
-                (there if stands else damaged).append(blob)
+        there, damaged = self._standing(wanted)
         # The largest first: if one began last, a single thread would be busy when all others are done.
         there.sort(key=lambda blob: -blob.size)
         if there and not self._terms.trust_existing:
@@ -64,6 +59,11 @@ class Pinning:
             # A link is replaced, and its target is left alone. A person has to look at anything else.
             raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
         return False
+
+    def _standing(self, wanted: Iterable[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
+        """Return the wanted blobs that have a file that may be sound, and those whose entry cannot be."""
+        standing = [(blob, stands) for blob in wanted if (stands := self._stands(blob)) is not None]
+        return [blob for blob, stands in standing if stands], [blob for blob, stands in standing if not stands]
 
     def _pinned_if_sound(self, blob: Descriptor, progress: Progress) -> bool:
         filename, pin = blob.digest.filename, blob.digest.filename + PIN

@@ -69,7 +69,7 @@ class Publication:
         """
         With `keeps_replaced`, a file that a staged blob replaces is kept in quarantine.
 
-        `set_aside` lists the names that replaced blobs, and broken manifests in any case, have in quarantine.
+        `set_aside` lists names in quarantine: of replaced blobs, if these are kept, and always of broken manifests.
         """
         self.set_aside: list[str] = []
         self._keeps_replaced = keeps_replaced
@@ -165,7 +165,7 @@ class Publication:
             self._placed.append(digest)
 
     def _replace_blob(self, blobs: Directory, digest: Digest) -> None:
-        """Place a staged blob, and keep aside the file that it replaces, whichever form of the name that has."""
+        """Place a staged blob, and keep the file that it replaces, whichever form of the name that file has."""
         standing = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
         kept = self._keep_aside(blobs, standing, digest) if standing else None
         self._place_blob(blobs, digest.filename, digest)
@@ -181,7 +181,7 @@ class Publication:
 
     def _keep_aside(self, blobs: Directory, standing: str, digest: Digest) -> str | None:
         """
-        Give a file a second name in quarantine, and return it. The first name stays taken at every moment.
+        Give a file a second name in quarantine, and return that name. The first name is taken at every moment.
 
         Without hard links the file is renamed instead, and the blob is missing until the new one is placed. None for a
         link: it has no bytes to keep, and its target is left alone.
@@ -214,7 +214,7 @@ class Publication:
                 quarantine.unlink(kept)
 
     def _give_kept(self, kept: str) -> None:
-        """Let the owner of the store look at a kept file and remove it."""
+        """Give a kept file the owner and mode of the store's files, unless it has another name."""
         with contextlib.suppress(OSError, OstoreError), self._quarantine() as quarantine:
             fd = quarantine.open_file(kept)
             try:
@@ -295,14 +295,17 @@ class Publication:
                 # The manifest was being written when it was first read.
                 raise _came_meanwhile(name)
             if raw:
-                # Named by its digest, so there is one copy, however often a command is killed before the rename.
-                kept = f"manifest-{Digest.of(raw).hex}"
-                self._transaction.unlink(kept)
-                write_file(self._transaction, kept, (raw,), self._workspace.ownership)
-                with self._quarantine() as quarantine:
-                    self._transaction.rename(kept, quarantine, kept)
-                    quarantine.sync()
-                self.set_aside.append(kept)
+                self._keep_manifest(raw)
+
+    def _keep_manifest(self, raw: bytes) -> None:
+        # Named by its digest, so there is one copy, however often a command is killed before the rename.
+        kept = f"manifest-{Digest.of(raw).hex}"
+        self._transaction.unlink(kept)
+        write_file(self._transaction, kept, (raw,), self._workspace.ownership)
+        with self._quarantine() as quarantine:
+            self._transaction.rename(kept, quarantine, kept)
+            quarantine.sync()
+        self.set_aside.append(kept)
 
     def _sync_manifest(self, name: ModelName) -> None:
         path = self._root.path.joinpath(MANIFESTS, *name.parts).resolve()
@@ -344,7 +347,7 @@ def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
 
 def _came_meanwhile(name: ModelName) -> UsageError:
     return UsageError(
-        f"{name}: another model of that name has just come", hint="run it again; --replace overwrites that one"
+        f"{name}: another program has just stored a model of that name", hint="run this again, or use --replace"
     )
 
 

@@ -48,7 +48,7 @@ class StoreSink:
     A store as a sink. It is created if it does not exist.
 
     With `make_parents`, its parents are created too; this is for a path that no person typed. The parent of a typed
-    path must exist, because a typo or an unmounted disk looks the same.
+    path must exist: if it is missing, the path may have a typo, or a disk may not be mounted.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class StoreSink:
         refuse_unholdable(transaction, names)
         if not self._terms.links:
             # With links, `take_files` asks for the space, once it knows what need not be copied.
-            inbox.refuse_short_space()
+            inbox.refuse_lack_of_space()
 
     def _complete(self, inbox: StoreInbox, workspace: Workspace) -> None:
         """Put what was received on the disk, and publish it."""
@@ -166,12 +166,7 @@ class StoreSink:
             raise UnsafeError(f"{model.name}: an entry that is no manifest is in the way: {path}") from None
         if Digest.of(raw) == model.manifest_digest:
             return Outcome.ALREADY_THERE
-        try:
-            Manifest.parse(raw)
-        except LimitError:
-            # The manifest exceeds our limits, but Ollama may well read it.
-            pass
-        except OstoreError:
+        if not _may_be_read(raw):
             return Outcome.REPAIRED
         if not self._replace:
             raise UsageError(f"{model.name}: another model of that name is there", hint="--replace overwrites it")
@@ -235,6 +230,17 @@ def _is_empty_folder(parent: Directory, name: str) -> bool:
             return not folder.names()
     except NotADirectoryError:
         return False
+
+
+def _may_be_read(manifest: bytes) -> bool:
+    """Return whether Ollama may be able to read a manifest, even if we cannot because it exceeds our limits."""
+    try:
+        Manifest.parse(manifest)
+    except LimitError:
+        return True
+    except OstoreError:
+        return False
+    return True
 
 
 def _leaves_nothing(error: BaseException) -> bool:

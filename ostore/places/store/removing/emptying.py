@@ -16,13 +16,15 @@ def remove_empty_folders(root: Directory) -> None:
     The caller holds the lock of the store.
     """
     for folder in reversed(read_tree(root.path / MANIFESTS).folders):
-        *above, last = folder.path.split("/")
-        # A folder that cannot be removed stays, and so does an entry that is no folder any more.
-        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
-            parent = opened.enter_context(root.child(MANIFESTS))
-            for part in above:
-                parent = opened.enter_context(parent.child(part))
-            parent.rmdir(last)
+        _remove_if_empty(root, MANIFESTS, *folder.path.split("/"))
     for name in (MANIFESTS, BLOBS):
-        with contextlib.suppress(OSError):
-            root.rmdir(name)
+        _remove_if_empty(root, name)
+
+
+def _remove_if_empty(root: Directory, *path: str) -> None:
+    # A folder that cannot be removed stays, and so does an entry that is no folder any more.
+    with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+        parent = root
+        for part in path[:-1]:
+            parent = opened.enter_context(parent.child(part))
+        parent.rmdir(path[-1])

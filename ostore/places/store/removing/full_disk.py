@@ -1,5 +1,5 @@
 """
-Remove without a record, on a disk too full to write even the record of a removing.
+Remove without a record, on a disk too full to write even the record of a removal.
 
 People need gc most on such a disk, but the protocol of `sweep` needs room for a folder and a file. So one thing that
 may go is removed directly, and that makes the room. The record protects a blob that a server refers to while it is
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.store_layout import BLOBS
-from ostore.places.store.removing.sweep import clear_leftovers, unchanged
+from ostore.places.store.removing.sweep import clear_leftovers, reason_to_keep
 from ostore.places.store.survey.census import FoundEntry
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import FULL, Directory
@@ -56,10 +56,9 @@ class FullDisk:
 
     def remove(self, files: Sequence[FoundEntry], *, latest: float) -> bool:
         """
-        Remove files of `blobs/` for good, and return whether that was done.
+        Remove files of `blobs/` for good, and return whether that was done. Raises OSError.
 
-        Nothing is removed unless all are as planned and none is newer than `latest`, seconds since 1970. Raises
-        OSError.
+        Nothing is removed unless all are as planned and none is newer than `latest`, seconds since 1970.
         """
         if self._blobs is None:
             return False
@@ -88,4 +87,4 @@ def _is_unchanged(blobs: Directory, file: FoundEntry, latest: float, opened: con
     except (FileNotFoundError, PermissionError, DamagedStoreError):
         return False
     opened.callback(os.close, fd)
-    return unchanged(file.facts.identity, latest)(os.fstat(fd)) is None
+    return reason_to_keep(file.facts.identity, latest)(os.fstat(fd)) is None

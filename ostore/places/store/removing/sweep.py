@@ -8,7 +8,7 @@ Remove from a store, under its lock, in the one order in which a crash does no h
    back what is needed, and never over anything else; if one manifest cannot be read, put everything back
 5. delete the rest, or keep it until the time in the record; delete the record last
 
-After a crash every listed model is complete, and a folder with a record is left, which the next removing finishes.
+After a crash every listed model is complete, and a folder with a record is left, which the next removal finishes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Swept:
 
 
 class Sweep:
-    """One removing. The caller holds the lock of the store and has made sure that it keeps others out."""
+    """One removal. The caller holds the lock of the store and has made sure that it keeps others out."""
 
     def __init__(self, root: Directory, workspace: Workspace, trash: Directory, blobs: Directory | None) -> None:
         self._root = root
@@ -73,7 +73,7 @@ class Sweep:
         """
         Put back the blobs in the trash that a model needs again. Return False if the manifests leave doubts.
 
-        All blobs of an interrupted removing go back while there are doubts, or if its record cannot be read.
+        All blobs of an interrupted removal go back while there are doubts, or if its record cannot be read.
         """
         found_batches = find_batches(self._workspace.directory.path)
         if not found_batches:
@@ -87,7 +87,7 @@ class Sweep:
 
     def finish_interrupted(self, names: Collection[str] | None = None) -> None:
         """
-        Put back what is needed, then finish interrupted removings: all, or those of the trash folders `names`.
+        Put back what is needed, then finish interrupted removals: all, or those of the trash folders `names`.
 
         While the manifests leave doubts, none is finished.
         """
@@ -98,7 +98,7 @@ class Sweep:
         self._sync_blobs()
         for found in chosen:
             with contextlib.closing(Batch.reopen(self._trash, found.name)) as batch:
-                # Without a record, only blobs whose name in `blobs/` another file has are left here.
+                # Without a record, all blobs went back, except those whose name another file has taken.
                 batch.finish(keep=found.record is not None and found.record.expires is not None)
 
     def remove(
@@ -117,7 +117,7 @@ class Sweep:
 
         A blob newer than `latest` stays, and so does a download newer than `latest_download`. Raises UsageError for a
         manifest that has changed, UnsafeError for a link on the way to it, DamagedStoreError for one that is neither
-        file nor link, OSError. The next removing finishes with what has moved by then.
+        file nor link, OSError. After an error, the next removal finishes this one.
         """
         with contextlib.closing(Batch.begin(self._trash, self._workspace, record, now)) as batch:
             try:
@@ -138,7 +138,7 @@ class Sweep:
         return Swept(frozenset(names - stayed.keys()), stayed, doubt)
 
     def prune(self, names: Iterable[ModelName]) -> None:
-        """Remove the folders of these models that an interrupted removing left empty."""
+        """Remove the folders of these models that an interrupted removal left empty."""
         for name in names:
             for depth in reversed(range(3)):
                 with (
@@ -207,7 +207,7 @@ class Sweep:
     def _take_blobs(self, batch: Batch, blobs: Iterable[StoredBlob], latest: float | None) -> dict[str, str]:
         stayed: dict[str, str] = {}
         for blob in blobs:
-            reason = batch.take(self._folder, blob.filename, unchanged(blob.facts.identity, latest))
+            reason = batch.take(self._folder, blob.filename, reason_to_keep(blob.facts.identity, latest))
             if reason:
                 stayed[blob.filename] = reason
         return stayed
@@ -217,7 +217,7 @@ class Sweep:
     ) -> dict[str, str]:
         stayed: dict[str, str] = {}
         for download in downloads:
-            checks = {file.path: unchanged(file.facts.identity, latest) for file in download.files}
+            checks = {file.path: reason_to_keep(file.facts.identity, latest) for file in download.files}
             present = {name: self._folder.lstat(name) for name in checks}
             # A download is one unit: if one part has just grown, all of it is being loaded.
             if any(checks[name](status) for name, status in present.items() if status):
@@ -281,10 +281,10 @@ def _always(_: Digest) -> bool:
     return True
 
 
-def unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
+def reason_to_keep(identity: tuple[int, int], latest: float | None) -> Callable[[os.stat_result], str | None]:
     """Return a last check of a file before it goes. It gives the reason to keep a file that was replaced or used."""
 
-    def still(status: os.stat_result) -> str | None:
+    def check(status: os.stat_result) -> str | None:
         facts = DiskFacts.of(status)
         if facts.identity != identity:
             return "replaced meanwhile"
@@ -292,11 +292,11 @@ def unchanged(identity: tuple[int, int], latest: float | None) -> Callable[[os.s
             return "used meanwhile"
         return None
 
-    return still
+    return check
 
 
 def _changed(manifest: StandingManifest) -> UsageError:
-    return UsageError(f"{manifest.path}: another model has just come under that name")
+    return UsageError(f"{manifest.path}: another program has just changed this manifest")
 
 
 def _read(folder: Directory, name: str) -> bytes:

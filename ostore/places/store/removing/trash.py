@@ -1,7 +1,7 @@
 """
-The trash, where removed things go first: `.ostore/trash/<time>-<random>/`, one folder for each removing.
+The trash, where removed things go first: `.ostore/trash/<time>-<random>/`, one folder for each removal.
 
-    plan.json       the record of what is to go; on the disk before anything moves, until the removing is finished
+    plan.json       the record of what is to go; on the disk before anything moves, until the removal is finished
     kept.json       the same record afterwards, if the blobs are kept for a while
     sha256-HEX      blobs, under the names that they had
     manifest-NNN    manifests
@@ -77,11 +77,11 @@ class Batch:
         """Return the file names of the blobs in the folder."""
         return [name for name in self.directory.names() if blob_digest(name)]
 
-    def take(self, folder: Directory, filename: str, still: Callable[[os.stat_result], str | None]) -> str | None:
+    def take(self, folder: Directory, filename: str, check: Callable[[os.stat_result], str | None]) -> str | None:
         """
         Move a file of `blobs/` here, or return the reason why it stays. Raises OSError.
 
-        `still` checks the open file right before it moves. It returns None if the file may go, else the reason.
+        `check` checks the open file right before it moves. It returns None if the file may go, else the reason.
         """
         try:
             fd = folder.open_file(filename)
@@ -91,7 +91,7 @@ class Batch:
             return f"cannot be opened: {error.strerror if isinstance(error, OSError) else 'not a file'}"
         try:
             status = os.fstat(fd)
-            if reason := still(status):
+            if reason := check(status):
                 return reason
             folder.rename(filename, self.directory, filename)
             moved = self.directory.lstat(filename)
@@ -139,7 +139,7 @@ class Batch:
         return True
 
     def finish(self, *, keep: bool) -> None:
-        """End a removing: delete its blobs, or keep them until the time in its record."""
+        """End a removal: delete its blobs, or keep them until the time in its record."""
         kept = self.blobs() if keep else []
         if not kept:
             self.remove()
@@ -160,5 +160,5 @@ class Batch:
 
 
 def manifest_filename(number: int) -> str:
-    """Return the file name of the n-th manifest of a removing."""
+    """Return the file name of the n-th manifest of a removal."""
     return f"{_MANIFEST}{number:06}"

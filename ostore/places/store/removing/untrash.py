@@ -63,7 +63,7 @@ def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, 
 
 
 def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
-    """Return every blob in the trash of a store, also of interrupted removings. No blob is opened."""
+    """Return every blob in the trash of a store, also of interrupted removals. No blob is opened."""
     kept = []
     workspace = workspace_path(root)
     for found in find_batches(workspace):

@@ -38,11 +38,7 @@ def closed_parents(root: Path, account: Account) -> tuple[Path, ...]:
 
 
 def find_misfits(root: Path, account: Account, blobs: Iterable[StoredBlob], scan: ManifestScan) -> Iterator[Misfit]:
-    """
-    Yield what the user that a server runs as cannot use as a server must.
-
-    Also yield what every user may write to, and blobs with set-user-ID or set-group-ID.
-    """
+    """Yield what a server's user cannot use as a server must, what all may write to, and blobs with set-ID bits."""
     for relative in ("", "blobs", MANIFESTS, *_folders(scan.tree.entries)):
         # Text, not Path: to make ten thousand of those takes a tenth of a second.
         path = f"{root}/{relative}"

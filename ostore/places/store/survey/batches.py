@@ -1,4 +1,4 @@
-"""Look into the trash of a store. It has one folder for each removing, with the record of what is removed."""
+"""Look into the trash of a store. It has one folder for each removal, with the record of what is removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ostore.formats.json_reading import read_strict_json
 from ostore.formats.store_layout import TRASH
 from ostore.places.store.survey.scan import read_small_file
 
-# The record of a removing, until it is finished, and afterwards if its blobs are kept.
+# The record of a removal, until it is finished, and afterwards if its blobs are kept.
 UNFINISHED_RECORD = "plan.json"
 KEPT_RECORD = "kept.json"
 # Folders of other names are not ours, and are left alone.
@@ -26,7 +26,7 @@ _MAX_RECORD_BYTES = 16 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
     """
-    What a removing removes: the full names of the models, and the digests that only they need.
+    What a removal removes: the full names of the models, and the digests that only they need.
 
     Its blobs are kept until `expires`, seconds since 1970, or are not kept if that is None.
     """
@@ -61,7 +61,7 @@ class FoundBatch:
     is_finished: bool
 
     def is_expired(self, now: float) -> bool:
-        """Return whether a finished removing need not be kept any longer at `now`, seconds since 1970."""
+        """Return whether a finished removal need not be kept any longer at `now`, seconds since 1970."""
         expires = self.record.expires if self.record else None
         return self.is_finished and expires is not None and expires <= now
 

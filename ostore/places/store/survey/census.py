@@ -1,5 +1,5 @@
 """
-A census: everything in a store, with its status on the disk. Deleting, measuring and repairing are planned from it.
+A census: what lies in a store beside its manifests, with its status on the disk. gc, rm, du and move rely on it.
 
 A census takes no lock, creates nothing and opens no file, so it works on a read-only disk and for a user who is not
 the owner. To delete, list the blobs before you read the manifests, as `survey` does: a pull that ends in between can
@@ -120,7 +120,7 @@ class StoredBlob(NamedTuple):
 
     @property
     def is_canonical(self) -> bool:
-        """False for a name with ':' or upper-case digits. Ollama resolves such a name; its prune at start does not."""
+        """False for a name with ':', as before Ollama 0.1.30, or with upper-case digits. Ollama writes neither now."""
         return self.filename == self.digest.filename
 
 
@@ -197,7 +197,7 @@ def take_census(
     is_counted: Callable[[str, os.stat_result], bool] | None = None,
 ) -> Census:
     """
-    Look at everything in a store once. An absent folder holds nothing. Raises OSError for an unreadable folder.
+    Look at a store once, manifests aside. An absent folder holds nothing. Raises OSError if it cannot be read.
 
     `names` limits the look at `blobs/` to these names, which `survey` has listed; `skipped` is how many more blobs it
     has listed. An entry of `blobs/` for which `is_counted` is true is left out, so that a mere sum does not hold sixty

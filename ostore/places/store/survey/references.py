@@ -75,7 +75,7 @@ def find_references(root: Path) -> References:
 def references_of(root: Path, scan: ManifestScan) -> References:
     """Like `find_references`, from manifests that have been read."""
     lists = _Lists(root)
-    mentions = (*_of_links(scan.tree.entries), *_of_unreadable(scan.unreadable))
+    mentions = chain(_of_links(scan.tree.entries), _of_unreadable(root, scan.unreadable))
     named = _users(chain(_of_models(scan, lists), mentions))
     return References(named, (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts), scan)
 
@@ -116,12 +116,16 @@ def _of_links(entries: Iterable[ManifestEntry]) -> Iterator[tuple[ModelName | No
         yield entry.name, [digest for digest in map(blob_digest, targets) if digest]
 
 
-def _of_unreadable(unreadable: Iterable[UnreadableManifest]) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
+def _of_unreadable(
+    root: Path, unreadable: Iterable[UnreadableManifest]
+) -> Iterator[tuple[ModelName | None, Iterable[Digest]]]:
     """Yield the digests in the bytes of manifests that do not parse, so that a report about the store is less wrong."""
     for entry in unreadable:
-        yield entry.name, digest_shaped(entry.raw)
-        with contextlib.suppress(LimitError):
-            yield entry.name, mentioned_by(entry.raw)
+        # Read them again one at a time, because there may be many, and a broken one may be large.
+        with contextlib.suppress(OSError, LimitError):
+            raw, _ = read_small_file(root / entry.path, MAX_MANIFEST_BYTES)
+            yield entry.name, digest_shaped(raw)
+            yield entry.name, mentioned_by(raw)
 
 
 def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManifest]:

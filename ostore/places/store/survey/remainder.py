@@ -1,5 +1,5 @@
 """
-The remainder: what takes up room in a store and is not in the census, which is manifests, folders and foreign trees.
+The remainder: what takes up room in a store but is not in the census: manifests, folders and foreign trees.
 
 It only reads. What is not the store's is named but not walked, because a store may lie in a folder that has other
 uses, and these may be large.

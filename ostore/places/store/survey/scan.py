@@ -81,7 +81,7 @@ class ManifestScan:
 @dataclass
 class PassingScan:
     """
-    The same, for commands that keep only a little of each model: a hundred thousand manifests need much memory.
+    A scan that keeps no manifests, for commands that need little of each: a hundred thousand need much memory.
 
     `models` can be gone through once and come in no order. `unreadable` is complete when all of them have been read.
     """
@@ -173,7 +173,6 @@ def _read_all(
 
 def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
     """Return the model, or the reason why there is none; None if the entry has gone meanwhile."""
-    raw = b""
     try:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
         if entry.name is not None:
@@ -187,7 +186,7 @@ def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
         reason = error.strerror or str(error)
     except OstoreError as error:
         reason = str(error)
-    return UnreadableManifest(entry.relative, reason, entry.name, raw)
+    return UnreadableManifest(entry.relative, reason, entry.name)
 
 
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:

@@ -42,7 +42,7 @@ class Survey:
 
     def census(self, without: Collection[Digest] = frozenset()) -> Census:
         """
-        Take a census of what was listed, without these blobs, unless they have another name than Ollama gives them.
+        Take a census of what was listed, without these blobs. Blobs with an unusual file name are always included.
 
         A store may have sixty thousand needed blobs, and the disk need not be asked about them. Raises OSError for an
         unreadable folder.
