@@ -35,12 +35,12 @@ class Gate:
 
 GATES = (
     Gate("everything", 98),
-    # What only looks around in a store, or on its host, need not be covered to the last branch. `discovery` chooses the
-    # store that a command deletes from.
+    # What only looks around in a store, or on its host, need not be covered to the last branch. `discovery` has the
+    # rules that choose the store.
     Gate(
         "what parses, publishes or deletes",
         100,
-        ("ostore/formats/*", "ostore/host/discovery.py", "ostore/places/bundle/*", "ostore/places/store/*"),
+        ("ostore/formats/*", "*/discovery.py", "*/surroundings.py", "ostore/places/bundle/*", "ostore/places/store/*"),
         ("*/access.py", "*/examination.py"),
     ),
 )

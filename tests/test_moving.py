@@ -15,14 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ostore
+from ostore.api.move import removal
 from ostore.cli.render.move import check_text
 from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFoundError, UsageError
 from ostore.host.servers import ollama_processes
 from ostore.host.service_unit import environment_line, service_directives, service_environment
+from ostore.operations.move import removable
 from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 from tests.test_publication import injected, strace
@@ -493,6 +496,21 @@ def test_what_changes_before_it_is_removed_stays(store: Store, tmp_path: Path) -
     assert {model.name for model in report.models if not model.removed} == {"tiny:q4", "third:latest"}
     assert ostore.verify(["tiny:q4", "third"], models=store.root)[0].verdict == "whole"
     assert [model.name for model in ostore.list_models(models=store.root).models if model.name == "tiny:latest"] == []
+
+
+def test_a_manifest_that_changes_after_it_was_compared_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pulled = store.manifest_path(full("tiny:q4")), b'{"schemaVersion":2}'
+
+    def planned(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - those of `removable`
+        path.write_bytes(pulled)
+        return removable(*arguments, **options)
+
+    monkeypatch.setattr(removal, "removable", planned)
+    with pytest.raises(UsageError, match="has just changed"):
+        ostore.move(tmp_path / "to", models=store.root)
+    assert path.read_bytes() == pulled
 
 
 def test_a_manifest_that_goes_there_or_comes_to_another_place_here_stays_here(store: Store, tmp_path: Path) -> None:

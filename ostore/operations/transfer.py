@@ -59,8 +59,8 @@ class BlobSource(Protocol):
 
         A stream begins at `start` of the `Wanted` that is yielded, which is the `start` asked for or 0. Nothing is
         opened before the first chunk of a stream. A stream is valid until the next one is asked for, and a stream that
-        fails does not end the others. A source may yield a second copy of a blob; skip it if the first was good.
-        `held` returns what the target has already.
+        fails does not end the others. A folder of files may yield a second copy of a blob; skip it if the first was
+        good. `held` returns what the target has already.
         """
         ...
 
@@ -83,7 +83,7 @@ class Source(BlobSource, Protocol):
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
-        Yield the raw manifests of selected models, as they were at `select`. Call this after the blobs are read.
+        Yield the raw manifests of selected models. The sink compares them. Call this after the blobs are read.
 
         A bundle also checks its end here, so call this even if `models` is empty.
         """

@@ -8,12 +8,13 @@ import pytest
 
 from ostore.cli import exit_codes
 from ostore.formats.errors import DigestMismatchError, RemoteError
+from ostore.formats.outcome import Received
 from ostore.formats.selection import Selection
 from ostore.operations.transfer import Sink, Source, copy
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.bytes_at import nothing_held
-from ostore.streams.progress import SILENT
+from ostore.streams.progress import SILENT, Progress, _Silent
 from tests.contracts.places import (
     NAMES,
     SINKS,
@@ -26,7 +27,7 @@ from tests.contracts.places import (
     everything_of,
     registry_of,
 )
-from tests.contracts.registry import Registry, RegistrySink, RegistrySource
+from tests.contracts.registry import CHUNK, Registry, RegistrySink, RegistrySource
 from tests.support import Store, tree
 
 
@@ -35,8 +36,8 @@ def store(tmp_path: Path) -> Store:
     return a_store(tmp_path / "origin/models")
 
 
-def carried(source: Source, sink: Sink, selection: Selection | None = None) -> None:
-    copy(source, sink, selection or source.select(()), phase="copying", progress=SILENT)
+def carried(source: Source, sink: Sink, selection: Selection | None = None, *, progress: Progress = SILENT) -> Received:
+    return copy(source, sink, selection or source.select(()), phase="copying", progress=progress)
 
 
 @pytest.mark.parametrize("target", SINKS, ids=lambda place: place.name.replace(" ", "-"))
@@ -66,12 +67,65 @@ def test_after_a_connection_that_broke_at_nine_tenths_only_the_rest_is_sent(stor
     assert not (new.root / "manifests").exists()
     assert list(new.root.glob(".ostore/tx/*/*.begun"))
     registry.tears_at, registry.sent = None, 0
-    received = copy(
-        RegistrySource(registry), StoreSink(new), RegistrySource(registry).select(()), phase="pulling", progress=SILENT
-    )
+    received = carried(RegistrySource(registry), StoreSink(new))
     whole = sum(len(content) for content in registry.blobs.values())
     resumed = sum(blob.size for blob in received.resumed)
     assert registry.sent == whole - resumed - len(WEIGHTS) * 9 // 10
+    assert tree(new.root) == tree(store.root)
+    assert not list(new.root.glob(".ostore/tx/*"))
+
+
+class Counting(_Silent):
+    """The bytes that the last phase was to have, and those that it had."""
+
+    total = done = 0
+
+    def phase(self, label: str, total_bytes: int) -> None:
+        self.total, self.done = total_bytes, 0
+
+    def advance(self, item: str, size: int) -> None:
+        self.done += size
+
+
+class Interrupting(_Silent):
+    """Ctrl-C, when so many bytes have come."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advance(self, item: str, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_what_comes_before_a_second_interruption_is_kept_too(store: Store, tmp_path: Path) -> None:
+    """The second try began in the middle, so its source can do that again, whatever stops it."""
+    registry, new = registry_of(store), LocalStore(tmp_path / "new")
+    registry.tears_at = len(WEIGHTS) // 2
+    with pytest.raises(RemoteError):
+        carried(RegistrySource(registry), StoreSink(new))
+    registry.tears_at = None
+    with pytest.raises(KeyboardInterrupt):
+        carried(RegistrySource(registry), StoreSink(new), progress=Interrupting(after=20 * CHUNK))
+    (begun,) = new.root.glob(".ostore/tx/*/*.begun")
+    assert len(WEIGHTS) // 2 < begun.stat().st_size < len(WEIGHTS)
+    kept = begun.read_bytes()
+    assert kept == WEIGHTS[: len(kept)]
+    registry.sent = 0
+    received = carried(RegistrySource(registry), StoreSink(new))
+    assert registry.sent == sum(blob.size for blob in received.written) - len(kept)
+    assert tree(new.root) == tree(store.root)
+
+
+def test_a_source_that_gives_a_blob_whole_takes_the_room_of_what_another_gave(store: Store, tmp_path: Path) -> None:
+    registry, new = registry_of(store), LocalStore(tmp_path / "new")
+    registry.tears_at = len(WEIGHTS) * 9 // 10
+    with pytest.raises(RemoteError):
+        carried(RegistrySource(registry), StoreSink(new))
+    progress = Counting()
+    carried(LocalStore(store.root), StoreSink(new), progress=progress)
+    assert progress.done == progress.total >= len(WEIGHTS)
     assert tree(new.root) == tree(store.root)
     assert not list(new.root.glob(".ostore/tx/*"))
 
@@ -85,8 +139,10 @@ def test_what_was_kept_of_another_blob_is_no_harm(store: Store, tmp_path: Path) 
     (part,) = new.root.glob(".ostore/tx/*/*.begun")
     part.write_bytes(bytes(part.stat().st_size))
     registry.tears_at = None
-    with pytest.raises(DigestMismatchError):
+    with pytest.raises(DigestMismatchError) as caught:
         carried(RegistrySource(registry), StoreSink(new))
+    assert caught.value.hint
+    assert "came from an earlier try" in caught.value.hint
     assert not (new.root / "manifests").exists()
     carried(RegistrySource(registry), StoreSink(new))
     assert tree(new.root) == tree(store.root)

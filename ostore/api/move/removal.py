@@ -6,16 +6,19 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from ostore.api.gc import hinting_at_room
 from ostore.api.move.cargo import Cargo
 from ostore.api.move.check import settings_for
 from ostore.api.move.left_behind import has_stayed, spared_blobs
 from ostore.api.move.report import MoveReport
+from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
 from ostore.operations.move import needed_without, refuse_doubts, removable
 from ostore.places.store.succession import Succession
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import StoredBlob
-from ostore.places.store.survey.scan import stand
+from ostore.places.store.survey.manifest_tree import ManifestEntry
+from ostore.places.store.survey.scan import StandingManifest
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import Progress
 
@@ -29,7 +32,7 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
     """
     progress.phase("removing", 0)
     succession = Succession(cargo.source, cargo.target)
-    with cargo.source.sweeping(cargo.target) as sweep:
+    with hinting_at_room(cargo.source), cargo.source.sweeping(cargo.target) as sweep:
         sweep.finish_interrupted()
         found = survey(cargo.source.root)
         refuse_doubts(found.references)
@@ -47,12 +50,17 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
         swept = sweep.remove(
             BatchRecord(tuple(sorted(name.full for name in names)), tuple(blob.digest for blob in blobs)),
             now=time.time(),
-            manifests=[stand(entry) for entry in leaving],
+            manifests=[_as_compared(entry, whole[entry.name]) for entry in leaving if entry.name],
             blobs=blobs,
         )
         if cargo.is_whole:
             sweep.remove_empty_folders()
     return _final(cargo, report, names, [blob for blob in blobs if blob.filename in swept.removed])
+
+
+def _as_compared(entry: ManifestEntry, raw: bytes | None) -> StandingManifest:
+    """Return the manifest that is to go: the one that was compared, and no other that comes under its name."""
+    return StandingManifest(entry.relative, None if entry.is_link or raw is None else Digest.of(raw))
 
 
 def _final(cargo: Cargo, report: MoveReport, names: Collection[ModelName], removed: Sequence[StoredBlob]) -> MoveReport:

@@ -114,7 +114,7 @@ MEANINGS: Mapping[str, str] = {
     "download-unfinished": "a download that has not ended: `ollama pull` goes on with it, a start of Ollama deletes it",
     "temporary": "an unfinished file of Ollama's: its next start deletes it",
     "working-folder": "a working folder that an interrupted `ollama create` left; Ollama never removes it",
-    "import-unfinished": "what an interrupted import had finished: the next import goes on with it",
+    "import-unfinished": "what an interrupted import had received: the next import goes on with it",
     "quarantine": "damaged or odd files that ostore has set aside; nobody needs them for a model",
     "trash": "what gc or rm deleted and still keeps",
     "coming-tree": "manifests in a tree that no released Ollama reads; ostore keeps the blobs they need",

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -203,12 +202,9 @@ class BundleInbox:
         descriptor = wanted.blob
         if wanted.start or descriptor != next(self._awaited, None):
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
-        whole = verified(chunks, descriptor)
-        # If the source does not have the blob, a pipe gets nothing of it.
-        first = next(whole, b"")
         self._writer.cut()
         self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
-        for chunk in chain((first,), whole):
+        for chunk in verified(chunks, descriptor):
             self._writer.write(chunk)
         self._writer.write(bytes(padding(descriptor.size)))
 

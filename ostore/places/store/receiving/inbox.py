@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError
+from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError, OstoreError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
@@ -75,7 +75,7 @@ class StoreInbox:
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._staged: dict[ModelName, str] = {}
-        self._unfinished: dict[Digest, tuple[Descriptor, int]] = {}
+        self._unfinished: dict[Digest, tuple[Descriptor, int, str]] = {}
         self._present: dict[Digest, Descriptor] = {}
         self._resumed: dict[Digest, Descriptor] = {}
         self._written: dict[Digest, Descriptor] = {}
@@ -108,7 +108,7 @@ class StoreInbox:
         return self._received
 
     def close(self) -> None:
-        for _, fd in self._unfinished.values():
+        for _, fd, _ in self._unfinished.values():
             os.close(fd)
         self._unfinished.clear()
         self._resources.close()
@@ -173,6 +173,8 @@ class StoreInbox:
 
     def held(self, digest: Digest) -> BytesAt | None:
         """Open a blob that is staged or was found in the store, for another one to build on; None for any other."""
+        if digest in self._opened:
+            return self._opened[digest]
         if digest in self._unfinished:
             self.finish_blobs()
         names = (digest.filename, digest.filename + PIN)
@@ -181,10 +183,9 @@ class StoreInbox:
         if folder is None or (name is None and digest not in self._present):
             return None
         path = folder.path / (name or digest.filename)
-        if digest not in self._opened:
-            fd = folder.open_file(path.name)
-            self._resources.callback(os.close, fd)
-            self._opened[digest] = FileBytes(fd, path)
+        fd = folder.open_file(path.name)
+        self._resources.callback(os.close, fd)
+        self._opened[digest] = FileBytes(fd, path)
         return self._opened[digest]
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
@@ -195,20 +196,22 @@ class StoreInbox:
         copy from its start. The bytes that came are kept if the source can go on from there, and are dropped otherwise.
         Raises RuntimeError if `wanted.start` is neither 0 nor the number of staged bytes.
         """
-        blob, part = wanted.blob, wanted.blob.digest.filename + PART
-        begun = self._begun.get(blob.digest, 0)
-        if wanted.start not in {0, begun}:
-            raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, but the source begins at {wanted.start}")
+        blob, start = wanted.blob, wanted.start
+        begun = self._begun.pop(blob.digest, 0)
+        if start not in {0, begun}:
+            raise RuntimeError(f"{blob.digest}: {begun} bytes are staged, but the source begins at {start}")
+        name = blob.digest.filename + (BEGUN if start else PART)
         try:
-            fd = self._write_part(blob, part, wanted.start, chunks)
+            fd = self._write(blob, name, start, chunks)
         except BaseException as error:
-            if isinstance(error, SourceFailureError) and error.can_resume:
-                quietly(self._keep_begun, blob.digest)
-            if isinstance(error, BlobError) and wanted.start:
-                error.hint = f"its first {wanted.start} bytes came from an earlier try, and are dropped; try again"
-            quietly(self._transaction.unlink, part)
+            if _can_go_on(error, start) and self._transaction.fd is not None:
+                quietly(self._keep_begun, blob.digest, name)
+            else:
+                quietly(self._transaction.unlink, name)
+            if isinstance(error, BlobError) and start:
+                error.hint = f"its first {start} bytes came from an earlier try, and are dropped; try again"
             raise
-        self._unfinished[blob.digest] = (blob, fd)
+        self._unfinished[blob.digest] = (blob, fd, name)
         # The system writes it to the disk while the next ones are written, and small blobs get there together.
         while len(self._unfinished) > _MAX_UNFINISHED or self._unfinished_bytes > _MAX_UNFINISHED_BYTES:
             self._finish_oldest()
@@ -309,48 +312,50 @@ class StoreInbox:
     def _adopt_begun(self, abandoned: Directory, name: str, blob: Descriptor | None) -> None:
         """Take over the first bytes of a wanted blob, or drop them if they are of no use here. Others stay."""
         status = abandoned.lstat(name)
-        if blob is None or status is None:
+        if blob is None or status is None or not _is_ours_alone(status):
             return
-        is_more = self._begun.get(blob.digest, 0) < status.st_size <= blob.size
-        if is_more and _is_ours_alone(status) and not self._holds(blob):
-            abandoned.rename(name, self._transaction, name)
+        if self._holds(blob) or not self._begun.get(blob.digest, 0) < status.st_size < blob.size:
+            abandoned.unlink(name)
+            return
+        abandoned.rename(name, self._transaction, name)
+        # The other folder may be another user's, so look again where nobody else can change what the name means.
+        status = self._transaction.lstat(name)
+        if status and _is_ours_alone(status):
             self._begun[blob.digest] = status.st_size
         else:
-            abandoned.unlink(name)
+            self._transaction.unlink(name)
 
-    def _keep_begun(self, digest: Digest) -> None:
-        """Keep the bytes that came of a blob, on the disk, so that this or another command can go on from there."""
-        part, name = digest.filename + PART, digest.filename + BEGUN
-        status = self._transaction.lstat(part)
-        if status and status.st_size > self._begun.get(digest, 0):
-            self._transaction.sync_entry(part)
-            self._transaction.rename(part, self._transaction, name)
-            self._begun[digest] = status.st_size
+    def _keep_begun(self, digest: Digest, name: str) -> None:
+        """Keep the bytes that came of a blob, so that this or another command can go on from there."""
+        begun = digest.filename + BEGUN
+        if name != begun:
+            self._transaction.rename(name, self._transaction, begun)
+        status = self._transaction.lstat(begun)
+        self._begun[digest] = status.st_size if status else 0
 
-    def _write_part(self, blob: Descriptor, part: str, start: int, chunks: Iterable[Chunk]) -> int:
+    def _write(self, blob: Descriptor, name: str, start: int, chunks: Iterable[Chunk]) -> int:
         """Write and verify a blob, and return its open file. Its first `start` bytes are there already."""
-        self._transaction.unlink(part)
         if not start:
-            return write_unfinished(self._transaction, part, verified(chunks, blob))
-        # Until it is synced again, a longer file would promise too much.
-        self._transaction.rename(blob.digest.filename + BEGUN, self._transaction, part)
-        del self._begun[blob.digest]
+            # A source that gives all of the blob needs the room of what another one gave.
+            for unfinished in (name, blob.digest.filename + BEGUN):
+                self._transaction.unlink(unfinished)
+            return write_unfinished(self._transaction, name, verified(chunks, blob))
         with contextlib.ExitStack() as opened:
-            fd = self._transaction.open_file(part)
+            fd = self._transaction.open_file(name)
             opened.callback(os.close, fd)
-            begun = read_chunks_at(FileBytes(fd, self._transaction.path / part), start - 1)
+            begun = read_chunks_at(FileBytes(fd, self._transaction.path / name), start - 1)
             whole = verified(chain(begun, chunks), blob)
-            return append_unfinished(self._transaction, part, _from(whole, start), start)
+            return append_unfinished(self._transaction, name, _from(whole, start), start)
 
     @property
     def _unfinished_bytes(self) -> int:
-        return sum(blob.size for blob, _ in self._unfinished.values())
+        return sum(blob.size for blob, *_ in self._unfinished.values())
 
     def _finish_oldest(self) -> None:
-        blob, fd = self._unfinished.pop(next(iter(self._unfinished)))
+        blob, fd, name = self._unfinished.pop(next(iter(self._unfinished)))
         filename = blob.digest.filename
         finish_file(fd, self._transaction.path / filename, self._workspace.ownership)
-        self._transaction.rename(filename + PART, self._transaction, filename)
+        self._transaction.rename(name, self._transaction, filename)
         self._written[blob.digest] = blob
 
     def _holds(self, blob: Descriptor) -> bool:
@@ -371,10 +376,17 @@ class StoreInbox:
             os.close(fd)
 
 
+def _can_go_on(error: BaseException, start: int) -> bool:
+    """Return whether the source of a blob can go on after an error. If it began at `start`, it can begin anywhere."""
+    if isinstance(error, (OSError, OstoreError)):
+        # Wrong bytes, or a failure of our disk.
+        return False
+    return start > 0 or (isinstance(error, SourceFailureError) and error.can_resume)
+
+
 def _is_ours_alone(status: os.stat_result) -> bool:
     """Return whether a file is ours and has no other name. To write to another one could change somebody's file."""
-    is_ours = os.name == "nt" or (status.st_uid == current_user()[0] and status.st_nlink == 1)
-    return is_ours and stat.S_ISREG(status.st_mode)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == current_user()[0] and status.st_nlink == 1
 
 
 def _from(chunks: Iterable[Chunk], start: int) -> Iterator[Chunk]:

@@ -72,7 +72,8 @@ class _Link:
 
     def stage(self, file: _File, progress: Progress) -> bool:
         part = file.blob.digest.filename + PART
-        if not _linked(file.folder, file.name, self._transaction, part):
+        # Hashing the files before this one may have taken hours.
+        if not self.can_be(file) or not _linked(file.folder, file.name, self._transaction, part):
             return False
         if not self._trust and not is_sound(self._transaction, part, file.blob, progress):
             self._transaction.unlink(part)
