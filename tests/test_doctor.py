@@ -600,10 +600,10 @@ def test_somebody_who_may_not_write_is_told_so(public: Store) -> None:
 
 
 def mounted(script: str, *arguments: str | Path, network: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a shell script where mounts are its own; nothing of it stays."""
+    """Run a shell script where mounts and processes are its own: another test may run a double of a server."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare")
-    apart = ["unshare", "--mount", *([] if network else ["--net"])]
+    apart = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", *([] if network else ["--net"])]
     if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
         pytest.skip("unshare may not be used here")
     command = [*apart, "sh", "-ec", script, "sh", *OSTORE, *arguments]
