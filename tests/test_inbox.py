@@ -38,6 +38,14 @@ def sink(root: Path) -> StoreSink:
     return StoreSink(LocalStore(root), replace=False, trust_existing=False, make_parents=False, jobs=1)
 
 
+def begin(root: Path, transaction: str, weights: Path, size: int) -> Path:
+    """What an interrupted command has received of a blob."""
+    begun = root / ".ostore/tx" / transaction / f"{weights.name}.begun"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(WEIGHTS[:size])
+    return begun
+
+
 def test_a_manifest_that_was_not_announced_is_refused(store: Store, tmp_path: Path) -> None:
     source = LocalStore(store.root)
     selection = source.select(["tiny:q4"])
@@ -58,23 +66,46 @@ def test_a_blob_that_begins_where_nothing_is_staged_is_refused(store: Store, tmp
 
 
 def test_the_first_part_of_a_blob_that_is_not_wanted_stays_for_another_import(bundle: Path, tmp_path: Path) -> None:
-    begun = tmp_path / "new/.ostore/tx/1-ended" / f"{Digest.of(b'another').filename}.begun"
-    begun.parent.mkdir(parents=True)
-    begun.write_bytes(b"ano")
+    begun = begin(tmp_path / "new", "1-ended", Path(Digest.of(b"another").filename), 100)
     ostore.import_bundle(bundle, models=tmp_path / "new")
-    assert begun.read_bytes() == b"ano"
+    assert begun.stat().st_size == 100
 
 
 def test_the_first_part_of_a_blob_is_not_taken_over_if_the_file_has_another_name(store: Store, tmp_path: Path) -> None:
     """Whoever may create files in `.ostore` must not make root write to a file of root."""
-    precious, weights = tmp_path / "precious", store.blob_path(WEIGHTS)
-    precious.write_bytes(WEIGHTS[:100])
-    begun = tmp_path / "new/.ostore/tx/1-ended" / f"{weights.name}.begun"
-    begun.parent.mkdir(parents=True)
-    os.link(precious, begun)
+    precious = tmp_path / "precious"
+    begun = begin(tmp_path / "new", "1-ended", store.blob_path(WEIGHTS), 100)
+    os.link(begun, precious)
     with contextlib.suppress(RuntimeError), sink(tmp_path / "new").receive(LocalStore(store.root).select([])) as taking:
         assert {wanted.start for wanted in taking.missing} == {0}
     assert precious.read_bytes() == WEIGHTS[:100]
+
+
+def test_of_several_beginnings_the_longest_is_taken_over(store: Store, tmp_path: Path) -> None:
+    root, weights = tmp_path / "new", store.blob_path(WEIGHTS)
+    for transaction, size in (("1-ended", 100), ("2-ended", 300), ("3-ended", 200), ("4-ended", len(WEIGHTS))):
+        begin(root, transaction, weights, size)
+    selection = LocalStore(store.root).select(["tiny:q4"])
+    with contextlib.suppress(RuntimeError), sink(root).receive(selection) as taking:
+        assert {wanted.start for wanted in taking.missing} == {0, 300}
+    assert [path.stat().st_size for path in root.glob(".ostore/tx/*/*.begun")] == [300]
+
+
+def test_a_beginning_that_becomes_another_file_while_it_is_taken_over_is_not(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(WEIGHTS[:100])
+    begun = begin(tmp_path / "new", "1-ended", store.blob_path(WEIGHTS), 100)
+
+    def swap() -> None:
+        begun.unlink()
+        os.link(precious, begun)
+
+    before_the(monkeypatch, "rename", swap, when=lambda name: name == begun.name)
+    ostore.import_bundle(store.root, models=tmp_path / "new")
+    assert precious.read_bytes() == WEIGHTS[:100]
+    assert not begun.exists()
 
 
 def test_a_blob_that_a_killed_command_was_writing_is_of_no_use_and_no_harm(store: Store, tmp_path: Path) -> None:
@@ -228,6 +259,16 @@ def test_what_a_running_import_has_staged_beside_the_manifests_stays(
         with Directory.open(apart) as folder:
             staging._clear_abandoned(folder, taking._workspace)
         assert [path.name for path in apart.iterdir()] == [running]
+
+
+def test_a_folder_that_another_command_has_just_removed_gives_nothing_to_link(store: Store, tmp_path: Path) -> None:
+    old, selection = LocalStore(store.root), LocalStore(store.root).select(["tiny:q4"])
+    with (
+        contextlib.suppress(RuntimeError),
+        StoreSink(LocalStore(tmp_path / "new"), predecessor=old).receive(selection) as taking,
+    ):
+        taking.take_files(lambda blob: tmp_path / "gone" / blob.digest.filename)
+        assert {wanted.blob for wanted in taking.missing} == set(selection.blobs)
 
 
 def test_a_file_of_another_store_that_is_gone_or_on_another_disk_is_copied_not_linked(tmp_path: Path) -> None:

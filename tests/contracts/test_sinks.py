@@ -167,8 +167,8 @@ def test_of_what_nobody_asked_for_nothing_is_held(sink: Sink, store: Store, sele
         assert inbox.held(Digest.of(b"absent")) is None
         deliver_blobs(inbox, store)
         for digest, content in contents(store).items():
-            basis = inbox.held(digest)
-            assert basis is None or basis.read_at(basis.size, 0) == content
+            for basis in (inbox.held(digest), inbox.held(digest)):
+                assert basis is None or basis.read_at(basis.size, 0) == content
 
 
 def torn() -> Iterator[Chunk]:
