@@ -40,7 +40,7 @@ GATES = (
     Gate(
         "what parses, publishes or deletes",
         100,
-        ("ostore/formats/*", "*/discovery.py", "*/surroundings.py", "ostore/places/bundle/*", "ostore/places/store/*"),
+        ("ostore/formats/*", "ostore/host/discovery.py", "ostore/places/bundle/*", "ostore/places/store/*"),
         ("*/access.py", "*/examination.py"),
     ),
 )
