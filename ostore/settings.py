@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
+from ostore.formats.store_layout import PATH_GLOBS
 from ostore.host.accounts import home_of
 from ostore.host.discovery import find_store
 from ostore.host.surroundings import StoreChoice, Surroundings
 
-# ollama manifest/manifest.go at fb30760 puts the raw path of the store into a glob.
-_GLOB_CHARACTERS = frozenset("*?[")
 # malloc.h of glibc. The first size is larger than all frames in flight, the second is the maximum of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES, _LARGEST_ON_HEAP_BYTES = 256 * 1024 * 1024, 32 * 1024 * 1024
@@ -32,7 +31,7 @@ def choose_store(models: Path | None) -> StoreChoice:
 
 def refuse_globs(path: Path) -> None:
     """Raises UsageError if Ollama cannot use a store at this path."""
-    if not _GLOB_CHARACTERS.isdisjoint(str(path)):
+    if not PATH_GLOBS.isdisjoint(str(path)):
         raise UsageError(f"{path}: Ollama cannot use a store whose path contains * ? or [")
 
 

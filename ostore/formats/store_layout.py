@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import re
 
+# The path of a store must have none of these: ollama manifest/manifest.go at fb30760 puts the raw path into a glob.
+PATH_GLOBS = frozenset("*?[")
+
 BLOBS = "blobs"
 MANIFESTS = "manifests"
 # Branches pdevine/addressable-manifest and pdevine/manifest-list of ollama (April 2026), not in any release.

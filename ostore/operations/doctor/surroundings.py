@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ostore.formats.store_layout import PATH_GLOBS
 from ostore.host.machine import Host
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
 from ostore.streams.disk import DiskState
 
-# ollama manifest/manifest.go at fb30760 builds a glob on the raw path of the store.
-_GLOB_CHARACTERS = frozenset("*?[")
 # Enough is a twentieth of a small disk; on a large disk it is what a large model needs.
 _ENOUGH_BYTES = 20_000_000_000
 _ENOUGH_INODES = 1_000
@@ -30,7 +29,7 @@ _DAY_SECONDS = 86_400.0
 def check_disk(facts: Facts) -> Iterator[Finding]:
     """Report a bad path, a disk that is read-only or nearly full, and what its file system cannot do."""
     root = str(facts.root)
-    if not _GLOB_CHARACTERS.isdisjoint(root):
+    if not PATH_GLOBS.isdisjoint(root):
         yield finding("path-has-glob", "problem", root, remedy="rename the folder, and set OLLAMA_MODELS to match")
     if facts.disk.is_read_only:
         yield finding("read-only", "note", root)
