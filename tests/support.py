@@ -9,7 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,33 @@ def standard_input(descriptor: int) -> Iterator[None]:
     finally:
         os.dup2(kept, 0)
         os.close(kept)
+
+
+def costs_the_same_per_item(work: Callable[[int], Callable[[], object]]) -> bool:
+    """
+    Whether the third hundred of items costs what the second hundred cost.
+
+    `work(count)` makes so many items and returns what is to be done with them. The cost is the number of functions that
+    this calls: the same on every machine, however busy it is. The first hundred also pays what is paid once.
+    """
+    one, two, three = (_calls(work(count)) for count in (100, 200, 300))
+    return three - two < 1.1 * (two - one)
+
+
+def _calls(work: Callable[[], object]) -> int:
+    count = 0
+
+    def counted(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 def ostore(

@@ -20,7 +20,7 @@ from ostore.api import doctor
 from ostore.operations.doctor.diagnosis import diagnose
 from ostore.operations.doctor.finding import MEANINGS, Facts
 from ostore.streams.disk import DiskState, read_disk
-from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, Store, costs_the_same_per_item, full, noise, sha256, tree
 from tests.support import ostore as run
 
 # What depends on the machine that runs the tests, not on the store.
@@ -791,27 +791,14 @@ def test_an_offline_host_whose_ollama_is_not_told_so_is_warned(store: Store, tmp
     assert "cloud-not-disabled" in found()
 
 
-def test_two_thousand_models_take_a_moment(tmp_path: Path) -> None:
-    big = Store(tmp_path / "models")
-    (big.root / "blobs").mkdir(parents=True)
-    for number in range(2_000):
-        layers = []
-        for part in range(6):
-            digest = sha256(f"{number} {part}".encode())
-            fd = os.open(big.root / f"blobs/sha256-{digest}", os.O_CREAT | os.O_WRONLY)
-            os.ftruncate(fd, part)
-            os.close(fd)
-            layers.append({"mediaType": MODEL, "digest": f"sha256:{digest}", "size": part})
-        folder = big.root / f"{LIBRARY}/m{number // 10}"
-        folder.mkdir(parents=True, exist_ok=True)
-        document = {"schemaVersion": 2, "config": layers[0], "layers": layers[1:]}
-        (folder / f"t{number % 10}").write_text(json.dumps(document))
-    started = time.process_time()
-    report = ostore.doctor(models=big.root)
-    spent = time.process_time() - started
-    shutil.rmtree(big.root)
-    assert (report.models, report.blobs, codes(report)) == (2_000, 12_000, [])
-    assert spent < 1.5  # 0.25 s on a quiet machine
+def test_a_model_costs_the_same_among_many(tmp_path: Path) -> None:
+    def work(count: int) -> Callable[[], object]:
+        store = Store(tmp_path / str(count))
+        for number in range(count):
+            store.model(f"m{number // 10}:t{number % 10}", noise(100, number), template=noise(10, number))
+        return lambda: ostore.doctor(models=store.root)
+
+    assert costs_the_same_per_item(work)
 
 
 def test_a_healthy_store_of_noise_has_its_size_told(tmp_path: Path) -> None:
