@@ -9,10 +9,10 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -32,6 +32,7 @@ MEASURED = "COVERAGE_PROCESS_CONFIG"
 # Measuring loads modules and writes files of its own. The programs that such a test starts are not measured.
 unmeasured = pytest.mark.usefixtures("_unmeasured")
 OSTORE = (sys.executable, "-m", "ostore")
+T = TypeVar("T")
 
 
 def sha256(data: bytes) -> str:
@@ -41,6 +42,11 @@ def sha256(data: bytes) -> str:
 def noise(size: int, seed: int = 1) -> bytes:
     """Bytes that do not compress, the same for the same seed."""
     return random.Random(seed).randbytes(size)
+
+
+def some(items: Sequence[T], count: int, seed: object) -> Sequence[T]:
+    """All of them for `make torture`; for `make test` so many, the same for the same seed."""
+    return items if TORTURE else random.Random(str(seed)).sample(items, min(count, len(items)))
 
 
 @dataclass

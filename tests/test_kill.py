@@ -16,8 +16,7 @@ import pytest
 import ostore
 from tests.support import OSTORE, TORTURE, Store, full, noise, sha256, tree
 
-# `make torture` sets it to 200; a slice runs with every `make test`.
-KILLS = 200 if TORTURE else 40
+KILLS = 200 if TORTURE else 12
 BATCHES = 4
 WEIGHTS = [noise(5_000_000, seed) for seed in range(12)]
 

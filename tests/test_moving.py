@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import random
 import re
 import shutil
 import signal
@@ -26,7 +25,7 @@ from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFo
 from ostore.host.servers import ollama_processes
 from ostore.host.service_unit import environment_line, service_directives, service_environment
 from ostore.operations.move import removable
-from tests.support import MODEL, OSTORE, TORTURE, Store, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, some, tree
 from tests.support import ostore as run
 from tests.test_publication import injected, strace
 
@@ -103,10 +102,7 @@ def test_a_move_to_another_disk_stopped_at_any_step_leaves_every_model_whole(
     models, finished = undisturbed(log, stores)
     cases = [(step, how) for step in steps_of(log, stores, call) for how in ("signal=KILL", "error=EIO")]
     assert cases
-    # One of them here; the torture run takes them all.
-    if not TORTURE:
-        cases = random.Random(call).sample(cases, 1)
-    for step, how in cases:
+    for step, how in some(cases, 1, call):
         stop_and_go_on(log, stores, f"{call}:{how}:when={step}", models, finished)
 
 
@@ -320,7 +316,7 @@ def test_what_was_made_but_not_given_away_is_given_away_later(store: Store, tmp_
     log, target = tmp_path / "log", tmp_path / "to"
     assert move_under(strace(log, "-e", f"trace={call}"), store.root, target).returncode == 0
     steps = [*steps_of(log, [target], call), *([1] if call == "mkdirat" else [])]
-    for step in sorted(set(steps))[:4]:
+    for step in some(sorted({*steps}), 2, call):
         shutil.rmtree(target)
         shutil.rmtree(store.root)
         shutil.copytree(tmp_path / "kept", store.root)

@@ -28,7 +28,7 @@ from ostore.streams.bytes_at import FileBytes, PipeBytes, nothing_held
 from ostore.streams.verified import verified
 from tests.hostile.rows import DONE
 from tests.hostile.test_bit_flips import REFUSED, assert_refused_or_identical, attempt, clear, flipped
-from tests.support import TORTURE, Store, noise
+from tests.support import TORTURE, Store, noise, some
 
 PARTS = 16
 MIB = 1024 * 1024
@@ -102,7 +102,7 @@ def test_every_bit_of_a_bundle_of_64_kib_flipped_is_refused_or_harmless(
     path.write_bytes(medium)
     content = read(path)
     bits = range(part, 8 * len(medium), PARTS)
-    for number, bit in enumerate(bits if TORTURE else random.Random(part).sample(bits, 60)):
+    for number, bit in enumerate(some(bits, 60, part)):
         data = flipped(medium, bit)
         path.write_bytes(data)
         try:
@@ -120,7 +120,7 @@ def test_every_bit_of_a_bundle_of_64_kib_flipped_is_refused_or_harmless(
 def test_a_bundle_of_64_kib_cut_at_any_byte_is_refused_as_truncated(tmp_path: Path, medium: bytes, part: int) -> None:
     path = tmp_path / "b.tar.zst"
     cuts = range(1 + part, len(medium), PARTS)
-    for cut in cuts if TORTURE else random.Random(part).sample(cuts, 20):
+    for cut in some(cuts, 20, part):
         path.write_bytes(medium[:cut])
         with pytest.raises(TruncatedError, match=f"truncated at byte {cut}$"):
             read(path)
@@ -191,7 +191,7 @@ class FirstBytes(FileBytes):
 def test_a_large_bundle_cut_at_any_512_bytes_is_refused(big: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No cut bundle ends in a seek table, which is checked first. Some are also read, to learn where they were cut."""
     cuts = range(512, big.stat().st_size, 512)
-    some = set(random.Random(9).sample(cuts, 200 if TORTURE else 10))
+    explained = set(random.Random(9).sample(cuts, 200 if TORTURE else 10))
     with big.open("rb") as file, monkeypatch.context() as patch:
         patch.setattr(bundle_reader, "_explain_end", lambda source: None)
         for cut in cuts:
@@ -199,7 +199,7 @@ def test_a_large_bundle_cut_at_any_512_bytes_is_refused(big: Path, monkeypatch: 
                 bundle_reader._read_seek_table(FirstBytes(file.fileno(), big, cut))
     short = big.with_name("short.tar.zst")
     shutil.copyfile(big, short)
-    for cut in sorted(some, reverse=True):
+    for cut in sorted(explained, reverse=True):
         os.truncate(short, cut)
         with pytest.raises(TruncatedError, match=f"truncated at byte {cut}$"):
             read(short)

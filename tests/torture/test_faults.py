@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import TORTURE
+from tests.support import TORTURE, some
 from tests.torture.commands import COMMANDS, NOTHING_LEFT, SCRIPT, Command, environment, run
 from tests.torture.disks import mounted_disk
 from tests.torture.judge import State, output_problems, problems
@@ -160,10 +160,6 @@ def half_done(folder: Path) -> list[Path]:
     return [*folder.rglob("*.part"), *folder.rglob(".ostore/trash/*/plan.json")]
 
 
-def some(cases: Sequence[tuple[str, int]], seed: str, count: int = SAMPLE) -> Sequence[tuple[str, int]]:
-    return cases if TORTURE else random.Random(seed).sample(list(cases), min(count, len(cases)))
-
-
 def assert_most(met: Sequence[bool]) -> None:
     """A proof in which nothing has happened proves nothing."""
     assert sum(met) >= len(met) * 0.8 - 1, f"{sum(met)} of {len(met)} faults were met"
@@ -173,14 +169,14 @@ def assert_most(met: Sequence[bool]) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_command_stopped_where_it_writes_loses_nothing_and_goes_on(scene: Scene, fault: str) -> None:
     (what, code), onwards = FAULTS[fault], "+" if fault.endswith("from then on") else ""
-    chosen = some(scene.mutating, f"{scene.command.name} {fault}")
+    chosen = some(scene.mutating, SAMPLE, f"{scene.command.name} {fault}")
     assert chosen
     assert_most([scene.attempt(f"{call}:{what}:when={number}{onwards}", code=code) for call, number in chosen])
 
 
 @needs_strace
 def test_a_command_that_cannot_read_loses_nothing_and_goes_on(scene: Scene) -> None:
-    chosen = some(scene.reading, f"{scene.command.name} reading")
+    chosen = some(scene.reading, SAMPLE, f"{scene.command.name} reading")
     assert_most([scene.attempt(f"{call}:error=EIO:when={number}", leaves_be=True) for call, number in chosen])
 
 
@@ -222,7 +218,7 @@ def test_every_command_is_in_the_table_or_writes_nothing_that_anybody_lacks_late
 
 def test_a_command_whose_writes_are_cut_short_loses_nothing_and_goes_on(scene: Scene) -> None:
     sizes = [200, 4096, 40_000, 100_000, 140_000]
-    for size in sizes if TORTURE else random.Random(scene.command.name).sample(sizes, 1):
+    for size in some(sizes, SAMPLE, scene.command.name):
         scene.reset()
         command = subprocess.run(
             [*injecting(*scene.command.always), *scene.command.argv] if scene.command.always else scene.command.argv,

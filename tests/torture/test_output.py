@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, TORTURE, Store, full, noise
+from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, some
 from tests.torture.judge import output_problems
 from tests.torture.tracing import needs_strace
 
@@ -183,7 +182,7 @@ def test_a_command_prints_plain_text_and_calls_nobody(
     takes_json = "--json" in _run(tmp_path, (command, "--help")).stdout
     lines = [*plain, *((*words, "--json") for words in plain if takes_json and "--help" not in words)]
     wrong = []
-    for words in lines if TORTURE else random.Random(f"{command} {scene}").sample(lines, SAMPLE):
+    for words in some(lines, SAMPLE, f"{command} {scene}"):
         folder, log = tmp_path / "work", tmp_path / "log"
         shutil.copytree(origins[scene], folder, symlinks=True)
         done = _run(folder, (command, *words), log)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support import TORTURE
+from tests.support import TORTURE, some
 from tests.torture.commands import NOTHING_LEFT, ON_ANY_DISK, Command, run
 from tests.torture.disks import KINDS, Disk, mounted_disk
 from tests.torture.judge import State, problems
@@ -92,8 +91,7 @@ def test_a_command_whose_power_is_cut_loses_nothing_and_goes_on(
     scene: Scene, record_property: Callable[[str, object], None]
 ) -> None:
     assert scene.points
-    choices = random.Random(f"{scene.command.name} {scene.disk.kind}")
-    chosen = scene.points if TORTURE else choices.sample(scene.points, SAMPLE)
+    chosen = some(scene.points, SAMPLE, f"{scene.command.name} {scene.disk.kind}")
     record_property("cuts", len(chosen))
     for call, number in chosen:
         scene.cut_at(call, number)
