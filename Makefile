@@ -24,7 +24,9 @@ help: ## list the targets
 	$(PIP) --only-binary atheris --require-hashes -r $<
 	@touch $@
 
+# Where Python is told to write no bytecode, each of the thousands of programs that the tests start would compile ostore.
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
+	@.venv/bin/python -m compileall -q ostore
 	@.venv/bin/python -m pytest -n 2 $(if $(MEASURE),-p tests.measuring) $(ARGS)
 check: .venv/.dev ## format, lint and types
 	.venv/bin/ruff format --check

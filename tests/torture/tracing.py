@@ -34,15 +34,14 @@ def recording(log: Path, calls: tuple[str, ...] = MUTATING, injections: tuple[st
 
     `injections` are as for `injecting`.
     """
-    return (*tracing(log, calls), "-y", *tampering(injections))
+    return (*tracing(log, calls, "-y", *_fast(injections)), *tampering(injections))
 
 
 def injecting(*injections: str, log: Path | None = None) -> tuple[str, ...]:
     """The same, so that calls are tampered with: `renameat:error=EIO:when=3`. `log` is for `was_met`."""
     quiet = "--quiet=attach,exit,path-resolution,personality,thread-execve"
-    # All other calls are made at full speed. Then strace 6.1 sends no signal.
-    fast = () if _is_kill(injections) else ("--seccomp-bpf",)
-    return (*tracing(log or Path(os.devnull), sorted(called(injections)), quiet, *fast), *tampering(injections))
+    calls = sorted(called(injections))
+    return (*tracing(log or Path(os.devnull), calls, quiet, *_fast(injections)), *tampering(injections))
 
 
 def tracing(log: Path, calls: Iterable[str], *options: str) -> tuple[str, ...]:
@@ -69,6 +68,11 @@ def was_met(log: Path, injections: Sequence[str]) -> bool:
         return "+++ killed by" in told
     hits = (match[2] for line in told.splitlines() if "(INJECTED)" in line and (match := _CALL.match(line)))
     return not calls.isdisjoint(hits)
+
+
+def _fast(injections: Sequence[str]) -> tuple[str, ...]:
+    """The option by which all other calls are made at full speed. With it, strace 6.1 sends no signal."""
+    return () if _is_kill(injections) else ("--seccomp-bpf",)
 
 
 def _is_kill(injections: Sequence[str]) -> bool:
