@@ -49,6 +49,11 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
+
+
 def parts_of(path: Path) -> tuple[str, ...]:
     """`("streams", "lock")` for ostore/streams/file_lock.py."""
     return path.relative_to(PACKAGE).with_suffix("").parts
@@ -70,7 +75,7 @@ def existing(*modules: str) -> set[str]:
 
 def imports_of(path: Path) -> Iterator[tuple[str, ...]]:
     """Every module of ours that a file imports, wherever in it."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("ostore."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ostore":
@@ -82,7 +87,7 @@ def imports_of(path: Path) -> Iterator[tuple[str, ...]]:
 
 def libraries_of(path: Path) -> Iterator[str]:
     """Every module of others that a file imports, by its first name."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         yield from (name.split(".")[0] for name in names if not name.startswith("ostore"))
@@ -90,7 +95,7 @@ def libraries_of(path: Path) -> Iterator[str]:
 
 def attributes_of(path: Path) -> Iterator[str]:
     """Every `name.attribute` in a file."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield f"{node.value.id}.{node.attr}"
 
@@ -177,7 +182,7 @@ def test_operations_import_nothing_sideways_but_transfer_and_verify(path: Path) 
 def test_operations_take_values_of_places_and_no_facts_of_paths(path: Path) -> None:
     """Names of folders and files are in `formats/store_layout.py`. A plan can be tested without a place."""
     if parts_of(path)[0] == "operations":
-        froms = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)]
+        froms = [node for node in nodes_of(path) if isinstance(node, ast.ImportFrom)]
         names = [
             alias.name for node in froms if (node.module or "").startswith("ostore.places") for alias in node.names
         ]
@@ -188,7 +193,7 @@ def test_operations_take_values_of_places_and_no_facts_of_paths(path: Path) -> N
 def test_nobody_above_the_places_is_given_a_root(path: Path) -> None:
     """Whoever has a store passes the store on. Only what opens one is told a path."""
     if parts_of(path)[0] in {"operations", "api"}:
-        functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
+        functions = [node for node in nodes_of(path) if isinstance(node, ast.FunctionDef)]
         arguments = [(made.name, argument.arg) for made in functions for argument in made.args.args]
         assert [name for name, argument in arguments if argument == "root"] == []
 
@@ -211,7 +216,7 @@ def test_the_core_is_told_and_does_not_ask(path: Path) -> None:
 @each_file
 def test_only_the_top_floor_talks_to_people(path: Path) -> None:
     if floor_of(parts_of(path)) in CORE:
-        names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+        names = {node.id for node in nodes_of(path) if isinstance(node, ast.Name)}
         assert not {"print", "input"} & names
         assert not {"sys.stdout", "sys.stderr", "sys.exit"} & set(attributes_of(path))
         assert not {"rich", "typer", "logging"} & set(libraries_of(path))
@@ -241,7 +246,7 @@ def test_one_module_changes_disks_and_one_the_files_on_them(path: Path) -> None:
         return
     assert not [name for name in attributes_of(path) if MUTATOR.fullmatch(name)]
     assert "tempfile" not in set(libraries_of(path))
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Attribute):
             assert not PATH_MUTATOR.fullmatch(node.attr), f"line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -275,7 +280,7 @@ VAGUE_MODULES = {"utils", "util", "helpers", "common", "base", "types", "constan
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_names_of_modules_and_classes_say_something(path: Path) -> None:
     assert not set(parts_of(path)) & VAGUE_MODULES
-    classes = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    classes = [node.name for node in nodes_of(path) if isinstance(node, ast.ClassDef)]
     assert not [name for name in classes if re.search(r"(Manager|Handler|Service|Helper|Util)s?$", name)]
 
 
