@@ -419,6 +419,18 @@ def test_a_staged_blob_that_cannot_be_read_is_fetched_again(bundle: Path, store:
     assert tree(other.root) == tree(store.root)
 
 
+@needs_strace
+def test_a_manifest_that_the_disk_cannot_read_is_not_replaced(bundle: Path, tmp_path: Path) -> None:
+    other = mixed_store(tmp_path / "other")
+    before = tree(other.root)
+    manifest = other.root / "manifests/registry.ollama.ai/library/tiny/latest"
+    tracer = strace(
+        tmp_path / "log", "-P", str(manifest), "-e", "trace=read,pread64", "-e", "inject=read,pread64:error=EIO"
+    )
+    done = import_under(tracer, bundle, other.root, "--replace")
+    assert (done.returncode, tree(other.root)) == (9, before), done.stderr
+
+
 @as_root
 def test_a_disk_that_does_not_say_how_large_it_is_takes_models(bundle: Path, store: Store, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
