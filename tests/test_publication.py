@@ -413,7 +413,7 @@ def test_a_staged_blob_that_cannot_be_read_is_fetched_again(bundle: Path, store:
     staged = other.root / ".ostore/tx/1-dead" / store.blob_path(WEIGHTS).name
     staged.parent.mkdir(parents=True)
     staged.write_bytes(WEIGHTS)
-    tracer = strace(tmp_path / "log", "-P", str(staged), "-e", "inject=read:error=EIO")
+    tracer = strace(tmp_path / "log", "-P", str(staged), "-e", "trace=read", "-e", "inject=read:error=EIO")
     done = import_under(tracer, bundle, other.root)
     assert done.returncode == 0, done.stderr
     assert tree(other.root) == tree(store.root)
