@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.formats.remedy import Remedy
     from ostore.formats.unreadable import Unreadable
     from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
@@ -107,6 +108,7 @@ __all__ = [
     "Parameter",
     "Problem",
     "Progress",
+    "Remedy",
     "RemoteError",
     "RemovedBlob",
     "RemovedDownload",
@@ -196,6 +198,7 @@ _HOMES = {
     "Parameter": "ostore.operations.listing",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
+    "Remedy": "ostore.formats.remedy",
     "RemoteError": "ostore.formats.errors",
     "RemovedBlob": "ostore.api.rm",
     "RemovedDownload": "ostore.api.gc",

@@ -10,6 +10,7 @@ from ostore.api.addresses import BUNDLE_SUFFIXES, SinkTerms, sink_of
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import Selection
 from ostore.operations.listing import is_cloud_stub
 from ostore.operations.transfer import copy
@@ -90,7 +91,7 @@ def with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Return the error of a damaged blob, with every model of the store that uses the blob in its message."""
     users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
     error.args = (f"{error}; used by {users}" if users else str(error),)
-    error.hint = error.hint or "ostore verify shows everything that is damaged"
+    error.hint = error.hint or ostore("verify", models=store.option, after="shows everything that is damaged")
     return error
 
 

@@ -6,15 +6,20 @@ passes through with its file name.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ostore.formats.remedy import Remedy
+
 
 class OstoreError(Exception):
     """
     The base class of all errors of ostore.
 
-    `hint` suggests what a person can do next, or is None.
+    `hint` suggests what a person can do next: a Remedy if there is something to type, else a sentence or None.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: Remedy | str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
@@ -34,7 +39,7 @@ class IntegrityError(OstoreError):
 class BlobError(IntegrityError):
     """A blob is missing or does not match its descriptor. `digest` is the text of its digest, with `sha256:`."""
 
-    def __init__(self, message: str, *, digest: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, digest: str, hint: Remedy | str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.digest = digest
 

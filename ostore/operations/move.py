@@ -9,6 +9,7 @@ from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import COMING_MANIFESTS
 from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
 from ostore.places.store.survey.references import References
@@ -16,7 +17,7 @@ from ostore.places.store.survey.scan import ManifestScan
 
 # The default grace of `ostore gc`. A younger orphan may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
-_HINT = "ostore doctor says how to fix it; until then nothing is moved"
+_HINT = ostore("doctor", after="says how to fix it; until then nothing is moved")
 
 
 @dataclass(frozen=True, slots=True)

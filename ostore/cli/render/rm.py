@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.render.gc import blob_text, cut, names_text
 from ostore.cli.text import human_bytes, one_line, plural
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.rm import RmReport
@@ -29,7 +31,8 @@ def text(report: RmReport, *, verbose: bool) -> str:
     lines += cut(stays, verbose=verbose)
     if report.doubt:
         lines.append(f"  every blob stays, because a manifest that cannot be read may need it: {report.doubt}")
-        lines.append("  repair that manifest, then run ostore gc to remove the blobs")
+        doctor = ostore("doctor", after="says what to do about it")
+        lines.append(f"  {line(doctor)}; then {line(ostore('gc', after='removes the blobs'))}")
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
     return "\n".join([*map(one_line, lines), f"{freed}: {what}"])

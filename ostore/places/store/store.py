@@ -23,6 +23,7 @@ from ostore.formats.errors import (
 )
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, choose
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
@@ -65,6 +66,8 @@ class LocalStore:
     def __init__(self, root: Path, label: str | None = None) -> None:
         self.root = root
         self.label = str(root) if label is None else label
+        # What `--models` says in hints. A store without a label is the one that the command was about anyway.
+        self.option = None if label is None else str(root)
 
     @property
     def exists(self) -> bool:
@@ -87,7 +90,8 @@ class LocalStore:
         if self.root.exists():
             raise UsageError(f"{self.root}: not a folder")
         raise NotFoundError(
-            f"{self.root}: no such store", hint="ostore where shows which store is used; --models DIR names another"
+            f"{self.root}: no such store",
+            hint=ostore("where", after="shows which store is used; --models DIR names another"),
         )
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
@@ -104,7 +108,9 @@ class LocalStore:
 
     def no_model(self, word: str) -> NotFoundError:
         """Return the error for a pattern that matches no model here."""
-        return NotFoundError(f"no model {word!r} in {self.root}", hint="ostore list shows what is there")
+        return NotFoundError(
+            f"no model {word!r} in {self.root}", hint=ostore("list", models=self.option, after="shows what is there")
+        )
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
@@ -114,7 +120,7 @@ class LocalStore:
         FormatError or LimitError for one that must not travel, UnsafeError for names or sizes that contradict each
         other.
         """
-        return select_scanned(self.scan(patterns))
+        return select_scanned(self.scan(patterns), self.option)
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         """Return one selection for each model that may enter another store and whose folded name is in `folded`."""
@@ -297,11 +303,16 @@ class LocalStore:
             yield blobs
 
 
-def select_scanned(scan: ManifestScan) -> Selection:
-    """Return the models of a scan, ready to be read. Raises the errors of `LocalStore.select` about manifests."""
+def select_scanned(scan: ManifestScan, models: str | None = None) -> Selection:
+    """
+    Return the models of a scan, ready to be read. `models` is the `option` of the store.
+
+    Raises the errors of `LocalStore.select` about manifests.
+    """
     for unreadable in scan.unreadable:
         raise DamagedStoreError(
-            f"{unreadable.path}: {unreadable.reason}", hint="ostore verify lists everything that is damaged"
+            f"{unreadable.path}: {unreadable.reason}",
+            hint=ostore("verify", models=models, after="lists everything that is damaged"),
         )
     for model in scan.models:
         _refuse_to_carry(model)
