@@ -16,7 +16,7 @@ import typer
 from ostore.cli import exit_codes
 from ostore.cli.program import app
 from ostore.cli.text import close_quietly, one_line, say
-from ostore.formats.errors import OstoreError
+from ostore.formats.errors import OstoreError, class_of
 
 # The base class of typer's errors about arguments; it has no public name.
 _ArgumentError = typer.BadParameter.__mro__[2]
@@ -75,7 +75,7 @@ def _occupy_standard_streams() -> None:
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:
-    name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
+    name = "usage" if isinstance(error, _ArgumentError) else class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
     hint = _hint(error)

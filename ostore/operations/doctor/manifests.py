@@ -44,9 +44,9 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
         yield _odd(odd, facts)
     told = {entry.path for entry in (*facts.store.lost, *facts.store.closed)}
     for stray in facts.store.scan.strays:
-        if stray not in told:
-            remedy = command("mv", facts.root / stray, "/elsewhere")
-            yield finding("manifest-misplaced", "warning", stray, remedy=remedy)
+        if stray.path not in told:
+            remedy = command("mv", facts.root / stray.path, "/elsewhere")
+            yield finding("manifest-misplaced", "warning", stray.path, remedy=remedy)
 
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
