@@ -223,3 +223,11 @@ def ostore(
         env={**os.environ, **(environment or {})},
         cwd=cwd,
     )
+
+
+def as_user(uid: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run without any power of root; the interpreter may lie where this user cannot enter, then there is no test."""
+    entered = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    if subprocess.run([*entered, sys.executable, "-c", "import ostore"], check=False, capture_output=True).returncode:
+        pytest.skip("another user cannot run this interpreter")
+    return subprocess.run([*entered, *OSTORE, *command], check=False, capture_output=True, text=True, timeout=120)

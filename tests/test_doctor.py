@@ -20,7 +20,7 @@ from ostore.api import doctor
 from ostore.operations.doctor.diagnosis import diagnose
 from ostore.operations.doctor.finding import MEANINGS, Facts
 from ostore.streams.disk import DiskState, read_disk
-from tests.support import MODEL, OSTORE, Store, costs_the_same_per_item, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, Store, as_user, costs_the_same_per_item, full, noise, sha256, tree
 from tests.support import ostore as run
 
 # What depends on the machine that runs the tests, not on the store.
@@ -532,14 +532,6 @@ def test_a_group_that_shares_a_store_is_not_told_that_its_files_belong_to_many(p
         folder.chmod(0o2775)
     os.chown(public.blob_path(WEIGHTS), 23456, 12345)
     assert codes(ostore.doctor(models=public.root)) == []
-
-
-def as_user(uid: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run without any power of root; the interpreter may lie where this user cannot enter, then there is no test."""
-    entered = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-    if subprocess.run([*entered, sys.executable, "-c", "import ostore"], check=False, capture_output=True).returncode:
-        pytest.skip("another user cannot run this interpreter")
-    return subprocess.run([*entered, *OSTORE, *command], check=False, capture_output=True, text=True, timeout=120)
 
 
 @as_root

@@ -430,11 +430,13 @@ def test_gc_is_not_said_to_delete_what_it_leaves_in_the_quarantine(messy: Store)
 
 
 def test_an_empty_store_and_none_at_all(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/manifests").mkdir(parents=True)
     report = ostore.du(models=tmp_path / "empty")
     assert (report.models, report.unique.allocated) == ((), 0)
     assert run("du", "--models", tmp_path / "empty").returncode == 0
     assert run("du", "--models", tmp_path / "none").returncode == 3
+    (tmp_path / "empty/manifests").rmdir()
+    assert run("du", "--models", tmp_path / "empty").returncode == 3
 
 
 def test_a_hostile_file_name_reaches_no_terminal(store: Store) -> None:

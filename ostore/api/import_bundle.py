@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
+from ostore.api.chosen_store import refuse_nothing
+from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
-from ostore.formats.selection import Selection
-from ostore.operations.transfer import copy
+from ostore.formats.selection import OmittedModel, Selection
+from ostore.operations.transfer import copy, copy_sound
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, threads
@@ -30,7 +32,7 @@ class ImportReport:
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed.
+    damaged; they also count as written or resumed. `left_out` are models of a folder that could not be taken.
     """
 
     source: str
@@ -42,6 +44,7 @@ class ImportReport:
     blobs_resumed: int
     blobs_present: int
     blobs_repaired: int
+    left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
 
 
@@ -51,6 +54,7 @@ def import_bundle(
     *,
     replace: bool = False,
     trust_existing: bool = False,
+    strict: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
@@ -61,7 +65,8 @@ def import_bundle(
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
-    of the same name. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
+    of the same name. A damaged model of a folder is left out, unless it is named or `strict` is set; a bundle is taken
+    as a whole. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
     crash leaves whole models, and finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
@@ -79,9 +84,16 @@ def import_bundle(
     )
     with opened_source(source, jobs=threads(jobs)) as bundle:
         selection = bundle.select(names)
+        is_lenient = isinstance(bundle, LocalStore) and not strict and (not names or any(map(is_glob, names)))
+        if is_lenient:
+            selection = sink.without_clashes(selection)
+        refuse_nothing(selection, source, strict=strict)
         if dry_run:
             return _foreseen(source, store, sink.compare(selection), selection)
-        received = copy(bundle, sink, selection, phase="importing", progress=progress)
+        if is_lenient:
+            received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+        else:
+            received = copy(bundle, sink, selection, phase="importing", progress=progress)
     return _report(source, store, received, len(received.present), selection, dry_run=False)
 
 
@@ -104,5 +116,6 @@ def _report(
         blobs_resumed=len(received.resumed),
         blobs_present=present,
         blobs_repaired=len(received.repaired),
+        left_out=tuple(one.told for one in selection.left),
         warnings=selection.warnings,
     )

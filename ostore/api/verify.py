@@ -33,14 +33,23 @@ def verify(
     names = [str(subject) for subject in subjects if not is_bundle(subject)]
     reports = [_verify_bundle(bundle, jobs=threads(jobs), progress=progress) for bundle in bundles]
     if names or not bundles:
-        reports.insert(0, _verify_store(chosen_store(models).require(), names, jobs=threads(jobs), progress=progress))
+        store = chosen_store(models).require_whole()
+        reports.insert(0, _verify_store(store, names, jobs=threads(jobs), progress=progress))
     return tuple(reports)
 
 
 def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> VerifyReport:
-    promised = Promises(store.passing_scan(names))
-    orphans, strays = store.unreferenced(promised.needs) if not names else ((), ())
-    return verify_store(str(store.root), store, promised, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    scan = store.passing_scan(names)
+    promised = Promises(scan)
+    return verify_store(
+        str(store.root),
+        store,
+        promised,
+        beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
+        notes=() if names else store.told(scan, "judged"),
+        jobs=jobs,
+        progress=progress,
+    )
 
 
 def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> VerifyReport:

@@ -16,7 +16,7 @@ import typer
 from ostore.cli import exit_codes, remedies
 from ostore.cli.program import app
 from ostore.cli.text import close_quietly, one_line, say
-from ostore.formats.errors import OstoreError
+from ostore.formats.errors import OstoreError, class_of
 from ostore.formats.remedy import Remedy
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -77,7 +77,7 @@ def _occupy_standard_streams() -> None:
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:
-    name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
+    name = "usage" if isinstance(error, _ArgumentError) else class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
     remedy = _denied(error) if isinstance(error, PermissionError) else remedies.hint_of(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from ostore.formats.errors import FormatError, LimitError
@@ -51,6 +52,14 @@ class ModelConfig:
     def is_cloud_stub(self) -> bool:
         """True if the model runs on another host and has no weights here."""
         return bool(self.remote_host and self.remote_model)
+
+
+def is_config(raw: bytes) -> bool:
+    """Return whether bytes are a JSON object. Faster than `parse` when there are thousands of configs."""
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _text(document: GoObject, key: str) -> str:

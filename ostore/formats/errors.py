@@ -6,10 +6,16 @@ passes through with its file name.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ostore.formats.remedy import Remedy
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Of several classes, the first of these is the worst.
+_WORST_FIRST = ("integrity", "io", "damaged", "unsafe", "format", "limit")
 
 
 class OstoreError(Exception):
@@ -106,3 +112,30 @@ class RemoteError(OstoreError):
 
 class LimitError(OstoreError):
     """A documented limit is exceeded."""
+
+
+# The first match decides.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (UsageError, "usage"),
+    (NotFoundError, "not-found"),
+    (IntegrityError, "integrity"),
+    (BusyError, "busy"),
+    (NoSpaceError, "no-space"),
+    (UnsafeError, "unsafe"),
+    (DamagedStoreError, "damaged"),
+    (FormatError, "format"),
+    (LimitError, "limit"),
+    (RemoteError, "remote"),
+)
+
+
+def class_of(error: BaseException) -> str:
+    """Return the class of an error (docs/exit-codes.md); `failed` for an error of no known class."""
+    if isinstance(error, OSError):
+        return "no-space" if error.errno in _NO_SPACE else "io"
+    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+
+
+def worst(classes: Iterable[str]) -> str:
+    """Return the worst of several classes of errors."""
+    return min(classes, key=lambda name: _WORST_FIRST.index(name) if name in _WORST_FIRST else len(_WORST_FIRST))

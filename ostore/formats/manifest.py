@@ -45,6 +45,8 @@ _MAX_SIZE = 2**63 - 1
 # Branch pdevine/manifest-list of ollama (April 2026): a document with this key lists manifests, not layers.
 _MANIFESTS = "manifests"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# A digest where a descriptor has it. Go reads keys in any case.
+_DIGEST_VALUE = re.compile(rb'((?i:"digest")\s*:\s*)"sha256[:-]([0-9a-fA-F]{64})"')
 _DIGEST_SHAPED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
@@ -202,6 +204,25 @@ class Manifest:
         while boundary < self.end_offset:
             boundary = 2 * boundary + 512
         return Digest.of(self.raw[:boundary]).hex
+
+    @property
+    def is_misspelled(self) -> bool:
+        """True if all that is unclear is the spelling of digests, and `respelled` puts that right."""
+        return self.ambiguity is not None and self.respelled() is not None
+
+    def respelled(self) -> bytes | None:
+        """
+        Return the bytes with every digest in the form that Ollama writes, or None if that does not make them clear.
+
+        Only the texts of digests change, and none changes its length.
+        """
+        raw = _DIGEST_VALUE.sub(lambda found: found[1] + b'"sha256:' + found[2].lower() + b'"', self.raw)
+        try:
+            manifest = Manifest.parse(raw)
+            manifest.refuse_unclear()
+        except OstoreError:
+            return None
+        return raw if manifest.descriptors == self.descriptors else None
 
     def refuse_unclear(self) -> None:
         """

@@ -50,7 +50,7 @@ class BlobReason(StrEnum):
     DOWNLOAD = "download"
     HELD = "held"
     MAYBE_HELD = "maybe-held"
-    LINK = "link"
+    MISNAMED = "misnamed"
     MEANWHILE = "meanwhile"
 
 
@@ -98,7 +98,7 @@ class GcPlan:
 
     `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
     that a dead command or an interrupted removal is to be cleaned up, `keeps` that blobs wait in the trash. `began`
-    is the start of the oldest download that seems to be under way, or None.
+    is the start of the oldest download that seems to be under way, or None. `warnings` are about what stays.
     """
 
     judgements: tuple[Judgement, ...]
@@ -111,6 +111,7 @@ class GcPlan:
     latest: float
     latest_download: float
     began: float | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def blobs(self) -> tuple[StoredBlob, ...]:
@@ -284,8 +285,8 @@ def _judge(
 
 def _reason(blob: StoredBlob, held: _Held, latest: float, terms: GcTerms) -> BlobReason:
     facts = blob.facts
-    if facts.kind is not EntryKind.FILE:
-        return BlobReason.LINK
+    if blob.is_foreign_spelling or facts.kind not in {EntryKind.FILE, EntryKind.LINK}:
+        return BlobReason.MISNAMED
     if facts.identity in held.identities:
         return BlobReason.HELD
     if held.has_unseen and facts.links > 1:

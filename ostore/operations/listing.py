@@ -10,11 +10,12 @@ from itertools import starmap
 from typing import NamedTuple, Protocol
 
 from ostore.formats import media_types
-from ostore.formats.config import ModelConfig
-from ostore.formats.errors import OstoreError
+from ostore.formats.config import ModelConfig, is_config
+from ostore.formats.errors import BlobMissingError, OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.store_layout import COMING_MANIFESTS
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant for a terminal.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
@@ -29,6 +30,8 @@ class StoredManifest(Protocol):
     def manifest(self) -> Manifest: ...
     @property
     def modified(self) -> float: ...
+    @property
+    def tree(self) -> str: ...
 
 
 class SmallBlobs(Protocol):
@@ -188,7 +191,7 @@ class _Draft(NamedTuple):
 
 
 def _draft(store: SmallBlobs, model: StoredManifest, declared_size: int, blobs: Mapping[bytes, int]) -> _Draft:
-    note = _note(store, model.manifest)
+    note = _COMING if model.tree == COMING_MANIFESTS else _note(store, model.manifest)
     size = None if note in _NO_SIZE else declared_size
     packed = b"".join(starmap(_BLOB.pack, blobs.items()))
     return _Draft(model.name, model.manifest.model_id, size, model.modified, note, packed)
@@ -204,6 +207,7 @@ def _row(draft: _Draft, uses: Mapping[bytes, int]) -> ListedModel:
 
 _CLOUD_STUB = "cloud stub: runs on another host"
 _LIST = "manifest list"
+_COMING = f"in {COMING_MANIFESTS}/, which no released Ollama reads"
 _NO_SIZE = frozenset({_CLOUD_STUB, _LIST})
 
 
@@ -212,17 +216,34 @@ def _note(store: SmallBlobs, manifest: Manifest) -> str:
         return _LIST
     if manifest.ambiguity or manifest.unfit:
         return f"cannot be exported: {manifest.ambiguity or manifest.unfit}"
-    return _CLOUD_STUB if is_cloud_stub(store, manifest) else ""
+    return _config_note(store, manifest, manifest.config) if manifest.config else ""
+
+
+def _config_note(store: SmallBlobs, manifest: Manifest, config: Descriptor) -> str:
+    """Say why a server hides the model, or that the model runs elsewhere."""
+    try:
+        raw = store.read_small_blob(config, MAX_CONFIG_BYTES + 1)
+    except BlobMissingError:
+        return "its config is missing, so no server lists it"
+    except (OstoreError, OSError) as error:
+        return f"its config cannot be read, so no server lists it: {error}"
+    if not is_config(raw):
+        return "its config is not JSON, so no server lists it"
+    return _CLOUD_STUB if not _has_weights(manifest) and ModelConfig.parse(raw).is_cloud_stub else ""
 
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
     """Return whether a model runs on another host. The config is read only if the manifest lists no weights."""
-    if any(media_type in _WEIGHTS for media_type in manifest.layer_types) or manifest.config is None:
+    if _has_weights(manifest) or manifest.config is None:
         return False
     try:
         return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub
     except (OstoreError, OSError):
         return False
+
+
+def _has_weights(manifest: Manifest) -> bool:
+    return any(media_type in _WEIGHTS for media_type in manifest.layer_types)
 
 
 def _text(store: SmallBlobs, layer: Descriptor) -> str:

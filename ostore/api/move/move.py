@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.move.cargo import Cargo, load_cargo
-from ostore.api.move.check import absolute
+from ostore.api.move.check import absolute, servers_of
 from ostore.api.move.removal import remove_moved
 from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
 from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
@@ -56,10 +56,12 @@ def move(
     `destination` is overwritten. What cannot go along stays, and the report says so.
 
     Raises NotFoundError; UsageError, also if `destination` has a different model of a name; IntegrityError for a
-    damaged blob; DamagedStoreError if something cannot be read (nothing moves then); BusyError, NoSpaceError,
-    UnsafeError, FormatError, LimitError, OSError.
+    damaged blob; DamagedStoreError if something cannot be read (nothing moves then); BusyError, also for a whole store
+    that a server uses; NoSpaceError, UnsafeError, FormatError, LimitError, OSError.
     """
     source, target = _stores(destination, models)
+    if not names:
+        _refuse_server(source)
     cargo = load_cargo(source, target, names, progress, hashed=False)
     with _told_for_a_move():
         planned = foreseen(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
@@ -76,7 +78,7 @@ def move(
 
 def _stores(destination: str | Path, models: Path | None) -> tuple[LocalStore, LocalStore]:
     """Return the store that moves, and the store where it goes, which need not exist yet."""
-    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
+    source, target = chosen_store(models).require_whole(), LocalStore(absolute(destination))
     refuse_globs(target.root)
     _refuse_one_store(source.root, target.root)
     if not target.root.parent.exists():
@@ -103,6 +105,16 @@ def _refuse_one_store(source: Path, target: Path) -> None:
     ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
     if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
         raise UsageError(f"{source} and {target}: one is inside the other")
+
+
+def _refuse_server(source: LocalStore) -> None:
+    """Raises BusyError if a server uses the store: it would list nothing afterwards, and write to the old folder."""
+    for server in servers_of(source):
+        if server.store is not None:
+            raise BusyError(
+                f"{source.root}: an ollama server uses this store (process {server.pid}); nothing was moved",
+                hint="stop it (sudo systemctl stop ollama, or close the app), move, then start it with the new store",
+            )
 
 
 def _refuse_unremovable(source: LocalStore) -> None:

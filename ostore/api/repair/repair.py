@@ -10,6 +10,7 @@ from ostore.api.chosen_store import chosen_store
 from ostore.api.repair.damage import Damage, find_damage
 from ostore.api.repair.plan import plan_from
 from ostore.api.repair.report import RepairReport, foreseen, report_of
+from ostore.api.repair.respelling import with_spelling
 from ostore.api.repair.sources import open_sources
 from ostore.formats.errors import OstoreError
 from ostore.formats.outcome import Received
@@ -45,14 +46,16 @@ def repair(
     file may also be in quarantine. Raises NotFoundError, UsageError, BusyError, NoSpaceError, UnsafeError,
     DamagedStoreError, OSError, and the error of the first source if none can be opened.
     """
-    store = chosen_store(models).require()
+    store = chosen_store(models).require_whole()
     with ExitStack() as opened:
         copies, notes = open_sources(sources, store, opened, jobs=threads(jobs), progress=progress)
         damage = find_damage(store, names, copies, jobs=threads(jobs), progress=progress)
         plan = plan_from(damage, copies)
         if dry_run or plan.is_empty:
-            return foreseen(damage, plan, notes, dry_run=dry_run)
-        return _carry_out(damage, plan, notes, opened, jobs=threads(jobs), progress=progress)
+            report = foreseen(damage, plan, notes, dry_run=dry_run)
+        else:
+            report = _carry_out(damage, plan, notes, opened, jobs=threads(jobs), progress=progress)
+    return with_spelling(damage, report, progress)
 
 
 def _carry_out(

@@ -57,5 +57,6 @@ def verify(
         lambda: "\n".join(render.text(report, time.monotonic() - started) for report in reports),
         as_json=as_json,
         quiet=quiet,
+        warnings=(warning for report in reports for warning in report.warnings),
     )
     end_with(*(report.verdict for report in reports))

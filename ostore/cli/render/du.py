@@ -46,6 +46,7 @@ def warnings(report: UsageReport) -> Iterator[str]:
         yield f"{entry.path}: {entry.reason}"
     for entry in report.not_counted:
         yield f"{entry.path}: not counted: {entry.reason}"
+    yield from report.warnings
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _REASONS = {
     "download": "no model needs it, but a download that seems to be running may",
     "held": "no model needs it yet, but a running command holds it",
     "maybe-held": "no model needs it, but a command of another user may hold it",
-    "link": "no model needs it, but gc leaves links alone",
+    "misnamed": "no model needs it, but Ollama gives no blob such a name; it may be somebody's file",
     "meanwhile": "it was used, replaced or needed again while gc ran",
 }
 

@@ -49,8 +49,8 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
         yield _odd(odd, facts)
     told = {entry.path for entry in (*facts.store.lost, *facts.store.closed)}
     for stray in facts.store.scan.strays:
-        if stray not in told:
-            yield finding("manifest-misplaced", "warning", stray, remedy=facts.set_aside(stray))
+        if stray.path not in told:
+            yield finding("manifest-misplaced", "warning", stray.path, remedy=facts.set_aside(stray.path))
 
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
