@@ -10,7 +10,7 @@ from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
-from ostore.formats.remedy import NOTHING, Remedy, command, person
+from ostore.formats.remedy import NOTHING, Remedy, command
 from ostore.formats.store_layout import BLOBS
 from ostore.operations.doctor.finding import Facts, Finding, finding
 from ostore.operations.doctor.permissions import looked_at_by_root
@@ -77,7 +77,8 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
     for download in census.downloads:
         yield _unfinished(download, facts)
     for entry in census.temporary:
-        remedy = facts.ostore("gc", "--partials").otherwise(person("start Ollama anew"))
+        # gc leaves it, because only Ollama knows whether it still writes to it.
+        remedy = facts.set_aside(f"{BLOBS}/{entry.path}", before="the next start of Ollama deletes it; before that")
         yield finding("temporary", "note", f"blobs/{entry.path}", remedy=remedy, size=entry.facts.allocated)
     yield from (_working_folder(tree, facts) for tree in census.working_folders if _is_old(tree, facts))
     yield from _workspace(facts, census.workspace)
@@ -112,16 +113,18 @@ def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None
 
 
 def _missing(facts: Facts, blob: Descriptor, size: int | None, target: str | None, models: tuple[str, ...]) -> Finding:
-    pull = command("ollama", "pull", models[0])
+    path = f"{BLOBS}/{blob.digest.filename}"
+    pulled = facts.pulled_anew(models[0], facts.store.scan.path_of(models[0]))
     if size is None:
-        remedy = facts.repair().otherwise(pull)
         detail = f"{_role(blob)}, {blob.size:,} bytes"
         if target is not None:
             detail += f"; a link to {target}, where nothing is"
+            pulled = facts.set_aside(path).then(pulled)
+        remedy = facts.repair().otherwise(pulled)
         return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
     # `ollama pull` alone does not help: it takes any existing blob for whole (server/download.go at fb30760).
     detail = f"expected {blob.size:,} bytes, got {size:,}"
-    remedy = facts.repair().otherwise(facts.set_aside(f"{BLOBS}/{blob.digest.filename}").then(pull))
+    remedy = facts.repair().otherwise(facts.set_aside(path).then(pulled))
     return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
 
 
@@ -188,7 +191,19 @@ def _orphans(facts: Facts) -> Iterator[Finding]:
     orphans = facts.store.orphans
     if orphans:
         size = allocated_bytes(blob.facts for blob in orphans)
-        yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy=facts.ostore("gc"), size=size)
+        option = () if facts.store.scan.models else ("--without-models",)
+        remedy = facts.ostore("gc", *option, before=_before_collecting(facts, orphans))
+        yield finding("orphans", "note", f"{len(orphans):,} in blobs/", remedy=remedy, size=size)
+
+
+def _before_collecting(facts: Facts, orphans: Iterable[StoredBlob]) -> str:
+    """Return what to look at first, and when `gc` takes all of these blobs: it spares those younger than a day."""
+    is_young = any(facts.now - blob.facts.newest < _DAY_SECONDS for blob in orphans)
+    parts = (
+        "" if facts.store.scan.models else "look for their manifests first: no model is here",
+        "they are too young to be removed; in a day" if is_young else "",
+    )
+    return "; ".join(filter(None, parts))
 
 
 def _unfinished(download: UnfinishedDownload, facts: Facts) -> Finding:

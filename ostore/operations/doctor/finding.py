@@ -39,6 +39,14 @@ class Facts:
         """Return the way to fetch good copies of whatever is damaged."""
         return self.ostore("repair", "--from", "BUNDLE")
 
+    def pulled_anew(self, model: str, relative: str) -> Remedy:
+        """
+        Return the way to have Ollama write the manifest of a model anew. `relative` is its path in the store.
+
+        The old one is set aside first: while it lies there, Ollama deletes what it lists and the new one does not.
+        """
+        return self.set_aside(relative).then(remedy.command("ollama", "pull", model))
+
     def set_aside(self, relative: str, before: str = "") -> Remedy:
         """Return the way to move an entry of the store, by its path, out of it: to the same path beside the store."""
         target = self.root.with_name(f"{self.root.name}-set-aside") / relative

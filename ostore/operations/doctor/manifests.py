@@ -128,12 +128,7 @@ def _restored(odd: OddEntry, facts: Facts, before: str = "") -> Remedy:
 
 
 def _pulled_anew(facts: Facts, name: ModelName) -> Remedy:
-    """
-    Return how to have a manifest written anew by Ollama.
-
-    The old one is set aside first: while it lies there, Ollama deletes what it lists and the new one does not.
-    """
-    return facts.set_aside("/".join((MANIFESTS, *name.parts))).then(command("ollama", "pull", name))
+    return facts.pulled_anew(str(name), "/".join((MANIFESTS, *name.parts)))
 
 
 def _imported_anew(facts: Facts, model: StoredModel) -> Remedy:

@@ -49,6 +49,10 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
     workspace = census.workspace if census else None
     if workspace is None or workspace.facts is None or blobs is None:
         return
+    for entry in workspace.files:
+        if entry.path == "lock" and entry.facts.kind is not EntryKind.FILE:
+            remedy = facts.set_aside(".ostore/lock")
+            yield finding("workspace-unsafe", "warning", ".ostore/lock", detail="not a file", remedy=remedy)
     path, found = workspace.path, workspace.facts
     if found.kind is not EntryKind.FOLDER:
         remedy = facts.set_aside(".ostore")

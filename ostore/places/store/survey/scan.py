@@ -74,6 +74,10 @@ class ManifestScan:
         """What lies at other depths and is no folder. Each file is read on first use."""
         return judge_strays(self.tree.root, self.tree.strays)
 
+    def path_of(self, name: str) -> str:
+        """Return the path in the store of the manifest of a model in `models`, by its short name."""
+        return next(model.relative for model in self.models if str(model.name) == name)
+
     @cached_property
     def users(self) -> dict[Digest, tuple[ModelName, ...]]:
         """The models that need each blob, in the order of `models`."""
