@@ -24,7 +24,7 @@ from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.removing.untrash import UntrashOutcome
-from tests.support import MODEL, OSTORE, Store, full, noise
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 
 # What each document holds below its `schema`: the fields of a report, or lists of reports under one key.

@@ -479,7 +479,8 @@ def a_stray_among_the_blobs(target: Target) -> Sequence[Hit]:
 
 
 _READABLE: tuple[Damage, ...] = (
-    manifest_with_more_behind, manifest_of_another_version, manifest_with_a_key_twice, manifest_with_another_size, manifest_with_another_digest,
+    manifest_with_more_behind, manifest_of_another_version, manifest_with_a_key_twice, manifest_with_another_size,
+    manifest_with_another_digest,
 )  # fmt: skip
 _UNREADABLE: tuple[Damage, ...] = (
     *map(_unreadable, (_empty, _half, _zeros, _noise, _marked, _something_else, _bracket_lost, _size_of_nothing,
