@@ -26,7 +26,7 @@ from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blob
 from ostore.places.store.survey.strays import judge_strays
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
-from ostore.streams.chunks import Chunk, read_chunks, read_full
+from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
 from ostore.streams.verified import verified
 
@@ -234,8 +234,7 @@ class LocalStore:
 
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         """Return the first `limit` bytes of a blob, unverified. Raises the errors of `opened_blob`."""
-        with self.opened_blob(descriptor.digest) as fd:
-            return read_full(fd, limit)
+        return self.files.read_small(descriptor.digest, limit)
 
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
         """
