@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.formats.remedy import Remedy
     from ostore.formats.unreadable import Unreadable
     from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
@@ -108,6 +109,7 @@ __all__ = [
     "Parameter",
     "Problem",
     "Progress",
+    "Remedy",
     "RemoteError",
     "RemovedBlob",
     "RemovedDownload",
@@ -198,6 +200,7 @@ _HOMES = {
     "Parameter": "ostore.operations.show",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
+    "Remedy": "ostore.formats.remedy",
     "RemoteError": "ostore.formats.errors",
     "RemovedBlob": "ostore.api.rm",
     "RemovedDownload": "ostore.api.gc",

@@ -204,7 +204,7 @@ def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
     done = run("list", "--bogus", "--models", store.root)
     assert (done.returncode, done.stderr) == (
         2,
-        "ostore: error[usage]: No such option: --bogus (see ostore list --help)\n",
+        "ostore: error[usage]: No such option: --bogus (ostore list --help shows how it is typed)\n",
     )
 
 

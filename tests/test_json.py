@@ -395,7 +395,9 @@ def _fields(kind: type, path: str) -> Iterator[str]:
     for name, hint in typing.get_type_hints(kind).items():
         yield f"{path}{name}"
         item = (typing.get_args(hint) or (None,))[0]
-        if _is_record(hint):
+        if hint is ostore.Remedy:
+            yield f"{path}{name}_arguments"
+        elif _is_record(hint):
             yield from _fields(hint, f"{path}{name}.")
         elif _is_record(item):
             yield from _fields(item, f"{path}{name}[].")

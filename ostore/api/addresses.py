@@ -164,7 +164,7 @@ def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:
     from ostore.places.bundle.writer import BundlePipe
 
     if os.isatty(1):
-        raise UsageError("standard output is a terminal", hint="ostore export MODEL - > FILE.tar.zst")
+        raise UsageError("standard output is a terminal", hint="append > FILE.tar.zst to the command to write a bundle")
     return BundlePipe(1, level=terms.level, jobs=terms.jobs)
 
 

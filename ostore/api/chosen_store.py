@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostore.formats.errors import NotFoundError
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import Selection
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store
@@ -23,4 +24,4 @@ def refuse_nothing(selection: Selection, source: object, *, strict: bool) -> Non
     """Raise the worst error of what is left out if `strict` or if all is. Raises NotFoundError if there is nothing."""
     selection.refuse_left(strict=strict)
     if not selection.models:
-        raise NotFoundError(f"no models in {source}", hint="ostore where shows which store is used")
+        raise NotFoundError(f"no models in {source}", hint=ostore("where", after="shows which store is used"))

@@ -11,6 +11,7 @@ from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
 from ostore.formats.name import is_glob
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
 from ostore.operations.transfer import copy, copy_sound
 from ostore.places.store.store import LocalStore
@@ -99,5 +100,5 @@ def with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Return the error of a damaged blob, with every model of the store that uses the blob in its message."""
     users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
     error.args = (f"{error}; used by {users}" if users else str(error),)
-    error.hint = error.hint or "ostore verify shows everything that is damaged"
+    error.hint = error.hint or ostore("verify", models=store.option, after="shows everything that is damaged")
     return error

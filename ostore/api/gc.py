@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, OstoreError
+from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.wording import listed
 from ostore.host.servers import sees_ollama
@@ -184,10 +185,10 @@ def hinting_at_room(store: LocalStore) -> Iterator[None]:
         raise
 
 
-def _way_out(store: LocalStore) -> str:
+def _way_out(store: LocalStore) -> Remedy | str:
     with contextlib.suppress(OstoreError, OSError):
         if planned_gc(store, GcTerms(time.time(), sees_ollama=sees_ollama())).blobs:
-            return "ostore gc, without --keep, makes room first: there are blobs that no model needs"
+            return ostore("gc", after="makes room first: there are blobs that no model needs")
     return "free some 100 KB on that disk by hand first"
 
 

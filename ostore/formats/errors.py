@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ostore.formats.remedy import Remedy
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of several classes, the first of these is the worst.
@@ -18,10 +22,10 @@ class OstoreError(Exception):
     """
     The base class of all errors of ostore.
 
-    `hint` suggests what a person can do next, or is None.
+    `hint` suggests what a person can do next: a Remedy if there is something to type, else a sentence or None.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: Remedy | str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
@@ -41,7 +45,7 @@ class IntegrityError(OstoreError):
 class BlobError(IntegrityError):
     """A blob is missing or does not match its descriptor. `digest` is the text of its digest, with `sha256:`."""
 
-    def __init__(self, message: str, *, digest: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, digest: str, hint: Remedy | str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.digest = digest
 

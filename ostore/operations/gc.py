@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
@@ -235,12 +236,12 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
         more = f"; and {len(doubts) - _MAX_DOUBTS} more" if len(doubts) > _MAX_DOUBTS else ""
         raise DamagedStoreError(
             f"nothing was removed, because it is in doubt which blobs are needed: {told}{more}",
-            hint="ostore verify lists what is damaged; ostore rm removes a broken model",
+            hint=ostore("doctor", after="says what to do about it"),
         )
     if census.blobs and not references.scan.models and not terms.without_models:
         raise DamagedStoreError(
             f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
-            hint="if there is none on purpose: --without-models",
+            hint=ostore("gc", "--without-models", before="if there is none on purpose"),
         )
 
 

@@ -9,12 +9,13 @@ from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
 from ostore.places.store.survey.references import References
 
 # The default grace of `ostore gc`. A younger orphan may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
-UNTIL_THEN = "ostore doctor says how to fix it; until then nothing is moved"
+UNTIL_THEN = ostore("doctor", after="says how to fix it; until then nothing is moved")
 
 
 @dataclass(frozen=True, slots=True)

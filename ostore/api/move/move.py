@@ -15,6 +15,7 @@ from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
 from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.operations.transfer import copy
 from ostore.places.store.receiving.sink import StoreSink
@@ -25,6 +26,10 @@ from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.settings import refuse_globs, threads
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_full
+
+_RENAMING = ostore("cp", "MODEL", "NAME", before="nothing is moved; give one of the two another name").then(
+    ostore("rm", "MODEL")
+)
 
 
 def move(
@@ -96,7 +101,7 @@ def _finished(
 def _refuse_one_store(source: Path, target: Path) -> None:
     parts = ("", "blobs", MANIFESTS)
     if any(is_same_file(source / part, target / other) for part in parts for other in parts):
-        raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
+        raise UsageError(f"{target}: is the store itself", hint=ostore("where", after="shows which store is used"))
     ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
     if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
         raise UsageError(f"{source} and {target}: one is inside the other")
@@ -165,7 +170,8 @@ def _copied(cargo: Cargo, sink: StoreSink, progress: Progress) -> Received:
     except BlobError as error:
         if name := _gone_from(cargo):
             raise BusyError(
-                f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
+                f"{name}: another command has just moved or removed it",
+                hint=ostore("list", after="shows what is still here"),
             ) from error
         # This imports the code that writes bundles, which a move needs only here.
         from ostore.api.export import with_users
@@ -196,8 +202,8 @@ def _told_for_a_move() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if error.hint and "--replace" in error.hint:
-            error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
+        if error.hint and "--replace" in str(error.hint):
+            error.hint = _RENAMING
         raise
 
 

@@ -92,10 +92,14 @@ def export(
 
 def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
 
     *names, destination = words
     if bool(names) == everything:
-        raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
+        raise UsageError(
+            "expected MODEL... DEST, or --all DEST",
+            hint=ostore("export", "llama3", "bundle.tar.zst", before="for example"),
+        )
     return ["*"] if everything else names, destination
 
 

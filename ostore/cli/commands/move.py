@@ -101,20 +101,25 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
 
 def _can_ask() -> None:
     from ostore.cli.asking import refuse_without_terminal
+    from ostore.formats.remedy import ostore
 
-    refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
+    refuse_without_terminal(hint=ostore("export", "--all", "DIR/", after="copies a store and removes nothing"))
 
 
 def _names_and_destination(words: list[str], *, offload: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
 
     *names, destination = words
     if offload and not names:
-        raise UsageError("expected --offload MODEL... DEST, got one word", hint="ostore move --offload llama3 DIR")
+        raise UsageError(
+            "expected --offload MODEL... DEST, got one word",
+            hint=ostore("move", "--offload", "llama3", "DIR", before="for example"),
+        )
     if names and not offload:
         raise UsageError(
             f"expected one DEST, got {len(words)} words",
-            hint="ostore move --offload MODEL... DEST moves only some models",
+            hint=ostore("move", "--offload", *words, after="moves only some models"),
         )
     return names, destination
 

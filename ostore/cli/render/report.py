@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from ostore.cli import remedies
 from ostore.cli.text import one_line, say
+from ostore.formats.remedy import Remedy
 from ostore.formats.selection import OmittedModel
 
 # These fields are seconds since 1970 in a report, and RFC 3339 times in JSON.
@@ -99,9 +101,14 @@ def _indented(value: object) -> str:
 
 
 def _fields(value: Any) -> Any:  # noqa: ANN401 - whatever a report holds
-    """The members of a dataclass or a named tuple; everything else as it is."""
+    """The members of a dataclass or a named tuple; everything else as it is. A remedy is a line and its commands."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields: dict[str, Any] = {}
+        for name in (field.name for field in dataclasses.fields(value)):
+            fields[name] = member = getattr(value, name)
+            if isinstance(member, Remedy):
+                fields |= {name: remedies.line(member), f"{name}_arguments": remedies.arguments(member)}
+        return fields
     return value._asdict() if hasattr(value, "_asdict") else value
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.render.gc import blob_text, cut, names_text
 from ostore.cli.text import human_bytes, one_line, plural
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.rm import RmReport
@@ -22,7 +24,8 @@ def warnings(report: RmReport) -> Iterator[str]:
     """Why every blob stays, if a manifest cannot be read."""
     if report.doubt:
         yield f"every blob stays, because a manifest that cannot be read may need it: {report.doubt}"
-        yield "once that manifest is repaired, ostore gc removes the blobs"
+        yield line(ostore("doctor", after="says what to do about that manifest"))
+        yield line(ostore("gc", before="then", after="removes the blobs"))
 
 
 def text(report: RmReport, *, verbose: bool) -> str:

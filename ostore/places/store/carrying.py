@@ -25,6 +25,7 @@ from ostore.formats.errors import (
 )
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, Selection
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS
 from ostore.formats.unreadable import UnreadableManifest
@@ -37,6 +38,8 @@ class _Store(Protocol):
     def root(self) -> Path: ...
     @property
     def files(self) -> BlobFiles: ...
+    @property
+    def option(self) -> str | None: ...
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
 
 
@@ -46,7 +49,7 @@ def carriable(store: _Store, scan: ManifestScan, *, named: Collection[ModelName]
 
     Models in `named` were asked for one by one: the error of such a model is raised.
     """
-    left = [_left(entry.name, entry.path, unreadable_error(entry), named) for entry in scan.unreadable]
+    left = [_left(entry.name, entry.path, unreadable_error(entry, store.option), named) for entry in scan.unreadable]
     blobs, models = _Blobs(store), []
     for model in _without_coming(scan.models):
         try:
@@ -76,9 +79,9 @@ def _without_coming(models: Iterable[StoredModel]) -> list[StoredModel]:
     return [model for model in models if model.tree != COMING_MANIFESTS or model.name not in present]
 
 
-def unreadable_error(entry: UnreadableManifest) -> DamagedStoreError | OSError:
-    """Return the error of a manifest that cannot be read."""
-    hint = "ostore verify lists everything that is damaged"
+def unreadable_error(entry: UnreadableManifest, models: str | None = None) -> DamagedStoreError | OSError:
+    """Return the error of a manifest that cannot be read. `models` is the `option` of its store."""
+    hint = ostore("verify", models=models, after="lists everything that is damaged")
     return entry.error or DamagedStoreError(f"{entry.path}: {entry.reason}", hint=hint)
 
 

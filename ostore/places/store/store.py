@@ -13,6 +13,7 @@ from ostore.formats.digest import Digest, blob_digest, is_misspelled
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, choose, is_all, is_glob
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
@@ -73,6 +74,8 @@ class LocalStore:
     def __init__(self, root: Path, label: str | None = None) -> None:
         self.root = root
         self.label = str(root) if label is None else label
+        # What `--models` says in hints. A store without a label is the one that the command was about anyway.
+        self.option = None if label is None else str(root)
         self.files = BlobFiles(root)
 
     @property
@@ -111,7 +114,8 @@ class LocalStore:
         if any(os.path.lexists(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
             return self
         near = nearby_store(self.root)
-        hint = f"there is a store in {near}" if near else "is the disk mounted? ostore where shows which store is used"
+        where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
+        hint = f"there is a store in {near}" if near else where
         raise NotFoundError(f"{self.root}: no store (neither {BLOBS}/ nor {MANIFESTS}/)", hint=hint)
 
     def require_whole(self) -> LocalStore:
@@ -128,7 +132,8 @@ class LocalStore:
         if self.root.exists():
             raise UsageError(f"{self.root}: not a folder")
         raise NotFoundError(
-            f"{self.root}: no such store", hint="ostore where shows which store is used; --models DIR names another"
+            f"{self.root}: no such store",
+            hint=ostore("where", after="shows which store is used; --models DIR names another"),
         )
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
@@ -149,7 +154,8 @@ class LocalStore:
 
         It is the OSError of a folder that may have the model and cannot be read, or else a NotFoundError.
         """
-        what, hint = f"no model {word!r} in {self.root}", "ostore list shows what is there"
+        what = f"no model {word!r} in {self.root}"
+        hint = ostore("list", models=self.option, after="shows what is there")
         if is_glob(word):
             return NotFoundError(what, hint=hint)
         name, tree = ModelName.parse(word), find_manifests(self.root)
@@ -159,7 +165,8 @@ class LocalStore:
         for stray in judge_strays(self.root, tree.strays):
             if stray.name and stray.name.folded == name.folded:
                 where = f"its manifest is at {stray.path}, where Ollama does not look"
-                return NotFoundError(f"{what}, but {where}", hint="ostore doctor --fix puts it in its place")
+                fix = ostore("doctor", "--fix", models=self.option, after="puts it in its place")
+                return NotFoundError(f"{what}, but {where}", hint=fix)
         if self.is_half:
             return NotFoundError(f"{what}: {_HALF}", hint="copy the store again, with manifests/")
         return NotFoundError(what, hint=hint)
