@@ -96,7 +96,7 @@ class LocalStore:
     def is_half(self) -> bool:
         """Whether there are blobs, but no folder of manifests. A store whose last model was removed has that folder."""
         trees = (MANIFESTS, COMING_MANIFESTS)
-        return not any(os.path.lexists(self.root / tree) for tree in trees) and any(
+        return not any(_is_there(self.root / tree) for tree in trees) and any(
             blob_digest(entry.name) for entry in find_blobs(self.root)
         )
 
@@ -111,7 +111,7 @@ class LocalStore:
         Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
         """
         self.require_folder()
-        if any(os.path.lexists(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
+        if any(_is_there(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
@@ -401,6 +401,17 @@ class LocalStore:
                 return
             # Hashed here, because the error of whoever hashes it next would tell the digest of the linked file.
             yield from verified(chunks, blob)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether an entry exists, or might: a folder that we may not enter can be a store."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _target(entry: os.DirEntry[str]) -> os.stat_result | None:
