@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,6 +209,34 @@ def _calls(work: Callable[[], object]) -> int:
     finally:
         sys.setprofile(before)
     return count
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, list[bytes]]]:
+    """A terminal: the descriptor that a program gets, and what it printed, which is whole after the block."""
+    # Windows has neither.
+    import pty
+    import tty
+
+    ours, theirs = pty.openpty()
+    # Else a line break would come back as two characters.
+    tty.setraw(theirs)
+    shown: list[bytes] = []
+
+    def read() -> None:
+        # A terminal whose other end is closed fails to read.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                shown.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield theirs, shown
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
 
 
 def ostore(

@@ -418,7 +418,7 @@ def test_every_command_has_files_of_its_name_and_no_file_is_without_a_command() 
     assert stems["render"] == names - {"completion"} | {"__init__", "report"}
     functions = {name for name in ostore.__all__ if name.islower() and not name.startswith("_")}
     files = {path.stem for path in (PACKAGE / "api").rglob("*.py")}
-    assert functions - files == {"check_move", "fix", "inspect", "modelfile", "restore"}
+    assert functions - files == {"check_move", "fix", "inspect", "modelfile", "restore", "show_part"}
 
 
 @unmeasured

@@ -165,6 +165,26 @@ def _same_spelling(pattern: str, names: set[ModelName]) -> set[ModelName]:
     return {name}
 
 
+def meant_by(parts: Sequence[str]) -> ModelName | None:
+    """
+    Return the name that the path of a misplaced manifest spells, below `manifests/`, or None.
+
+    What may be missing is what names leave out: the host, or host and namespace, or only the namespace.
+    """
+    if len(parts) == len((DEFAULT_HOST, DEFAULT_NAMESPACE)):
+        whole = (DEFAULT_HOST, DEFAULT_NAMESPACE, *parts)
+    elif len(parts) == len(_Parts._fields) - 1:
+        # A namespace has no dots.
+        missing = "." in parts[0]
+        whole = (parts[0], DEFAULT_NAMESPACE, *parts[1:]) if missing else (DEFAULT_HOST, *parts)
+    else:
+        return None
+    try:
+        return ModelName(*whole)
+    except InvalidNameError:
+        return None
+
+
 def is_all(patterns: Sequence[str]) -> bool:
     """Return whether these patterns mean every model: there are none, or one is `*`."""
     return not patterns or "*" in patterns

@@ -1,10 +1,10 @@
-"""List and show models without a server, with the same values as `ollama list` and `ollama show`."""
+"""List models without a server, with the same values as `ollama list`."""
 
 from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import starmap
 from typing import NamedTuple, Protocol
@@ -12,13 +12,9 @@ from typing import NamedTuple, Protocol
 from ostore.formats import media_types
 from ostore.formats.config import ModelConfig, is_config
 from ostore.formats.errors import BlobMissingError, OstoreError
-from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS
-
-# Licences of 100 kB and templates of 30 kB exist. Longer text is not meant for a terminal.
-MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 
 class StoredManifest(Protocol):
@@ -60,55 +56,6 @@ class ListedModel:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One setting of a params layer, its value as in JSON. A list in the layer becomes one `Parameter` per item."""
-
-    key: str
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of the conversation that a model starts with."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShownLayer:
-    """One descriptor of a manifest, with the size in bytes that the manifest declares."""
-
-    media_type: str
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShownModel:
-    """
-    One model: the fields of its config, its text layers, and every descriptor, the config first.
-
-    `size` is the bytes that the manifest declares, `modified` the manifest's mtime in seconds since 1970. `manifest`
-    and `raw_config` are the bytes of the two documents.
-    """
-
-    name: str
-    digest: str
-    size: int
-    modified: float
-    config: ModelConfig
-    template: str
-    system: str
-    parameters: tuple[Parameter, ...]
-    messages: tuple[Message, ...]
-    licenses: tuple[str, ...]
-    layers: tuple[ShownLayer, ...]
-    manifest: bytes
-    raw_config: bytes
-
-
 def list_rows(
     store: SmallBlobs, models: Iterable[StoredManifest], is_chosen: Callable[[ModelName], bool]
 ) -> tuple[ListedModel, ...]:
@@ -133,45 +80,6 @@ def list_rows(
     return tuple(_row(draft, uses) for draft in drafts)
 
 
-def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
-    """
-    Read a model's config and text layers.
-
-    Raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, FormatError or LimitError for
-    bad JSON, OSError.
-    """
-    manifest = model.manifest
-    raw_config = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1) if manifest.config else b""
-    texts = {
-        media_type: [_text(store, layer) for layer in manifest.layers if layer.media_type == media_type]
-        for media_type in _TEXT_LAYERS
-    }
-    return ShownModel(
-        name=str(model.name),
-        digest=f"sha256:{manifest.model_id}",
-        size=manifest.declared_size,
-        modified=model.modified,
-        config=ModelConfig.parse(raw_config) if raw_config else ModelConfig(),
-        # The last layer wins. The old media type of templates counts only if no layer has the new one.
-        template="".join((texts[media_types.PROMPT] + texts[media_types.TEMPLATE])[-1:]),
-        system="".join(texts[media_types.SYSTEM][-1:]),
-        parameters=_parameters(texts[media_types.PARAMS]),
-        messages=_messages(texts[media_types.MESSAGES]),
-        licenses=tuple(texts[media_types.LICENSE]),
-        layers=tuple(ShownLayer(layer.media_type, str(layer.digest), layer.size) for layer in manifest.descriptors),
-        manifest=manifest.raw,
-        raw_config=raw_config,
-    )
-
-
-_TEXT_LAYERS = (
-    media_types.TEMPLATE,
-    media_types.PROMPT,
-    media_types.SYSTEM,
-    media_types.PARAMS,
-    media_types.MESSAGES,
-    media_types.LICENSE,
-)
 _WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
 
 
@@ -242,28 +150,16 @@ def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
         return False
 
 
+def is_unlisted(store: SmallBlobs, manifest: Manifest) -> bool:
+    """Return whether a model has a whole config that is not JSON, so that no server lists the model."""
+    if manifest.config is None:
+        return False
+    try:
+        raw = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)
+    except (OstoreError, OSError):
+        return False
+    return len(raw) == manifest.config.size and not is_config(raw)
+
+
 def _has_weights(manifest: Manifest) -> bool:
     return any(media_type in _WEIGHTS for media_type in manifest.layer_types)
-
-
-def _text(store: SmallBlobs, layer: Descriptor) -> str:
-    return store.read_small_blob(layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
-
-
-def _parameters(texts: Sequence[str]) -> tuple[Parameter, ...]:
-    document = read_strict_json(texts[-1].encode()) if texts else {}
-    if not isinstance(document, dict):
-        return ()
-    return tuple(
-        Parameter(key, item)
-        for key, value in sorted(document.items())
-        for item in (value if isinstance(value, list) else [value])
-    )
-
-
-def _messages(texts: Sequence[str]) -> tuple[Message, ...]:
-    document = read_strict_json(texts[-1].encode()) if texts else []
-    if not isinstance(document, list):
-        return ()
-    entries = [entry for entry in document if isinstance(entry, dict)]
-    return tuple(Message(str(entry.get("role", "")), str(entry.get("content", ""))) for entry in entries)

@@ -34,12 +34,14 @@ def doctor(
     from ostore.api import doctor as api
     from ostore.cli.asking import agreed
     from ostore.cli.exit_codes import end_with
+    from ostore.cli.progress import shown
     from ostore.cli.render import doctor as render
     from ostore.cli.render.report import say_report
 
     report = api.doctor(models=models)
     if fix and report.fixes and not dry_run and (yes or agreed(render.plan(report), "Fix this?")):
-        report = api.fix(report.fixes, models=models)
+        with shown("auto", quiet=quiet or as_json, color="auto") as told:
+            report = api.fix(report.fixes, progress=told, models=models)
     say_report(
         "doctor",
         report,

@@ -18,8 +18,20 @@ if TYPE_CHECKING:
 _SHOWN = 3
 _WIDTH = 100
 _INDENT = " " * 9
-_DUE = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
-_DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode put right"}
+_DUE = {
+    "set-aside": "set aside",
+    "rename": "rename",
+    "give": "owner and mode",
+    "respell": "hash every blob, then write the digests as Ollama does (the ID changes)",
+    "place": "move to its place",
+}
+_DONE = {
+    "set-aside": "set aside",
+    "rename": "renamed",
+    "give": "owner and mode put right",
+    "respell": "digests written as Ollama does; the ID has changed, and the old manifest is kept",
+    "place": "moved to its place",
+}
 
 
 def text(report: DoctorReport, *, is_fix: bool) -> str:

@@ -64,7 +64,7 @@ def carriable(store: _Store, scan: ManifestScan, *, named: Collection[ModelName]
     left += (_left(name, name.full, error, named) for name, error in twins)
     models = [model for model in models if model.name not in {name for name, _ in twins}]
     selection = Selection.of((model.name, model.manifest) for model in models)
-    return selection.noting(left, (*notes, *_remarks(store, selection, models)))
+    return selection.noting(left, (*notes, *_remarks(store, selection, models, blobs)))
 
 
 def _left(name: ModelName | None, path: str, error: OstoreError | OSError, named: Collection[ModelName]) -> LeftOut:
@@ -96,37 +96,42 @@ def refuse_to_carry(model: StoredModel) -> None:
 
 
 class _Blobs:
-    """Looks at the file of each blob once, by name and size."""
+    """Looks at the file of each blob once, by name and size. `remarks` are about the odd ones that can be carried."""
 
     def __init__(self, store: _Store) -> None:
+        self.remarks: dict[Digest, str] = {}
         self._store = store
         self._errors: dict[tuple[str, int], OstoreError | OSError | None] = {}
 
     def refuse(self, model: StoredModel) -> None:
         """Raises the error of the first blob of a model that cannot be read, is missing or has another size."""
+        errors = self._errors
         for key in model.manifest.sizes:
-            if key not in self._errors:
-                self._errors[key] = self._error_of(Descriptor(Digest(key[0]), key[1]))
-            if error := self._errors[key]:
+            if key not in errors:
+                errors[key] = self._error_of(Digest(key[0]), key[1])
+            if error := errors[key]:
                 raise error
 
-    def _error_of(self, blob: Descriptor) -> OstoreError | OSError | None:
-        digest = str(blob.digest)
+    def _error_of(self, digest: Digest, size: int) -> OstoreError | OSError | None:
         try:
-            found = self._store.files.find(blob.digest)
+            found = self._store.files.find(digest)
         except OSError as error:
             return error
         if found is None:
-            return BlobMissingError(f"blob {digest}: missing", digest=digest)
+            return BlobMissingError(f"blob {digest}: missing", digest=str(digest))
         path = f"{BLOBS}/{found.filename}"
         if found.status is None and not found.is_link:
             return DamagedStoreError(f"{path}: expected a regular file")
         if found.status is None:
             detail = f"missing: {path} is a link that leads to no file"
-            return BlobMissingError(f"blob {digest}: {detail}", digest=digest)
-        if found.status.st_size != blob.size:
-            detail = f"expected {blob.size} bytes, got {found.status.st_size}"
-            return SizeMismatchError(f"blob {digest}: {detail}", digest=digest)
+            return BlobMissingError(f"blob {digest}: {detail}", digest=str(digest))
+        if found.status.st_size != size:
+            detail = f"expected {size} bytes, got {found.status.st_size}"
+            return SizeMismatchError(f"blob {digest}: {detail}", digest=str(digest))
+        if found.is_link:
+            self.remarks[digest] = f"{path}: a link; the bytes of its file are taken"
+        elif found.filename != digest.filename and found.is_misspelled:
+            self.remarks[digest] = f"{path}: not the name that Ollama gives a blob; its bytes are taken"
         return _closed(f"{self._store.root}/{path}", found.status)
 
 
@@ -160,14 +165,9 @@ def _twins(models: Iterable[StoredModel]) -> Iterator[tuple[ModelName, UnsafeErr
             yield name, UnsafeError(f"{name}: {other} differs from it only by case")
 
 
-def _remarks(store: _Store, selection: Selection, models: Iterable[StoredModel]) -> Iterator[str]:
+def _remarks(store: _Store, selection: Selection, models: Iterable[StoredModel], blobs: _Blobs) -> Iterator[str]:
     """Say what is odd about what is carried, and does no harm to it."""
-    for blob in selection.blobs:
-        found = store.files.find(blob.digest)
-        if found and found.is_link:
-            yield f"{BLOBS}/{found.filename}: a link; the bytes of its file are taken"
-        elif found and found.is_misspelled:
-            yield f"{BLOBS}/{found.filename}: not the name that Ollama gives a blob; its bytes are taken"
+    yield from (blobs.remarks[blob.digest] for blob in selection.blobs if blob.digest in blobs.remarks)
     for model in models:
         if remark := _config_remark(store, model):
             yield f"{model.name}: {remark}"

@@ -27,7 +27,7 @@ from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blob
 from ostore.places.store.survey.strays import judge_strays
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
-from ostore.streams.chunks import Chunk, read_chunks, read_full
+from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
 from ostore.streams.verified import verified
 
@@ -96,7 +96,7 @@ class LocalStore:
     def is_half(self) -> bool:
         """Whether there are blobs, but no folder of manifests. A store whose last model was removed has that folder."""
         trees = (MANIFESTS, COMING_MANIFESTS)
-        return not any(os.path.lexists(self.root / tree) for tree in trees) and any(
+        return not any(_is_there(self.root / tree) for tree in trees) and any(
             blob_digest(entry.name) for entry in find_blobs(self.root)
         )
 
@@ -111,7 +111,7 @@ class LocalStore:
         Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
         """
         self.require_folder()
-        if any(os.path.lexists(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
+        if any(_is_there(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
@@ -241,8 +241,7 @@ class LocalStore:
 
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         """Return the first `limit` bytes of a blob, unverified. Raises the errors of `opened_blob`."""
-        with self.opened_blob(descriptor.digest) as fd:
-            return read_full(fd, limit)
+        return self.files.read_small(descriptor.digest, limit)
 
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
         """
@@ -402,6 +401,17 @@ class LocalStore:
                 return
             # Hashed here, because the error of whoever hashes it next would tell the digest of the linked file.
             yield from verified(chunks, blob)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether an entry exists, or might: a folder that we may not enter can be a store."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _target(entry: os.DirEntry[str]) -> os.stat_result | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.name import ModelName
-from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.host.accounts import Account, Misfit
 from ostore.places.store.survey.access import closed_parents, find_misfits
@@ -78,9 +78,9 @@ class Examination:
 
     `orphans` are empty, because they are unknown, while the `references` leave doubts or something is closed.
 
-    `is_empty` is true if neither `blobs/` nor `manifests/` is there, and `has_inner` if a folder `models` in it looks
-    like a store. `lost` are links and files where folders should be. `misfits` and `closed_parents` are about
-    `account`. `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
+    `is_half` is true if there are blobs, but no folder of manifests. `lost` are links and files where folders should
+    be. `misfits` and `closed_parents` are about `account`. `empty_folders` are those below `manifests/`, on request
+    only. `blobs_folder` is the status of `blobs/`.
     """
 
     root: Path
@@ -93,8 +93,7 @@ class Examination:
     settled: SettledBlobs
     linked: tuple[LinkedBlob, ...]
     closed: tuple[Unreadable, ...]
-    is_empty: bool
-    has_inner: bool
+    is_half: bool
     lost: tuple[Unreadable, ...]
     misfits: tuple[Misfit, ...]
     closed_parents: tuple[Path, ...]
@@ -125,8 +124,7 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
         settled=settled,
         linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs), key=by_filename)),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
-        is_empty=_is_empty(root),
-        has_inner=not _is_empty(root / "models"),
+        is_half=bool(blobs or settled.count) and _lacks_manifests(root),
         lost=lost,
         misfits=tuple(find_misfits(root, account, blobs, scan)),
         closed_parents=closed_parents(root, account),
@@ -242,9 +240,9 @@ def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
                 yield Unreadable(stray, error.strerror or str(error))
 
 
-def _is_empty(root: Path) -> bool:
-    """Return whether neither `blobs/` nor `manifests/` is there. False if we may not look."""
-    places = (root / BLOBS, root / MANIFESTS)
+def _lacks_manifests(root: Path) -> bool:
+    """Return whether no folder of manifests is there. False if we may not look."""
+    places = (root / MANIFESTS, root / COMING_MANIFESTS)
     return all(leads_nowhere(place) and not _is_link(place) for place in places)
 
 
