@@ -108,7 +108,7 @@ class Holding:
     @classmethod
     def of(cls, root: Path) -> Holding:
         where: dict[str, list[str]] = {}
-        for path in _files(root):
+        for path in (path for path in _files(root) if not _is_side_file(path)):
             where.setdefault(_hash(path), []).append(path.relative_to(root).as_posix())
         problems, whole = _verified(root)
         return cls(where, problems, whole)
@@ -120,6 +120,12 @@ def _files(root: Path) -> Iterator[Path]:
             # Beside its blobs, the trash has notes of its own.
             blobs = [name for name in names if place != ".ostore/trash" or name.startswith("sha256-")]
             yield from (path for name in blobs if (path := Path(folder) / name).is_file() and not path.is_symlink())
+
+
+def _is_side_file(path: Path) -> bool:
+    """What an operating system left is neither a blob nor a manifest."""
+    begin = path.read_bytes()[:8]
+    return (path.name.startswith("._") and begin[:4] == b"\0\5\x16\7") or begin == b"\0\0\0\1Bud1"
 
 
 def _hash(path: Path) -> str:

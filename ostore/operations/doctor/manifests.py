@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.remedy import Remedy, command, person
+from ostore.formats.remedy import NOTHING, Remedy, command, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
 from ostore.formats.wording import plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
@@ -70,7 +70,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
     if coming:
         yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=f"{len(coming)} of them")
     for name in facts.unlisted:
-        yield finding("config-unreadable", "warning", name, remedy=facts.repair(), models=(name,))
+        # No copy is better: these are the bytes that the manifest promises.
+        remedy = person("have the model created anew, where it comes from")
+        yield finding("config-unreadable", "warning", name, remedy=remedy, models=(name,))
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:
@@ -164,7 +166,9 @@ def _name_twins(facts: Facts, models: Iterable[StoredModel]) -> Iterator[Finding
             continue
         first, *others = sorted(names, key=str)
         # Not `ollama cp`, which would take one of them at random too.
-        remedy = command("mv", "-n", path := _path(facts, others[0]), f"{path}-2")
+        remedy = NOTHING
+        for number, name in enumerate(others, 2):
+            remedy = remedy.then(command("mv", "-n", path := _path(facts, name), f"{path}-{number}"))
         texts = tuple(str(name) for name in (first, *others))
         detail = f"also {', '.join(texts[1:])}"
         yield finding("name-twins", "problem", texts[0], detail=detail, remedy=remedy, models=texts)
@@ -193,22 +197,23 @@ def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterat
     """
     Report parts of names that differ only by case anywhere in the store.
 
-    Ollama may swap the spelling of each part by itself (server/routes.go at fb30760). Parts that occur only in `twins`,
-    which are whole names that differ only by case, are reported already.
+    Ollama may swap the spelling of each part by itself (server/routes.go at fb30760). Whole names that differ only by
+    case, `twins`, are reported already.
     """
     for index, role in enumerate(("host", "namespace", "model", "tag")):
         for parts in _groups((name.parts[index] for name in names), str.lower):
             users = {part: [name for name in names if name.parts[index] == part] for part in sorted(parts)}
             models = tuple(str(name) for group in users.values() for name in group)
-            if twins.issuperset(models):
-                continue
             # Change the rarer spelling to the common one.
             common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
-            rare = next((name for name in users[others[0]] if str(name) not in twins), users[others[0]][0])
-            old, new = _path(facts, rare), _path(facts, _with_part(rare, index, common))
-            remedy = command("mkdir", "-p", new.parent).then(command("mv", "-n", old, new))
+            rare = [name for part in others for name in users[part] if str(name) not in twins]
+            remedy = NOTHING
+            for name in rare:
+                old, new = _path(facts, name), _path(facts, _with_part(name, index, common))
+                remedy = remedy.then(command("mkdir", "-p", new.parent)).then(command("mv", "-n", old, new))
             detail = f"also spelled {', '.join(others)}"
-            yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)
+            if rare:
+                yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)
 
 
 def _with_part(name: ModelName, index: int, part: str) -> ModelName:
