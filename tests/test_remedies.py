@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import ostore
+from ostore.cli.program import COMMANDS
+from ostore.formats import remedy as remedies
 from ostore.formats.remedy import Remedy
+from ostore.formats.shell import in_order
 from ostore.places.store.receiving import publication
 from ostore.places.store.survey import scan
-from tests.remedies.carrying import Carrying, Holding, judge
+from tests.remedies.carrying import Carrying, Holding, judge, typed
 from tests.remedies.situations import Situation, later, situations
-from tests.test_doctor import OF_THE_MACHINE
+from tests.support import OSTORE, Store, some
+from tests.support import ostore as ostore_run
+from tests.test_doctor import OF_THE_MACHINE, put
 
+PACKAGE = Path(ostore.__file__).parent
 SITUATIONS = situations()
 # Nothing is wrong after these commands have run; they are there to look again.
 LOOKING = ("doctor", "where", "list")
@@ -110,3 +123,153 @@ def test_there_are_many_situations_and_few_remedies_that_only_a_person_can_carry
     assert len(SITUATIONS) >= 150
     assert {"ostore", "ollama", "system"} <= kinds.keys()
     assert kinds["person"] <= kinds.total() / 10, kinds
+
+
+# --- hints of errors -----------------------------------------------------------------------------------------------
+
+# What people type at a store that has something odd. `odd` is the model in question.
+FAILING = (
+    ("export", "--all", "out/", "--strict"),
+    ("export", "odd", "out.tar"),
+    ("show", "odd"),
+    ("cp", "odd", "copy"),
+    ("gc", "--yes"),
+    ("move", "DEST", "--yes"),
+    ("import", "BUNDLE"),
+    ("show", "nobody"),
+)
+OF_THE_TABLE = [situation for situation in SITUATIONS if situation.name.startswith("table: ")]
+
+
+@pytest.mark.parametrize("situation", OF_THE_TABLE, ids=lambda situation: situation.name)
+def test_what_an_error_hints_at_can_be_typed_and_loses_nothing(
+    situation: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, origin = tmp_path / "place", tmp_path / "origin"
+    place.mkdir()
+    root = situation.make(place, monkeypatch)
+    before = Holding.of(root)
+    subprocess.run(["cp", "-a", place, origin], check=True)
+    for words in FAILING:
+        copied(origin, place)
+        monkeypatch.chdir(place)
+        done = typed([*words, "--json", "--models", str(root)])
+        told = [json.loads(line) for line in done.stderr.splitlines() if '"event": "error"' in line]
+        for error in told:
+            if error["remedy_arguments"]:
+                assert in_order(error["remedy_arguments"], sys.platform) in error["hint"]
+                carrying = Carrying(root, place)
+                remedy = Remedy(tuple(map(tuple, error["remedy_arguments"])))
+                carrying.carry_out(remedy)
+                judge(before, carrying, remedy)
+                assert all(code not in {1, 2} for _, code, _ in carrying.ends), carrying.ends
+
+
+# --- this test itself ----------------------------------------------------------------------------------------------
+
+
+DASHED, FOREIGN, SHORT = (
+    "digest with a dash",
+    "side file or foreign file in `blobs/` 1",
+    "missing or has another size 1",
+)
+_COMMAND = remedies.command
+# A situation, a finding of it, and a remedy that somebody might have written.
+WRONG: dict[str, tuple[str, str, Callable[[Path, Remedy], Remedy]]] = {
+    "ollama create over dashed digests": (DASHED, "digest-spelling", lambda *_: _COMMAND("ollama", "create", "odd")),
+    "ollama pull over dashed digests": (DASHED, "digest-spelling", lambda *_: _COMMAND("ollama", "pull", "odd")),
+    "ollama rm of dashed digests": (DASHED, "digest-spelling", lambda *_: _COMMAND("ollama", "rm", "odd")),
+    "a wrong path": (FOREIGN, "blob-foreign", lambda root, _: _COMMAND("mv", "-n", root / "blobs/x", root / "x")),
+    "a path that is not quoted": (
+        "in an odd folder: manifest-unfit",
+        "manifest-unfit",
+        lambda _, right: Remedy(tuple(tuple(" ".join(words).split()) for words in right.commands)),
+    ),
+    "another store": (FOREIGN, "blob-foreign", lambda *_: remedies.ostore("gc", models="/nowhere")),
+    "nothing at all": (FOREIGN, "blob-foreign", lambda root, _: remedies.ostore("verify", models=root)),
+    "a blob that is deleted": (SHORT, "blob-size", lambda root, _: _COMMAND("sh", "-c", 'rm "$0"/blobs/*', root)),
+    "a model that is deleted": (SHORT, "blob-size", lambda root, _: _COMMAND("rm", "-r", root / "manifests")),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_remedy_put_in_wrong_by_hand_is_caught(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about, code, wrong = WRONG[mistake]
+    situation = next(situation for situation in SITUATIONS if about in situation.name)
+    root = situation.make(tmp_path, monkeypatch)
+    finding = next(finding for finding in findings_of(root) if finding.code == code)
+    before = Holding.of(root)
+    with pytest.raises(AssertionError):
+        assert carried_out(finding, wrong(root, finding.remedy), Carrying(root, tmp_path), before) == ""
+
+
+# --- as a person sees it -------------------------------------------------------------------------------------------
+
+
+SHOWN = [situation for situation in SITUATIONS if situation.name.startswith(("odd word", "doctor, in an odd folder"))]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("situation", some(SHOWN, 6, "shown"), ids=lambda situation: situation.name)
+def test_the_line_that_is_printed_can_be_pasted_into_a_shell(
+    situation: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = situation.make(tmp_path, monkeypatch)
+    before = Holding.of(root)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, line in (("ostore", shlex.join(OSTORE)), ("sudo", "env")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
+        (programs / name).chmod(0o755)
+    shown = ostore_run("doctor", "--models", root)
+    lines = [line.strip()[3:] for line in shown.stdout.splitlines() if line.strip().startswith("-> ")]
+    found = findings_of(root)
+    assert all(any(line == str(finding.remedy) for line in lines) for finding in found[:3] if finding.remedy)
+    for finding in found:
+        line = finding.remedy.each()[0].text("linux")
+        pasted = line.removeprefix(f"{finding.remedy.before}: ").removesuffix(finding.remedy.after)
+        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+        done = subprocess.run(
+            ["bash", "-c", pasted], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert "syntax error" not in done.stderr
+        assert "command not found" not in done.stderr
+        carrying = Carrying(root, tmp_path, ends=[((pasted,), done.returncode, done.stderr)])
+        judge(before, carrying, finding.remedy)
+    assert not {(finding.code, finding.subject) for finding in findings_of(root)} & {
+        (finding.code, finding.subject) for finding in found if finding.remedy.kind != "person"
+    }
+
+
+def test_findings_of_a_kind_share_a_line_only_if_it_is_right_for_each(store: Store) -> None:
+    for name in ("one", "two"):
+        put(store, f"blobs/{name}")
+    put(store, "manifests/registry.ollama.ai/library/tiny/.stray")
+    put(store, "manifests/registry.ollama.ai/library/tiny/.other")
+    shown = ostore_run("doctor", "--models", store.root).stdout
+    assert f"mv -n {store.root}/blobs/one " in shown
+    assert f"mv -n {store.root}/blobs/two " in shown
+    assert shown.count("-> ostore doctor --fix") == 1
+
+
+def test_no_text_names_a_command_of_ostore() -> None:
+    """A command in a text is quoted by nobody and names no store. A remedy is."""
+    names = re.compile(rf"\bostore ({'|'.join(COMMANDS)})\b")
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).parts
+        if parts[:2] != ("cli", "commands") and path.name not in {"restore.py", "options.py", "program.py"}:
+            found += [f"{path}: {text}" for text in _texts(ast.parse(path.read_text("utf-8"))) if names.search(text)]
+    assert found == []
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
+    """Every text in a source that is no docstring."""
+    told = {
+        id(first.value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and isinstance(first := node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.value
