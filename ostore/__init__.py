@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
     from ostore.api.export import ExportReport, export
-    from ostore.api.gc import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport, gc, restore
+    from ostore.api.gc import (
+        GcReport,
+        JudgedBlob,
+        KeptDownload,
+        RemovedDownload,
+        RestoredBlob,
+        RestoreReport,
+        gc,
+        restore,
+    )
     from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
     from ostore.api.list_models import ListReport, list_models
@@ -92,6 +101,7 @@ __all__ = [
     "InvalidManifestError",
     "InvalidNameError",
     "JudgedBlob",
+    "KeptDownload",
     "LeftEntry",
     "LimitError",
     "ListReport",
@@ -181,6 +191,7 @@ _HOMES = {
     "InvalidManifestError": "ostore.formats.errors",
     "InvalidNameError": "ostore.formats.errors",
     "JudgedBlob": "ostore.api.gc",
+    "KeptDownload": "ostore.api.gc",
     "LeftEntry": "ostore.operations.move",
     "LimitError": "ostore.formats.errors",
     "ListReport": "ostore.api.list_models",

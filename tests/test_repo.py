@@ -324,7 +324,9 @@ def test_every_error_has_an_exit_code() -> None:
         (OSError("without a number"), "io"),
         (ValueError(), "failed"),
         (KeyError("x"), "failed"),
-        (MemoryError(), "failed"),
+        (MemoryError(), "limit"),
+        (RuntimeError("can't start new thread"), "limit"),
+        (RuntimeError("another"), "failed"),
     ],
     ids=repr,
 )

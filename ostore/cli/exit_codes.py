@@ -6,6 +6,7 @@ import errno
 
 import typer
 
+from ostore.cli.text import UnprintedError
 from ostore.formats import errors
 
 INTERRUPTED = 130
@@ -40,7 +41,11 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (errors.FormatError, "format"),
     (errors.LimitError, "limit"),
     (errors.RemoteError, "remote"),
+    (UnprintedError, "io"),
+    (MemoryError, "limit"),
 )
+# What Python says when the system has no memory or no right for one more thread.
+_NO_THREAD = "can't start new thread"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -48,7 +53,14 @@ def class_of(error: BaseException) -> str:
     """The class of an error; `failed` for an error of no known class."""
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
+    if is_lack_of_threads(error):
+        return "limit"
     return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+
+
+def is_lack_of_threads(error: BaseException) -> bool:
+    """Whether a thread could not be started, because of `ulimit -v` or `ulimit -u`."""
+    return isinstance(error, RuntimeError) and _NO_THREAD in str(error)
 
 
 def end_with(*classes: str) -> None:

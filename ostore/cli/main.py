@@ -14,8 +14,10 @@ from typing import NoReturn
 import typer
 
 from ostore.cli import exit_codes
+from ostore.cli.colours import ERROR, WARNING
 from ostore.cli.program import app
-from ostore.cli.text import close_quietly, one_line, say
+from ostore.cli.stopping import remark_if_stopped
+from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
 from ostore.formats.errors import OstoreError
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -33,18 +35,23 @@ def main() -> NoReturn:
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
     _occupy_standard_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        flush()
+    except UnprintedError:
+        abandon_output()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. With OSTORE_DEBUG set, errors are raised instead."""
+    """Run one command and return its exit code. With OSTORE_DEBUG set, an error shows its traceback too."""
     try:
         if list(arguments[:1]) == ["_complete"]:
             from ostore.cli.completion import answer
 
             answer(arguments[1:])
         code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
-        close_quietly()
+        flush()
     except (KeyboardInterrupt, typer.Abort):
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     except TerminatedError:
@@ -52,9 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
-    except Exception as error:
-        if os.environ.get("OSTORE_DEBUG"):
-            raise
+    except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
         return _failed(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
@@ -75,6 +80,13 @@ def _occupy_standard_streams() -> None:
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:
+    if os.environ.get("OSTORE_DEBUG"):
+        import traceback
+
+        tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    if isinstance(error, UnprintedError) and isinstance(error.cause, BrokenPipeError) and not error.done:
+        # The reader of our output has left, as in `| head`: it has seen enough.
+        return exit_codes.CODES["io"]
     name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
@@ -90,9 +102,9 @@ def _failed(error: Exception, *, as_json: bool) -> int:
             "message": message,
             "hint": hint,
         }
-        _tell(json.dumps(document, ensure_ascii=True))
+        tell(json.dumps(document, ensure_ascii=True))
     else:
-        _tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""))
+        tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""), marks=ERROR)
     return code
 
 
@@ -101,6 +113,8 @@ def _hint(error: Exception) -> str | None:
         return "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
     if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
         return f"see {context.command_path} --help"
+    if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error):
+        return "ulimit -a shows the limits; fewer threads need less: --jobs 1"
     return error.hint if isinstance(error, OstoreError) else None
 
 
@@ -112,21 +126,16 @@ def _message(error: Exception) -> str:
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))
+    if isinstance(error, UnprintedError):
+        return f"{error}; this was done: {error.done}" if error.done else str(error)
+    if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error):
+        return "the system gives this process no more memory or threads"
     return f"{type(error).__name__}: {error} (a bug in ostore; OSTORE_DEBUG=1 shows the traceback)"
 
 
 def _stopped(how: str, code: int) -> int:
-    _tell(f"ostore: {how}; nothing is half done, run the same command again to continue")
+    tell(f"ostore: {how}; {remark_if_stopped()}")
     return code
-
-
-def _tell(line: str) -> None:
-    try:
-        say(line, sys.stderr)
-        sys.stderr.flush()
-    except OSError:
-        # Standard error is a full disk or a closed pipe. The exit code still tells.
-        pass
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -134,4 +143,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_options: object) -> None:
-    _tell(f"ostore: warning: {one_line(str(message))}")
+    tell(f"ostore: warning: {one_line(str(message))}", marks=WARNING)

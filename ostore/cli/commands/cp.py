@@ -33,8 +33,11 @@ def cp(
     from ostore.api.cp import cp as copy
     from ostore.cli.render import cp as render
     from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
+    if not dry_run:
+        if_stopped(GOES_ON)
     report = copy(source, destination, replace=replace, dry_run=dry_run, models=models)
-    if not as_json and not quiet:
-        say_warnings(report.warnings)
-    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet)
+    say_warnings(report.warnings)
+    done = None if dry_run else lambda: render.text(report)
+    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet, done=done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Annotated
@@ -63,11 +64,14 @@ def export(
     from ostore.cli.progress import shown
     from ostore.cli.render import export as render
     from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.stopping import if_stopped
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything)
     zstd, started = _level(level), time.monotonic()
+    if not dry_run:
+        if_stopped(_remark_if_stopped(destination))
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         report = write(
             names, destination, level=zstd, replace=replace, dry_run=dry_run, jobs=jobs, progress=told, models=models
@@ -76,7 +80,15 @@ def export(
     seconds = time.monotonic() - started
     # Standard output may be the bundle itself.
     stream = sys.stderr if destination == "-" else None
-    say_report("export", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet, stream=stream)
+    say_report(
+        "export",
+        report,
+        lambda: render.text(report, seconds),
+        as_json=as_json,
+        quiet=quiet,
+        stream=stream,
+        done=None if dry_run else lambda: render.text(report, seconds),
+    )
 
 
 def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[str], str]:
@@ -86,6 +98,15 @@ def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[
     if bool(names) == everything:
         raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
     return ["*"] if everything else names, destination
+
+
+def _remark_if_stopped(destination: str) -> str:
+    if destination.endswith(("/", os.sep)):
+        from ostore.cli.stopping import GOES_ON
+
+        return GOES_ON
+    what = "the bundle is cut off" if destination == "-" else "there is no new bundle"
+    return f"{what}; the same command starts anew"
 
 
 def _level(text: str) -> int | None:

@@ -71,12 +71,15 @@ def move(
     """
     from ostore.api.move.move import move as move_models
     from ostore.cli.progress import shown
+    from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.settings import keep_freed_memory
 
     names, destination = _names_and_destination(words, offload=offload)
     if check:
         _check(destination, as_json=as_json, quiet=quiet)
         return
+    if not dry_run:
+        if_stopped(GOES_ON)
     keep_freed_memory()
     started = time.monotonic()
     run = partial(move_models, destination, names, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
@@ -94,7 +97,14 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
 
     if report.dry_run:
         say_warnings(report.warnings)
-    say_report("move", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet)
+    say_report(
+        "move",
+        report,
+        lambda: render.text(report, seconds),
+        as_json=as_json,
+        quiet=quiet,
+        done=None if report.dry_run else lambda: render.summary(report, seconds),
+    )
     if report.removed and not all(model.removed for model in report.models):
         end_with("busy")
 
@@ -136,11 +146,13 @@ def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport
     from ostore.cli.asking import agreed
     from ostore.cli.render import move as render
     from ostore.cli.render.report import say_warnings
+    from ostore.cli.stopping import GOES_ON
 
     def ask(report: MoveReport) -> bool:
         if not yes:
             showing.close()
         say_warnings(report.warnings)
-        return yes or agreed(render.question(report), "Remove them from the old store?")
+        stays = f"nothing was removed; {GOES_ON}"
+        return yes or agreed(render.question(report), "Remove them from the old store?", if_stopped=stays)
 
     return ask

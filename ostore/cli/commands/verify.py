@@ -40,6 +40,7 @@ def verify(
     layout are wrong.
     """
     from ostore.api.verify import verify as hash_everything
+    from ostore.cli.colours import VERDICT
     from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
     from ostore.cli.render import verify as render
@@ -57,5 +58,6 @@ def verify(
         lambda: "\n".join(render.text(report, time.monotonic() - started) for report in reports),
         as_json=as_json,
         quiet=quiet,
+        marks=VERDICT,
     )
     end_with(*(report.verdict for report in reports))

@@ -30,6 +30,10 @@ def text(report: RmReport, *, verbose: bool) -> str:
     if report.doubt:
         lines.append(f"  every blob stays, because a manifest that cannot be read may need it: {report.doubt}")
         lines.append("  repair that manifest, then run ostore gc to remove the blobs")
+    return "\n".join([*map(one_line, lines), summary(report)])
+
+
+def summary(report: RmReport) -> str:
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
-    return "\n".join([*map(one_line, lines), f"{freed}: {what}"])
+    return f"{freed}: {what}"
