@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
-    from ostore.api.list_models import ListReport, list_models
+    from ostore.api.list_models import ListReport, StoreElsewhere, list_models
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
@@ -131,6 +131,7 @@ __all__ = [
     "ShownModel",
     "SizeMismatchError",
     "Space",
+    "StoreElsewhere",
     "StoreSetting",
     "TruncatedError",
     "Unreadable",
@@ -221,6 +222,7 @@ _HOMES = {
     "ShownModel": "ostore.operations.listing",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
+    "StoreElsewhere": "ostore.api.list_models",
     "StoreSetting": "ostore.api.move.check",
     "TruncatedError": "ostore.formats.errors",
     "Unreadable": "ostore.formats.unreadable",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ostore.cli.stopping import if_stopped_meanwhile
-from ostore.cli.text import say
+from ostore.cli.text import say, tell
 
 Plan = TypeVar("Plan")
 
@@ -39,9 +39,15 @@ def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed")
     refuse_without_terminal()
     with if_stopped_meanwhile(if_stopped):
         say(plan, sys.stderr)
-        sys.stderr.write(f"{question} [y/N] ")
+        say(f"{question} [y/N] ", sys.stderr, end="")
         sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+        try:
+            answer = sys.stdin.readline()
+        except BaseException:
+            # The next message begins a line of its own.
+            tell("")
+            raise
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def refuse_without_terminal(hint: str = "--dry-run shows what would happen") -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from re import Pattern
 from typing import Literal, NamedTuple, TextIO
 
 Choice = Literal["auto", "always", "never"]
 _RED, _GREEN, _YELLOW = 31, 32, 33
+_CHOICES: tuple[Choice, ...] = ("auto", "always", "never")
 _choices: list[Choice] = ["auto"]
 
 
@@ -23,8 +25,8 @@ class Mark(NamedTuple):
 ERROR = (Mark(re.compile(r"\Aostore: error\[[a-z-]+\]:"), _RED),)
 WARNING = (Mark(re.compile(r"\Aostore: warning:"), _YELLOW),)
 VERDICT = (
-    Mark(re.compile(r"\b[1-9][0-9,]* problems?(?= \(/.*\Z)"), _RED),
-    Mark(re.compile(r"(?<=: )whole(?= \(/.*\Z)"), _GREEN),
+    Mark(re.compile(r"(?<=: )[0-9,]+ problems?(?= \(.*\)$)", re.MULTILINE), _RED),
+    Mark(re.compile(r"(?<=: )whole(?= \(.*\)$)", re.MULTILINE), _GREEN),
 )
 SEVERITY = (
     Mark(re.compile(r"^PROBLEM(?=  [a-z])", re.MULTILINE), _RED),
@@ -32,9 +34,16 @@ SEVERITY = (
 )
 
 
-def choose(choice: Choice) -> None:
-    """Follow `--color`."""
-    _choices[:] = [choice]
+def choose(arguments: Sequence[str]) -> None:
+    """
+    Follow the last `--color` among the arguments of a command.
+
+    This looks at them before they are parsed: an error about arguments has a colour too.
+    """
+    for word, following in pairwise((*arguments, "")):
+        if word.startswith("--color"):
+            value = following if word == "--color" else word.removeprefix("--color=")
+            _choices[:] = [choice for choice in _CHOICES if choice == value] or _choices
 
 
 def is_coloured(stream: TextIO) -> bool:

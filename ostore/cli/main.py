@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from ostore.cli import exit_codes
-from ostore.cli.colours import ERROR, WARNING
+from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
 from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
@@ -45,6 +45,7 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. With OSTORE_DEBUG set, an error shows its traceback too."""
+    choose(arguments)
     try:
         if list(arguments[:1]) == ["_complete"]:
             from ostore.cli.completion import answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ __all__ = [
     "UnprintedError",
     "abandon_output",
     "clean",
+    "columns",
     "flush",
     "human_age",
     "human_bytes",
@@ -93,6 +95,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(
         "    ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def columns(most: int) -> int:
+    """How many columns to fill with text: those of the terminal, at most `most` and at least 40."""
+    return max(40, min(most, shutil.get_terminal_size((most, 0)).columns))
 
 
 def human_age(seconds: float) -> str:

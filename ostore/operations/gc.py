@@ -20,6 +20,7 @@ from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
+from ostore.formats.wording import plural
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
     Census,
@@ -253,7 +254,7 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
         )
     if census.blobs and not references.scan.models and not terms.without_models:
         raise DamagedStoreError(
-            f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
+            f"nothing was removed: {plural(len(census.blobs), 'blob')}, but no model at all; is a disk not mounted?",
             hint="if there is none on purpose: --without-models",
         )
 

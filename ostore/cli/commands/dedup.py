@@ -9,8 +9,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -59,7 +57,6 @@ def dedup(
     quiet: Quiet = False,
     verbose: Verbose = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Find blobs that other programs keep too: other stores, the Hugging Face cache, LM Studio, llama.cpp.
@@ -77,7 +74,7 @@ def dedup(
         if_stopped(GOES_ON)
         if not yes:
             refuse_without_terminal()
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         agree = None if yes else _asking(told, verbose=verbose)
         report = find(paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models)
     _end(report, link=link, as_json=as_json, quiet=quiet, verbose=verbose)

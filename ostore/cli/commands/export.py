@@ -11,8 +11,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -29,7 +27,12 @@ app = group()
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
 Level = Annotated[
-    str, typer.Option("--level", metavar="auto|1..19", help="zstd level; auto tries 1 and stores what does not shrink.")
+    str,
+    typer.Option(
+        "--level",
+        metavar="auto|1..19",
+        help="zstd level; auto tries 1 and stores what does not shrink. 19 saves 1 % for 250 MB and 8 times the time.",
+    ),
 ]
 
 
@@ -52,7 +55,6 @@ def export(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Write models to a bundle, every blob once. Each blob is hashed on the way.
@@ -72,7 +74,7 @@ def export(
     zstd, started = _level(level), time.monotonic()
     if not dry_run:
         if_stopped(_remark_if_stopped(destination))
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = write(
             names, destination, level=zstd, replace=replace, dry_run=dry_run, jobs=jobs, progress=told, models=models
         )

@@ -10,8 +10,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Models,
     ProgressMode,
@@ -70,7 +68,6 @@ def gc(
     quiet: Quiet = False,
     verbose: Verbose = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Remove blobs that no model needs, and files that interrupted commands left.
@@ -90,7 +87,7 @@ def gc(
     if restore:
         if partials or keep or without_models:
             raise UsageError("--restore cannot be combined with --partials, --keep or --without-models")
-        _restore(dry_run, models, as_json, quiet, progress, color)
+        _restore(dry_run, models, as_json, quiet, progress)
         return
     if not dry_run:
         if_stopped(GOES_ON)
@@ -124,9 +121,7 @@ def _end(report: GcReport | None, declined: GcReport | None, *, as_json: bool, q
         )
 
 
-def _restore(
-    dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
-) -> None:
+def _restore(dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode) -> None:
     from ostore.api.gc import restore
     from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
@@ -136,7 +131,7 @@ def _restore(
 
     if not dry_run:
         if_stopped(GOES_ON)
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = restore(dry_run=dry_run, progress=told, models=models)
     say_report(
         "restore",

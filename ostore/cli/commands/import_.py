@@ -10,8 +10,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -57,7 +55,6 @@ def import_(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Add the models of bundles to the store. Ollama sees a model only when all of it is verified and on the disk.
@@ -82,7 +79,7 @@ def import_(
         try:
             for source in sources:
                 started = time.monotonic()
-                with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+                with shown(progress.value, quiet=quiet, as_json=as_json) as told:
                     report = take(source, names or (), progress=told, models=models)
                 reports.append(report)
                 summaries.append(render.summary(report, time.monotonic() - started))

@@ -11,8 +11,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -61,7 +59,6 @@ def move(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Move the whole store to another folder or disk. With --offload, move only the models named.
@@ -84,7 +81,7 @@ def move(
     started = time.monotonic()
     run = partial(move_models, destination, names, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
     with contextlib.ExitStack() as showing:
-        told = showing.enter_context(shown(progress.value, quiet=quiet or as_json, color=color.value))
+        told = showing.enter_context(shown(progress.value, quiet=quiet, as_json=as_json))
         approve = _asking(showing, yes=yes)
         report = run(ready=None if yes else _can_ask, approve=approve, progress=told, models=models)
     _end(report, time.monotonic() - started, as_json=as_json, quiet=quiet)

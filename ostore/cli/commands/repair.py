@@ -9,8 +9,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -44,7 +42,6 @@ def repair(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Replace what is damaged or missing with good copies. It hashes the store, or the models named, first.
@@ -64,7 +61,7 @@ def repair(
         if_stopped(GOES_ON)
     keep_freed_memory()
     started = time.monotonic()
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = fetch(names or (), sources=sources, dry_run=dry_run, jobs=jobs, progress=told, models=models)
     say_warnings(report.notes)
     seconds = time.monotonic() - started

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ostore.cli.text import clean, human_bytes, one_line, plural
+from ostore.cli.text import clean, columns, human_bytes, one_line, plural
 
 if TYPE_CHECKING:
     from ostore.api.doctor import DoctorReport
@@ -86,7 +86,7 @@ def _remedy_lines(findings: list[Finding]) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
+    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), columns(_WIDTH) - len(_INDENT))]
 
 
 def _fixed(fixes: Sequence[Fix]) -> list[str]:
