@@ -294,7 +294,7 @@ def test_man_renders_the_page_of_the_manual_with_every_command_and_option(tmp_pa
     assert "ostore - carry Ollama models to machines without a network, verified" in shown
     for name in COMMANDS:
         (start,) = (number for number, line in enumerate(shown) if line.startswith(f"ostore {name} [OPTIONS]"))
-        part = "\n".join(shown[start:]).partition("\nostore " + "[a-z]+ [OPTIONS]")[0]
+        part = re.split(r"\nostore [a-z]+ \[OPTIONS\]|\nEXIT STATUS", "\n".join(shown[start:]))[0]
         helped = run(name, "--help", environment={"COLUMNS": "1000"}).stdout
         options = re.findall(
             r"^  (--?[a-z].*?)(?:  |$)", helped.split("Options:")[1].split("Examples:")[0], re.MULTILINE
@@ -408,6 +408,14 @@ def test_bars_fit_forty_columns(tmp_path: Path) -> None:
     finally:
         subprocess.run(["tmux", "kill-session", "-t", session], check=False)
     assert any(re.match(r"verifying sha256 digest [━╸╺]+ +[0-9]+%\n  d9298a10d1b0 ", screen) for screen in screens)
+
+
+def test_a_high_level_says_what_it_costs(store: Store, tmp_path: Path) -> None:
+    cost = "19 takes 250 MB and 8 times the time or more, to save about 1 %"
+    assert cost in " ".join(run("export", "--help").stdout.split())
+    for level, said in (("19", f"--level 19: {cost}\n"), ("3", ""), ("auto", "")):
+        told = run("export", "--all", tmp_path / "b.tar.zst", "--level", level, "-n", "--models", store.root)
+        assert (told.returncode, told.stderr) == (0, said)
 
 
 def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:

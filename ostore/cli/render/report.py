@@ -36,14 +36,16 @@ def say_report(
     done: Callable[[], str] | None = None,
 ) -> None:
     """
-    Print a report: as one JSON document, or if quiet as `lines`, or as text, coloured by `marks`, and its `warnings`.
+    Print a report: as one JSON document, or if quiet as `lines`, or as text, coloured by `marks`. Without JSON, its
+    `warnings` follow.
 
     `stream` defaults to standard output. Quiet lines always go there. `done` says what was changed, if anything was:
     UnprintedError carries it.
     """
     with saying_what_is_done(done):
         _say_report(schema, report, text, as_json, quiet, lines, stream, marks)
-    if not as_json and not quiet:
+    # A document has them too.
+    if not as_json:
         say_warnings(warnings)
 
 
