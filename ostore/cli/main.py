@@ -14,8 +14,10 @@ from typing import NoReturn
 import typer
 
 from ostore.cli import exit_codes, remedies
+from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
-from ostore.cli.text import close_quietly, one_line, say
+from ostore.cli.stopping import remark_if_stopped
+from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
 from ostore.formats.errors import OstoreError, class_of
 from ostore.formats.remedy import Remedy
 
@@ -34,11 +36,17 @@ def main() -> NoReturn:
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
     _occupy_standard_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        flush()
+    except UnprintedError:
+        abandon_output()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. With OSTORE_DEBUG set, errors are raised instead."""
+    """Run one command and return its exit code. With OSTORE_DEBUG set, an error shows its traceback too."""
+    choose(arguments)
     remedies.begin(arguments)
     try:
         if list(arguments[:1]) == ["_complete"]:
@@ -46,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
 
             answer(arguments[1:])
         code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
-        close_quietly()
+        flush()
     except (KeyboardInterrupt, typer.Abort):
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     except TerminatedError:
@@ -54,9 +62,7 @@ def run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
-    except Exception as error:
-        if os.environ.get("OSTORE_DEBUG"):
-            raise
+    except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
         return _failed(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
@@ -77,7 +83,14 @@ def _occupy_standard_streams() -> None:
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:
-    name = "usage" if isinstance(error, _ArgumentError) else class_of(error)
+    if os.environ.get("OSTORE_DEBUG"):
+        import traceback
+
+        tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    if isinstance(error, UnprintedError) and isinstance(error.cause, BrokenPipeError) and not error.done:
+        # The reader of our output has left, as in `| head`: it has seen enough.
+        return exit_codes.CODES["io"]
+    name = "usage" if isinstance(error, _ArgumentError) else _class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
     remedy = _denied(error) if isinstance(error, PermissionError) else remedies.hint_of(error)
@@ -94,10 +107,16 @@ def _failed(error: Exception, *, as_json: bool) -> int:
             "hint": hint,
             "remedy_arguments": remedies.arguments(remedy) if remedy else None,
         }
-        _tell(json.dumps(document, ensure_ascii=True))
+        tell(json.dumps(document, ensure_ascii=True))
     else:
-        _tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""))
+        tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""), marks=ERROR)
     return code
+
+
+def _class_of(error: Exception) -> str:
+    if isinstance(error, UnprintedError):
+        return "io"
+    return "limit" if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error) else class_of(error)
 
 
 def _denied(error: PermissionError) -> Remedy:
@@ -114,21 +133,16 @@ def _message(error: Exception) -> str:
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))
+    if isinstance(error, UnprintedError):
+        return f"{error}; this was done: {error.done}" if error.done else str(error)
+    if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error):
+        return "the system gives this process no more memory or threads"
     return f"{type(error).__name__}: {error} (a bug in ostore; OSTORE_DEBUG=1 shows the traceback)"
 
 
 def _stopped(how: str, code: int) -> int:
-    _tell(f"ostore: {how}; nothing is half done, run the same command again to continue")
+    tell(f"ostore: {how}; {remark_if_stopped()}")
     return code
-
-
-def _tell(line: str) -> None:
-    try:
-        say(line, sys.stderr)
-        sys.stderr.flush()
-    except OSError:
-        # Standard error is a full disk or a closed pipe. The exit code still tells.
-        pass
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -136,4 +150,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_options: object) -> None:
-    _tell(f"ostore: warning: {one_line(str(message))}")
+    tell(f"ostore: warning: {one_line(str(message))}", marks=WARNING)

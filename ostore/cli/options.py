@@ -21,6 +21,7 @@ class ProgressMode(enum.StrEnum):
 
     AUTO = "auto"
     PLAIN = "plain"
+    JSON = "json"
     NONE = "none"
 
 
@@ -49,9 +50,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Number of threads. Default: one per processor.")
 ]
-ShowProgress = Annotated[ProgressMode, typer.Option("--progress", help="How to show progress on standard error.")]
-Color = Annotated[
-    ColorMode, typer.Option("--color", help="Colours of progress bars; NO_COLOR and FORCE_COLOR work too.")
+ShowProgress = Annotated[
+    ProgressMode, typer.Option("--progress", help="How to show progress on standard error (json: docs/json.md).")
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Overwrite an existing file, or a different model of the same name.")

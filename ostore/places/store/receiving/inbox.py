@@ -128,7 +128,9 @@ class StoreInbox:
         lacking = [blob.digest for blob in self._selection.requires if not self._holds(blob)]
         if lacking:
             listed = ", ".join(map(str, lacking[:_MAX_LISTED])) + (", …" if len(lacking) > _MAX_LISTED else "")
-            raise NotFoundError(f"the bundle builds on {len(lacking)} blobs that are not in the store: {listed}")
+            raise NotFoundError(
+                f"the bundle builds on blobs that are not in the store, {len(lacking):,} in all: {listed}"
+            )
 
     def adopt(self) -> None:
         """

@@ -145,6 +145,10 @@ class UnfinishedDownload:
         """The time of its youngest file, seconds since 1970."""
         return max(file.facts.newest for file in self.files)
 
+    def has_rested_since(self, latest: float) -> bool:
+        """Return whether all its files are plain files, and none has changed after `latest`, seconds since 1970."""
+        return self.newest <= latest and all(file.facts.kind is EntryKind.FILE for file in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundTree:
