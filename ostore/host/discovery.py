@@ -106,6 +106,8 @@ def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
 def _candidates(surroundings: Surroundings) -> Iterator[FoundStore]:
     choices = (rule(surroundings) for rule in _RULES)
     yield from (FoundStore(choice.path, choice.detail) for choice in choices if choice)
+    if surroundings.platform == "win32":
+        return
     yield from (FoundStore(surroundings.root / place, why) for place, why in _KNOWN_PLACES)
     if surroundings.home is not None:
         yield FoundStore(surroundings.home / _ALPACA_AT_HOME, "the Alpaca flatpak")

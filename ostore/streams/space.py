@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from ostore.formats.errors import NoSpaceError, UnsafeError
 from ostore.formats.name import ModelName
 from ostore.streams.durable import Directory
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
 
 _BLOCK = 4096
 # Room for directory entries, manifests and metadata of the file system.
@@ -48,7 +52,10 @@ def _refuse_too_large(directory: Directory, size: int) -> None:
     """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
     fd = directory.create(_TRIAL)
     try:
-        os.ftruncate(fd, size)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.set_size(fd, size)
+        else:
+            os.ftruncate(fd, size)
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise

@@ -19,6 +19,7 @@ from ostore.places.store.survey.census import Census, DiskFacts, EntryKind, Foun
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.scan import ManifestScan
 from ostore.places.store.workspace import workspace_path
+from ostore.streams.links import is_link
 
 _TREES = frozenset((MANIFESTS, COMING_MANIFESTS))
 
@@ -122,7 +123,7 @@ def _own_folders(root: Path) -> Iterator[FoundEntry]:
         if folder.exists():
             yield FoundEntry(name, facts_of(folder.resolve()))
         # A person may have moved it and put a link here.
-        if folder.is_symlink():
+        if is_link(folder):
             yield FoundEntry(name, facts_of(folder))
 
 
