@@ -23,6 +23,10 @@ if sys.platform == "win32":  # pragma: no cover - Windows
         is_junction = status.st_reparse_tag == stat.IO_REPARSE_TAG_MOUNT_POINT
         return stat.S_IFLNK | stat.S_IMODE(status.st_mode) if is_junction else status.st_mode
 
+    def ctime_of(status: os.stat_result) -> float:
+        """Return when an entry was created. Since 3.12, fstat gives the last change here, and lstat does not."""
+        return float(getattr(status, "st_birthtime", status.st_ctime))
+
     def is_link(path: Path) -> bool:
         """Whether a path is a link, wherever it leads. False if it is absent. Raises OSError."""
         try:
@@ -44,6 +48,7 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 
 else:
     mode_of = attrgetter("st_mode")
+    ctime_of = attrgetter("st_ctime")
     is_link = Path.is_symlink
 
     def is_link_entry(entry: os.DirEntry[str]) -> bool:

@@ -31,7 +31,7 @@ from ostore.formats.store_layout import (
 )
 from ostore.formats.unreadable import Unreadable
 from ostore.places.store.workspace import workspace_path
-from ostore.streams.links import is_link_entry, mode_of
+from ostore.streams.links import ctime_of, is_link_entry, mode_of
 
 _BLOCK = 512
 _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
@@ -52,8 +52,8 @@ class DiskFacts(NamedTuple):
     of the time of a dataclass to make.
 
     `size` is the bytes that reading gives, `allocated` the bytes on the disk: fewer in a sparse file. `links` is the
-    number of names. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh only `ctime`. `mode` is
-    type and permissions.
+    number of names. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh only `ctime`, which on
+    Windows is the time of creation. `mode` is type and permissions.
     """
 
     size: int
@@ -79,7 +79,7 @@ class DiskFacts(NamedTuple):
                 status.st_ino,
                 status.st_nlink,
                 status.st_mtime,
-                status.st_ctime,
+                ctime_of(status),
                 mode_of(status),
                 status.st_uid,
                 status.st_gid,
