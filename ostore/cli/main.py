@@ -113,7 +113,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, _ArgumentError):
         return str(getattr(error, "format_message", error.__str__)()).replace("\n\t", " ").rstrip(".")
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        # Windows gets every path with a mark in front, so that it may be long.
+        path = os.fsdecode(error.filename).removeprefix("\\\\?\\") if isinstance(error.filename, (str, bytes)) else ""
+        where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))

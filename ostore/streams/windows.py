@@ -16,7 +16,6 @@ import ctypes
 import errno
 import msvcrt
 import os
-import re
 import stat
 import sys
 import time
@@ -128,8 +127,21 @@ class LongPath(WindowsPath):
 
     def resolve(self, strict: bool = False) -> Self:  # noqa: FBT001, FBT002 - as the base class has it
         """Return the path with links followed, without the mark that `__fspath__` adds."""
-        text = os.path.realpath(self, strict=strict)
-        return type(self)(re.sub(r"\\\\\?\\(UNC(?=\\))?", lambda found: "\\" if found[1] else "", text, count=1))
+        try:
+            text = os.path.realpath(self, strict=strict)
+        except OSError:
+            # Wine cannot tell where a path of more than 260 characters ends. Without a link on it, it ends here.
+            if any(_is_reparse_point(path) for path in (self, *self.parents) if os.path.lexists(path)):
+                raise
+            text = os.path.abspath(self)  # noqa: PTH100 - as text
+        return type(self)(plain(text))
+
+
+def plain(path: str) -> str:
+    """Return a path without the mark that `LongPath` adds, as a person writes it."""
+    if path.startswith("\\\\?\\UNC\\"):
+        return f"\\\\{path[8:]}"
+    return path.removeprefix("\\\\?\\")
 
 
 def sharing(act: Callable[[], _T], path: str, *, victim: str | None = None) -> _T:
@@ -146,7 +158,7 @@ def sharing(act: Callable[[], _T], path: str, *, victim: str | None = None) -> _
                 raise
         if attempt < _TRIES - 1:
             time.sleep(0.05 * 2**attempt)
-    raise InUseError(path)
+    raise InUseError(plain(path))
 
 
 def open_file(path: str, flags: int, *, follow: bool = False) -> int:
@@ -195,7 +207,7 @@ def rename(path: str, target: str) -> None:
 
 def remove_folder(path: str) -> None:
     """Remove an empty folder, and never a junction. Raises NotADirectoryError for one, InUseError, OSError."""
-    if os.lstat(path).st_file_attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT:
+    if _is_reparse_point(path):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     sharing(lambda: os.rmdir(path), path)  # noqa: PTH106 - as text
 
@@ -256,6 +268,10 @@ def _handle(path: str, access: int, disposition: int, how: int) -> int:
     if handle == _INVALID_HANDLE:
         raise _last_error(path)
     return handle
+
+
+def _is_reparse_point(path: str | LongPath) -> bool:
+    return bool(os.lstat(path).st_file_attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
 
 
 def _reparse_tag(fd: int) -> int:

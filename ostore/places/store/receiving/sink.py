@@ -35,7 +35,7 @@ from ostore.streams.links import is_link
 from ostore.streams.owners import Ownership, is_root
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.source_failure import SourceFailureError
-from ostore.streams.space import refuse_unholdable
+from ostore.streams.space import refuse_on_windows, refuse_unholdable
 
 # The errors for a folder, or for a file where a folder has to be. EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
@@ -145,6 +145,7 @@ class StoreSink:
             inbox.publish(self._outcomes(inbox.selection))
 
     def _outcomes(self, selection: Selection) -> dict[ModelName, Outcome]:
+        refuse_on_windows(model.name for model in selection.models)
         if self._store.root.exists():
             self._store.require()
         tree = find_manifests(self._store.root)
