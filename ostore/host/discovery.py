@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ostore.formats.errors import NotFoundError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.surroundings import UNIT, Reason, StoreChoice, Surroundings, status_of
+from ostore.streams.links import on_any_length
 
 # Importing the reader of units takes time, and a command with --models does not need it.
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
     store need not exist. `~` is never expanded. Raises NotFoundError when none of them names a store.
     """
     if flag is not None:
-        return StoreChoice(surroundings.cwd / flag, "flag", "--models")
+        return StoreChoice(on_any_length(surroundings.cwd / flag), "flag", "--models")
     for rule in _RULES:
         if choice := rule(surroundings):
             return choice
@@ -158,7 +159,8 @@ def _from_desktop_app(surroundings: Surroundings) -> StoreChoice | None:
 def _from_home(surroundings: Surroundings) -> StoreChoice | None:
     if surroundings.home is None:
         return None
-    return StoreChoice(surroundings.cwd / surroundings.home / ".ollama" / "models", "default", "home directory")
+    home = on_any_length(surroundings.cwd / surroundings.home)
+    return StoreChoice(home / ".ollama" / "models", "default", "home directory")
 
 
 # In order of precedence.
@@ -172,7 +174,7 @@ def _as_ollama_reads(text: str) -> str:
 
 def _absolute(text: str, base: Path) -> Path:
     """Resolve `..` in the text, without following a link before it, as Ollama's filepath.Join does."""
-    return Path(os.path.normpath(base / text))
+    return on_any_length(Path(os.path.normpath(base / text)))
 
 
 def _service(surroundings: Surroundings) -> list[Directive]:

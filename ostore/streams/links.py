@@ -40,7 +40,7 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 
     def on_any_length(path: Path) -> Path:
         """Return an absolute path that may be longer than Windows allows by default. Other systems: the path."""
-        return windows.LongPath(os.path.abspath(path))  # noqa: PTH100 - resolves no link
+        return windows.LongPath(os.path.abspath(windows.plain(os.fspath(path))))  # noqa: PTH100 - resolves no link
 
     def open_to_read(path: Path | str) -> int:
         """Open a file for reading, links followed. It does not wait for a FIFO. Raises OSError."""

@@ -104,7 +104,7 @@ def _facts_of_all(root: Path, paths: Iterable[str], hidden: dict[str, Unreadable
     """Yield the facts of each path that still exists. Folders that may not be read are added to `hidden`."""
     for path in paths:
         try:
-            yield FoundEntry(path, facts_of(f"{root}/{path}"))
+            yield FoundEntry(path, facts_of(root / path))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
