@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -31,7 +32,8 @@ class TerminatedError(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for name in ("SIGTERM", "SIGHUP"):
+    # Windows has neither, but Ctrl-Break. There, closing the window and ending the task are as a kill.
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
@@ -70,6 +72,11 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _has_lost_its_reader(error: Exception) -> bool:
+    """Whether Windows says that nobody reads our output any more: it has no error of its own for that."""
+    return os.name == "nt" and isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
+
+
 def _occupy_standard_streams() -> None:
     """Open closed standard streams, so that no file of a store or bundle gets their number."""
     for number in range(3):
@@ -92,8 +99,13 @@ def _failed(error: Exception, *, as_json: bool) -> int:
         return exit_codes.CODES["io"]
     name = "usage" if isinstance(error, _ArgumentError) else _class_of(error)
     code = exit_codes.CODES[name]
+    if _has_lost_its_reader(error):
+        return code
     message = " ".join(_message(error).split("\n"))
-    remedy = _denied(error) if isinstance(error, PermissionError) else remedies.hint_of(error)
+    if isinstance(error, PermissionError) and not isinstance(error, OstoreError):
+        remedy: Remedy | None = _denied(error)
+    else:
+        remedy = remedies.hint_of(error)
     hint = remedies.line(remedy) if remedy else None
     if as_json:
         import json
@@ -129,7 +141,9 @@ def _message(error: Exception) -> str:
     if isinstance(error, _ArgumentError):
         return str(getattr(error, "format_message", error.__str__)()).replace("\n\t", " ").rstrip(".")
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        # Windows gets every path with a mark in front, so that it may be long.
+        path = os.fsdecode(error.filename).removeprefix("\\\\?\\") if isinstance(error.filename, (str, bytes)) else ""
+        where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))
