@@ -152,7 +152,10 @@ def test_digests_are_written_right_and_nothing_else_of_the_manifest(
     assert wrong != right
     path.write_bytes(wrong)
     (tmp_path / "nothing").mkdir()
-    words = {"doctor": ("doctor", "--fix", "--yes"), "repair": ("repair", "--from", tmp_path / "nothing")}
+    words: dict[str, tuple[str | Path, ...]] = {
+        "doctor": ("doctor", "--fix", "--yes"),
+        "repair": ("repair", "--from", tmp_path / "nothing"),
+    }
     assert run(*words[command], "--dry-run", "--models", store.root).returncode in {0, 10}
     assert path.read_bytes() == wrong
     done = run(*words[command], "--models", store.root)
@@ -183,7 +186,6 @@ def test_a_misplaced_manifest_is_put_in_its_place_but_never_over_another(tmp_pat
     wrong = store.root / "manifests/library/tiny/latest"
     wrong.parent.mkdir(parents=True)
     path.rename(wrong)
-    assert run("gc", "--grace", "0s", "--yes", "--models", store.root).returncode == 10, "no model, so nothing goes"
     store.model("other:latest", b"other")
     assert run("gc", "--grace", "0s", "--yes", "--models", store.root).returncode == 0
     assert store.blob_path(b"weights").exists()

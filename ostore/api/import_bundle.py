@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
+from ostore.formats.errors import InvalidNameError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import OmittedModel, Selection
@@ -16,6 +18,9 @@ from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, threads
 from ostore.streams.progress import SILENT, Progress
+
+# More names would make a hint unreadable.
+_MAX_HINTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +93,27 @@ def import_bundle(
         if is_lenient:
             selection = sink.without_clashes(selection)
         refuse_nothing(selection, source, strict=strict)
-        if dry_run:
-            return _foreseen(source, store, sink.compare(selection), selection)
-        if is_lenient:
-            received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
-        else:
-            received = copy(bundle, sink, selection, phase="importing", progress=progress)
+        with _hinting_at_the_others(selection):
+            if dry_run:
+                return _foreseen(source, store, sink.compare(selection), selection)
+            if is_lenient:
+                received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+            else:
+                received = copy(bundle, sink, selection, phase="importing", progress=progress)
     return _report(source, store, received, len(received.present), selection, dry_run=False)
+
+
+@contextmanager
+def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
+    """Add to a refusal of a name that the disk cannot hold how to import the models with other names."""
+    try:
+        yield
+    except InvalidNameError as error:
+        others = [f"--model {model.name}" for model in selection.models if not model.name.windows_problem()]
+        if others:
+            chosen = " ".join(others) if len(others) <= _MAX_HINTED else "--model NAME, or a glob, as often as needed,"
+            error.hint = f"{chosen} imports the others"
+        raise
 
 
 def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:

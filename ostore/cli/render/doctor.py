@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ostore.cli.remedies import line
-from ostore.cli.text import clean, human_bytes, one_line, plural
+from ostore.cli.text import clean, columns, human_bytes, one_line, plural
 from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _subject(finding: Finding) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
+    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), columns(_WIDTH) - len(_INDENT))]
 
 
 def _fixed(fixes: Sequence[Fix]) -> list[str]:

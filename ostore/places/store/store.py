@@ -29,6 +29,7 @@ from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
+from ostore.streams.links import on_any_length
 from ostore.streams.verified import verified
 
 # Code that locks and removes is imported on use, so that `list` starts sooner.
@@ -72,11 +73,11 @@ class LocalStore:
     can_resume = False
 
     def __init__(self, root: Path, label: str | None = None) -> None:
-        self.root = root
+        self.root = on_any_length(root)
         self.label = str(root) if label is None else label
         # What `--models` says in hints. A store without a label is the one that the command was about anyway.
         self.option = None if label is None else str(root)
-        self.files = BlobFiles(root)
+        self.files = BlobFiles(self.root)
 
     @property
     def exists(self) -> bool:
@@ -259,7 +260,7 @@ class LocalStore:
         """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Text, not Path: to make sixty thousand of those takes half a second.
-            status = os.lstat(f"{self.root}/{BLOBS}/{digest.filename}")
+            status = os.lstat(f"{os.fspath(self.root)}{os.sep}{BLOBS}{os.sep}{digest.filename}")
             return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
 
