@@ -168,7 +168,7 @@ def _same_spelling(pattern: str, names: set[ModelName]) -> set[ModelName]:
     name = ModelName.parse(pattern)
     if name not in names:
         told = ", ".join(sorted(str(name) for name in names))
-        raise UsageError(f"{pattern!r}: {told} differ only by case; spell it as ostore list does")
+        raise UsageError(f"{pattern!r}: {told} differ only by case; spell it as list does")
     return {name}
 
 

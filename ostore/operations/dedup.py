@@ -280,9 +280,7 @@ def _linked(duplicate: Duplicate, copy: Copy, progress: Progress) -> Copy:
         return replace(copy, state=state, detail=detail)
     if is_same:
         return replace(copy, state="linked")
-    return replace(
-        copy, state="different", detail=f"other bytes than {source.path}; ostore verify says which are right"
-    )
+    return replace(copy, state="different", detail=f"other bytes than {source.path}; verify says which are right")
 
 
 def _share(fd: int, copy_fd: int, size: int, advance: Callable[[int], None]) -> bool:

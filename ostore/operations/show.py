@@ -19,6 +19,7 @@ from ostore.formats.errors import (
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import Remedy, ostore
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
@@ -200,9 +201,10 @@ class _Texts:
         return f"{self.model.name}: {kind} blob {blob.digest}"
 
     @property
-    def _hint(self) -> str:
+    def _hint(self) -> Remedy:
         name = self.model.name
-        return f"ostore verify {name} shows all that is damaged; ostore repair --from BUNDLE brings good copies"
+        verify = ostore("verify", name, after="shows all that is damaged")
+        return verify.otherwise(ostore("repair", "--from", "BUNDLE", after="brings good copies"))
 
 
 def _decoded(text: bytes) -> str:

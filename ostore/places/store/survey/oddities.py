@@ -65,7 +65,7 @@ def _lines(kind: Oddity, found: Findings) -> Iterator[str]:
             yield f"{listed(strays)}: not a place where a manifest can be, left out"
     elif kind is Oddity.MISPLACED:
         for path in _paths(found.strays, StrayKind.MISPLACED):
-            yield f"{path}: a manifest where Ollama does not look, left out; ostore doctor says where it belongs"
+            yield f"{path}: a manifest where Ollama does not look, left out; doctor says where it belongs"
     else:
         names = [entry.name for entry in found.tree.entries if entry.name]
         yield from (f"{told}: Ollama may take one spelling for the other" for told in part_twins(names))
