@@ -33,7 +33,7 @@ from ostore.streams.file_lock import try_lock
 from ostore.streams.frames import FrameWriter
 from ostore.streams.plain import PlainWriter
 from ostore.streams.verified import verified
-from ostore.streams.writing import GrowingFile
+from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
 SUMS_PATH = "ostore/SHA256SUMS"
 _RENAMES_OPEN_FILES = os.name != "nt"
@@ -133,10 +133,9 @@ class BundleFile:
         return status.st_uid == current_user()[0] and status.st_nlink == 1
 
     def _refuse_existing(self) -> None:
-        if self.path.is_dir():
+        if self.path.is_dir() and not self.path.is_symlink():
             raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
-        if self.path.exists() and not self._replace:
-            raise UsageError(f"{self.path}: exists", hint="--replace overwrites it")
+        refuse_to_overwrite(self.path, replace=self._replace)
 
 
 class BundlePipe:
