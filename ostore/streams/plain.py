@@ -59,7 +59,7 @@ class SeekablePlainStream:
 
     def finish(self) -> None:
         """Raises InvalidBundleError unless the file ends here, or after the padding of a tar. Raises OSError."""
-        if self.position < self._source.size:
+        if self._source.read_at(1, self.position):
             _refuse_rest(self._source.read_at(MAX_PADDING_BYTES + 1, self.position))
 
 
