@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.api.addresses import BUNDLE_SUFFIXES, SinkTerms, sink_of
+from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError
+from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.selection import Selection
 from ostore.operations.listing import is_cloud_stub
 from ostore.operations.transfer import copy
@@ -60,11 +61,16 @@ def export(
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
     """
-    store = chosen_store(models).require()
     sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
-    scan = store.scan(names)
+    store = chosen_store(models).require()
+    words = typed_models(names, store)
+    if not words:
+        raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
+    scan = store.scan(words)
     selection = select_scanned(scan)
-    if not dry_run:
+    if dry_run:
+        sink.compare(selection)
+    else:
         try:
             copy(store, sink, selection, phase="exporting", progress=progress)
         except BlobError as error:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
+from ostore.api.typed import is_place, listed, means_name, typed_models_of
+from ostore.formats.errors import NotFoundError
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import Selection
-from ostore.operations.transfer import copy
+from ostore.host.discovery import doubts_of_choice
+from ostore.operations.transfer import Source, copy
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
-from ostore.settings import choose_store, threads
+from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
+
+_INSPECT = "ostore inspect BUNDLE shows what a bundle holds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,42 @@ class ImportReport:
     blobs_present: int
     blobs_repaired: int
     warnings: tuple[str, ...]
+
+
+def planned_imports(
+    sources: Sequence[str | Path], names: Sequence[str] = (), *, jobs: int | None = None
+) -> list[tuple[str | Path, list[str]]]:
+    """
+    Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
+
+    Each name has to be in one of the sources, not in each. What is on standard input cannot be known before. Raises
+    TypeError, NotFoundError, UsageError, and the errors of a bad bundle, OSError.
+    """
+    wanted = listed(names)
+    if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
+        return [(source, wanted) for source in sources]
+    found: list[tuple[str | Path, list[str]]] = []
+    missing: list[tuple[str, NotFoundError]] = []
+    for source in sources:
+        if str(source) == "-":
+            found.append((source, wanted))
+            continue
+        try:
+            with opened_source(source, jobs=threads(jobs)) as bundle:
+                here = [name for name in wanted if _has(bundle, name)]
+        except NotFoundError as error:
+            missing.append((str(source), error))
+        else:
+            found += [(source, here)] if here or not wanted else []
+    if missing:
+        word, first = missing[0]
+        first.hint = _model_in(word, [source for source, _ in found], jobs=threads(jobs)) or first.hint
+        raise first
+    taken = {name for _, here in found for name in here}
+    for name in wanted:
+        if name not in taken:
+            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=_INSPECT)
+    return found
 
 
 def import_bundle(
@@ -78,11 +121,33 @@ def import_bundle(
         progress=progress,
     )
     with opened_source(source, jobs=threads(jobs)) as bundle:
-        selection = bundle.select(names)
+        selection = bundle.select(typed_models_of(names, bundle))
         if dry_run:
-            return _foreseen(source, store, sink.compare(selection), selection)
-        received = copy(bundle, sink, selection, phase="importing", progress=progress)
-    return _report(source, store, received, len(received.present), selection, dry_run=False)
+            report = _foreseen(source, store, sink.compare(selection), selection)
+        else:
+            received = copy(bundle, sink, selection, phase="importing", progress=progress)
+            report = _report(source, store, received, len(received.present), selection, dry_run=False)
+    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+
+
+def _has(bundle: Source, name: str) -> bool:
+    try:
+        bundle.select(typed_models_of([name], bundle))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> str | None:
+    """Return what to type if the word of a source that is not there is the name of a model in another source."""
+    if is_place(word) or not means_name(word):
+        return None
+    for other in others:
+        if str(other) != "-":
+            with opened_source(other, jobs=jobs) as bundle:
+                if _has(bundle, word):
+                    return f"for one model: ostore import {shlex.quote(str(other))} --model {shlex.quote(word)}"
+    return None
 
 
 def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
@@ -91,7 +156,13 @@ def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selecti
 
 
 def _report(
-    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
+    source: str | Path,
+    store: LocalStore,
+    received: Received,
+    present: int,
+    selection: Selection,
+    *,
+    dry_run: bool,
 ) -> ImportReport:
     """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(

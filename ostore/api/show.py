@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import typed_models
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, UsageError
@@ -29,7 +30,7 @@ def show(name: str, *, models: Path | None = None) -> ShownModel:
     UnsafeError for an invalid name, OSError.
     """
     store = chosen_store(models).require()
-    scan = store.scan([name])
+    scan = store.scan(typed_models([name], store))
     for entry in scan.unreadable:
         raise DamagedStoreError(f"{entry.path}: {entry.reason}")
     if len(scan.models) > 1:

@@ -41,6 +41,8 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (errors.LimitError, "limit"),
     (errors.RemoteError, "remote"),
 )
+# Of several subjects, the first of these that one of them has is the outcome.
+_WORST = ("integrity", "io", "damaged", "unsafe", "format", "limit", "not-found", "usage")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -49,6 +51,13 @@ def class_of(error: BaseException) -> str:
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
     return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+
+
+def end_with_worst(*classes: str) -> None:
+    """Exit with the code of the worst of these classes. Return if every one is `whole`."""
+    found = {name for name in classes if name != "whole"}
+    if found:
+        raise typer.Exit(CODES[min(found, key=lambda name: (*_WORST, name).index(name))])
 
 
 def end_with(*classes: str) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from ostore.cli import exit_codes
 from ostore.cli.program import app
-from ostore.cli.text import close_quietly, one_line, say
+from ostore.cli.text import as_options, close_quietly, one_line, say
 from ostore.formats.errors import OstoreError
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("OSTORE_DEBUG"):
             raise
-        return _failed(error, as_json="--json" in arguments)
+        return tell_error(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
@@ -74,7 +74,8 @@ def _occupy_standard_streams() -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
-def _failed(error: Exception, *, as_json: bool) -> int:
+def tell_error(error: Exception, *, as_json: bool) -> int:
+    """Print the line, or the document, of an error, and return its exit code."""
     name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
@@ -100,8 +101,16 @@ def _hint(error: Exception) -> str | None:
     if isinstance(error, PermissionError):
         return "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
     if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
-        return f"see {context.command_path} --help"
-    return error.hint if isinstance(error, OstoreError) else None
+        # typer's own class for a missing argument has no public name.
+        example = _example(context.command) if str(_message(error)).startswith("Missing") else ""
+        return f"{example}see {context.command_path} --help"
+    return as_options(error.hint) if isinstance(error, OstoreError) and error.hint else None
+
+
+def _example(command: object) -> str:
+    """Return the first example of a command's help, to be shown where something is missing or wrong."""
+    lines = str(getattr(command, "epilog", None) or "").splitlines()
+    return next((f"for example {line.strip()}; " for line in lines if line.startswith("  ostore ")), "")
 
 
 def _message(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -21,6 +22,16 @@ __all__ = [
     "say",
     "table",
 ]
+
+# A parameter in a hint, and its value. Not preceded by what a path may end with.
+_PARAMETER = re.compile(r"(?<![\w./=-])(models|replace|without_models)=('[^']*'|True|[^\s?;)]+)")
+
+
+def as_options(hint: str) -> str:
+    """Return a hint of the library, which names parameters, with the options of the same names: --replace, --models."""
+    return _PARAMETER.sub(
+        lambda found: f"--{found[1].replace('_', '-')}" + ("" if found[2] == "True" else f" {found[2]}"), hint
+    )
 
 
 def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:

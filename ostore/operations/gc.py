@@ -239,7 +239,7 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
     if census.blobs and not references.scan.models and not terms.without_models:
         raise DamagedStoreError(
             f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
-            hint="if there is none on purpose: --without-models",
+            hint="if there is none on purpose: without_models=True",
         )
 
 

@@ -17,13 +17,11 @@ _MODE = 0o666
 
 
 def require(path: Path, *, replace: bool) -> None:
-    """Check a destination before any work. Raises UsageError if a page cannot be made here or written there."""
+    """Check a destination before any work. Raises UsageError or NotFoundError if it cannot be made or written."""
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
         raise UsageError("a page needs libraries that are not installed", hint="pip install 'ostore[report]'")
     if path.name in {"", "-"}:
         raise UsageError(f"{path}: expected the name of a file for the page")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder")
     refuse_to_overwrite(path, replace=replace)
 
 

@@ -39,20 +39,40 @@ def refuse_full(path: Path, needed: int) -> None:
 
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
     """Raises UnsafeError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
-    problems = [problem for name in names if (problem := name.windows_problem())]
+    problems = [(name, problem) for name in names if (problem := name.windows_problem())]
     if problems and not _holds_colons(directory):
-        raise UnsafeError(f"name: {problems[0]}")
+        name, problem = problems[0]
+        more = f" ({len(problems) - 1} more names like it)" if len(problems) > 1 else ""
+        raise UnsafeError(
+            f"{name}: {problem}; {directory.path} is on such a disk{more}",
+            hint="name the other models only, or carry this one in a bundle file: ostore export MODEL FILE.tar",
+        )
 
 
-def _refuse_too_large(directory: Directory, size: int) -> None:
-    """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
-    fd = directory.create(_TRIAL)
+def refuse_too_large(fd: int, path: Path, size: int) -> None:
+    """
+    Raises NoSpaceError if the disk of an open, empty file cannot hold a file of `size` bytes, as FAT above 4 GiB.
+
+    For a moment, the file is sparse and that large. `path` is for the message.
+    """
+    if size <= _FAT32_LIMIT:
+        return
     try:
         os.ftruncate(fd, size)
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise
-        raise NoSpaceError(f"{directory.path}: this disk cannot hold a file of {size} bytes") from None
+        raise NoSpaceError(
+            f"{path}: this disk cannot hold a file of {size} bytes",
+            hint="FAT has no files of 4 GiB and more: use another disk, or exFAT, or models with smaller files",
+        ) from None
+    os.ftruncate(fd, 0)
+
+
+def _refuse_too_large(directory: Directory, size: int) -> None:
+    fd = directory.create(_TRIAL)
+    try:
+        refuse_too_large(fd, directory.path, size)
     finally:
         os.close(fd)
         directory.unlink(_TRIAL)

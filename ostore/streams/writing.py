@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ostore.formats.errors import UsageError
+from ostore.formats.errors import NotFoundError, UsageError
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import FILE_MODE, Directory, Ownership, naming, sync_file, unless_unsupported
 
@@ -26,13 +26,24 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
     return total
 
 
+def refuse_missing_folder(folder: Path) -> None:
+    """
+    Raises NotFoundError unless a folder is there in which a person wants something written. It is never created.
+
+    Its path may have a typo, or a disk may not be mounted.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder", hint="is the disk mounted? If so, create the folder first")
+
+
 def refuse_to_overwrite(path: Path, *, replace: bool) -> None:
     """
-    Raises UsageError if something has the name of a file that a command is to write.
+    Raises UsageError if something has the name of a file that a command is to write, NotFoundError without its folder.
 
     With `replace`, only a regular file may be there. A link, a FIFO or a device is never replaced: root would take
     /dev/full away from the whole machine. The rule of every command that writes a file for a person.
     """
+    refuse_missing_folder(path.parent)
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -43,7 +54,7 @@ def refuse_to_overwrite(path: Path, *, replace: bool) -> None:
         what = "a link" if stat.S_ISLNK(mode) else "a pipe or a device"
         raise UsageError(f"{path}: not a regular file but {what}, which is never replaced", hint="choose another name")
     if not replace:
-        raise UsageError(f"{path}: exists", hint="--replace overwrites it")
+        raise UsageError(f"{path}: exists", hint="replace=True overwrites it")
 
 
 class GrowingFile:

@@ -26,7 +26,7 @@ from ostore.formats.errors import (
     UsageError,
 )
 from ostore.formats.manifest import Descriptor, Manifest
-from ostore.formats.name import ModelName, choose
+from ostore.formats.name import ModelName, alike, choose
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.tar_header import BLOCK
 from ostore.places.bundle.foreign import PEEK_BYTES, PIPE_PEEK_BYTES, explained
@@ -40,6 +40,8 @@ from ostore.streams.tar import ForwardStream, TarReader
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _BINARY = getattr(os, "O_BINARY", 0)
+# In a message; `ostore inspect` shows all.
+_SHOWN_NAMES = 5
 
 
 @contextlib.contextmanager
@@ -109,7 +111,7 @@ class BundleReader:
             return self.index.selection
         chosen, unmatched = choose([model.name for model in self.index.selection.models], patterns)
         if unmatched:
-            raise NotFoundError(f"no model {unmatched[0]!r} in the bundle")
+            raise self._no_model(unmatched[0])
         return self.index.selection.restricted(chosen)
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
@@ -164,6 +166,14 @@ class BundleReader:
             raise
         # The caller publishes next, so a change has to show now.
         self._refuse_changes()
+
+    def _no_model(self, word: str) -> NotFoundError:
+        names = [model.name for model in self.index.selection.models]
+        found = alike(word, names)
+        meant = f"did you mean {' or '.join(found)}? " if found else ""
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        hint = f"{meant}It holds {', '.join(map(str, names[:_SHOWN_NAMES]))}{more}"
+        return NotFoundError(f"no model {word!r} in the bundle {self.label}", hint=hint)
 
     def _refuse_changes(self) -> None:
         if self._file is not None:

@@ -22,7 +22,7 @@ from ostore.formats.errors import (
     UsageError,
 )
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
-from ostore.formats.name import ModelName, choose
+from ostore.formats.name import ModelName, alike, choose
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
@@ -87,7 +87,7 @@ class LocalStore:
         if self.root.exists():
             raise UsageError(f"{self.root}: not a folder")
         raise NotFoundError(
-            f"{self.root}: no such store", hint="ostore where shows which store is used; --models DIR names another"
+            f"{self.root}: no such store", hint="ostore where shows which store is used; models=DIR names another"
         )
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
@@ -104,7 +104,9 @@ class LocalStore:
 
     def no_model(self, word: str) -> NotFoundError:
         """Return the error for a pattern that matches no model here."""
-        return NotFoundError(f"no model {word!r} in {self.root}", hint="ostore list shows what is there")
+        found = alike(word, (entry.name for entry in find_manifests(self.root, []).entries if entry.name))
+        meant = f"did you mean {' or '.join(found)}? " if found else ""
+        return NotFoundError(f"no model {word!r} in {self.root}", hint=f"{meant}ostore list shows what is there")
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
