@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
-    from ostore.api.show import modelfile, show
+    from ostore.api.show import modelfile, show, show_part
     from ostore.api.verify import verify
     from ostore.api.where import WhereReport, where
     from ostore.formats.errors import (
@@ -54,11 +54,13 @@ if TYPE_CHECKING:
         UnsafeError,
         UsageError,
     )
+    from ostore.formats.remedy import Remedy
     from ostore.formats.unreadable import Unreadable
     from ostore.host.discovery import FoundStore
     from ostore.operations.doctor.finding import Finding
-    from ostore.operations.listing import ListedModel, Message, Parameter, ShownLayer, ShownModel
+    from ostore.operations.listing import ListedModel
     from ostore.operations.move import LeftEntry
+    from ostore.operations.show import Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.fixing import Fix
@@ -107,6 +109,7 @@ __all__ = [
     "Parameter",
     "Problem",
     "Progress",
+    "Remedy",
     "RemoteError",
     "RemovedBlob",
     "RemovedDownload",
@@ -148,6 +151,7 @@ __all__ = [
     "restore",
     "rm",
     "show",
+    "show_part",
     "verify",
     "where",
 ]
@@ -185,7 +189,7 @@ _HOMES = {
     "LimitError": "ostore.formats.errors",
     "ListReport": "ostore.api.list_models",
     "ListedModel": "ostore.operations.listing",
-    "Message": "ostore.operations.listing",
+    "Message": "ostore.operations.show",
     "ModelUsage": "ostore.operations.usage",
     "MoveCheckReport": "ostore.api.move.check",
     "MoveReport": "ostore.api.move.report",
@@ -193,9 +197,10 @@ _HOMES = {
     "NoSpaceError": "ostore.formats.errors",
     "NotFoundError": "ostore.formats.errors",
     "OstoreError": "ostore.formats.errors",
-    "Parameter": "ostore.operations.listing",
+    "Parameter": "ostore.operations.show",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
+    "Remedy": "ostore.formats.remedy",
     "RemoteError": "ostore.formats.errors",
     "RemovedBlob": "ostore.api.rm",
     "RemovedDownload": "ostore.api.gc",
@@ -206,8 +211,8 @@ _HOMES = {
     "RmReport": "ostore.api.rm",
     "SearchedFolder": "ostore.api.dedup",
     "SharedBlobs": "ostore.operations.usage",
-    "ShownLayer": "ostore.operations.listing",
-    "ShownModel": "ostore.operations.listing",
+    "ShownLayer": "ostore.operations.show",
+    "ShownModel": "ostore.operations.show",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
     "StoreSetting": "ostore.api.move.check",
@@ -236,6 +241,7 @@ _HOMES = {
     "restore": "ostore.api.gc",
     "rm": "ostore.api.rm",
     "show": "ostore.api.show",
+    "show_part": "ostore.api.show",
     "verify": "ostore.api.verify",
     "where": "ostore.api.where",
 }

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,6 +211,34 @@ def _calls(work: Callable[[], object]) -> int:
     return count
 
 
+@contextlib.contextmanager
+def terminal() -> Iterator[tuple[int, list[bytes]]]:
+    """A terminal: the descriptor that a program gets, and what it printed, which is whole after the block."""
+    # Windows has neither.
+    import pty
+    import tty
+
+    ours, theirs = pty.openpty()
+    # Else a line break would come back as two characters.
+    tty.setraw(theirs)
+    shown: list[bytes] = []
+
+    def read() -> None:
+        # A terminal whose other end is closed fails to read.
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                shown.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield theirs, shown
+    finally:
+        os.close(theirs)
+        reader.join()
+        os.close(ours)
+
+
 def ostore(
     *arguments: str | Path, environment: dict[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -223,3 +252,11 @@ def ostore(
         env={**os.environ, **(environment or {})},
         cwd=cwd,
     )
+
+
+def as_user(uid: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run without any power of root; the interpreter may lie where this user cannot enter, then there is no test."""
+    entered = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    if subprocess.run([*entered, sys.executable, "-c", "import ostore"], check=False, capture_output=True).returncode:
+        pytest.skip("another user cannot run this interpreter")
+    return subprocess.run([*entered, *OSTORE, *command], check=False, capture_output=True, text=True, timeout=120)

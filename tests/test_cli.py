@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from ostore.cli.program import COMMANDS
-from tests.support import OSTORE, Store, full, noise, sha256
+from tests.support import OSTORE, Store, full, noise, sha256, terminal
 from tests.support import ostore as run
 
 
@@ -57,40 +54,6 @@ def test_what_cannot_be_read_is_told_on_standard_error_and_the_rest_is_listed(st
     done = run("list", "--models", store.root)
     assert done.returncode == 0
     assert done.stderr.startswith("ostore: warning: manifests/registry.ollama.ai/library/broken/latest: ")
-
-
-def test_show_prints_one_part_as_it_is(store: Store) -> None:
-    store.model(
-        "full:latest", b"w", template=b"{{ .Prompt }}\n", system=b"Be\nkind", params=b'{"top_k":10,"stop":["a","b"]}\n'
-    )
-    parts = {
-        "--template": "{{ .Prompt }}\n",
-        "--system": "Be\nkind\n",
-        "--parameters": f'{"stop":<30} "a"\n{"stop":<30} "b"\n{"top_k":<30} 10\n',
-        "--manifest": store.manifest_path(full("full:latest")).read_text(),
-    }
-    for flag, text in parts.items():
-        assert run("show", "full", flag, "--models", store.root).stdout == text
-    config = json.loads(run("show", "full", "--config", "--models", store.root).stdout)
-    assert config["file_type"] == "Q4_K_M"
-    modelfile = run("show", "full", "--modelfile", "--models", store.root).stdout
-    assert 'SYSTEM """Be\nkind"""' in modelfile
-    assert "PARAMETER stop a\nPARAMETER stop b\nPARAMETER top_k 10" in modelfile
-    assert f"FROM {store.blob_path(b'w')}" in modelfile
-    summary = run("show", "full", "--models", store.root).stdout
-    for word in ("full:latest", "Q4_K_M", "1.5M", "Be", "top_k", "image.template"):
-        assert word in summary
-
-
-def test_a_modelfile_is_no_json_and_whoever_asks_for_both_is_told(store: Store) -> None:
-    done = run("show", "tiny", "--modelfile", "--json", "--models", store.root)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert json.loads(done.stderr)["class"] == "usage"
-
-
-def test_show_of_what_is_not_there(store: Store) -> None:
-    done = run("show", "nosuch", "--models", store.root)
-    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 def test_where_says_which_store_and_why(store: Store, tmp_path: Path) -> None:
@@ -169,10 +132,12 @@ def test_a_json_module_beside_a_bundle_is_not_imported(store: Store, tmp_path: P
 def test_nothing_unprintable_reaches_a_terminal(store: Store) -> None:
     store.model("evil:latest", b"w", system=b"\x1b]52;c;aGk=\x07 \x9b31m \xe2\x80\xae", license=b"\x1b[2J\r")
     for arguments in (["show", "evil"], ["show", "evil", "--system"], ["show", "evil", "--license"]):
-        done = subprocess.run([*OSTORE, *arguments, "--models", store.root], capture_output=True, check=True)
-        text = done.stdout.decode()
+        with terminal() as (stdout, shown):
+            subprocess.run([*OSTORE, *arguments, "--models", store.root], stdout=stdout, check=True)
+        text = b"".join(shown).decode()
         assert all(character.isprintable() or character == "\n" for character in text)
         assert "\\x1b" in text
+        assert text.endswith("\n")
 
 
 def test_progress_is_plain_in_a_pipe_and_absent_when_not_wanted(store: Store, tmp_path: Path) -> None:
@@ -239,29 +204,16 @@ def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
     done = run("list", "--bogus", "--models", store.root)
     assert (done.returncode, done.stderr) == (
         2,
-        "ostore: error[usage]: No such option: --bogus (see ostore list --help)\n",
+        "ostore: error[usage]: No such option: --bogus (ostore list --help shows how it is typed)\n",
     )
 
 
 @pytest.mark.parametrize(("color", "is_coloured"), [("always", True), ("auto", False), ("never", False)])
 def test_an_option_about_colours_wins_over_the_environment(store: Store, color: str, is_coloured: bool) -> None:
-    terminal, theirs = pty.openpty()
-    shown: list[bytes] = []
-
-    def read() -> None:
-        # A terminal whose other end is closed fails to read.
-        with contextlib.suppress(OSError):
-            while piece := os.read(terminal, 65536):
-                shown.append(piece)
-
-    reader = threading.Thread(target=read)
-    reader.start()
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
     command = [*OSTORE, "verify", "--color", color, "--models", str(store.root)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment, check=False)
-    os.close(theirs)
-    reader.join()
-    os.close(terminal)
+    with terminal() as (stderr, shown):
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment, check=False)
     assert (done.returncode, re.search(rb"\x1b\[[0-9;]*3[0-9]", b"".join(shown)) is not None) == (0, is_coloured)
 
 

@@ -39,9 +39,14 @@ def test_every_field_that_is_shown_is_read() -> None:
         (b'{"MODEL_TYPE":"7B"}', ModelConfig(parameter_size="7B")),
         (b'{"model_type":null,"file_type":5,"capabilities":"x","context_length":"y"}', ModelConfig()),
         (b'{"remote_host":"x"}', ModelConfig(remote_host="x")),
+        (b"null", ModelConfig()),
+        (
+            b'{"parser":"a\xff\\ud800","capabilities":["x",null]}',
+            ModelConfig(parser="a\ufffd\ufffd", capabilities=("x",)),
+        ),
         (b'{"context_length":' + b"9" * 5000 + b"}", ModelConfig()),
     ],
-    ids=["empty", "upper case", "other types", "host without a model", "huge number"],
+    ids=["empty", "upper case", "other types", "host without a model", "null", "not UTF-8", "huge number"],
 )
 def test_what_is_absent_or_odd_is_left_empty(raw: bytes, config: ModelConfig) -> None:
     assert ModelConfig.parse(raw) == config

@@ -20,6 +20,7 @@ import ostore
 from ostore.cli import exit_codes
 from ostore.formats import bundle_index, manifest, seek_table, tar_header, zstd_frame
 from ostore.formats.bundle_index import BundleIndex
+from ostore.formats.errors import class_of
 from ostore.places.bundle import walk
 from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
 from tests.test_json import REPORTS, report_fields, schema
@@ -256,7 +257,7 @@ def test_exceptions_in_the_api_document_have_the_exit_codes_it_says() -> None:
     }
     errors = {name for name in ostore.__all__ if name.endswith("Error")} - {"OstoreError"}
     classes = {name: getattr(ostore, name) for name in errors}
-    assert listed == {name: exit_codes.CODES[exit_codes.class_of(kind.__new__(kind))] for name, kind in classes.items()}
+    assert listed == {name: exit_codes.CODES[class_of(kind.__new__(kind))] for name, kind in classes.items()}
 
 
 def test_limits_of_the_format_are_those_of_the_program() -> None:

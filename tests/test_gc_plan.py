@@ -128,9 +128,17 @@ def test_a_shorter_grace_is_obeyed() -> None:
     assert reason(census(blob(A, 11, 60.0)), grace=90.0) is BlobReason.YOUNG
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFDIR])
-def test_only_files_go(kind: int) -> None:
-    assert reason(census(blob(A, 11, mode=kind | 0o777))) is BlobReason.LINK
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(stat.S_IFLNK, BlobReason.ORPHAN), (stat.S_IFIFO, BlobReason.MISNAMED), (stat.S_IFDIR, BlobReason.MISNAMED)],
+)
+def test_only_files_and_links_go(kind: int, expected: BlobReason) -> None:
+    assert reason(census(blob(A, 11, mode=kind | 0o777))) is expected
+
+
+@pytest.mark.parametrize("filename", [A.hex, f"sha256_{A.hex}", f"sha256\uf03a{A.hex}"])
+def test_a_spelling_that_no_ollama_gives_stays(filename: str) -> None:
+    assert reason(census(StoredBlob(A, filename, facts(11)))) is BlobReason.MISNAMED
 
 
 @pytest.mark.parametrize("filename", [f"sha256:{A.hex}", f"sha256-{A.hex.upper()}"])

@@ -24,7 +24,7 @@ from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.removing.untrash import UntrashOutcome
-from tests.support import MODEL, OSTORE, Store, full, noise
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 
 # What each document holds below its `schema`: the fields of a report, or lists of reports under one key.
@@ -102,6 +102,7 @@ def test_list(store: Store) -> None:
 
 
 def test_list_of_an_empty_store(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
     document = report("list", "list", models=tmp_path)
     assert (document["models"], document["unreadable"]) == ([], [])
 
@@ -225,13 +226,20 @@ def test_verify_of_a_store_with_one_of_each_problem(store: Store) -> None:
     layer = store.layer(MODEL, b"odd")
     store.add(full("dashed:latest"), {**layer, "digest": layer["digest"].replace(":", "-")})
     store.write_manifest(full("unfit:latest"), b'{"schemaVersion":1}')
-    (store.root / "blobs/notes.txt").write_bytes(b"stray")
+    twice = store.manifest_path(full("gone:latest")).read_bytes().replace(b"{", b'{"mediaType":"twice",', 1)
+    store.write_manifest(full("twice:latest"), twice)
+    misplaced = store.root / "manifests/library/tiny/latest"
+    misplaced.parent.mkdir(parents=True)
+    misplaced.write_bytes(store.manifest_path(full("tiny:q4")).read_bytes())
+    store.blob(b"misnamed")
+    store.blob_path(b"misnamed").rename(store.root / "blobs" / sha256(b"misnamed"))
 
     document = report("verify", "verify", code=CODES["integrity"], models=store.root)
 
     found = {problem["kind"] for problem in document["reports"][0]["problems"]}
-    # The kind that is left, blob-unreadable, takes a disk that fails.
-    assert found == set(typing.get_args(ProblemKind)) - {"blob-unreadable"}
+    # The kinds that are left take a disk that fails, or another user.
+    unreadable = {"blob-unreadable", "manifest-unreadable", "folder-unreadable"}
+    assert found == set(typing.get_args(ProblemKind)) - unreadable
 
 
 @pytest.mark.parametrize(("options", "is_repaired"), [((), True), (("--dry-run",), False)])
@@ -387,7 +395,9 @@ def _fields(kind: type, path: str) -> Iterator[str]:
     for name, hint in typing.get_type_hints(kind).items():
         yield f"{path}{name}"
         item = (typing.get_args(hint) or (None,))[0]
-        if _is_record(hint):
+        if hint is ostore.Remedy:
+            yield f"{path}{name}_arguments"
+        elif _is_record(hint):
             yield from _fields(hint, f"{path}{name}.")
         elif _is_record(item):
             yield from _fields(item, f"{path}{name}[].")

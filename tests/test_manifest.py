@@ -232,7 +232,6 @@ def test_repeats_count_in_the_size_and_once_as_a_blob() -> None:
         (encode([document()]), InvalidManifestError),
         (encode("manifest"), InvalidManifestError),
         (encode(document(layers={})), InvalidManifestError),
-        (encode(document(layers=[None])), InvalidManifestError),
         (encode(document(layers=["a"])), InvalidManifestError),
         (encode(document(config=[])), InvalidManifestError),
         (encode(document(config="a")), InvalidManifestError),
@@ -242,6 +241,8 @@ def test_repeats_count_in_the_size_and_once_as_a_blob() -> None:
         (encode(document(schemaVersion="2")), InvalidManifestError),
         (encode(document(schemaVersion=True)), InvalidManifestError),
         (encode(document(schemaVersion=2.0)), InvalidManifestError),
+        (encode(document(schemaVersion=2**63)), InvalidManifestError),
+        (encode(document(config={"digest": "", "size": "3"})), InvalidManifestError),
         (encode(document(mediaType=5)), InvalidManifestError),
         (encode(document(layers=[layer(media_type=5)])), InvalidManifestError),
         (encode(document(layers=[layer(**{"from": 5})])), InvalidManifestError),
@@ -261,7 +262,6 @@ def test_repeats_count_in_the_size_and_once_as_a_blob() -> None:
         "list",
         "text",
         "layers an object",
-        "layer null",
         "layer text",
         "config a list",
         "config text",
@@ -271,6 +271,8 @@ def test_repeats_count_in_the_size_and_once_as_a_blob() -> None:
         "version text",
         "version true",
         "version float",
+        "version 2^63",
+        "size text of a config without a digest",
         "media type a number",
         "layer's media type a number",
         "from a number",
@@ -289,8 +291,8 @@ def test_what_ollama_could_not_read_is_refused(raw: bytes, error: type[OstoreErr
 
 @pytest.mark.parametrize(
     "size",
-    ["-1", "1.0", "1e3", '"5"', "true", "null", "[]", "{}", "9223372036854775808", "9" * 5000],
-    ids=["negative", "float", "exponent", "text", "true", "null", "list", "object", "2^63", "5,000 digits"],
+    ["-1", "1.0", "1e3", '"5"', "true", "[]", "{}", "9223372036854775808", "9" * 5000],
+    ids=["negative", "float", "exponent", "text", "true", "list", "object", "2^63", "5,000 digits"],
 )
 def test_a_size_is_an_integer_of_63_bits(size: str) -> None:
     raw = encode(document(layers=[layer(size=0)])).replace(b'"size":0', b'"size":' + size.encode())
@@ -304,8 +306,8 @@ def test_the_largest_size_is_read() -> None:
 
 @pytest.mark.parametrize(
     "digest",
-    ["sha256:../../../../etc/passwd", A[:-1], A + "0", A + "\n", "sha512:" + "0" * 64, "", None, 5, [A]],
-    ids=["traversal", "63 digits", "65 digits", "newline", "sha512", "empty", "null", "number", "list"],
+    ["sha256:../../../../etc/passwd", A[:-1], A + "0", A + "\n", "sha512:" + "0" * 64, 5, [A]],
+    ids=["traversal", "63 digits", "65 digits", "newline", "sha512", "number", "list"],
 )
 def test_a_digest_that_could_be_no_path_of_ollama_is_refused(digest: object) -> None:
     with pytest.raises(InvalidDigestError, match=r"^layers\[1\]\.digest: "):

@@ -385,14 +385,16 @@ def stray_tag(store: Store) -> None:
     (store.root / "manifests/registry.ollama.ai/library/tiny/.DS_Store").write_bytes(b"x")
 
 
-@pytest.mark.parametrize("spoil", [broken, dashed, of_tomorrow, listing, stray_tag])
+@pytest.mark.parametrize(
+    ("spoil", "code"), [(broken, 10), (dashed, 8), (of_tomorrow, 12), (listing, 12), (stray_tag, 10)]
+)
 def test_a_store_with_a_model_that_nobody_can_carry_does_not_move_without_it(
-    store: Store, tmp_path: Path, spoil: Callable[[Store], None]
+    store: Store, tmp_path: Path, spoil: Callable[[Store], None], code: int
 ) -> None:
     spoil(store)
     before = tree(store.root)
     done = run("move", tmp_path / "to", "--yes", "--models", store.root)
-    assert done.returncode == 10, done.stderr
+    assert done.returncode == code, done.stderr
     assert (tree(store.root), (tmp_path / "to").exists()) == (before, False)
 
 
@@ -788,15 +790,25 @@ def server(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_an_ollama_that_runs_is_told_of_and_keeps_what_it_may_be_working_on(
+def test_a_store_that_a_running_ollama_uses_does_not_move(
+    store: Store, tmp_path: Path, server: subprocess.Popen[bytes]
+) -> None:
+    before = tree(store.root)
+    for option in ("--yes", "--dry-run"):
+        done = run("move", tmp_path / "to", option, "--models", store.root)
+        assert done.returncode == 6
+        assert f"an ollama server uses this store (process {server.pid}); nothing was moved" in done.stderr
+    assert (tree(store.root), (tmp_path / "to").exists()) == (before, False)
+
+
+def test_beside_a_running_ollama_models_can_go_and_what_it_may_be_working_on_stays(
     store: Store, tmp_path: Path, server: subprocess.Popen[bytes]
 ) -> None:
     store.blob(b"young")
-    report = ostore.move(tmp_path / "to", models=store.root)
-    assert any(f"process {server.pid}" in warning for warning in report.warnings)
+    report = ostore.move(tmp_path / "to", ["tiny:q4"], models=store.root)
+    assert [model.name for model in report.models] == ["tiny:q4"]
     assert store.blob_path(b"young").exists()
-    assert Store(tmp_path / "to").blob_path(b"young").exists()
-    (found,) = [setting for setting in report.settings if setting.detail == str(server.pid)]
+    (found,) = [one for one in ostore.check_move(tmp_path / "to").settings if one.detail == str(server.pid)]
     assert (found.who, found.store, found.agrees) == ("process", str(store.root), False)
     checked = run("move", "--check", tmp_path / "to", environment={"OLLAMA_MODELS": str(tmp_path / "to")})
     assert checked.returncode == 3

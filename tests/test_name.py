@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ostore.formats.errors import InvalidNameError
+from ostore.formats.errors import InvalidNameError, UsageError
 from ostore.formats.name import ModelName, choose, is_glob, matches_listing
 
 QUICK = settings(max_examples=100, deadline=None, database=None)
@@ -242,3 +242,12 @@ def test_text_is_a_name_or_is_refused_and_never_anything_else(text: str) -> None
         return
     assert text in {str(name), name.full} or name.full.endswith((text, f"{text}:latest"))
     assert all(piece not in {"", ".", ".."} and not set(piece) & set("/\\\0") for piece in name.parts)
+
+
+def test_of_names_that_differ_only_by_case_the_one_that_is_spelled_is_meant() -> None:
+    lower, upper = ModelName.parse("tiny"), ModelName.parse("Tiny")
+    assert choose([lower, upper], ["Tiny"]) == ([upper], [])
+    assert choose([lower, upper], ["t*"]) == ([lower, upper], [])
+    assert choose([lower], ["TINY"]) == ([lower], [])
+    with pytest.raises(UsageError, match="differ only by case"):
+        choose([lower, upper], ["TINY"])

@@ -78,7 +78,7 @@ def test_what_another_program_packed_is_named_and_the_offered_command_imports_it
         ostore.import_bundle(name, models=tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert caught.value.hint
-    done = _typed(caught.value.hint, packed, tmp_path / "new")
+    done = _typed(str(caught.value.hint), packed, tmp_path / "new")
     assert done.returncode == 0, done.stderr
     assert [model.name for model in ostore.list_models(models=tmp_path / "new").models] == ["tiny:latest"]
 
@@ -98,7 +98,7 @@ def test_a_part_of_a_bundle_says_how_to_read_all_parts(packed: Path, tmp_path: P
         for part in (first, second):
             with pytest.raises(OstoreError) as caught:
                 ostore.inspect(part)
-            lead, _, command = (caught.value.hint or "").partition(": ")
+            lead, _, command = str(caught.value.hint).partition(": ")
             assert lead == "if it is one of several parts"
             shutil.rmtree(packed / "new", ignore_errors=True)
             done = _typed(command, packed, packed / "new")

@@ -187,7 +187,26 @@ def test_a_file_at_another_depth_is_no_manifest_and_leaves_no_doubt(store: Store
     (store.root / "manifests/.ostore-tmp/1-a/000.json").write_bytes(b"{")
     found = find_references(store.root)
     assert found.doubts == ()
-    assert found.scan.strays == ("manifests/README",)
+    assert [stray.path for stray in found.scan.strays] == ["manifests/README"]
+
+
+def test_a_file_at_another_depth_that_mentions_a_digest_keeps_the_blob(store: Store) -> None:
+    path = store.root / "manifests/library/tiny/misplaced"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'{"layers":[{"digest":"sha256-' + b"C" * 64 + b'"}]}')
+    found = find_references(store.root)
+    assert (found.doubts, names(found, Digest("c" * 64))) == ((), [])
+    assert Digest("c" * 64) in found.users
+
+
+def test_a_side_file_of_an_operating_system_is_no_doubt_unless_it_mentions_a_digest(store: Store) -> None:
+    folder = store.manifest_path(full("tiny:q4")).parent
+    (folder / "._q4").write_bytes(b"\x00\x05\x16\x07\x00\x02")
+    (folder / "desktop.ini").write_bytes(b"[.ShellClassInfo]")
+    assert find_references(store.root).doubts == ()
+    (folder / "._q4").write_bytes(b"\x00\x05\x16\x07 sha256:" + b"c" * 64)
+    (folder / ".DS_Store").write_bytes(b"not what it says")
+    assert {doubt.path.rpartition("/")[2] for doubt in find_references(store.root).doubts} == {"._q4", ".DS_Store"}
 
 
 def test_a_store_without_manifests_keeps_nothing(tmp_path: Path) -> None:

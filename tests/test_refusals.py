@@ -109,12 +109,12 @@ MISTAKES = (
     Mistake("import cut.tar.zst --models llama3", INTEGRITY, "truncated"),
     Mistake("verify --models nope", NOT_FOUND, "--models DIR names another"),
     # Arguments that are missing.
-    Mistake("import", USAGE, "for example ostore import bundle.tar.zst"),
-    Mistake("cp llama3", USAGE, "for example ostore cp llama3 my-llama"),
-    Mistake("rm", USAGE, "for example ostore rm llama3"),
-    Mistake("show", USAGE, "for example ostore show llama3"),
-    Mistake("inspect", USAGE, "for example ostore inspect bundle.tar.zst"),
-    Mistake("move", USAGE, "for example ostore move"),
+    Mistake("import", USAGE, "for example: ostore import bundle.tar.zst"),
+    Mistake("cp llama3", USAGE, "for example: ostore cp llama3 my-llama"),
+    Mistake("rm", USAGE, "for example: ostore rm llama3"),
+    Mistake("show", USAGE, "for example: ostore show llama3"),
+    Mistake("inspect", USAGE, "for example: ostore inspect bundle.tar.zst"),
+    Mistake("move", USAGE, "for example: ostore move"),
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import InvalidNameError, UnsafeError, UsageError
+from ostore.formats.errors import UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.unreadable import UnreadableManifest
-from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, named, plan_removal
+from ostore.operations.removal import DoomedManifest, RemovalPlan, StayReason, concerned_blobs, plan_removal
 from ostore.places.store.survey.batches import BatchRecord, FoundBatch
 from ostore.places.store.survey.census import Census, StoredBlob
 from ostore.places.store.survey.manifest_tree import ManifestTree
@@ -84,12 +84,12 @@ def test_a_broken_manifest_that_goes_itself_is_no_doubt() -> None:
     assert plan(census(blob(A, 11)), needed, TINY).doubt is None
 
 
-def test_links_and_what_a_living_command_holds_stay() -> None:
+def test_a_link_goes_like_a_file_and_what_a_living_command_holds_stays() -> None:
     place = tree(".ostore", entry("tx/7-x/a.pin", 11, links=2))
     found = census(blob(A, 11, links=2), blob(B, 12, mode=0o120777), workspace=place)
     needed = references({A: (TINY,), B: (TINY,)})
-    assert [stay.reason for stay in plan(found, needed, TINY).stays] == [StayReason.HELD, StayReason.LINK]
-    assert [stay.reason for stay in plan(found, needed, TINY, dead=("7-x",)).stays] == [StayReason.LINK]
+    assert [stay.reason for stay in plan(found, needed, TINY).stays] == [StayReason.HELD]
+    assert plan(found, needed, TINY, dead=("7-x",)).stays == ()
 
 
 def test_an_interrupted_removing_is_gone_on_with() -> None:
@@ -110,19 +110,3 @@ def test_nothing_goes_that_was_not_approved_and_another_model_of_the_name_does_n
     assert now.within(shown).blobs == shown.blobs
     with pytest.raises(UsageError, match="have changed since"):
         plan(census(), needed, Q4).within(shown)
-
-
-def test_words_stand_for_names_in_any_case_and_globs_for_several() -> None:
-    names = {TINY, Q4, OTHER}
-    assert named(["TINY:Q4"], names) == ({Q4}, [])
-    assert named(["tiny*", "other", "absent"], names) == (names, ["absent"])
-    with pytest.raises(InvalidNameError):
-        named(["../../etc"], names)
-
-
-def test_of_two_that_differ_by_case_only_the_one_that_was_spelled_goes() -> None:
-    twin = ModelName.parse("Tiny")
-    assert named(["Tiny"], {TINY, twin}) == ({twin}, [])
-    assert named(["t*"], {TINY, twin}) == ({TINY, twin}, [])
-    with pytest.raises(UnsafeError, match="differ only by case"):
-        named(["TINY"], {TINY, twin})

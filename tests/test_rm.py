@@ -89,7 +89,7 @@ def test_one_unknown_name_and_nothing_goes(store: Store, words: list[str]) -> No
 
 def test_of_twins_that_differ_by_case_only_the_one_that_is_spelled_goes(store: Store) -> None:
     store.model("Tiny:latest", b"another")
-    assert rm(store, "TINY").returncode == 8
+    assert rm(store, "TINY").returncode == 2
     assert rm(store, "Tiny").returncode == 0
     assert run("list", "-q", "--models", store.root).stdout.split() == ["tiny:latest", "tiny:q4"]
 
@@ -99,7 +99,7 @@ def test_while_another_manifest_is_broken_the_model_goes_and_its_blobs_stay(stor
     blobs = set((store.root / "blobs").iterdir())
     done = rm(store, "tiny:q4")
     assert done.returncode == 0, done.stderr
-    assert "every blob stays, because a manifest that cannot be read may need it: manifests/" in done.stdout
+    assert "every blob stays, because a manifest that cannot be read may need it: manifests/" in done.stderr
     assert set((store.root / "blobs").iterdir()) == blobs
     assert not store.manifest_path(full("tiny:q4")).exists()
     gone = rm(store, "broken")

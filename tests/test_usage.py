@@ -345,7 +345,7 @@ def test_a_broken_manifest_keeps_what_it_mentions_and_stops_gc(store: Store) -> 
     assert part(report, "orphans").files == 0
     assert part(report, "mentioned").files == 1
     assert len(report.doubts) == 2
-    assert "nothing until the unreadable manifests are repaired" in run("du", "--models", store.root).stdout
+    assert "nothing yet: ostore doctor" in run("du", "--models", store.root).stdout
 
 
 def test_a_manifest_that_another_model_names_as_a_blob_is_shared_by_both(store: Store) -> None:
@@ -406,13 +406,13 @@ def test_the_text_has_a_row_for_all_that_is_there(messy: Store) -> None:
         "working folders", ".ostore", "TOTAL", "RECLAIMABLE",
     ]  # fmt: skip
     # There is a folder where a manifest should be.
-    assert lines[-1].endswith("nothing until the unreadable manifests are repaired")
+    assert lines[-1].endswith("says what to do about unreadable manifests")
     shutil.rmtree(messy.root / "manifests/registry.ollama.ai/library/tiny/deep")
     assert (
         run("du", "--models", messy.root)
         .stdout.splitlines()[-1]
         .split("; it keeps ")[0]
-        .endswith("ostore gc --partials")
+        .endswith(f"ostore gc --partials --models {messy.root}")
     )
 
 
@@ -421,17 +421,22 @@ def test_gc_is_not_said_to_delete_what_it_leaves_in_the_quarantine(messy: Store)
     quarantine = messy.root / ".ostore/quarantine"
     quarantine.mkdir(exist_ok=True, parents=True)
     (quarantine / "odd").write_bytes(noise(50_000, 8))
-    assert "ostore gc --partials; it keeps the quarantine" in run("du", "--models", messy.root).stdout
+    assert (
+        f"ostore gc --partials --models {messy.root}; it keeps the quarantine"
+        in run("du", "--models", messy.root).stdout
+    )
     assert run("gc", "-y", "--models", messy.root).returncode == 0
     assert (quarantine / "odd").exists()
 
 
 def test_an_empty_store_and_none_at_all(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/manifests").mkdir(parents=True)
     report = ostore.du(models=tmp_path / "empty")
     assert (report.models, report.unique.allocated) == ((), 0)
     assert run("du", "--models", tmp_path / "empty").returncode == 0
     assert run("du", "--models", tmp_path / "none").returncode == 3
+    (tmp_path / "empty/manifests").rmdir()
+    assert run("du", "--models", tmp_path / "empty").returncode == 3
 
 
 def test_a_hostile_file_name_reaches_no_terminal(store: Store) -> None:

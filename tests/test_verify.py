@@ -52,7 +52,7 @@ def test_what_a_running_server_leaves_about_is_no_problem(store: Store) -> None:
         pytest.param(lambda path: path.unlink(), "blob-missing", 4, id="missing"),
         pytest.param(lambda path: (path.unlink(), path.mkdir()), "blob-not-regular", 10, id="a folder"),
         pytest.param(fifo_instead, "blob-not-regular", 10, id="a FIFO"),
-        pytest.param(lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "blob-not-regular", 10, id="a link"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "blob-missing", 4, id="a link"),
     ],
 )
 def test_a_bad_blob_is_found_with_every_model_that_uses_it(store: Store, damage: object, kind: str, code: int) -> None:
@@ -80,6 +80,7 @@ def test_every_problem_is_reported_not_the_first(store: Store) -> None:
     (library / "tiny" / "dangling").symlink_to("nowhere")
     (library / "README").write_text("stray")
     (store.root / "blobs" / "README").write_text("stray")
+    (store.root / "blobs" / sha256(b"elsewhere")).write_bytes(b"elsewhere")
     upper = (
         store.manifest_path(full("tiny:q4"))
         .read_bytes()
@@ -93,10 +94,12 @@ def test_every_problem_is_reported_not_the_first(store: Store) -> None:
         ("manifest-damaged", "manifests/registry.ollama.ai/library/empty/latest"),
         ("manifest-damaged", "manifests/registry.ollama.ai/library/tiny/.DS_Store"),
         ("manifest-damaged", "manifests/registry.ollama.ai/library/tiny/dangling"),
-        ("stray-name", "manifests/registry.ollama.ai/library/README"),
-        ("stray-name", "blobs/README"),
-        ("manifest-ambiguous", "upper:latest"),
+        ("blob-misnamed", f"blobs/{sha256(b'elsewhere')}"),
+        ("digest-spelling", "upper:latest"),
     }
+    told = run("verify", "--models", store.root).stderr
+    assert "library/README: not a place where a manifest can be" in told
+    assert "blobs/README: not a file of Ollama" in told
 
 
 @pytest.mark.parametrize("data", [WEIGHTS, b"an orphan"], ids=["needed", "orphan"])
@@ -104,7 +107,7 @@ def test_a_blob_named_in_capitals_is_no_blob_to_ollama(store: Store, data: bytes
     store.blob(data)
     path = store.blob_path(data)
     capitals = path.rename(path.with_name(f"sha256-{sha256(data).upper()}"))
-    assert problems(store.root) == {("stray-name", f"blobs/{capitals.name}")}
+    assert problems(store.root) == {("blob-misnamed", f"blobs/{capitals.name}")}
     assert run("verify", "--models", store.root).returncode == 10
 
 

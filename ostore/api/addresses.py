@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ostore.api.typed import BUNDLE_SUFFIXES, refuse_address
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
-from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
 
@@ -192,17 +192,14 @@ def _bundle(text: str, jobs: int) -> AbstractContextManager[BundleReader]:
 
 @contextmanager
 def _store(text: str, _jobs: int) -> Iterator[LocalStore]:
-    path = Path(text)
-    if not any((path / part).is_dir() for part in (BLOBS, MANIFESTS)):
-        raise UsageError(f"{path}: not a store; expected a folder with blobs/ and manifests/")
-    yield LocalStore(path, label=text)
+    yield LocalStore(Path(text), label=text).require()
 
 
 def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:
     from ostore.places.bundle.writer import BundlePipe
 
     if os.isatty(1):
-        raise UsageError("standard output is a terminal", hint="ostore export MODEL - > FILE.tar.zst")
+        raise UsageError("standard output is a terminal", hint="append > FILE.tar.zst to the command to write a bundle")
     return BundlePipe(1, level=terms.level, jobs=terms.jobs)
 
 

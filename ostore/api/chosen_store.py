@@ -1,10 +1,12 @@
-"""Find the store of a command."""
+"""Find the store of a command, and refuse a command that has nothing to work on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ostore.formats.errors import NotFoundError
+from ostore.formats.remedy import ostore
+from ostore.formats.selection import Selection
 from ostore.host.discovery import doubts_of_choice
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings
@@ -22,3 +24,10 @@ def chosen_store(models: Path | None) -> LocalStore:
         for doubt in doubts_of_choice(surroundings(), choice):
             raise NotFoundError(f"{choice.path}: no such store", hint=doubt)
     return LocalStore(choice.path)
+
+
+def refuse_nothing(selection: Selection, source: object, *, strict: bool) -> None:
+    """Raise the worst error of what is left out if `strict` or if all is. Raises NotFoundError if there is nothing."""
+    selection.refuse_left(strict=strict)
+    if not selection.models:
+        raise NotFoundError(f"no models in {source}", hint=ostore("where", after="shows which store is used"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import NotFoundError, UsageError
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.dedup import (
@@ -236,4 +237,6 @@ def _refuse_if_nothing_can_be_shared(report: DedupReport) -> None:
     copies = [copy for blob in report.duplicates for copy in blob.copies]
     barred = [copy for copy in copies if copy.state in {"unsupported", "other-disk"}]
     if barred and all(copy in barred or copy.state == "same-file" for copy in copies):
-        raise UsageError(f"{barred[0].path}: {barred[0].detail}", hint="ostore dedup shows all that is kept twice")
+        raise UsageError(
+            f"{barred[0].path}: {barred[0].detail}", hint=ostore("dedup", after="shows all that is kept twice")
+        )

@@ -10,6 +10,7 @@ from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
+from ostore.formats.wording import listed
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import Census, take_census
@@ -26,7 +27,7 @@ class UsageReport:
     `models` are the models asked for, largest first. `frees` is what removing all of them together frees. The sizes of
     `parts` add up to `total`, and their reclaimable sizes to `reclaimable`. While there are `doubts`, which cannot be
     read, `ostore gc` deletes nothing. `not_counted` is what lies beside the store but is not part of it, or what may
-    not be looked at.
+    not be looked at. `warnings` are about whatever else is odd in the store.
     """
 
     store: str
@@ -40,6 +41,7 @@ class UsageReport:
     shared_blobs: tuple[SharedBlobs, ...]
     doubts: tuple[Unreadable, ...]
     not_counted: tuple[Unreadable, ...]
+    warnings: tuple[str, ...]
 
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
@@ -68,7 +70,16 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
         shared_blobs=usage.shared_blobs,
         doubts=tuple(Unreadable(doubt.path, doubt.reason) for doubt in references.doubts),
         not_counted=tuple(_not_counted(census, remainder)),
+        warnings=(*store.told_half(), *store.told(references.scan, "counted"), *_links(store)),
     )
+
+
+def _links(store: LocalStore) -> Iterator[str]:
+    beside = store.unreferenced(lambda _: True)
+    if beside.links:
+        yield f"{listed(beside.links)}: a link; only the link is counted"
+    if beside.dangling:
+        yield f"{listed(beside.dangling)}: a link that leads to no file"
 
 
 def _chosen(store: LocalStore, stored: Sequence[StoredModel], patterns: Sequence[str]) -> Sequence[StoredModel]:

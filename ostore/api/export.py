@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import SinkTerms, sink_of
-from ostore.api.chosen_store import chosen_store
+from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
-from ostore.formats.selection import Selection
-from ostore.operations.listing import is_cloud_stub
-from ostore.operations.transfer import copy
-from ostore.places.store.store import LocalStore, select_scanned
-from ostore.places.store.survey.scan import ManifestScan
+from ostore.formats.name import is_glob
+from ostore.formats.remedy import ostore
+from ostore.formats.selection import OmittedModel, Selection
+from ostore.operations.transfer import copy, copy_sound
+from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
 
@@ -26,7 +26,8 @@ class ExportReport:
     What was written, or with `dry_run` would be.
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
-    `bundle_size` is the bytes of the bundle file, or None if none was written.
+    `bundle_size` is the bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`,
+    but they could not be written.
     """
 
     destination: str
@@ -36,6 +37,7 @@ class ExportReport:
     size: int
     shared_size: int
     bundle_size: int | None
+    left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
 
 
@@ -45,6 +47,7 @@ def export(
     *,
     level: int | None = None,
     replace: bool = False,
+    strict: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
@@ -55,8 +58,9 @@ def export(
 
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
-    `replace` allows overwriting a file, or different models of a plain store. With `dry_run`, nothing is written.
-    After an error, no new bundle is left, and no new model is in a plain store.
+    `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
+    cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
+    is written or hashed. After an error, no new bundle is left, and no new model is in a plain store.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
@@ -66,19 +70,24 @@ def export(
     words = typed_models(names, store)
     if not words:
         raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
-    scan = store.scan(words)
-    selection = select_scanned(scan)
-    if dry_run:
-        sink.compare(selection)
-    else:
-        try:
-            copy(store, sink, selection, phase="exporting", progress=progress)
-        except BlobError as error:
-            raise with_users(error, store) from None
-    return _report(destination, selection, tuple(_cloud_stubs(store, scan)), dry_run=dry_run)
+    try:
+        selection = store.select(words)
+        refuse_nothing(selection, store.root, strict=strict)
+        if dry_run:
+            sink.compare(selection)
+        else:
+            # What went to a pipe cannot be taken back, so there it is all or nothing.
+            is_final = strict or str(destination) == "-" or not any(map(is_glob, words))
+            if is_final:
+                copy(store, sink, selection, phase="exporting", progress=progress)
+            else:
+                _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
+    except BlobError as error:
+        raise with_users(error, store) from None
+    return _report(destination, selection, dry_run=dry_run)
 
 
-def _report(destination: str | Path, selection: Selection, warnings: tuple[str, ...], *, dry_run: bool) -> ExportReport:
+def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -88,7 +97,8 @@ def _report(destination: str | Path, selection: Selection, warnings: tuple[str, 
         size=selection.size,
         shared_size=selection.shared_size,
         bundle_size=Path(destination).stat().st_size if is_file else None,
-        warnings=warnings,
+        left_out=tuple(one.told for one in selection.left),
+        warnings=selection.notes,
     )
 
 
@@ -96,11 +106,5 @@ def with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Return the error of a damaged blob, with every model of the store that uses the blob in its message."""
     users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
     error.args = (f"{error}; used by {users}" if users else str(error),)
-    error.hint = error.hint or "ostore verify shows everything that is damaged"
+    error.hint = error.hint or ostore("verify", models=store.option, after="shows everything that is damaged")
     return error
-
-
-def _cloud_stubs(store: LocalStore, scan: ManifestScan) -> Iterator[str]:
-    for model in scan.models:
-        if is_cloud_stub(store, model.manifest):
-            yield f"{model.name}: a cloud stub, of no use without the internet"

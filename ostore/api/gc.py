@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, OstoreError
+from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.store_layout import BLOBS
+from ostore.formats.wording import listed
 from ostore.host.servers import sees_ollama
 from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement, plan_gc
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import BatchRecord
-from ostore.places.store.survey.census import allocated_bytes
+from ostore.places.store.survey.census import Census, allocated_bytes
+from ostore.places.store.survey.scan import ManifestScan
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import SILENT, Progress
 
@@ -54,7 +58,8 @@ class GcReport:
     `kept` are the blobs that no model needs and that stay, or all that stay if every blob was asked for. `needed` is
     the number of needed blobs. `leftovers` counts the files of interrupted commands, `expired` the files of the trash
     whose time was over. `freed` is the bytes that were freed. `trashed` is the bytes that wait in the trash until
-    `kept_until`. `download_since` is when the oldest download that seems to be under way began, or None.
+    `kept_until`. `download_since` is when the oldest download that seems to be under way began, or None. `warnings` are
+    about what stays.
     """
 
     store: str
@@ -71,6 +76,7 @@ class GcReport:
     kept_until: float | None
     download_since: float | None
     sees_ollama: bool
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +161,18 @@ def restore(*, dry_run: bool = False, progress: Progress = SILENT, models: Path 
 def planned_gc(store: LocalStore, terms: GcTerms) -> GcPlan:
     """Return what `gc` would remove now. Raises DamagedStoreError while a doubt leaves open what is needed, OSError."""
     found = survey(store.root)
+    found.references.scan.tree.refuse_closed()
     census = found.census(without=() if terms.every_blob else found.references.named)
-    return plan_gc(census, found.references, dead=found.dead, batches=found.batches, terms=terms)
+    plan = plan_gc(census, found.references, dead=found.dead, batches=found.batches, terms=terms)
+    return replace(plan, warnings=tuple(_warnings(store, census, found.references.scan)))
+
+
+def _warnings(store: LocalStore, census: Census, scan: ManifestScan) -> Iterator[str]:
+    yield from store.told(scan, "counted")
+    if foreign := [f"{BLOBS}/{entry.path}" for entry in census.foreign]:
+        yield f"{listed(foreign)}: not a file of Ollama, stays"
+    if partial := [f"{BLOBS}/{entry.path}" for entry in census.temporary if entry.path.endswith("-partial")]:
+        yield f"{listed(partial)}: a partial download of an old Ollama, stays; a start of Ollama deletes it"
 
 
 @contextlib.contextmanager
@@ -169,10 +185,10 @@ def hinting_at_room(store: LocalStore) -> Iterator[None]:
         raise
 
 
-def _way_out(store: LocalStore) -> str:
+def _way_out(store: LocalStore) -> Remedy | str:
     with contextlib.suppress(OstoreError, OSError):
         if planned_gc(store, GcTerms(time.time(), sees_ollama=sees_ollama())).blobs:
-            return "ostore gc, without --keep, makes room first: there are blobs that no model needs"
+            return ostore("gc", after="makes room first: there are blobs that no model needs")
     return "free some 100 KB on that disk by hand first"
 
 
@@ -262,6 +278,7 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
         kept_until=terms.expires,
         download_since=plan.began,
         sees_ollama=terms.sees_ollama,
+        warnings=plan.warnings,
     )
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
+from ostore.api.chosen_store import refuse_nothing
 from ostore.api.typed import is_place, listed, means_name, typed_models_of
 from ostore.formats.errors import NotFoundError
+from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
-from ostore.formats.selection import Selection
+from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.selection import OmittedModel, Selection
 from ostore.host.discovery import doubts_of_choice
-from ostore.operations.transfer import Source, copy
+from ostore.operations.transfer import Source, copy, copy_sound
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
@@ -37,7 +39,7 @@ class ImportReport:
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed.
+    damaged; they also count as written or resumed. `left_out` are models of a folder that could not be taken.
     """
 
     source: str
@@ -49,6 +51,7 @@ class ImportReport:
     blobs_resumed: int
     blobs_present: int
     blobs_repaired: int
+    left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
 
 
@@ -94,6 +97,7 @@ def import_bundle(
     *,
     replace: bool = False,
     trust_existing: bool = False,
+    strict: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
@@ -104,7 +108,8 @@ def import_bundle(
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
-    of the same name. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
+    of the same name. A damaged model of a folder is left out, unless it is named or `strict` is set; a bundle is taken
+    as a whole. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
     crash leaves whole models, and finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
@@ -121,9 +126,17 @@ def import_bundle(
         progress=progress,
     )
     with opened_source(source, jobs=threads(jobs)) as bundle:
-        selection = bundle.select(typed_models_of(names, bundle))
+        words = typed_models_of(names, bundle)
+        selection = bundle.select(words)
+        is_lenient = isinstance(bundle, LocalStore) and not strict and (not words or any(map(is_glob, words)))
+        if is_lenient:
+            selection = sink.without_clashes(selection)
+        refuse_nothing(selection, source, strict=strict)
         if dry_run:
             report = _foreseen(source, store, sink.compare(selection), selection)
+        elif is_lenient:
+            received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+            report = _report(source, store, received, len(received.present), selection, dry_run=False)
         else:
             received = copy(bundle, sink, selection, phase="importing", progress=progress)
             report = _report(source, store, received, len(received.present), selection, dry_run=False)
@@ -138,7 +151,7 @@ def _has(bundle: Source, name: str) -> bool:
     return True
 
 
-def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> str | None:
+def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy | None:
     """Return what to type if the word of a source that is not there is the name of a model in another source."""
     if is_place(word) or not means_name(word):
         return None
@@ -146,7 +159,7 @@ def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> str | No
         if str(other) != "-":
             with opened_source(other, jobs=jobs) as bundle:
                 if _has(bundle, word):
-                    return f"for one model: ostore import {shlex.quote(str(other))} --model {shlex.quote(word)}"
+                    return ostore("import", other, "--model", word, before="for one model")
     return None
 
 
@@ -175,5 +188,6 @@ def _report(
         blobs_resumed=len(received.resumed),
         blobs_present=present,
         blobs_repaired=len(received.repaired),
+        left_out=tuple(one.told for one in selection.left),
         warnings=selection.warnings,
     )

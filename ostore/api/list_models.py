@@ -15,11 +15,16 @@ from ostore.operations.listing import ListedModel, list_rows
 
 @dataclass(frozen=True, slots=True)
 class ListReport:
-    """The models, newest first, and the entries among their manifests that cannot be read as models."""
+    """
+    The models, newest first, and the entries among their manifests that cannot be read as models.
+
+    `warnings` are about whatever else is odd in the store.
+    """
 
     store: str
     models: tuple[ListedModel, ...]
     unreadable: tuple[Unreadable, ...]
+    warnings: tuple[str, ...]
 
 
 def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> ListReport:
@@ -48,5 +53,6 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     return ListReport(
         store=str(store.root),
         models=rows,
-        unreadable=tuple(Unreadable(entry.path, entry.reason) for entry in scan.unreadable),
+        unreadable=tuple(Unreadable(entry.path, entry.reason) for entry in (*scan.tree.closed, *scan.unreadable)),
+        warnings=(*store.told_half(), *store.told(scan, "counted")),
     )

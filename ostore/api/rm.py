@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.gc import hinting_at_room
 from ostore.api.typed import typed_models
-from ostore.formats.name import ModelName
-from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, named, plan_removal
+from ostore.formats.name import ModelName, choose
+from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, plan_removal
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import StoredBlob
-from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
-from ostore.places.store.survey.scan import stand
+from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
+from ostore.places.store.survey.scan import StandingManifest, aliases_of, chosen_alias, stand
 from ostore.places.store.survey.survey import survey
 
 
@@ -125,9 +125,10 @@ class _Chosen:
 
 def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
     """Return the plan, and the trash folders of the interrupted removals that it finishes."""
-    chosen = _choose(store, words, find_manifests(store.root).entries, find_batches(store.workspace))
+    tree = find_manifests(store.root)
+    chosen = _choose(store, words, tree.entries, find_batches(store.workspace))
     # Before the survey reads them: a manifest that changes later is another model, and stays.
-    doomed = [DoomedManifest(entry.name, stand(entry)) for entry in chosen.entries if entry.name]
+    doomed = list(_doomed(tree, chosen.entries))
     found = survey(store.root)
     names = {manifest.name for manifest in doomed}
     concerned = concerned_blobs(names, chosen.interrupted, found.references)
@@ -143,19 +144,30 @@ def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tupl
     return plan, tuple(batch.name for batch in chosen.interrupted)
 
 
+def _doomed(tree: ManifestTree, chosen: Sequence[ManifestEntry]) -> Iterator[DoomedManifest]:
+    """Yield what goes: the manifests, for those behind a link the link, and the links that would lead nowhere."""
+    links = {alias.path: alias for entry in chosen if (alias := chosen_alias(tree, entry, chosen))}
+    links |= {alias.path: alias for alias in aliases_of(tree, chosen)}
+    for entry in chosen:
+        if entry.name and not entry.relative.startswith(tuple(f"{path}/" for path in links)):
+            yield DoomedManifest(entry.name, stand(entry))
+    for alias in links.values():
+        yield from (DoomedManifest(name, StandingManifest(alias.path, None)) for name in alias.names)
+
+
 def _choose(
     store: LocalStore, words: Sequence[str], entries: Sequence[ManifestEntry], batches: Sequence[FoundBatch]
 ) -> _Chosen:
     """Return what the words match. Raises NotFoundError for a word that matches no model."""
-    chosen, absent = named(words, {entry.name for entry in entries if entry.name})
+    chosen, absent = choose({entry.name for entry in entries if entry.name}, words)
     interrupted = _interrupted(batches)
-    resumed, unknown = named(absent, {name for _, names in interrupted for name in names})
+    resumed, unknown = choose({name for _, names in interrupted for name in names}, absent)
     if unknown:
         raise store.no_model(unknown[0])
-    resuming = [batch for batch, names in interrupted if not names.isdisjoint(chosen | resumed)]
+    resuming = [batch for batch, names in interrupted if not names.isdisjoint({*chosen, *resumed})]
     # A removal that was killed before it wrote its record has taken nothing.
     resuming += [batch for batch in batches if batch.record is None]
-    return _Chosen([entry for entry in entries if entry.name in chosen], resumed, resuming)
+    return _Chosen([entry for entry in entries if entry.name in chosen], set(resumed), resuming)
 
 
 def _interrupted(batches: Sequence[FoundBatch]) -> list[tuple[FoundBatch, set[ModelName]]]:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
+from ostore.formats.remedy import Remedy, ostore
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
@@ -137,7 +138,7 @@ def _no_name(word: str, error: InvalidNameError) -> UsageError:
     return UsageError(str(error), hint=hint)
 
 
-def _place_instead(word: str) -> str:
+def _place_instead(word: str) -> Remedy | str:
     quoted = shlex.quote(word)
     if _is_folder(word):
         return f"did you mean models={quoted}?"
@@ -145,7 +146,7 @@ def _place_instead(word: str) -> str:
         return "it is a file; ostore list shows the names of models"
     if not os.path.lexists(word):
         return "a bundle would have that name, but there is no such file; ostore list shows the names of models"
-    return f"it is a bundle: ostore inspect {quoted} shows the models in it"
+    return ostore("inspect", word, before="it is a bundle", after="shows the models in it")
 
 
 def is_place(word: str) -> bool:

@@ -60,7 +60,7 @@ def verify_each(
     bundles = [word for word in words if is_bundle(word) and word not in folders]
     names = [word for word in words if word not in folders and word not in bundles]
     if names or not words:
-        names = typed_models(names, store.require())
+        names = typed_models(names, store.require_whole())
         yield _verify_store(store, names, str(store.root), jobs=threads(jobs), progress=progress)
     for word in words:
         if word in folders or word in bundles:
@@ -90,9 +90,17 @@ def _verify_place(word: str, *, is_folder: bool, jobs: int, progress: Progress) 
 def _verify_store(
     store: LocalStore, names: Sequence[str], subject: str, *, jobs: int, progress: Progress
 ) -> VerifyReport:
-    promised = Promises(store.passing_scan(names))
-    orphans, strays = store.unreferenced(promised.needs) if not names else ((), ())
-    return verify_store(subject, store, promised, orphans=orphans, strays=strays, jobs=jobs, progress=progress)
+    scan = store.passing_scan(names)
+    promised = Promises(scan)
+    return verify_store(
+        subject,
+        store,
+        promised,
+        beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
+        notes=() if names else store.told(scan, "judged"),
+        jobs=jobs,
+        progress=progress,
+    )
 
 
 def _naming(subject: str, error: OstoreError | OSError) -> OstoreError | OSError:

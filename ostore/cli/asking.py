@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from ostore.cli.text import say
+
+if TYPE_CHECKING:
+    from ostore.formats.remedy import Remedy
 
 
 def agreed(plan: str, question: str) -> bool:
@@ -20,7 +24,7 @@ def agreed(plan: str, question: str) -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
-def refuse_without_terminal(hint: str = "--dry-run shows what would happen") -> None:
+def refuse_without_terminal(hint: Remedy | str = "--dry-run shows what would happen") -> None:
     """Raise UsageError if standard input is not a terminal. A long command calls this before it starts to work."""
     from ostore.formats.errors import UsageError
 

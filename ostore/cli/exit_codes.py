@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-
 import typer
 
-from ostore.formats import errors
+from ostore.formats.errors import worst
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -28,40 +26,9 @@ CODES = {
     "limit": 13,
 }
 
-# The first match decides.
-_CLASSES: tuple[tuple[type[Exception], str], ...] = (
-    (errors.UsageError, "usage"),
-    (errors.NotFoundError, "not-found"),
-    (errors.IntegrityError, "integrity"),
-    (errors.BusyError, "busy"),
-    (errors.NoSpaceError, "no-space"),
-    (errors.UnsafeError, "unsafe"),
-    (errors.DamagedStoreError, "damaged"),
-    (errors.FormatError, "format"),
-    (errors.LimitError, "limit"),
-    (errors.RemoteError, "remote"),
-)
-# Of several subjects, the first of these that one of them has is the outcome.
-_WORST = ("integrity", "io", "damaged", "unsafe", "format", "limit", "not-found", "usage")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-def class_of(error: BaseException) -> str:
-    """The class of an error; `failed` for an error of no known class."""
-    if isinstance(error, OSError):
-        return "no-space" if error.errno in _NO_SPACE else "io"
-    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
-
-
-def end_with_worst(*classes: str) -> None:
-    """Exit with the code of the worst of these classes. Return if every one is `whole`."""
-    found = {name for name in classes if name != "whole"}
-    if found:
-        raise typer.Exit(CODES[min(found, key=lambda name: (*_WORST, name).index(name))])
-
 
 def end_with(*classes: str) -> None:
-    """Exit with the lowest code of these classes. Return if every one is `whole`."""
-    codes = [CODES[name] for name in classes if name != "whole"]
-    if codes:
-        raise typer.Exit(min(codes))
+    """Exit with the code of the worst of these classes. Return if every one is `whole`."""
+    bad = [name for name in classes if name != "whole"]
+    if bad:
+        raise typer.Exit(CODES[worst(bad)])

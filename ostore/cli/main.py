@@ -13,10 +13,11 @@ from typing import NoReturn
 
 import typer
 
-from ostore.cli import exit_codes
+from ostore.cli import exit_codes, remedies
 from ostore.cli.program import app
-from ostore.cli.text import as_options, close_quietly, one_line, say
-from ostore.formats.errors import OstoreError
+from ostore.cli.text import close_quietly, one_line, say
+from ostore.formats.errors import OstoreError, class_of
+from ostore.formats.remedy import Remedy
 
 # The base class of typer's errors about arguments; it has no public name.
 _ArgumentError = typer.BadParameter.__mro__[2]
@@ -38,6 +39,7 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. With OSTORE_DEBUG set, errors are raised instead."""
+    remedies.begin(arguments)
     try:
         if list(arguments[:1]) == ["_complete"]:
             from ostore.cli.completion import answer
@@ -76,10 +78,11 @@ def _occupy_standard_streams() -> None:
 
 def tell_error(error: Exception, *, as_json: bool) -> int:
     """Print the line, or the document, of an error, and return its exit code."""
-    name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
+    name = "usage" if isinstance(error, _ArgumentError) else class_of(error)
     code = exit_codes.CODES[name]
     message = " ".join(_message(error).split("\n"))
-    hint = _hint(error)
+    remedy = _denied(error) if isinstance(error, PermissionError) else remedies.hint_of(error)
+    hint = remedies.line(remedy) if remedy else None
     if as_json:
         import json
 
@@ -90,6 +93,7 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
             "exit": code,
             "message": message,
             "hint": hint,
+            "remedy_arguments": remedies.arguments(remedy) if remedy else None,
         }
         _tell(json.dumps(document, ensure_ascii=True))
     else:
@@ -97,20 +101,10 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
     return code
 
 
-def _hint(error: Exception) -> str | None:
-    if isinstance(error, PermissionError):
-        return "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
-    if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
-        # typer's own class for a missing argument has no public name.
-        example = _example(context.command) if str(_message(error)).startswith("Missing") else ""
-        return f"{example}see {context.command_path} --help"
-    return as_options(error.hint) if isinstance(error, OstoreError) and error.hint else None
+def _denied(error: PermissionError) -> Remedy:
+    from ostore.cli.denial import way_out
 
-
-def _example(command: object) -> str:
-    """Return the first example of a command's help, to be shown where something is missing or wrong."""
-    lines = str(getattr(command, "epilog", None) or "").splitlines()
-    return next((f"for example {line.strip()}; " for line in lines if line.startswith("  ostore ")), "")
+    return way_out(error, remedies.typed())
 
 
 def _message(error: Exception) -> str:

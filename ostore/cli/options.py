@@ -63,6 +63,9 @@ Color = Annotated[
 Replace = Annotated[
     bool, typer.Option("--replace", help="Overwrite an existing file, or a different model of the same name.")
 ]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Write nothing unless every model can be taken. Default: leave out the others.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.")]
 
 

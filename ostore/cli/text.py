@@ -1,4 +1,8 @@
-"""All text for a terminal or a pipe goes through `say`, which escapes what is not printable. Also tables and units."""
+"""
+All text for a terminal or a pipe goes through `say`, which escapes what is not printable. Also tables and units.
+
+What a model holds as data goes through `say_data`.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ __all__ = [
     "one_line",
     "plural",
     "say",
+    "say_data",
     "table",
 ]
 
@@ -46,6 +51,20 @@ def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
     encoding = getattr(out, "encoding", None) or "utf-8"
     printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
     out.write(printable + end)
+
+
+def say_data(data: bytes) -> None:
+    """
+    Print what a file or another program may be waiting for: byte for byte.
+
+    On a terminal, what is not printable is escaped, and the last line ends.
+    """
+    if sys.stdout is None or sys.stdout.isatty():
+        if data:
+            say(data.removesuffix(b"\n").decode("utf-8", "backslashreplace"))
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 
 from ostore.formats.errors import FormatError, LimitError
 from ostore.formats.json_reading import GoObject, read_go_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class ModelConfig:
     quantization: str = ""
     remote_host: str = ""
     remote_model: str = ""
+    renderer: str = ""
+    parser: str = ""
     requires: str = ""
     context_length: int = 0
     embedding_length: int = 0
@@ -26,13 +32,18 @@ class ModelConfig:
 
     @classmethod
     def parse(cls, raw: bytes) -> ModelConfig:
-        """Read a config. Raises FormatError unless it is a JSON object, and LimitError when it is larger than 4 MiB."""
+        """
+        Read a config. A config of null says nothing.
+
+        Raises FormatError for anything else that is no JSON object, and LimitError when it is larger than 4 MiB.
+        """
         if len(raw) > MAX_CONFIG_BYTES:
             raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {len(raw)}")
         document, _, _ = read_go_json(raw)
+        if document is None:
+            return cls()
         if not isinstance(document, GoObject):
             raise FormatError("config: expected an object")
-        capabilities = document.get("capabilities")
         return cls(
             model_format=_text(document, "model_format"),
             model_family=_text(document, "model_family"),
@@ -41,10 +52,12 @@ class ModelConfig:
             quantization=_text(document, "file_type"),
             remote_host=_text(document, "remote_host"),
             remote_model=_text(document, "remote_model"),
+            renderer=_text(document, "renderer"),
+            parser=_text(document, "parser"),
             requires=_text(document, "requires"),
             context_length=_number(document, "context_length"),
             embedding_length=_number(document, "embedding_length"),
-            capabilities=tuple(str(entry) for entry in capabilities) if isinstance(capabilities, list) else (),
+            capabilities=_texts(document, "capabilities"),
         )
 
     @property
@@ -53,9 +66,27 @@ class ModelConfig:
         return bool(self.remote_host and self.remote_model)
 
 
+def is_config(raw: bytes) -> bool:
+    """Return whether bytes are a JSON object. Faster than `parse` when there are thousands of configs."""
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _text(document: GoObject, key: str) -> str:
     value = document.get(key)
-    return value if isinstance(value, str) else ""
+    return _readable(value) if isinstance(value, str) else ""
+
+
+def _texts(document: GoObject, key: str) -> tuple[str, ...]:
+    value = document.get(key)
+    return tuple(_readable(entry) for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
+
+
+def _readable(text: str) -> str:
+    """Replace what is not UTF-8, as Go does."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def _number(document: GoObject, key: str) -> int:

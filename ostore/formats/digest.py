@@ -13,6 +13,9 @@ _FILE_NAME = re.compile(r"sha256-([0-9a-f]{64})")
 # ollama manifest/paths.go at fb30760 accepts both separators and both cases. Its start-up prune compares text, so only
 # the canonical form survives it.
 _TOLERATED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
+# What else the file of a blob is called after it went through another program: '_' or U+F03A (of WSL, Samba and
+# Cygwin) where a disk cannot hold ':', or the digits alone.
+_SPELLED = re.compile(r"(?:[sS][hH][aA]256[-:_\uf03a])?([0-9a-fA-F]{64})")
 
 
 class Digest(NamedTuple):
@@ -74,11 +77,15 @@ class Digest(NamedTuple):
 
 
 def blob_digest(filename: str) -> Digest | None:
-    """Return the digest in a file name, in any form that Ollama has written or resolves, or None."""
-    try:
-        return Digest.tolerate(filename)
-    except InvalidDigestError:
-        return None
+    """Return the digest that a file name spells in any form, or None. Ollama finds only some of these forms."""
+    match = _SPELLED.fullmatch(filename)
+    return Digest(match[1].lower()) if match else None
+
+
+def is_misspelled(filename: str) -> bool:
+    """Return whether no Ollama finds the blob of this file name. Since 0.1.30 a server renames the form with ':'."""
+    digest = blob_digest(filename)
+    return digest is not None and filename not in {digest.filename, str(digest)}
 
 
 def blob_filenames(digest: Digest) -> tuple[str, str, str]:

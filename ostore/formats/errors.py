@@ -6,15 +6,26 @@ passes through with its file name.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ostore.formats.remedy import Remedy
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Of several classes, the first of these is the worst.
+_WORST_FIRST = ("integrity", "io", "damaged", "unsafe", "format", "limit")
+
 
 class OstoreError(Exception):
     """
     The base class of all errors of ostore.
 
-    `hint` suggests what a person can do next, or is None.
+    `hint` suggests what a person can do next: a Remedy if there is something to type, else a sentence or None.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: Remedy | str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
 
@@ -34,7 +45,7 @@ class IntegrityError(OstoreError):
 class BlobError(IntegrityError):
     """A blob is missing or does not match its descriptor. `digest` is the text of its digest, with `sha256:`."""
 
-    def __init__(self, message: str, *, digest: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, digest: str, hint: Remedy | str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.digest = digest
 
@@ -101,3 +112,30 @@ class RemoteError(OstoreError):
 
 class LimitError(OstoreError):
     """A documented limit is exceeded."""
+
+
+# The first match decides.
+_CLASSES: tuple[tuple[type[Exception], str], ...] = (
+    (UsageError, "usage"),
+    (NotFoundError, "not-found"),
+    (IntegrityError, "integrity"),
+    (BusyError, "busy"),
+    (NoSpaceError, "no-space"),
+    (UnsafeError, "unsafe"),
+    (DamagedStoreError, "damaged"),
+    (FormatError, "format"),
+    (LimitError, "limit"),
+    (RemoteError, "remote"),
+)
+
+
+def class_of(error: BaseException) -> str:
+    """Return the class of an error (docs/exit-codes.md); `failed` for an error of no known class."""
+    if isinstance(error, OSError):
+        return "no-space" if error.errno in _NO_SPACE else "io"
+    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+
+
+def worst(classes: Iterable[str]) -> str:
+    """Return the worst of several classes of errors."""
+    return min(classes, key=lambda name: _WORST_FIRST.index(name) if name in _WORST_FIRST else len(_WORST_FIRST))

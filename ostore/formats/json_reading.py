@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from ostore.formats.errors import FormatError, LimitError, UnsafeError
@@ -25,10 +26,21 @@ _OUR_KEYS = {key: key.lower() for key in ("schemaVersion", "mediaType", "config"
 class OutOfRange:
     """An integer literal too long for 64 bits. It is legal under a key that nobody reads, and an error as a size."""
 
+    def __repr__(self) -> str:
+        return "a number out of range"
+
+
+class Mixed:
+    """Values of several types under equal keys. Go refuses one of them, unless nobody reads the key."""
+
+    def __repr__(self) -> str:
+        return "values of several types"
+
 
 class GoObject(dict[str, Any]):
     """
-    A JSON object as Go reads it: the case of keys does not matter, and the last of several equal keys wins.
+    A JSON object as Go reads it into a structure: the case of keys does not matter, and of several equal keys the last
+    wins. But null changes nothing, except that it empties a list, and objects and lists are merged.
 
     The keys are in lower case here. `repeated` names the keys that occur more than once.
     """
@@ -91,10 +103,34 @@ def _reason(error: ValueError) -> str:
 
 def _go_object(pairs: list[tuple[str, Any]]) -> GoObject:
     members = GoObject([(_OUR_KEYS.get(key) or _fold(key), value) for key, value in pairs])
-    if len(members) != len(pairs):
-        folded = [_fold(key) for key, _ in pairs]
-        members.repeated = tuple(key for key in members if folded.count(key) > 1)
+    return members if len(members) == len(pairs) else _merged(pairs)
+
+
+def _merged(pairs: Iterable[tuple[str, Any]]) -> GoObject:
+    """Make an object of pairs in which keys occur twice. Go decodes each value into what the one before has left."""
+    members, repeated = GoObject(), dict[str, None]()
+    for key, value in ((_fold(key), value) for key, value in pairs):
+        if key in members:
+            repeated[key] = None
+        members[key] = _onto(members.get(key), value)
+    members.repeated = tuple(repeated)
     return members
+
+
+def _onto(old: Any, new: Any) -> Any:  # noqa: ANN401 - JSON is any value
+    """Return what Go has after it decoded both values. Costs no more than `new` is long: there may be many of them."""
+    if old is None or new is None:
+        return new if old is None else None if isinstance(old, list) else old
+    if type(old) is not type(new):
+        return Mixed()
+    if isinstance(new, list):
+        return [*map(_onto, old, new), *new[len(old) :]]
+    if isinstance(new, GoObject):
+        for key, value in new.items():
+            old[key] = _onto(old.get(key), value)
+        old.repeated = old.repeated or new.repeated
+        return old
+    return new
 
 
 def _fold(key: str) -> str:

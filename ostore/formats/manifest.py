@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
@@ -40,11 +40,13 @@ MAX_LAYERS = 20_000
 # A real config has less than 1 kB. One that lists every digest of a model of 1,000 tensors has 0.1 MB.
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
 MAX_MEDIA_TYPE_CHARACTERS = 255
-_MAX_SIZE = 2**63 - 1
+_MAX_INT64 = 2**63 - 1
 
 # Branch pdevine/manifest-list of ollama (April 2026): a document with this key lists manifests, not layers.
 _MANIFESTS = "manifests"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# A digest where a descriptor has it. Go reads keys in any case.
+_DIGEST_VALUE = re.compile(rb'((?i:"digest")\s*:\s*)"sha256[:-]([0-9a-fA-F]{64})"')
 _DIGEST_SHAPED = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
@@ -203,6 +205,25 @@ class Manifest:
             boundary = 2 * boundary + 512
         return Digest.of(self.raw[:boundary]).hex
 
+    @property
+    def is_misspelled(self) -> bool:
+        """True if all that is unclear is the spelling of digests, and `respelled` puts that right."""
+        return self.ambiguity is not None and self.respelled() is not None
+
+    def respelled(self) -> bytes | None:
+        """
+        Return the bytes with every digest in the form that Ollama writes, or None if that does not make them clear.
+
+        Only the texts of digests change, and none changes its length.
+        """
+        raw = _DIGEST_VALUE.sub(lambda found: found[1] + b'"sha256:' + found[2].lower() + b'"', self.raw)
+        try:
+            manifest = Manifest.parse(raw)
+            manifest.refuse_unclear()
+        except OstoreError:
+            return None
+        return raw if manifest.descriptors == self.descriptors else None
+
     def refuse_unclear(self) -> None:
         """
         Refuse a manifest that must not leave or enter a store.
@@ -273,6 +294,9 @@ class _ManifestReader:
         )
 
     def _object(self, value: Any, where: str) -> GoObject:  # noqa: ANN401
+        if value is None:
+            self._unfit.append(f"{where}: null")
+            return GoObject()
         if not isinstance(value, GoObject):
             raise InvalidManifestError(f"{where}: expected an object, got {_kind(value)}")
         if value.repeated:
@@ -280,46 +304,62 @@ class _ManifestReader:
         return value
 
     def _config(self, value: Any) -> Descriptor | None:  # noqa: ANN401
-        if value is None or self._object(value, "config").get("digest") in (None, ""):
+        if value is None:
             return None
-        return self._descriptor(value, "config")
+        is_absent = self._object(value, "config").get("digest") in (None, "")
+        # Ollama writes an empty digest if there is no config. Go still refuses wrong types then; nothing else counts.
+        return (_ManifestReader(0, 0) if is_absent else self)._descriptor(value, "config")  # noqa: SLF001 - its own
 
     def _layers(self, value: Any) -> tuple[Descriptor, ...]:  # noqa: ANN401
-        if value is None:
-            return ()
-        if not isinstance(value, list):
-            raise InvalidManifestError(f"layers: expected a list, got {_kind(value)}")
-        if len(value) > MAX_LAYERS:
-            raise LimitError(f"layers: expected at most {MAX_LAYERS}, got {len(value)}")
-        return tuple(self._descriptor(layer, f"layers[{index}]") for index, layer in enumerate(value))
+        layers = self._list(value, "layers")
+        descriptors = (self._descriptor(layer, f"layers[{index}]") for index, layer in enumerate(layers))
+        return tuple(descriptor for descriptor in descriptors if descriptor)
 
     def _children(self, value: Any) -> tuple[Digest, ...]:  # noqa: ANN401
-        if not isinstance(value, list):
-            if value is not None:
-                self._unfit.append(f"manifests: expected a list, got {_kind(value)}")
+        if value is not None and not isinstance(value, list):
+            self._unfit.append(f"manifests: expected a list, got {_kind(value)}")
             return ()
+        entries = [
+            self._object(entry, f"manifests[{index}]") for index, entry in enumerate(self._list(value, "manifests"))
+        ]
+        digests = (self._digest(entry.get("digest"), "manifests") for entry in entries)
+        return tuple(digest for digest in digests if digest)
+
+    def _list(self, value: Any, where: str) -> list[Any]:  # noqa: ANN401
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise InvalidManifestError(f"{where}: expected a list, got {_kind(value)}")
         if len(value) > MAX_LAYERS:
-            raise LimitError(f"manifests: expected at most {MAX_LAYERS}, got {len(value)}")
-        entries = [self._object(entry, f"manifests[{index}]") for index, entry in enumerate(value)]
-        return tuple(self._digest(entry.get("digest"), "manifests") for entry in entries)
+            raise LimitError(f"{where}: expected at most {MAX_LAYERS}, got {len(value)}")
+        return value
 
-    def _descriptor(self, value: Any, where: str) -> Descriptor:  # noqa: ANN401
+    def _descriptor(self, value: Any, where: str) -> Descriptor | None:  # noqa: ANN401
+        """Return None if the digest is empty or the layer is null. Ollama lists such a model."""
         members = self._object(value, where)
-        size = members.get("size")
-        # isinstance would accept True.
-        if type(size) is not int or not 0 <= size <= _MAX_SIZE:
-            raise InvalidManifestError(f"{where}.size: expected 0 to 2^63-1 as an integer, got {_kind(size)}")
-        return Descriptor(
-            self._digest(members.get("digest"), where),
-            size,
-            self._media_type(members.get("mediatype"), where),
-            self._text(members["from"], f"{where}.from") if "from" in members else "",
-            self._text(members["name"], f"{where}.name") if "name" in members else "",
-        )
+        if value is None:
+            return None
+        size = self._size(members.get("size"), f"{where}.size")
+        media_type = self._media_type(members.get("mediatype"), where)
+        origin = self._text(members["from"], f"{where}.from") if "from" in members else ""
+        name = self._text(members["name"], f"{where}.name") if "name" in members else ""
+        digest = self._digest(members.get("digest"), where)
+        return Descriptor(digest, size, media_type, origin, name) if digest else None
 
-    def _digest(self, value: Any, where: str) -> Digest:  # noqa: ANN401
+    def _size(self, value: Any, where: str) -> int:  # noqa: ANN401
+        if value is None:
+            self._unfit.append(f"{where}: expected an integer, got null")
+            return 0
+        if not _is_int64(value) or value < 0:
+            raise InvalidManifestError(f"{where}: expected 0 to 2^63-1 as an integer, got {_kind(value)}")
+        return value
+
+    def _digest(self, value: Any, where: str) -> Digest | None:  # noqa: ANN401
         if digest := Digest.of_text(value):
             return digest
+        if value in (None, ""):
+            self._ambiguities.append(f"{where}.digest: empty")
+            return None
         # Ollama's start-up prune compares text. It deletes the blobs of a manifest that spells digests in another form.
         self._ambiguities.append(f"{where}.digest: not in the form 'sha256:' and lower-case hex")
         try:
@@ -346,14 +386,19 @@ class _ManifestReader:
         return value
 
     def _check_version(self, value: Any) -> None:  # noqa: ANN401
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        if value is not None and not _is_int64(value):
             raise InvalidManifestError(f"schemaVersion: expected an integer, got {_kind(value)}")
         if value != 2:  # noqa: PLR2004 - the only version there is
-            self._unfit.append(f"schemaVersion: expected 2, got {value!r}")
+            self._unfit.append(f"schemaVersion: expected 2, got {'null' if value is None else value}")
+
+
+def _is_int64(value: object) -> TypeGuard[int]:
+    # isinstance would accept True.
+    return type(value) is int and -_MAX_INT64 - 1 <= value <= _MAX_INT64
 
 
 def _kind(value: object) -> str:
     """Describe a wrong JSON value in a few words, for a message."""
     if isinstance(value, (GoObject, list)):
         return "an object" if isinstance(value, GoObject) else "a list"
-    return f"{value!r:.40}" if isinstance(value, (str, int, float, type(None))) else "a number out of range"
+    return f"{value!r:.40}"

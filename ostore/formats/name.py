@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn, Self
 
-from ostore.formats.errors import InvalidNameError
+from ostore.formats.errors import InvalidNameError, UsageError
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
@@ -142,16 +142,32 @@ def choose(names: Iterable[ModelName], patterns: Sequence[str]) -> tuple[list[Mo
     Return the names that match a pattern, in the order of `names`, and the patterns that match no name.
 
     A pattern with `*` or `?` is a glob over the short and the full form. Any other pattern is a name. Case does not
-    matter, as in Ollama. Raises InvalidNameError when a pattern is neither.
+    matter, as in Ollama, but of names that differ only by case the name with the same spelling is meant. Raises
+    UsageError if no name has it, because Ollama would choose at random, and InvalidNameError for a pattern that is
+    neither glob nor name.
     """
-    matchers = [(pattern, _matcher(pattern)) for pattern in patterns]
-    chosen, used = [], set()
-    for name in names:
-        hits = {pattern for pattern, matches in matchers if matches(name)}
-        if hits:
-            chosen.append(name)
-            used |= hits
-    return chosen, [pattern for pattern in patterns if pattern not in used]
+    known = list(names)
+    hits: set[ModelName] = set()
+    unmatched = []
+    for pattern in patterns:
+        matches = _matcher(pattern)
+        found = {name for name in known if matches(name)}
+        hits |= found if is_glob(pattern) or len(found) <= 1 else _same_spelling(pattern, found)
+        unmatched += [] if found else [pattern]
+    return [name for name in known if name in hits], unmatched
+
+
+def _same_spelling(pattern: str, names: set[ModelName]) -> set[ModelName]:
+    name = ModelName.parse(pattern)
+    if name not in names:
+        told = ", ".join(sorted(str(name) for name in names))
+        raise UsageError(f"{pattern!r}: {told} differ only by case; spell it as ostore list does")
+    return {name}
+
+
+def is_all(patterns: Sequence[str]) -> bool:
+    """Return whether these patterns mean every model: there are none, or one is `*`."""
+    return not patterns or "*" in patterns
 
 
 def alike(word: str, names: Iterable[ModelName]) -> list[str]:

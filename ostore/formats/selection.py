@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import UnsafeError
+from ostore.formats.errors import OstoreError, UnsafeError, class_of, worst
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 
@@ -47,18 +47,45 @@ class Wanted:
         return self.blob.size - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class OmittedModel:
+    """A model, or a folder of models, that was left out: its name or path, the class of its error, and the reason."""
+
+    name: str
+    error_class: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A model, or a folder of models, that is left out: what to call it, and the error that asking for it raises."""
+
+    subject: str
+    error: OstoreError | OSError
+
+    @property
+    def told(self) -> OmittedModel:
+        """The same for a report."""
+        error = self.error
+        text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        return OmittedModel(self.subject, class_of(error), text.removeprefix(f"{self.subject}: "))
+
+
 @dataclass(frozen=True)
 class Selection:
     """
     Models sorted by full name, and their distinct blobs in the order in which the models first name them.
 
     `requires` are blobs that a delta bundle leaves out; the target must have them. Two selections of the same models
-    are equal, so a bundle of the same models has the same bytes.
+    are equal, so a bundle of the same models has the same bytes. `left` are models that were to be selected and cannot
+    be carried, `notes` what a person should know.
     """
 
     models: tuple[SelectedModel, ...]
     blobs: tuple[Descriptor, ...]
     requires: tuple[Descriptor, ...] = ()
+    left: tuple[LeftOut, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
@@ -98,13 +125,27 @@ class Selection:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed in these models, but may cause trouble where they are imported."""
-        return tuple(
+        """What is allowed in these models, but may cause trouble where they are imported, after the notes."""
+        return self.notes + tuple(
             f"{model.name}: {problem}"
             for model in self.models
             for problem in (_SELECTOR if model.name.is_selector else None, model.name.windows_problem())
             if problem
         )
+
+    def noting(self, left: Iterable[LeftOut] = (), notes: Iterable[str] = ()) -> Selection:
+        """Return the same selection with more models that are left out, and more notes."""
+        return replace(self, left=(*self.left, *left), notes=(*self.notes, *notes))
+
+    def without(self, left: Iterable[LeftOut], names: Collection[ModelName]) -> Selection:
+        """Return the selection without these models, which are left out."""
+        return self.restricted(model.name for model in self.models if model.name not in names).noting(left)
+
+    def refuse_left(self, *, strict: bool) -> None:
+        """Raise the worst error of the models that are left out, if `strict` or if there is no other model."""
+        if self.left and (strict or not self.models):
+            errors = {class_of(one.error): one.error for one in reversed(self.left)}
+            raise errors[worst(errors)]
 
     def restricted(self, names: Iterable[ModelName]) -> Selection:
         """Return the selection of only these models and the blobs that they need."""
@@ -114,7 +155,7 @@ class Selection:
         blobs, requires = (
             tuple(blob for blob in known if blob.digest in needed) for known in (self.blobs, self.requires)
         )
-        return Selection(models, blobs, requires)
+        return Selection(models, blobs, requires, self.left, self.notes)
 
 
 def refuse_twins(names: Iterable[ModelName]) -> None:

@@ -36,9 +36,10 @@ BEGUN = ".begun"
 PIN = ".pin"
 
 # Partial downloads and their parts, tensors, uploads, and output of llama-quantize. Source: ollama server/download.go,
-# x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at fb30760.
+# x/transfer/download.go, server/upload.go, server/quantization.go and server/create.go at fb30760. Ollama 0.1.34 leaves
+# sha256-<digits>-partial as well.
 _TEMPORARY = re.compile(
-    r"sha256-[0-9a-f]{64}(-partial(-[0-9]+)?|\.tmp)|sha256-[0-9]+|(COPY|I?Q[0-9]\w*|B?F(16|32)|TQ\w+|MXFP4\w*)[0-9]+"
+    r"sha256-[0-9a-f]{64}(-partial(-[0-9]+)?|\.tmp)|sha256-[0-9]+(-partial)?|(COPY|I?Q[0-9]\w*|B?F(16|32)|TQ\w+|MXFP4\w*)[0-9]+"
     r"|(split-copy|projector-metadata|compat-tensors)[0-9]+|split-gguf-.*"
 )
 # A partial download, the records of its parts, and a tensor while Ollama downloads it. Source: ollama

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ostore.formats.name import ModelName
 
@@ -16,7 +16,19 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedFolder(Unreadable):
+    """A folder that we may not read, or that the disk does not give. `error` is what the system said."""
+
+    error: OSError = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadableManifest(Unreadable):
-    """A manifest that cannot be read. `name` is the name of the model, or None if the path spells no name."""
+    """
+    A manifest that cannot be read. `name` is the name of the model, or None if the path spells no name.
+
+    `error` is what the system said about a file that we may not read or that the disk does not give, else None.
+    """
 
     name: ModelName | None = None
+    error: OSError | None = field(default=None, compare=False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_LISTED = 3
+
 _UNITS = ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "KB"))
 
 
@@ -42,3 +46,9 @@ def _escape(character: str) -> str:
     if number < 0x100:  # noqa: PLR2004
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
+
+
+def listed(paths: Sequence[str]) -> str:
+    """Return a few paths and how many more there are."""
+    more = f" and {len(paths) - _LISTED:,} more" if len(paths) > _LISTED else ""
+    return ", ".join(paths[:_LISTED]) + more

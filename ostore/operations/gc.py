@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
@@ -49,7 +50,7 @@ class BlobReason(StrEnum):
     DOWNLOAD = "download"
     HELD = "held"
     MAYBE_HELD = "maybe-held"
-    LINK = "link"
+    MISNAMED = "misnamed"
     MEANWHILE = "meanwhile"
 
 
@@ -97,7 +98,7 @@ class GcPlan:
 
     `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
     that a dead command or an interrupted removal is to be cleaned up, `keeps` that blobs wait in the trash. `began`
-    is the start of the oldest download that seems to be under way, or None.
+    is the start of the oldest download that seems to be under way, or None. `warnings` are about what stays.
     """
 
     judgements: tuple[Judgement, ...]
@@ -110,6 +111,7 @@ class GcPlan:
     latest: float
     latest_download: float
     began: float | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def blobs(self) -> tuple[StoredBlob, ...]:
@@ -234,12 +236,12 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
         more = f"; and {len(doubts) - _MAX_DOUBTS} more" if len(doubts) > _MAX_DOUBTS else ""
         raise DamagedStoreError(
             f"nothing was removed, because it is in doubt which blobs are needed: {told}{more}",
-            hint="ostore verify lists what is damaged; ostore rm removes a broken model",
+            hint=ostore("doctor", after="says what to do about it"),
         )
     if census.blobs and not references.scan.models and not terms.without_models:
         raise DamagedStoreError(
             f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
-            hint="if there is none on purpose: without_models=True",
+            hint=ostore("gc", "--without-models", before="if there is none on purpose"),
         )
 
 
@@ -283,8 +285,8 @@ def _judge(
 
 def _reason(blob: StoredBlob, held: _Held, latest: float, terms: GcTerms) -> BlobReason:
     facts = blob.facts
-    if facts.kind is not EntryKind.FILE:
-        return BlobReason.LINK
+    if blob.is_foreign_spelling or facts.kind not in {EntryKind.FILE, EntryKind.LINK}:
+        return BlobReason.MISNAMED
     if facts.identity in held.identities:
         return BlobReason.HELD
     if held.has_unseen and facts.links > 1:

@@ -1,23 +1,20 @@
-"""List and show models without a server, with the same values as `ollama list` and `ollama show`."""
+"""List models without a server, with the same values as `ollama list`."""
 
 from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import starmap
 from typing import NamedTuple, Protocol
 
 from ostore.formats import media_types
-from ostore.formats.config import ModelConfig
-from ostore.formats.errors import OstoreError
-from ostore.formats.json_reading import read_strict_json
+from ostore.formats.config import ModelConfig, is_config
+from ostore.formats.errors import BlobMissingError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
-
-# Licences of 100 kB and templates of 30 kB exist. Longer text is not meant for a terminal.
-MAX_TEXT_BYTES = 4 * 1024 * 1024
+from ostore.formats.store_layout import COMING_MANIFESTS
 
 
 class StoredManifest(Protocol):
@@ -29,6 +26,8 @@ class StoredManifest(Protocol):
     def manifest(self) -> Manifest: ...
     @property
     def modified(self) -> float: ...
+    @property
+    def tree(self) -> str: ...
 
 
 class SmallBlobs(Protocol):
@@ -57,55 +56,6 @@ class ListedModel:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One setting of a params layer, its value as in JSON. A list in the layer becomes one `Parameter` per item."""
-
-    key: str
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of the conversation that a model starts with."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShownLayer:
-    """One descriptor of a manifest, with the size in bytes that the manifest declares."""
-
-    media_type: str
-    digest: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShownModel:
-    """
-    One model: the fields of its config, its text layers, and every descriptor, the config first.
-
-    `size` is the bytes that the manifest declares, `modified` the manifest's mtime in seconds since 1970. `manifest`
-    and `raw_config` are the bytes of the two documents.
-    """
-
-    name: str
-    digest: str
-    size: int
-    modified: float
-    config: ModelConfig
-    template: str
-    system: str
-    parameters: tuple[Parameter, ...]
-    messages: tuple[Message, ...]
-    licenses: tuple[str, ...]
-    layers: tuple[ShownLayer, ...]
-    manifest: bytes
-    raw_config: bytes
-
-
 def list_rows(
     store: SmallBlobs, models: Iterable[StoredManifest], is_chosen: Callable[[ModelName], bool]
 ) -> tuple[ListedModel, ...]:
@@ -130,45 +80,6 @@ def list_rows(
     return tuple(_row(draft, uses) for draft in drafts)
 
 
-def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
-    """
-    Read a model's config and text layers.
-
-    Raises BlobMissingError, DamagedStoreError for a blob that is not a regular file, FormatError or LimitError for
-    bad JSON, OSError.
-    """
-    manifest = model.manifest
-    raw_config = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1) if manifest.config else b""
-    texts = {
-        media_type: [_text(store, layer) for layer in manifest.layers if layer.media_type == media_type]
-        for media_type in _TEXT_LAYERS
-    }
-    return ShownModel(
-        name=str(model.name),
-        digest=f"sha256:{manifest.model_id}",
-        size=manifest.declared_size,
-        modified=model.modified,
-        config=ModelConfig.parse(raw_config) if raw_config else ModelConfig(),
-        # The last layer wins. The old media type of templates counts only if no layer has the new one.
-        template="".join((texts[media_types.PROMPT] + texts[media_types.TEMPLATE])[-1:]),
-        system="".join(texts[media_types.SYSTEM][-1:]),
-        parameters=_parameters(texts[media_types.PARAMS]),
-        messages=_messages(texts[media_types.MESSAGES]),
-        licenses=tuple(texts[media_types.LICENSE]),
-        layers=tuple(ShownLayer(layer.media_type, str(layer.digest), layer.size) for layer in manifest.descriptors),
-        manifest=manifest.raw,
-        raw_config=raw_config,
-    )
-
-
-_TEXT_LAYERS = (
-    media_types.TEMPLATE,
-    media_types.PROMPT,
-    media_types.SYSTEM,
-    media_types.PARAMS,
-    media_types.MESSAGES,
-    media_types.LICENSE,
-)
 _WEIGHTS = frozenset({media_types.MODEL, media_types.TENSOR})
 
 
@@ -188,7 +99,7 @@ class _Draft(NamedTuple):
 
 
 def _draft(store: SmallBlobs, model: StoredManifest, declared_size: int, blobs: Mapping[bytes, int]) -> _Draft:
-    note = _note(store, model.manifest)
+    note = _COMING if model.tree == COMING_MANIFESTS else _note(store, model.manifest)
     size = None if note in _NO_SIZE else declared_size
     packed = b"".join(starmap(_BLOB.pack, blobs.items()))
     return _Draft(model.name, model.manifest.model_id, size, model.modified, note, packed)
@@ -204,6 +115,7 @@ def _row(draft: _Draft, uses: Mapping[bytes, int]) -> ListedModel:
 
 _CLOUD_STUB = "cloud stub: runs on another host"
 _LIST = "manifest list"
+_COMING = f"in {COMING_MANIFESTS}/, which no released Ollama reads"
 _NO_SIZE = frozenset({_CLOUD_STUB, _LIST})
 
 
@@ -212,12 +124,25 @@ def _note(store: SmallBlobs, manifest: Manifest) -> str:
         return _LIST
     if manifest.ambiguity or manifest.unfit:
         return f"cannot be exported: {manifest.ambiguity or manifest.unfit}"
-    return _CLOUD_STUB if is_cloud_stub(store, manifest) else ""
+    return _config_note(store, manifest, manifest.config) if manifest.config else ""
+
+
+def _config_note(store: SmallBlobs, manifest: Manifest, config: Descriptor) -> str:
+    """Say why a server hides the model, or that the model runs elsewhere."""
+    try:
+        raw = store.read_small_blob(config, MAX_CONFIG_BYTES + 1)
+    except BlobMissingError:
+        return "its config is missing, so no server lists it"
+    except (OstoreError, OSError) as error:
+        return f"its config cannot be read, so no server lists it: {error}"
+    if not is_config(raw):
+        return "its config is not JSON, so no server lists it"
+    return _CLOUD_STUB if not _has_weights(manifest) and ModelConfig.parse(raw).is_cloud_stub else ""
 
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
     """Return whether a model runs on another host. The config is read only if the manifest lists no weights."""
-    if any(media_type in _WEIGHTS for media_type in manifest.layer_types) or manifest.config is None:
+    if _has_weights(manifest) or manifest.config is None:
         return False
     try:
         return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub
@@ -225,24 +150,5 @@ def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
         return False
 
 
-def _text(store: SmallBlobs, layer: Descriptor) -> str:
-    return store.read_small_blob(layer, MAX_TEXT_BYTES).decode("utf-8", "replace")
-
-
-def _parameters(texts: Sequence[str]) -> tuple[Parameter, ...]:
-    document = read_strict_json(texts[-1].encode()) if texts else {}
-    if not isinstance(document, dict):
-        return ()
-    return tuple(
-        Parameter(key, item)
-        for key, value in sorted(document.items())
-        for item in (value if isinstance(value, list) else [value])
-    )
-
-
-def _messages(texts: Sequence[str]) -> tuple[Message, ...]:
-    document = read_strict_json(texts[-1].encode()) if texts else []
-    if not isinstance(document, list):
-        return ()
-    entries = [entry for entry in document if isinstance(entry, dict)]
-    return tuple(Message(str(entry.get("role", "")), str(entry.get("content", ""))) for entry in entries)
+def _has_weights(manifest: Manifest) -> bool:
+    return any(media_type in _WEIGHTS for media_type in manifest.layer_types)

@@ -6,17 +6,16 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from ostore.formats.digest import Digest, blob_filenames
-from ostore.formats.errors import DamagedStoreError, FormatError, LimitError, UnsafeError
+from ostore.formats.errors import DamagedStoreError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
-from ostore.formats.store_layout import COMING_MANIFESTS
+from ostore.formats.remedy import ostore
 from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, FoundTree, StoredBlob, by_filename
 from ostore.places.store.survey.references import References
-from ostore.places.store.survey.scan import ManifestScan
 
 # The default grace of `ostore gc`. A younger orphan may be half of a model that is being pulled.
 GRACE_SECONDS = 24 * 3600.0
-_HINT = "ostore doctor says how to fix it; until then nothing is moved"
+UNTIL_THEN = ostore("doctor", after="says how to fix it; until then nothing is moved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +30,7 @@ class LeftEntry:
 def refuse_doubts(references: References) -> None:
     """Raises DamagedStoreError if there is a doubt, because it is then unknown what the store's models need."""
     for doubt in references.doubts:
-        raise DamagedStoreError(f"{doubt.path}: {doubt.reason}", hint=_HINT)
-
-
-def refuse_what_cannot_move(scan: ManifestScan) -> None:
-    """Raises DamagedStoreError if a model may not enter another store. A whole store cannot move without it."""
-    for model in scan.models:
-        if model.tree == COMING_MANIFESTS:
-            raise DamagedStoreError(
-                f"{model.name}: stored under {COMING_MANIFESTS}/, which no released Ollama writes", hint=_HINT
-            )
-        try:
-            model.manifest.refuse_unclear()
-        except (UnsafeError, FormatError, LimitError) as error:
-            raise DamagedStoreError(f"{model.name}: {error}", hint=_HINT) from None
+        raise DamagedStoreError(f"{doubt.path}: {doubt.reason}", hint=UNTIL_THEN)
 
 
 def blobs_of_no_model(census: Census, selected: Collection[Digest]) -> list[Descriptor]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ostore.formats.digest import Digest, blob_digest
-from ostore.formats.errors import UnsafeError, UsageError
-from ostore.formats.name import ModelName, choose, is_glob
+from ostore.formats.errors import UsageError
+from ostore.formats.name import ModelName
 from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import BatchRecord, FoundBatch
-from ostore.places.store.survey.census import Census, EntryKind, FoundEntry, StoredBlob, by_filename, freed_bytes
+from ostore.places.store.survey.census import Census, FoundEntry, StoredBlob, by_filename, freed_bytes
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.scan import StandingManifest
 
@@ -27,7 +27,6 @@ class StayReason(StrEnum):
     SHARED = "shared"
     DOUBT = "doubt"
     HELD = "held"
-    LINK = "link"
     MEANWHILE = "meanwhile"
 
 
@@ -166,32 +165,6 @@ def _taken(interrupted: Iterable[FoundBatch], census: Census, references: Refere
                 yield file
 
 
-def named(words: Sequence[str], names: Collection[ModelName]) -> tuple[set[ModelName], list[str]]:
-    """
-    Return the names that match words or globs, and the words that match none.
-
-    A word that is no glob means one name. If several names differ from it only by case, the name with the same spelling
-    is meant. Raises UnsafeError if no name has it, because Ollama would choose at random, and InvalidNameError.
-    """
-    chosen: set[ModelName] = set()
-    absent = []
-    for word in words:
-        found = _matches(word, names)
-        chosen.update(found)
-        absent += [] if found else [word]
-    return chosen, absent
-
-
-def _matches(word: str, names: Collection[ModelName]) -> list[ModelName]:
-    found, _ = choose(names, [word])
-    if is_glob(word) or len(set(found)) <= 1:
-        return list(found)
-    exact = [name for name in found if name == ModelName.parse(word)]
-    if not exact:
-        raise UnsafeError(f"{word!r} is several models that differ only by case; spell it as ostore list does")
-    return exact
-
-
 def _stay_reason(
     blob: StoredBlob, held: Collection[tuple[int, int]], *, is_shared: bool, is_doubtful: bool
 ) -> StayReason | None:
@@ -199,6 +172,4 @@ def _stay_reason(
         return StayReason.SHARED
     if is_doubtful:
         return StayReason.DOUBT
-    if blob.facts.kind is not EntryKind.FILE:
-        return StayReason.LINK
     return StayReason.HELD if blob.facts.identity in held else None

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ostore.formats.digest import Digest
+from ostore.formats.errors import BlobError, class_of
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Received
-from ostore.formats.selection import SelectedModel, Selection, Wanted
+from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.streams.bytes_at import BytesAt, Held
 from ostore.streams.chunks import Chunk
 from ostore.streams.progress import Progress, watched
@@ -152,6 +153,27 @@ class RepairSink(Sink, Protocol):
         ...
 
 
+def copy_sound(
+    source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress
+) -> tuple[Received, Selection]:
+    """
+    Copy a selection, but leave out the models whose blobs turn out to be wrong or cannot be read.
+
+    Each time one is found, the copying begins again with the other models, so the sink must be able to begin again.
+    Return what was received and the selection that was copied. Raises what `copy` raises, if no model is left.
+    """
+    while True:
+        failed: dict[str, Digest] = {}
+        try:
+            return _copied(source, sink, selection, phase=phase, progress=progress, reading=failed), selection
+        except (BlobError, SourceFailureError) as problem:
+            error = problem.error if isinstance(problem, SourceFailureError) else problem
+            users = selection.users_of(failed["blob"]) if failed else ()
+            if not users or len(users) == len(selection.models) or class_of(error) not in {"integrity", "io"}:
+                raise error from None
+            selection = selection.without((LeftOut(str(name), error) for name in users), users)
+
+
 def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress) -> Received:
     """
     Copy a selection: every blob that the sink misses, then every manifest.
@@ -159,16 +181,25 @@ def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progre
     `phase` is the text that progress shows meanwhile. Raises what the source and the sink raise.
     """
     try:
-        with sink.receive(selection) as inbox:
-            inbox.take_files(source.file_of)
-            missing = [one if source.can_resume else Wanted(one.blob) for one in inbox.missing]
-            progress.phase(phase, sum(wanted.size for wanted in missing))
-            for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
-                chunks = marked(stream, can_resume=source.can_resume)
-                inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
-            for name, raw in marked(source.read_manifests(selection.models)):
-                inbox.write_manifest(name, raw)
+        return _copied(source, sink, selection, phase=phase, progress=progress, reading={})
     except SourceFailureError as failure:
         # Raise the source's own error. It names its subject and has its own exit code.
         raise failure.error from None
+
+
+def _copied(
+    source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress, reading: dict[str, Digest]
+) -> Received:
+    """Copy a selection. While a blob is copied, `reading` has its digest."""
+    with sink.receive(selection) as inbox:
+        inbox.take_files(source.file_of)
+        missing = [one if source.can_resume else Wanted(one.blob) for one in inbox.missing]
+        progress.phase(phase, sum(wanted.size for wanted in missing))
+        for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
+            reading["blob"] = wanted.blob.digest
+            chunks = marked(stream, can_resume=source.can_resume)
+            inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
+            reading.clear()
+        for name, raw in marked(source.read_manifests(selection.models)):
+            inbox.write_manifest(name, raw)
     return inbox.received

@@ -17,7 +17,11 @@ from ostore.formats.errors import BlobMissingError, DamagedStoreError, Integrity
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Wanted
+from ostore.formats.unreadable import UnreadableManifest
+from ostore.formats.wording import listed
 from ostore.operations.transfer import Source
+from ostore.places.store.store import BesideBlobs
+from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.streams.bytes_at import nothing_held
 from ostore.streams.chunks import Chunk
 from ostore.streams.progress import Progress, stoppable, watched, watching
@@ -29,17 +33,21 @@ ProblemKind = Literal[
     "blob-altered",
     "blob-unreadable",
     "blob-not-regular",
+    "blob-misnamed",
     "manifest-damaged",
+    "manifest-unreadable",
+    "manifest-misplaced",
     "manifest-ambiguous",
     "manifest-unfit",
-    "stray-name",
+    "digest-spelling",
+    "folder-unreadable",
 ]
 # `whole`, or the class of error that the problems of a report amount to.
 Verdict = Literal["whole", "integrity", "io", "damaged"]
 # The first of these sets that has a problem of the report decides the verdict, else it is `damaged`
 # (docs/exit-codes.md).
 _BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
-_MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable"})
+_MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable", "manifest-unreadable", "folder-unreadable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,8 @@ class VerifyReport:
     """
     What was hashed, and every problem, sorted by subject.
 
-    `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes.
+    `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes. `warnings` are about entries
+    that do no harm.
     """
 
     subject: str
@@ -65,13 +74,16 @@ class VerifyReport:
     blobs: int
     size: int
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
     verdict: Verdict
 
     @classmethod
-    def of(cls, subject: str, models: int, sizes: Sequence[int], problems: Iterable[Problem]) -> VerifyReport:
+    def of(
+        cls, subject: str, models: int, sizes: Sequence[int], problems: Iterable[Problem], warnings: Iterable[str] = ()
+    ) -> VerifyReport:
         """Make a report. `sizes` has one size in bytes for each distinct blob."""
         ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
-        return cls(subject, models, len(sizes), sum(sizes), ordered, _verdict(ordered))
+        return cls(subject, models, len(sizes), sum(sizes), ordered, tuple(warnings), _verdict(ordered))
 
 
 class _Model(Protocol):
@@ -81,22 +93,24 @@ class _Model(Protocol):
     def manifest(self) -> Manifest: ...
 
 
-class _Entry(Protocol):
+class _Stray(Protocol):
     @property
     def path(self) -> str: ...
     @property
-    def reason(self) -> str: ...
+    def is_misplaced(self) -> bool: ...
 
 
 class StoreFindings(Protocol):
-    """What a scan of manifests found. `unreadable` and `strays` may be complete only after `models` is exhausted."""
+    """What a scan of manifests found. `unreadable` may be complete only after `models` is exhausted."""
 
     @property
     def models(self) -> Iterable[_Model]: ...
     @property
-    def unreadable(self) -> Sequence[_Entry]: ...
+    def unreadable(self) -> Sequence[UnreadableManifest]: ...
     @property
-    def strays(self) -> Sequence[str]: ...
+    def strays(self) -> Sequence[_Stray]: ...
+    @property
+    def tree(self) -> ManifestTree: ...
 
 
 class StoredBlobs(Protocol):
@@ -124,6 +138,7 @@ class Promises:
         unclear.sort(key=lambda pair: pair[0].full)
         self._sorted = sorted(self._users)
         self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))
+        self.warnings = tuple(_twins(self.names))
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the distinct promises. A blob has two if manifests disagree about its size."""
@@ -131,15 +146,28 @@ class Promises:
 
     def needs(self, digest: Digest) -> bool:
         """Return whether any manifest promises a blob."""
-        wanted = bytes.fromhex(digest.hex)
-        place = bisect_left(self._sorted, wanted)
-        return place < len(self._sorted) and self._sorted[place].startswith(wanted)
+        return self._promise_of(digest) is not None
+
+    def users_of_blob(self, digest: Digest) -> tuple[str, ...]:
+        """Return the sorted names of models that need a blob. If manifests disagree about its size, of one size."""
+        promise = self._promise_of(digest)
+        return self.users_of(promise) if promise else ()
 
     def users_of(self, promise: bytes) -> tuple[str, ...]:
         """Return the sorted names of the models that make a promise. An unknown promise has none."""
         numbers = self._users.get(promise, ())
         names = [self.names[number] for number in ((numbers,) if isinstance(numbers, int) else numbers)]
         return _texts(sorted(names, key=attrgetter("full")))
+
+    @property
+    def digests(self) -> set[Digest]:
+        """The blobs that are promised."""
+        return {Digest(promise[:32].hex()) for promise in self._users}
+
+    def _promise_of(self, digest: Digest) -> bytes | None:
+        wanted = bytes.fromhex(digest.hex)
+        place = bisect_left(self._sorted, wanted)
+        return next((promise for promise in self._sorted[place : place + 1] if promise.startswith(wanted)), None)
 
     def _add(self, model: _Model) -> None:
         number = len(self.names)
@@ -157,24 +185,34 @@ def verify_store(
     store: StoredBlobs,
     promised: Promises,
     *,
-    orphans: Iterable[Descriptor],
-    strays: Iterable[str],
+    beside: BesideBlobs,
+    notes: Iterable[str],
     jobs: int,
     progress: Progress,
 ) -> VerifyReport:
     """
-    Hash every promised blob and every orphan, `jobs` at a time.
+    Hash every promised blob, and every orphan in `beside`, `jobs` at a time.
 
-    `strays` are paths in `blobs/` with names that neither ostore nor Ollama gives. A blob that cannot be read is a
-    problem in the report too, not an error.
+    A blob that cannot be read is a problem in the report too, not an error. `notes` become warnings of the report.
     """
-    promises = [*promised, *(_packed(orphan.digest.hex, orphan.size) for orphan in orphans)]
+    promises = [*promised, *(_packed(orphan.digest.hex, orphan.size) for orphan in beside.orphans)]
     # Hash the largest first. If it began last, one thread would work on it after all others are done.
     promises.sort(key=_size_of, reverse=True)
     progress.phase("verifying sha256 digest", sum(map(_size_of, promises)))
     problems = [*_hash_all(store, promises, jobs, progress, promised.users_of), *promised.problems]
-    problems += (Problem("stray-name", path, "not a name that Ollama gives") for path in strays)
-    return VerifyReport.of(subject, len(promised.names), _sizes_of_blobs(promises), problems)
+    problems += (
+        Problem("blob-misnamed", path, "not a name under which Ollama finds a blob", promised.users_of_blob(digest))
+        for path, digest in beside.misspelled
+    )
+    warnings = (*notes, *promised.warnings, *_told(beside))
+    return VerifyReport.of(subject, len(promised.names), _sizes_of_blobs(promises), problems, warnings)
+
+
+def _told(beside: BesideBlobs) -> Iterator[str]:
+    if beside.links:
+        yield f"{listed(beside.links)}: a link, and the file that it leads to was hashed"
+    if beside.foreign:
+        yield f"{listed(beside.foreign)}: not a file of Ollama, whose next start deletes it"
 
 
 def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyReport:
@@ -280,7 +318,9 @@ def _verdict(problems: Iterable[Problem]) -> Verdict:
 
 def _manifest_problems(model: _Model) -> Iterator[Problem]:
     manifest = model.manifest
-    if manifest.ambiguity:
+    if manifest.is_misspelled:
+        yield Problem("digest-spelling", str(model.name), manifest.ambiguity or "", (str(model.name),))
+    elif manifest.ambiguity:
         yield Problem("manifest-ambiguous", str(model.name), manifest.ambiguity, (str(model.name),))
     if manifest.unfit:
         yield Problem("manifest-unfit", str(model.name), manifest.unfit, (str(model.name),))
@@ -288,9 +328,22 @@ def _manifest_problems(model: _Model) -> Iterator[Problem]:
 
 def _entry_problems(findings: StoreFindings) -> Iterator[Problem]:
     for entry in findings.unreadable:
-        yield Problem("manifest-damaged", entry.path, entry.reason)
-    for path in findings.strays:
-        yield Problem("stray-name", path, "not a place where a manifest can be")
+        yield Problem("manifest-unreadable" if entry.error else "manifest-damaged", entry.path, entry.reason)
+    for folder in () if findings.tree.is_part else findings.tree.closed:
+        yield Problem("folder-unreadable", folder.path, folder.reason)
+    for stray in findings.strays:
+        if stray.is_misplaced:
+            yield Problem("manifest-misplaced", stray.path, "a manifest where Ollama does not look")
+
+
+def _twins(names: Iterable[ModelName]) -> Iterator[str]:
+    """Yield the names that differ only by case."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        groups.setdefault(name.folded, set()).add(str(name))
+    for twins in groups.values():
+        if len(twins) > 1:
+            yield f"{', '.join(sorted(twins))}: differ only by case, and Ollama takes one of them at random"
 
 
 def _drain(chunks: Iterator[Chunk]) -> None:

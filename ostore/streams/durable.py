@@ -141,6 +141,16 @@ class Directory:
         except FileNotFoundError:
             return None
 
+    def target_of(self, name: str) -> os.stat_result | None:
+        """Return the status of the regular file that a link leads to, or None if it leads to none. Raises OSError."""
+        try:
+            status = os.stat(self._at(name), dir_fd=self._fd)
+        except PermissionError:
+            raise
+        except OSError:
+            return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
     def child(self, name: str) -> Directory:
         """Open a directory in this one. Does not follow links. Raises OSError."""
         at, path = self._at(name), self.path / name
@@ -191,14 +201,15 @@ class Directory:
         except FileExistsError:
             return self._regular(self._open_no_link(name, flags), name), False
 
-    def open_file(self, name: str) -> int:
+    def open_file(self, name: str, *, follows: bool = False) -> int:
         """
-        Open a regular file for reading. Does not follow a link and does not wait for a FIFO.
+        Open a regular file for reading. Follows a link only if asked to, and does not wait for a FIFO.
 
         Raises DamagedStoreError if the entry is not a regular file, FileNotFoundError if it is absent. Raises OSError.
         """
         try:
-            fd = os.open(self._at(name), os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY, dir_fd=self._fd)
+            nofollow = 0 if follows else _NOFOLLOW
+            fd = os.open(self._at(name), os.O_RDONLY | nofollow | _NONBLOCK | _CLOEXEC | _BINARY, dir_fd=self._fd)
         except OSError as error:
             # Some BSDs report a link as EMLINK instead of ELOOP. ENXIO means a socket.
             if error.errno in {errno.ELOOP, errno.EMLINK, errno.ENXIO}:
@@ -279,10 +290,14 @@ class Directory:
             with naming(self.path):
                 sync_file(self._fd)
 
-    def sync_entry(self, name: str) -> None:
-        """Flush a file that another program wrote. Does nothing on Windows, where only the writer can do this."""
+    def sync_entry(self, name: str, *, follows: bool = False) -> None:
+        """
+        Flush a file that another program wrote. With `follows`, it may be a link to the file.
+
+        Does nothing on Windows, where only the writer can do this.
+        """
         if self._fd is not None:
-            fd = self.open_file(name)
+            fd = self.open_file(name, follows=follows)
             try:
                 with naming(self.path / name):
                     sync_file(fd)

@@ -34,6 +34,7 @@ class World:
     environment: dict[str, str] = field(default_factory=dict)
     cwd: Path | None = None
     prefix: tuple[str, ...] = ()
+    is_terminal: bool = False
 
     def __post_init__(self) -> None:
         # A server that removes blobs meanwhile is not what these rows are about.

@@ -591,6 +591,7 @@ def text_rows() -> Iterator[Row]:
 
 
 def _put_evil(world: World, text: bytes, key: str = "a\x1b\nb") -> None:
+    world.is_terminal = True
     store = world.store
     shown = text.decode("utf-8", "replace")
     layers = [store.layer(kind, text) for kind in (TEMPLATE, SYSTEM, LICENSE)]

@@ -123,6 +123,7 @@ def _run_here(world: World, arguments: list[Argument]) -> Outcome:
     """The command in this process: what `main` does but for signals."""
     written, told = io.BytesIO(), io.BytesIO()
     out, err = (io.TextIOWrapper(raw, encoding="utf-8", write_through=True) for raw in (written, told))
+    world.patch.setattr(out, "isatty", lambda: world.is_terminal)
     for key, value in world.environment.items():
         world.patch.setenv(key, value)
     world.patch.setattr(typer.main, "get_command", lambda _app: COMMAND)

@@ -286,7 +286,7 @@ def missing(target: Target) -> Sequence[Hit]:
 
 def without_a_dash(target: Target) -> Sequence[Hit]:
     target.path.rename(target.path.with_name(f"sha256{target.blob}"))
-    return [BlobHit(target.blob, "blob-missing", None), Oddity("stray-name", f"blobs/sha256{target.blob}")]
+    return [BlobHit(target.blob, "blob-missing", None)]
 
 
 def as_if_unfinished(target: Target) -> Sequence[Hit]:
@@ -305,20 +305,14 @@ def named_as_of_old_and_flipped(target: Target) -> Sequence[Hit]:
     return [BlobHit(target.blob, "blob-altered", f"sha256:{target.blob}")]
 
 
-def named_in_capitals(target: Target) -> Sequence[Hit]:
-    name = f"sha256-{target.blob.upper()}"
-    target.path.rename(target.path.with_name(name))
-    return [BlobHit(target.blob, _SOUND, name), Oddity("stray-name", f"blobs/{name}", target.blob)]
-
-
-def _linked(target: Target, to: Path | str) -> Sequence[Hit]:
+def _linked(target: Target, to: Path | str, kind: str = "blob-missing") -> Sequence[Hit]:
     target.path.symlink_to(to)
-    return [BlobHit(target.blob, "blob-not-regular", target.path.name)]
+    return [BlobHit(target.blob, kind, target.path.name)]
 
 
 def linked_to_a_good_copy(target: Target) -> Sequence[Hit]:
     target.elsewhere.mkdir(exist_ok=True)
-    return _linked(target, target.path.rename(target.elsewhere / target.blob))
+    return _linked(target, target.path.rename(target.elsewhere / target.blob), _SOUND)
 
 
 def linked_to_nothing(target: Target) -> Sequence[Hit]:
@@ -434,17 +428,6 @@ def manifest_of_another_version(target: Target) -> Sequence[Hit]:
     return [Oddity("manifest-unfit", short(target.name))]
 
 
-def manifest_with_a_dash(target: Target) -> Sequence[Hit]:
-    target.manifest.write_bytes(target.manifest.read_bytes().replace(b"sha256:", b"sha256-", 1))
-    return [Oddity("manifest-ambiguous", short(target.name))]
-
-
-def manifest_in_capitals(target: Target) -> Sequence[Hit]:
-    blob = target.choice.choice(sorted(target.whole.models[target.name])).encode()
-    target.manifest.write_bytes(target.manifest.read_bytes().replace(blob, blob.upper()))
-    return [Oddity("manifest-ambiguous", short(target.name))]
-
-
 def manifest_with_a_key_twice(target: Target) -> Sequence[Hit]:
     raw = target.manifest.read_bytes()
     target.manifest.write_bytes(b'{"Layers":null,' + raw[1:])
@@ -486,18 +469,18 @@ def a_stray_at_another_depth(target: Target) -> Sequence[Hit]:
     folder = target.choice.choice([parent for parent in target.manifest.parents[1:4] if parent.is_dir()])
     path = folder / "README"
     path.write_bytes(b"stray")
-    return [Oddity("stray-name", str(path.relative_to(target.store.root)))]
+    return []
 
 
 def a_stray_among_the_blobs(target: Target) -> Sequence[Hit]:
-    name = target.choice.choice(("README", f"sha256-{target.blob[:63]}", f"sha512-{target.blob}", target.blob, "x.tmp"))
+    name = target.choice.choice(("README", f"sha256-{target.blob[:63]}", f"sha512-{target.blob}", "x.tmp"))
     (target.store.root / "blobs" / name).write_bytes(target.content)
-    return [Oddity("stray-name", f"blobs/{name}")]
+    return []
 
 
 _READABLE: tuple[Damage, ...] = (
-    manifest_with_more_behind, manifest_of_another_version, manifest_with_a_dash, manifest_in_capitals,
-    manifest_with_a_key_twice, manifest_with_another_size, manifest_with_another_digest,
+    manifest_with_more_behind, manifest_of_another_version, manifest_with_a_key_twice, manifest_with_another_size,
+    manifest_with_another_digest,
 )  # fmt: skip
 _UNREADABLE: tuple[Damage, ...] = (
     *map(_unreadable, (_empty, _half, _zeros, _noise, _marked, _something_else, _bracket_lost, _size_of_nothing,
@@ -506,7 +489,7 @@ _UNREADABLE: tuple[Damage, ...] = (
 )  # fmt: skip
 _BLOBS: tuple[Damage, ...] = (
     flipped, zeroed, partly_zeroed, shifted, cut, one_short, emptied, extended, with_the_bytes_of_another, swapped,
-    missing, without_a_dash, as_if_unfinished, named_as_of_old, named_as_of_old_and_flipped, named_in_capitals,
+    missing, without_a_dash, as_if_unfinished, named_as_of_old, named_as_of_old_and_flipped,
     linked_to_a_good_copy, linked_to_nothing, linked_to_a_folder, a_folder, a_pipe, a_false_orphan,
 )  # fmt: skip
 _NAMES: tuple[Damage, ...] = (a_bad_name, a_stray_at_another_depth, a_stray_among_the_blobs)

@@ -8,11 +8,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, some
+from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, some, terminal
 from tests.torture.judge import output_problems
 from tests.torture.tracing import needs_strace
 
@@ -155,17 +156,25 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def _run(folder: Path, words: Words, log: Path | None = None) -> subprocess.CompletedProcess[str]:
     # Whatever a command does with sockets, and nothing else, so that it is as fast as ever.
     tracer = ("strace", "-f", "--seccomp-bpf", "-e", "trace=%network", "-o", str(log)) if log else ()
-    return subprocess.run(
+    run = partial(
+        subprocess.run,
         [*tracer, *OSTORE, *words],
         cwd=folder,
         env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": str(folder / PLACE)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stderr=subprocess.PIPE,
         check=False,
         timeout=60,
         # What is not UTF-8 must not be printed either.
         encoding="utf-8",
     )
+    if "--json" in words or not any(f"--{part}" in words for part in PARTS):
+        return run(stdout=subprocess.PIPE)
+    # A part of a model goes out as it is, except to a terminal.
+    with terminal() as (stdout, shown):
+        done = run(stdout=stdout)
+    done.stdout = b"".join(shown).decode()
+    return done
 
 
 def test_every_command_has_its_lines_here() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, IntegrityError
+from ostore.formats.errors import DamagedStoreError, IntegrityError, OstoreError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName, choose
 from ostore.formats.selection import Selection
-from ostore.operations.move import blobs_of_no_model, refuse_doubts, refuse_what_cannot_move
-from ostore.places.store.store import LocalStore, select_scanned
+from ostore.operations.move import UNTIL_THEN, blobs_of_no_model, refuse_doubts
+from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import Census
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.scan import ManifestScan
@@ -52,9 +52,16 @@ def load_cargo(
     UnsafeError, OSError.
     """
     found = survey(source.root)
+    found.references.scan.tree.refuse_closed()
     refuse_doubts(found.references)
     scan, census, along, strays = _some(source, target, patterns, found) if patterns else _everything(found)
-    selection = select_scanned(scan)
+    selection = source.select_scanned(scan, patterns)
+    try:
+        # A store moves as a whole, or not at all.
+        selection.refuse_left(strict=True)
+    except OstoreError as error:
+        error.hint = error.hint or UNTIL_THEN
+        raise
     damaged = _damaged(source, target, strays, progress) if hashed else frozenset()
     kept = tuple(blob for blob in strays if blob.digest not in damaged)
     return Cargo(
@@ -62,9 +69,9 @@ def load_cargo(
         target,
         along,
         census,
-        found.references.scan.strays,
+        tuple(stray.path for stray in found.references.scan.strays) + found.references.scan.side_files,
         not patterns,
-        Selection(selection.models, (*selection.blobs, *kept)),
+        replace(selection, blobs=(*selection.blobs, *kept)),
         {model.name: model.status.st_mtime_ns for model in scan.models},
         damaged,
     )
@@ -84,7 +91,6 @@ def _some(source: LocalStore, target: LocalStore, patterns: Sequence[str], found
 
 def _everything(found: Survey) -> _Load:
     scan = found.references.scan
-    refuse_what_cannot_move(scan)
     named = {digest for model in scan.models for digest, _ in model.manifest.sizes}
     # The disk need not be asked about the blobs of models, of which there may be sixty thousand.
     files = {entry.name for entry in found.listed if entry.is_file(follow_symlinks=False)}

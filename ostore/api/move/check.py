@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.host.discovery import settings_of
 from ostore.host.servers import OllamaProcess, ollama_processes
@@ -56,7 +57,9 @@ def check_move(destination: str | Path) -> MoveCheckReport:
 def absolute(destination: str | Path) -> Path:
     """Return the absolute path of a destination. Raises UsageError if it is empty."""
     if not str(destination):
-        raise UsageError("DEST: expected a folder, got nothing", hint="ostore move /data/models")
+        raise UsageError(
+            "DEST: expected a folder, got nothing", hint=ostore("move", "/data/models", before="for example")
+        )
     return Path(os.path.normpath(Path.cwd() / destination))
 
 

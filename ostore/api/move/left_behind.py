@@ -32,7 +32,7 @@ def has_stayed(cargo: Cargo) -> tuple[LeftEntry, ...]:
     census = found.census()
     return what_stays(
         census,
-        found.references.scan.strays,
+        [stray.path for stray in found.references.scan.strays] + list(found.references.scan.side_files),
         gone=(),
         needed=found.references.users,
         damaged=cargo.damaged,

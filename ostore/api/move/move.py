@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.move.cargo import Cargo, load_cargo
-from ostore.api.move.check import absolute
+from ostore.api.move.check import absolute, servers_of
 from ostore.api.move.removal import remove_moved
 from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
 from ostore.api.typed import typed_models
 from ostore.formats.errors import BlobError, BusyError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.operations.transfer import copy
 from ostore.places.store.receiving.sink import StoreSink
@@ -27,6 +28,10 @@ from ostore.settings import refuse_globs, threads
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_full
 from ostore.streams.writing import refuse_missing_folder
+
+_RENAMING = ostore("cp", "MODEL", "NAME", before="nothing is moved; give one of the two another name").then(
+    ostore("rm", "MODEL")
+)
 
 
 def move(
@@ -53,12 +58,14 @@ def move(
     `destination` is overwritten. What cannot go along stays, and the report says so.
 
     Raises NotFoundError; UsageError, also if `destination` has a different model of a name; IntegrityError for a
-    damaged blob; DamagedStoreError if something cannot be read (nothing moves then); BusyError, NoSpaceError,
-    UnsafeError, FormatError, LimitError, OSError.
+    damaged blob; DamagedStoreError if something cannot be read (nothing moves then); BusyError, also for a whole store
+    that a server uses; NoSpaceError, UnsafeError, FormatError, LimitError, OSError.
     """
     source, target = _stores(destination, models)
     # An interrupted move may have brought a model there already.
     names = typed_models(names, source, may_be_elsewhere=True)
+    if not names:
+        _refuse_server(source)
     cargo = load_cargo(source, target, names, progress, hashed=False)
     with _told_for_a_move():
         planned = foreseen(cargo, _sink(cargo, jobs=jobs).compare(cargo.selection))
@@ -75,7 +82,7 @@ def move(
 
 def _stores(destination: str | Path, models: Path | None) -> tuple[LocalStore, LocalStore]:
     """Return the store that moves, and the store where it goes, which need not exist yet."""
-    source, target = chosen_store(models).require(), LocalStore(absolute(destination))
+    source, target = chosen_store(models).require_whole(), LocalStore(absolute(destination))
     refuse_globs(target.root)
     _refuse_one_store(source.root, target.root)
     refuse_missing_folder(target.root.parent)
@@ -97,10 +104,20 @@ def _finished(
 def _refuse_one_store(source: Path, target: Path) -> None:
     parts = ("", "blobs", MANIFESTS)
     if any(is_same_file(source / part, target / other) for part in parts for other in parts):
-        raise UsageError(f"{target}: is the store itself", hint="ostore where shows which store is used")
+        raise UsageError(f"{target}: is the store itself", hint=ostore("where", after="shows which store is used"))
     ours, theirs = ([path.resolve() for path in (root, root / BLOBS, root / MANIFESTS)] for root in (source, target))
     if any(one.is_relative_to(other) or other.is_relative_to(one) for one in ours for other in theirs):
         raise UsageError(f"{source} and {target}: one is inside the other")
+
+
+def _refuse_server(source: LocalStore) -> None:
+    """Raises BusyError if a server uses the store: it would list nothing afterwards, and write to the old folder."""
+    for server in servers_of(source):
+        if server.store is not None:
+            raise BusyError(
+                f"{source.root}: an ollama server uses this store (process {server.pid}); nothing was moved",
+                hint="stop it (sudo systemctl stop ollama, or close the app), move, then start it with the new store",
+            )
 
 
 def _refuse_unremovable(source: LocalStore) -> None:
@@ -156,7 +173,8 @@ def _copied(cargo: Cargo, sink: StoreSink, progress: Progress) -> Received:
     except BlobError as error:
         if name := _gone_from(cargo):
             raise BusyError(
-                f"{name}: another command has just moved or removed it", hint="ostore list shows what is still here"
+                f"{name}: another command has just moved or removed it",
+                hint=ostore("list", after="shows what is still here"),
             ) from error
         # This imports the code that writes bundles, which a move needs only here.
         from ostore.api.export import with_users
@@ -187,8 +205,8 @@ def _told_for_a_move() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if error.hint and "replace=True" in error.hint:
-            error.hint = "nothing is moved; ostore cp gives one of the two another name, ostore rm removes it"
+        if error.hint and "replace=True" in str(error.hint):
+            error.hint = _RENAMING
         raise
 
 

@@ -18,7 +18,7 @@ from ostore.places.store.succession import Succession
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import StoredBlob
 from ostore.places.store.survey.manifest_tree import ManifestEntry
-from ostore.places.store.survey.scan import StandingManifest
+from ostore.places.store.survey.scan import StandingManifest, aliases_of
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import Progress
 
@@ -43,14 +43,18 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
             for entry in found.references.scan.tree.entries
             if entry.name in whole and succession.may_leave(entry, whole[entry.name])
         ]
-        names = {entry.name for entry in leaving if entry.name}
+        aliases = list(aliases_of(found.references.scan.tree, leaving))
+        names = {entry.name for entry in leaving if entry.name}.union(*(alias.names for alias in aliases))
         census = found.census()
         needed = needed_without(found.references, names)
         blobs = removable(census, proved=held, needed=needed, spared=spared_blobs(cargo, census))
         swept = sweep.remove(
             BatchRecord(tuple(sorted(name.full for name in names)), tuple(blob.digest for blob in blobs)),
             now=time.time(),
-            manifests=[_as_compared(entry, whole[entry.name]) for entry in leaving if entry.name],
+            manifests=[
+                *(_as_compared(entry, whole[entry.name]) for entry in leaving if entry.name),
+                *(StandingManifest(alias.path, None) for alias in aliases),
+            ],
             blobs=blobs,
         )
         if cargo.is_whole:

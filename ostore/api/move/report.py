@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from ostore.api.move.left_behind import will_stay
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.store_layout import BLOBS
+from ostore.formats.store_layout import BLOBS, WORKSPACE
+from ostore.formats.wording import listed
 from ostore.operations.move import LeftEntry
 
 
@@ -89,10 +90,19 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
         blobs_present=0,
         blobs_removed=0,
         size_removed=0,
-        left=will_stay(cargo),
+        left=(left := will_stay(cargo)),
         settings=settings_for(cargo.target) if cargo.is_whole else (),
-        warnings=tuple(warnings_of(cargo.source, cargo.target)) if cargo.is_whole else (),
+        warnings=(
+            *cargo.selection.notes,
+            *(warnings_of(cargo.source, cargo.target) if cargo.is_whole else ()),
+            *_told_left(cargo, left),
+        ),
     )
+
+
+def _told_left(cargo: Cargo, left: Sequence[LeftEntry]) -> Iterator[str]:
+    if odd := [entry.path for entry in left if not entry.path.startswith(f"{WORKSPACE}/")]:
+        yield f"{listed(odd)}: stays in {cargo.source.root}"
 
 
 def sum_of(blobs: Iterable[Descriptor]) -> int:

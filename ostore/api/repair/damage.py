@@ -50,11 +50,16 @@ def find_damage(
             raise NotFoundError(f"no model {str(name)!r} in {store.root}, nor in any source")
     scan = store.scan(present) if present or not names else ManifestScan((), (), ManifestTree())
     promised = Promises(scan)
-    orphans, strays = store.unreferenced(promised.needs) if not names else ((), ())
     verified = verify_store(
-        str(store.root), store, promised, orphans=orphans, strays=strays, jobs=jobs, progress=progress
+        str(store.root),
+        store,
+        promised,
+        beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
+        notes=() if names else store.told(scan, "judged"),
+        jobs=jobs,
+        progress=progress,
     )
-    suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.kind.startswith("blob-")]
+    suspects = [Digest.parse(problem.subject) for problem in verified.problems if problem.subject.startswith("sha256:")]
     obstacles = StoreSink(store).obstacles(suspects)
     lack = find_lack(verified.problems, scan.models, scan.unreadable, obstacles)
     return Damage(store, scan, verified, lack, obstacles, absent)

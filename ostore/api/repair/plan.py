@@ -30,7 +30,7 @@ def plan_from(damage: Damage, sources: Sequence[BlobSource]) -> RepairPlan:
         Offer(source, _placeable(damage.store, source.label, group, notes), source.find_blobs(lacking))
         for source, group in zip(sources, models, strict=True)
     ]
-    standing = {digest for digest, blob in needed.items() if damage.store.size_of(digest) == blob.size}
+    standing = {digest for digest, blob in needed.items() if damage.store.holds(blob)}
     planned = plan_repair(
         Lack(wanted, names, damage.lack.left),
         offers,
@@ -51,7 +51,7 @@ def _without_false_promises(damage: Damage, needed: Mapping[Digest, Descriptor])
     return {
         digest: size
         for digest, size in damage.lack.blobs.items()
-        if str(digest) not in misfits or digest not in needed or damage.store.size_of(digest) != needed[digest].size
+        if str(digest) not in misfits or digest not in needed or not damage.store.holds(needed[digest])
     }
 
 

@@ -10,6 +10,7 @@ from ostore.api.chosen_store import chosen_store
 from ostore.api.repair.damage import Damage, find_damage
 from ostore.api.repair.plan import plan_from
 from ostore.api.repair.report import RepairReport, foreseen, report_of
+from ostore.api.repair.respelling import with_spelling
 from ostore.api.repair.sources import open_sources, refuse_no_source
 from ostore.api.typed import typed_models
 from ostore.formats.errors import OstoreError
@@ -47,7 +48,7 @@ def repair(
     DamagedStoreError, OSError, and the error of the first source if none can be opened.
     """
     refuse_no_source(names, sources)
-    store = chosen_store(models).require()
+    store = chosen_store(models).require_whole()
     # A source may have a model that the store has lost.
     words = typed_models(names, store, may_be_elsewhere=True)
     with ExitStack() as opened:
@@ -55,8 +56,10 @@ def repair(
         damage = find_damage(store, words, copies, jobs=threads(jobs), progress=progress)
         plan = plan_from(damage, copies)
         if dry_run or plan.is_empty:
-            return foreseen(damage, plan, notes, dry_run=dry_run)
-        return _carry_out(damage, plan, notes, opened, jobs=threads(jobs), progress=progress)
+            report = foreseen(damage, plan, notes, dry_run=dry_run)
+        else:
+            report = _carry_out(damage, plan, notes, opened, jobs=threads(jobs), progress=progress)
+    return with_spelling(damage, report, progress)
 
 
 def _carry_out(

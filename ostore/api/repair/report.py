@@ -21,7 +21,8 @@ class Repaired:
     A blob or manifest that was repaired.
 
     `kind` is blob or manifest, `subject` its digest or the model's name, `source` where it came from, and `size` its
-    bytes. `models` had suffered from the damage.
+    bytes. A `kind` of name is a blob that was renamed, and one of spelling a model whose digests were written right:
+    its ID has changed, and `source` is where the old manifest is now. `models` had suffered from the damage.
     """
 
     kind: str
@@ -37,7 +38,8 @@ class RepairReport:
     What was repaired, or with `dry_run` would be (judged by names and sizes), and every problem that is left.
 
     `models` and `blobs` are the counts of what was hashed, `size` is its bytes. `quarantine` are the paths of the
-    damaged files now. `notes` say what sources failed to deliver. `verdict` is about the problems that are left.
+    damaged files now. `notes` say what sources failed to deliver, `warnings` are
+    about entries that do no harm. `verdict` is about the problems that are left.
     """
 
     store: str
@@ -49,6 +51,7 @@ class RepairReport:
     left: tuple[Problem, ...]
     quarantine: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     verdict: Verdict
 
 
@@ -58,7 +61,7 @@ def foreseen(damage: Damage, plan: RepairPlan, notes: Iterable[str], *, dry_run:
     blobs = {
         blob: origins[blob.digest]
         for blob in plan.selection.blobs
-        if blob.digest in plan.damaged or damage.store.size_of(blob.digest) != blob.size
+        if blob.digest in plan.damaged or not damage.store.holds(blob)
     }
     names = [model.name for model in plan.selection.models]
     return report_of(damage, plan, blobs, names, notes=(*notes, *plan.notes), dry_run=dry_run)
@@ -91,6 +94,7 @@ def report_of(
         left=left,
         quarantine=kept,
         notes=tuple(dict.fromkeys(notes)),
+        warnings=verified.warnings,
         verdict=VerifyReport.of(verified.subject, 0, (), left).verdict,
     )
 
@@ -132,7 +136,7 @@ def _still_wrong(damage: Damage, came: Iterable[Descriptor], names: Iterable[Mod
     explained = {(problem.kind, problem.subject, problem.models): problem for problem in damage.lack.left}
     for problem in damage.verified.problems:
         # A repaired blob may have taken the place of a file with an odd name.
-        is_gone = problem.kind == "stray-name" and not os.path.lexists(damage.store.root / problem.subject)
+        is_gone = problem.kind == "blob-misnamed" and not os.path.lexists(damage.store.root / problem.subject)
         if problem.subject not in repaired and not is_gone:
             yield explained.get((problem.kind, problem.subject, problem.models), problem)
     for name in damage.absent:

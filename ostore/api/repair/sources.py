@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from ostore.api.addresses import is_bundle, opened_blob_sources
 from ostore.api.typed import is_place, listed
 from ostore.formats.errors import NotFoundError, OstoreError, UsageError
+from ostore.formats.remedy import ostore
 from ostore.operations.transfer import BlobSource
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import Progress
@@ -19,11 +19,12 @@ def refuse_no_source(names: Sequence[str], sources: Sequence[str | Path]) -> Non
     """Raises UsageError if there is no source. One may be among the names of models. TypeError for a text."""
     if listed(sources):
         return
-    words = [shlex.quote(word) for word in listed(names)]
-    places = [word for word, name in zip(words, names, strict=True) if is_place(name)]
-    models = [word for word in words if word not in places]
-    typed = " ".join(["ostore repair", *models, *(f"--from {place}" for place in places or ["BUNDLE"])])
-    raise UsageError("expected a source of good copies: a bundle, a store or a folder", hint=typed)
+    places = [word for word in listed(names) if is_place(word)]
+    models = [word for word in listed(names) if word not in places]
+    options = [text for place in places or ["BUNDLE"] for text in ("--from", place)]
+    raise UsageError(
+        "expected a source of good copies: a bundle, a store or a folder", hint=ostore("repair", *models, *options)
+    )
 
 
 def open_sources(

@@ -32,9 +32,7 @@ def cp(
     """Give a model a second name. The manifest is copied byte for byte; both models share the blobs."""
     from ostore.api.cp import cp as copy
     from ostore.cli.render import cp as render
-    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.render.report import say_report
 
     report = copy(source, destination, replace=replace, dry_run=dry_run, models=models)
-    if not as_json and not quiet:
-        say_warnings(report.warnings)
-    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet)
+    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet, warnings=report.warnings)

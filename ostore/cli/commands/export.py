@@ -19,6 +19,7 @@ from ostore.cli.options import (
     Quiet,
     Replace,
     ShowProgress,
+    Strict,
     examples,
     group,
 )
@@ -45,6 +46,7 @@ def export(
     everything: Everything = False,
     level: Level = "auto",
     replace: Replace = False,
+    strict: Strict = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: Models = None,
@@ -62,7 +64,7 @@ def export(
     from ostore.api.export import export as write
     from ostore.cli.progress import shown
     from ostore.cli.render import export as render
-    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.render.report import say_left_out, say_report, say_warnings
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
@@ -70,21 +72,34 @@ def export(
     zstd, started = _level(level), time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         report = write(
-            names, destination, level=zstd, replace=replace, dry_run=dry_run, jobs=jobs, progress=told, models=models
+            names,
+            destination,
+            level=zstd,
+            replace=replace,
+            strict=strict,
+            dry_run=dry_run,
+            jobs=jobs,
+            progress=told,
+            models=models,
         )
     say_warnings(report.warnings)
     seconds = time.monotonic() - started
     # Standard output may be the bundle itself.
     stream = sys.stderr if destination == "-" else None
     say_report("export", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet, stream=stream)
+    say_left_out(report.left_out)
 
 
 def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
 
     *names, destination = words
     if bool(names) == everything:
-        raise UsageError("expected MODEL... DEST, or --all DEST", hint="ostore export llama3 bundle.tar.zst")
+        raise UsageError(
+            "expected MODEL... DEST, or --all DEST",
+            hint=ostore("export", "llama3", "bundle.tar.zst", before="for example"),
+        )
     return ["*"] if everything else names, destination
 
 

@@ -102,7 +102,14 @@ def _end(report: GcReport | None, *, as_json: bool, quiet: bool, verbose: bool) 
     if report is None:
         say("nothing was removed", sys.stderr)
     else:
-        say_report("gc", report, lambda: render.text(report, verbose=verbose), as_json=as_json, quiet=quiet)
+        say_report(
+            "gc",
+            report,
+            lambda: render.text(report, verbose=verbose),
+            as_json=as_json,
+            quiet=quiet,
+            warnings=report.warnings,
+        )
 
 
 def _restore(

@@ -22,6 +22,7 @@ from ostore.cli.options import (
     Quiet,
     Replace,
     ShowProgress,
+    Strict,
     examples,
     group,
 )
@@ -51,6 +52,7 @@ def import_(
     names: Names = None,
     replace: Replace = False,
     trust_existing: TrustExisting = False,
+    strict: Strict = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: ModelsText = None,
@@ -67,11 +69,13 @@ def import_(
     from ostore.api.import_bundle import import_bundle, planned_imports
     from ostore.cli.progress import shown
     from ostore.cli.render import import_ as render
-    from ostore.cli.render.report import say_document, say_warnings
+    from ostore.cli.render.report import say_document, say_left_out, say_warnings
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
-    take = partial(import_bundle, replace=replace, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
+    take = partial(
+        import_bundle, replace=replace, trust_existing=trust_existing, strict=strict, dry_run=dry_run, jobs=jobs
+    )
     reports = []
     planned = planned_imports(sources, names or (), jobs=jobs)
     _refuse_bare_word(models, sources)
@@ -89,6 +93,7 @@ def import_(
         # Each source is a transaction: if one fails, those before it are in the store and are reported.
         if as_json and reports:
             say_document("import", {"imports": reports})
+    say_left_out(model for report in reports for model in report.left_out)
 
 
 def _refuse_bare_word(models: str | None, sources: list[str]) -> None:

@@ -82,7 +82,7 @@ def move(
     run = partial(move_models, destination, names, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
     with contextlib.ExitStack() as showing:
         told = showing.enter_context(shown(progress.value, quiet=quiet or as_json, color=color.value))
-        approve = _asking(showing, yes=yes)
+        approve = _asking(showing, yes=yes, as_json=as_json)
         report = run(ready=None if yes else _can_ask, approve=approve, progress=told, models=models)
     _end(report, time.monotonic() - started, as_json=as_json, quiet=quiet)
 
@@ -92,7 +92,7 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
     from ostore.cli.render import move as render
     from ostore.cli.render.report import say_report, say_warnings
 
-    if report.dry_run:
+    if report.dry_run and not as_json:
         say_warnings(report.warnings)
     say_report("move", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet)
     if report.removed and not all(model.removed for model in report.models):
@@ -101,20 +101,25 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
 
 def _can_ask() -> None:
     from ostore.cli.asking import refuse_without_terminal
+    from ostore.formats.remedy import ostore
 
-    refuse_without_terminal(hint="ostore export --all DIR/ copies a store and removes nothing")
+    refuse_without_terminal(hint=ostore("export", "--all", "DIR/", after="copies a store and removes nothing"))
 
 
 def _names_and_destination(words: list[str], *, offload: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
 
     *names, destination = words
     if offload and not names:
-        raise UsageError("expected --offload MODEL... DEST, got one word", hint="ostore move --offload llama3 DIR")
+        raise UsageError(
+            "expected --offload MODEL... DEST, got one word",
+            hint=ostore("move", "--offload", "llama3", "DIR", before="for example"),
+        )
     if names and not offload:
         raise UsageError(
             f"expected one DEST, got {len(words)} words",
-            hint="ostore move --offload MODEL... DEST moves only some models",
+            hint=ostore("move", "--offload", *words, after="moves only some models"),
         )
     return names, destination
 
@@ -131,7 +136,7 @@ def _check(destination: str, *, as_json: bool, quiet: bool) -> None:
         end_with("not-found")
 
 
-def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport], bool]:
+def _asking(showing: contextlib.ExitStack, *, yes: bool, as_json: bool) -> Callable[[MoveReport], bool]:
     """Warn and ask when everything is at DEST. The progress bars leave the terminal before the question."""
     from ostore.cli.asking import agreed
     from ostore.cli.render import move as render
@@ -140,7 +145,8 @@ def _asking(showing: contextlib.ExitStack, *, yes: bool) -> Callable[[MoveReport
     def ask(report: MoveReport) -> bool:
         if not yes:
             showing.close()
-        say_warnings(report.warnings)
+        if not as_json:
+            say_warnings(report.warnings)
         return yes or agreed(render.question(report), "Remove them from the old store?")
 
     return ask

@@ -63,6 +63,6 @@ def repair(
     started = time.monotonic()
     with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
         report = fetch(names or (), sources=sources or (), dry_run=dry_run, jobs=jobs, progress=told, models=models)
-    say_warnings(report.notes)
+    say_warnings((*report.notes, *report.warnings))
     say_report("repair", report, lambda: render.text(report, time.monotonic() - started), as_json=as_json, quiet=quiet)
     end_with(report.verdict)

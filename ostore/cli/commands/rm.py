@@ -43,13 +43,21 @@ def rm(
     from ostore.api.rm import rm as remove
     from ostore.cli.asking import agreed
     from ostore.cli.render import rm as render
-    from ostore.cli.render.report import say_report
+    from ostore.cli.render.report import say_report, say_warnings
 
     def approve(plan: RmReport) -> bool:
+        say_warnings(render.warnings(plan))
         return agreed(render.text(plan, verbose=verbose), "Remove that?")
 
     report = remove(names, dry_run=dry_run, approve=None if yes else approve, models=models)
     if report is None:
         say("nothing was removed", sys.stderr)
     else:
-        say_report("rm", report, lambda: render.text(report, verbose=verbose), as_json=as_json, quiet=quiet)
+        say_report(
+            "rm",
+            report,
+            lambda: render.text(report, verbose=verbose),
+            as_json=as_json,
+            quiet=quiet,
+            warnings=render.warnings(report),
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ostore.cli.options import AsJson, Models, examples, group
-from ostore.cli.text import say
+from ostore.cli.text import say_data
+
+if TYPE_CHECKING:
+    from ostore.operations.show import Part
 
 app = group()
 
@@ -41,10 +44,15 @@ def show(
     )
     if part == "modelfile":
         _refuse_json(as_json=as_json)
-        say(api.modelfile(model, models=models).rstrip("\n"))
-        return
-    shown = api.show(model, models=models)
-    say_report("show", shown, lambda: render.part(shown, part) if part else render.text(shown), as_json=as_json)
+        # The path of the store may have bytes that are not UTF-8.
+        say_data(api.modelfile(model, models=models).encode("utf-8", "surrogateescape"))
+    elif part is None or as_json:
+        shown = api.show(model, models=models)
+        say_report("show", shown, lambda: render.text(shown), as_json=as_json)
+    elif part == "parameters":
+        say_data(render.parameters(api.show(model, models=models)).encode())
+    else:
+        say_data(api.show_part(model, cast("Part", part), models=models))
 
 
 def _one_of(**parts: bool) -> str | None:

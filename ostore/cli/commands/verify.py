@@ -43,11 +43,12 @@ def verify(
     layout are wrong.
     """
     from ostore.api.verify import verify_each
-    from ostore.cli.exit_codes import class_of, end_with_worst
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.main import tell_error
     from ostore.cli.progress import shown
     from ostore.cli.render import verify as render
     from ostore.cli.render.report import say_report
+    from ostore.formats.errors import class_of
     from ostore.settings import keep_freed_memory
 
     if subjects:
@@ -67,5 +68,6 @@ def verify(
         lambda: "\n".join(render.text(report, time.monotonic() - started) for report in reports),
         as_json=as_json,
         quiet=quiet,
+        warnings=(warning for report in reports for warning in report.warnings),
     )
-    end_with_worst(*(report.verdict for report in reports), *map(class_of, errors))
+    end_with(*(report.verdict for report in reports), *map(class_of, errors))

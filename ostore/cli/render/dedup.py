@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import again, line
 from ostore.cli.text import human_bytes, one_line, plural
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _summary(report: DedupReport) -> str:
         return f"nothing is kept twice ({report.store})"
     kept = f"{plural(len(report.duplicates), 'blob')} kept more than once"
     parts = [f"{human_bytes(report.linked_size)} shared now"] if report.linked_size else []
-    parts += [f"{human_bytes(report.gain)} can be shared (ostore dedup --link)"] if report.gain else []
+    parts += [f"{human_bytes(report.gain)} can be shared ({line(again('--link'))})"] if report.gain else []
     parts += [f"{human_bytes(report.shared_size)} shared already"] if report.shared_size else []
     parts += _unshared(report)
     return f"{kept}: {', '.join(parts)}" if parts else kept

@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.text import clean, human_bytes, one_line, plural
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.doctor import DoctorReport
@@ -28,7 +30,8 @@ def text(report: DoctorReport, *, is_fix: bool) -> str:
     if is_fix:
         lines += [*_fixed(report.fixes), ""]
     elif report.fixes:
-        lines += [f"ostore doctor --fix fixes {len(report.fixes):,} of these; nothing is deleted", ""]
+        after = f"fixes {len(report.fixes):,} of these; nothing is deleted"
+        lines += [line(ostore("doctor", "--fix", after=after)), ""]
     return "\n".join([*lines, _summary(report)])
 
 
@@ -60,7 +63,9 @@ def _paragraph(findings: list[Finding]) -> list[str]:
     lines += [f"{_INDENT}  {one_line(_subject(finding))}" for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
         lines.append(f"{_INDENT}  and {len(findings) - _SHOWN:,} more (--json shows all)")
-    return [*lines, *_remedy_lines(findings)]
+    # One remedy serves several findings only if it is the same for each of them.
+    remedies = dict.fromkeys(finding.remedy for finding in findings[:_SHOWN] if finding.remedy)
+    return [*lines, *(f"{_INDENT}-> {line(remedy)}" for remedy in remedies)]
 
 
 def _together(findings: list[Finding]) -> str:
@@ -75,14 +80,6 @@ def _subject(finding: Finding) -> str:
     models = f"; used by {', '.join(used[:_SHOWN])}" if used and finding.code.startswith("blob-") else ""
     more = f" and {len(used) - _SHOWN:,} more" if models and len(used) > _SHOWN else ""
     return f"{finding.subject}{': ' if facts else ''}{facts}{models}{more}"
-
-
-def _remedy_lines(findings: list[Finding]) -> list[str]:
-    remedies = list(dict.fromkeys(finding.remedy for finding in findings if finding.remedy))
-    if not remedies:
-        return []
-    others = " (for the first; do the same for the others)" if len(remedies) > 1 else ""
-    return [f"{_INDENT}-> {one_line(remedies[0])}{others}"]
 
 
 def _wrapped(text: str) -> list[str]:
@@ -115,7 +112,5 @@ def _summary(report: DoctorReport) -> str:
         if (count := sum(1 for finding in report.findings if finding.severity == severity))
     ]
     looked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
-    return one_line(
-        f"looked at {looked}: {', '.join(counts) or 'nothing wrong'} ({report.store}); "
-        "only sizes were checked; ostore verify hashes everything"
-    )
+    told = f"looked at {looked}: {', '.join(counts) or 'nothing wrong'} ({report.store}); only sizes were checked; "
+    return one_line(told) + line(ostore("verify", after="hashes everything"))

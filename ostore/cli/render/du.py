@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.text import human_bytes, plural, table
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.du import UsageReport
@@ -44,6 +46,7 @@ def warnings(report: UsageReport) -> Iterator[str]:
         yield f"{entry.path}: {entry.reason}"
     for entry in report.not_counted:
         yield f"{entry.path}: not counted: {entry.reason}"
+    yield from report.warnings
 
 
 def _row(model: ModelUsage) -> tuple[str, ...]:
@@ -66,11 +69,11 @@ def _part(part: UsagePart) -> tuple[str, str, str]:
 
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
-        return "nothing until the unreadable manifests are repaired"
+        return f"nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
     if not report.reclaimable.allocated:
         return ""
     kinds = {part.kind for part in report.parts if part.reclaimable.allocated}
-    command = f"ostore gc{' --partials' if 'downloads' in kinds else ''}"
+    command = line(ostore("gc", *(["--partials"] if "downloads" in kinds else [])))
     # .ostore may hold only what gc leaves, and then gc finds nothing.
     return (
         f"{command}; it keeps the quarantine, and the trash until its time is over" if "workspace" in kinds else command

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.text import human_age, human_bytes, one_line, plural
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.gc import GcReport, JudgedBlob, RestoreReport
@@ -23,7 +25,7 @@ _REASONS = {
     "download": "no model needs it, but a download that seems to be running may",
     "held": "no model needs it yet, but a running command holds it",
     "maybe-held": "no model needs it, but a command of another user may hold it",
-    "link": "no model needs it, but gc leaves links alone",
+    "misnamed": "no model needs it, but Ollama gives no blob such a name; it may be somebody's file",
     "meanwhile": "it was used, replaced or needed again while gc ran",
 }
 
@@ -88,7 +90,8 @@ def _summary(report: GcReport) -> str:
     said = f"{'would reclaim' if report.dry_run else 'reclaimed'} {human_bytes(report.freed)}: {told}"
     if report.kept_until is not None and report.removed:
         until = datetime.fromtimestamp(report.kept_until, UTC)
-        said += f"; {human_bytes(report.trashed)} kept for ostore gc --restore until {until:%Y-%m-%d %H:%M} UTC"
+        said += f"; {human_bytes(report.trashed)} kept until {until:%Y-%m-%d %H:%M} UTC"
+        said += f"; {line(ostore('gc', '--restore', after='brings them back'))}"
     return f"{said}; {stays}"
 
 

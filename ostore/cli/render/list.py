@@ -31,3 +31,4 @@ def warnings(report: ListReport) -> Iterator[str]:
     """Remarks on models, and what is not a model."""
     yield from (f"{row.name}: {row.note}" for row in report.models if row.note)
     yield from (f"{entry.path}: {entry.reason}" for entry in report.unreadable)
+    yield from report.warnings

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
+from ostore.formats.shell import WINDOWS, quoted, quoted_word
 from ostore.host.service_unit import DROP_IN, environment_line
 from ostore.host.surroundings import UNIT
 
@@ -116,25 +116,33 @@ def _instructions(destination: str, settings: Sequence[StoreSetting]) -> Iterato
     yield "to make Ollama use it:"
     for setting in others:
         yield from (f"  {one_line(line)}" for line in _steps(setting, destination))
-    yield f"  {one_line(shlex.join(['ostore', 'move', '--check', destination]))}"
+    yield f"  {quoted(('ostore', 'move', '--check', destination), sys.platform)}"
 
 
 def _steps(setting: StoreSetting, destination: str) -> Iterator[str]:
-    assignment = f"OLLAMA_MODELS={shlex.quote(destination)}"
+    assignment = _assignment(destination)
     if setting.who == "service":
         yield from _service_steps(setting, destination)
     elif setting.who == "environment":
-        yield f"export {assignment}   (here, and where your login sets it)"
+        is_windows = sys.platform == WINDOWS
+        told = f"$env:OLLAMA_MODELS = {quoted_word(destination, WINDOWS)}" if is_windows else f"export {assignment}"
+        yield f"{told}   (here, and where your login sets it)"
     elif setting.who == "desktop-app":
         yield f"in the settings of the Ollama app, set the model location to {destination}"
     elif setting.who == "process":
         yield f"stop the running ollama (process {setting.detail}) and start it again"
     elif sys.platform == "darwin":
-        yield f"launchctl setenv OLLAMA_MODELS {shlex.quote(destination)}   (then start the Ollama app again)"
-    elif sys.platform == "win32":
-        yield f'setx OLLAMA_MODELS "{destination}"   (then start the Ollama app again)'
+        told = quoted(("launchctl", "setenv", "OLLAMA_MODELS", destination), sys.platform)
+        yield f"{told}   (then start the Ollama app again)"
+    elif sys.platform == WINDOWS:
+        told = quoted(("setx", "OLLAMA_MODELS", destination), sys.platform)
+        yield f"{told}   (then start the Ollama app again)"
     else:
         yield f"{assignment} ollama serve   (or `export {assignment}` in ~/.profile)"
+
+
+def _assignment(destination: str) -> str:
+    return f"OLLAMA_MODELS={quoted_word(destination, 'posix')}"
 
 
 def _service_steps(setting: StoreSetting, destination: str) -> Iterator[str]:
@@ -146,5 +154,5 @@ def _service_steps(setting: StoreSetting, destination: str) -> Iterator[str]:
     elif setting.detail.endswith(".conf"):
         yield f"in {setting.detail}, below [Service]: {line}"
     else:
-        yield f"in {setting.detail}: OLLAMA_MODELS={shlex.quote(destination)}"
+        yield f"in {setting.detail}: {_assignment(destination)}"
     yield f"sudo systemctl daemon-reload && sudo systemctl restart {UNIT}"

@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from ostore.cli import remedies
 from ostore.cli.text import one_line, say
+from ostore.formats.remedy import Remedy
+from ostore.formats.selection import OmittedModel
 
 # These fields are seconds since 1970 in a report, and RFC 3339 times in JSON.
 _TIMES = frozenset({"modified", "kept_until", "download_since"})
@@ -33,18 +36,28 @@ def say_report(
     stream: TextIO | None = None,
 ) -> None:
     """
-    Print a report: as one JSON document, or if quiet as `lines`, or as text followed by its `warnings`.
+    Print a report: as one JSON document, or if quiet as `lines`, or as text. The document has the `warnings` itself.
 
-    `stream` defaults to standard output. Quiet lines always go there.
+    `stream` defaults to standard output. Quiet lines always go there, and warnings to standard error.
     """
     if as_json:
         say_document(schema, report, stream)
-    elif quiet:
+        return
+    if quiet:
         for line in lines:
             say(line)
     else:
         say(text(), stream)
-        say_warnings(warnings)
+    say_warnings(warnings)
+
+
+def say_left_out(left: Iterable[OmittedModel]) -> None:
+    """Print a warning for each model that was left out, and exit with the code of the worst reason, if there is one."""
+    from ostore.cli.exit_codes import end_with
+
+    models = list(left)
+    say_warnings(f"{model.name}: left out: {model.reason}" for model in models)
+    end_with(*(model.error_class for model in models))
 
 
 def say_warnings(warnings: Iterable[str]) -> None:
@@ -88,9 +101,14 @@ def _indented(value: object) -> str:
 
 
 def _fields(value: Any) -> Any:  # noqa: ANN401 - whatever a report holds
-    """The members of a dataclass or a named tuple; everything else as it is."""
+    """The members of a dataclass or a named tuple; everything else as it is. A remedy is a line and its commands."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields: dict[str, Any] = {}
+        for name in (field.name for field in dataclasses.fields(value)):
+            fields[name] = member = getattr(value, name)
+            if isinstance(member, Remedy):
+                fields |= {name: remedies.line(member), f"{name}_arguments": remedies.arguments(member)}
+        return fields
     return value._asdict() if hasattr(value, "_asdict") else value
 
 

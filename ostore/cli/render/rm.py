@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.render.gc import blob_text, cut, names_text
 from ostore.cli.text import human_bytes, one_line, plural
+from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
     from ostore.api.rm import RmReport
@@ -13,9 +16,16 @@ if TYPE_CHECKING:
 _REASONS = {
     "doubt": "a manifest that cannot be read may need it",
     "held": "a running command uses it",
-    "link": "it is a link, and rm leaves links alone",
     "meanwhile": "it was used, replaced or needed again while rm ran",
 }
+
+
+def warnings(report: RmReport) -> Iterator[str]:
+    """Why every blob stays, if a manifest cannot be read."""
+    if report.doubt:
+        yield f"every blob stays, because a manifest that cannot be read may need it: {report.doubt}"
+        yield line(ostore("doctor", after="says what to do about that manifest"))
+        yield line(ostore("gc", before="then", after="removes the blobs"))
 
 
 def text(report: RmReport, *, verbose: bool) -> str:
@@ -27,9 +37,6 @@ def text(report: RmReport, *, verbose: bool) -> str:
         for blob in report.stayed
     ]
     lines += cut(stays, verbose=verbose)
-    if report.doubt:
-        lines.append(f"  every blob stays, because a manifest that cannot be read may need it: {report.doubt}")
-        lines.append("  repair that manifest, then run ostore gc to remove the blobs")
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
     return "\n".join([*map(one_line, lines), f"{freed}: {what}"])

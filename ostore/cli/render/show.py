@@ -1,15 +1,14 @@
-"""The output of `ostore show`: a summary, or one part unchanged."""
+"""The output of `ostore show`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ostore.cli.text import human_bytes
 
 if TYPE_CHECKING:
-    from ostore.operations.listing import ShownModel
+    from ostore.operations.show import ShownModel
 
 # Rows of a terminal; --license shows the whole text.
 _EXCERPT_LINES = 4
@@ -27,6 +26,8 @@ def text(shown: ShownModel) -> str:
         ("quantization", config.quantization),
         ("context length", str(config.context_length or "")),
         ("embedding length", str(config.embedding_length or "")),
+        ("renderer", config.renderer),
+        ("parser", config.parser),
         ("requires", f"Ollama {config.requires}" if config.requires else ""),
         ("runs on", f"{config.remote_host} as {config.remote_model}" if config.is_cloud_stub else ""),
     )
@@ -39,17 +40,9 @@ def text(shown: ShownModel) -> str:
     return "\n".join(_section(title, lines) for title, lines in sections if lines).rstrip("\n")
 
 
-def part(shown: ShownModel, name: str) -> str:
-    """One part of a model, unchanged."""
-    parts: dict[str, Callable[[], str]] = {
-        "template": lambda: shown.template,
-        "system": lambda: shown.system,
-        "parameters": lambda: "\n".join(f"{entry.key:<30} {_quoted(entry.value)}" for entry in shown.parameters),
-        "license": lambda: "\n".join(shown.licenses),
-        "manifest": lambda: shown.manifest.decode("utf-8", "replace"),
-        "config": lambda: shown.raw_config.decode("utf-8", "replace"),
-    }
-    return parts[name]().rstrip("\n")
+def parameters(shown: ShownModel) -> str:
+    """The parameters as `ollama show --parameters` prints them."""
+    return "".join(f"{entry.key:<30} {_quoted(entry.value)}\n" for entry in shown.parameters)
 
 
 def _layer_lines(shown: ShownModel) -> list[str]:

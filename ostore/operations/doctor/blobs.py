@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import NOTHING, Remedy, command, person
 from ostore.formats.store_layout import BLOBS
-from ostore.operations.doctor.finding import Facts, Finding, command, finding
+from ostore.operations.doctor.finding import Facts, Finding, finding
+from ostore.operations.doctor.permissions import looked_at_by_root
 from ostore.places.store.survey.census import (
     Census,
     EntryKind,
@@ -73,7 +77,7 @@ def check_leftovers(facts: Facts) -> Iterator[Finding]:
     for download in census.downloads:
         yield _unfinished(download, facts)
     for entry in census.temporary:
-        remedy = f"{facts.ostore('gc', '--partials')}, or start Ollama anew"
+        remedy = facts.ostore("gc", "--partials").otherwise(person("start Ollama anew"))
         yield finding("temporary", "note", f"blobs/{entry.path}", remedy=remedy, size=entry.facts.allocated)
     yield from (_working_folder(tree, facts) for tree in census.working_folders if _is_old(tree, facts))
     yield from _workspace(facts, census.workspace)
@@ -108,16 +112,16 @@ def _sizes(census: Census, linked: Iterable[LinkedBlob]) -> dict[str, int | None
 
 
 def _missing(facts: Facts, blob: Descriptor, size: int | None, target: str | None, models: tuple[str, ...]) -> Finding:
-    repair = facts.ostore("repair", "--from", "BUNDLE")
-    remedy = f"{repair}, or {command('ollama', 'pull', models[0])}"
+    pull = command("ollama", "pull", models[0])
     if size is None:
+        remedy = facts.repair().otherwise(pull)
         detail = f"{_role(blob)}, {blob.size:,} bytes"
         if target is not None:
             detail += f"; a link to {target}, where nothing is"
         return finding("blob-missing", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
     # `ollama pull` alone does not help: it takes any existing blob for whole (server/download.go at fb30760).
     detail = f"expected {blob.size:,} bytes, got {size:,}"
-    remedy = f"{repair}, or delete it and {command('ollama', 'pull', models[0])}"
+    remedy = facts.repair().otherwise(facts.set_aside(f"{BLOBS}/{blob.digest.filename}").then(pull))
     return finding("blob-size", "problem", str(blob.digest), detail=detail, remedy=remedy, models=models)
 
 
@@ -137,14 +141,13 @@ def _no_file(entry: FoundEntry, facts: Facts, users: tuple[ModelName, ...]) -> F
         "problem",
         f"blobs/{entry.path}",
         detail=kind,
-        remedy=command("mv", facts.root / BLOBS / entry.path, "/elsewhere")
-        + f" && {facts.ostore('repair', '--from', 'BUNDLE')}",
+        remedy=facts.set_aside(f"{BLOBS}/{entry.path}").then(facts.repair() if users else NOTHING),
         models=_texts(users),
     )
 
 
 def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
-    remedy = command("mv", facts.root / BLOBS / entry.path, "/elsewhere")
+    remedy = facts.set_aside(f"{BLOBS}/{entry.path}")
     if entry.facts.kind is not EntryKind.FOLDER:
         size = entry.facts.size
         yield finding("blob-foreign", "warning", f"blobs/{entry.path}", remedy=remedy, size=size)
@@ -156,12 +159,12 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
     models = _texts(facts.store.scan.users.get(Digest.tolerate(link.filename), ()))
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
     if link.is_closed:
-        remedy = f"sudo {facts.ostore('doctor')}"
+        remedy = looked_at_by_root(os.strerror(errno.EACCES), facts)
         yield finding("not-checked", "problem", subject, detail=detail, remedy=remedy, models=models)
     elif link.size is not None:
         yield finding("blob-linked", "note", subject, detail=detail, models=models)
     elif not models:
-        remedy = "mount the disk it leads to, or delete it"
+        remedy = command("rm", facts.root / subject, before="mount the disk it leads to; if it is gone")
         yield finding("blob-link-dangling", "warning", subject, detail=detail, remedy=remedy)
 
 
@@ -169,15 +172,14 @@ def _oddly_named(blob: StoredBlob, facts: Facts, users: tuple[ModelName, ...], *
     """Report a blob with an odd name. `is_free` says that its proper name is not taken."""
     subject = f"blobs/{blob.filename}"
     if blob.filename == str(blob.digest):
-        second = "ostore verify, then delete it: the blob of today's name is there as well"
-        remedy = facts.ostore("doctor", "--fix") if is_free else second
+        remedy = facts.ostore("doctor", "--fix") if is_free else facts.set_aside(subject)
         return finding("blob-legacy-name", "warning", subject, remedy=remedy, is_fixable=is_free, models=_texts(users))
-    paths = (facts.root / subject, facts.root / BLOBS / blob.digest.filename)
+    renamed = command("mv", "-n", facts.root / subject, facts.root / BLOBS / blob.digest.filename)
     return finding(
         "blob-capitals",
         "problem" if users and is_free else "warning",
         subject,
-        remedy=command("mv", "-n", *paths),
+        remedy=renamed if is_free else facts.set_aside(subject),
         models=_texts(users),
     )
 
@@ -192,7 +194,8 @@ def _orphans(facts: Facts) -> Iterator[Finding]:
 def _unfinished(download: UnfinishedDownload, facts: Facts) -> Finding:
     size = allocated_bytes(file.facts for file in download.files)
     is_stale = facts.now - download.newest > _STALE_SECONDS
-    remedy = facts.ostore("gc", "--partials") if is_stale else "ollama pull goes on with it"
+    before = "" if is_stale else "`ollama pull` goes on with it; in a week"
+    remedy = facts.ostore("gc", "--partials", before=before)
     return finding("download-unfinished", "note", f"blobs/{download.digest.filename}", remedy=remedy, size=size)
 
 
@@ -202,14 +205,19 @@ def _is_old(tree: FoundTree, facts: Facts) -> bool:
 
 def _working_folder(tree: FoundTree, facts: Facts) -> Finding:
     subject = tree.path.relative_to(facts.root).as_posix()
-    return finding("working-folder", "note", subject, remedy=command("rm", "-r", tree.path), size=_room(tree))
+    remedy = command("rm", "-r", tree.path, before="if no `ollama create` is running")
+    return finding("working-folder", "note", subject, remedy=remedy, size=_room(tree))
 
 
 def _workspace(facts: Facts, tree: FoundTree) -> Iterator[Finding]:
     for part, code, remedy in (
-        ("tx", "import-unfinished", "import the same again, or ostore gc"),
-        ("quarantine", "quarantine", f"look, then {command('rm', '-r', tree.path / 'quarantine')}"),
-        ("trash", "trash", "ostore gc --restore brings it back, ostore gc deletes it"),
+        ("tx", "import-unfinished", facts.ostore("gc", before="import the same again to go on with it; otherwise")),
+        (
+            "quarantine",
+            "quarantine",
+            command("rm", "-r", tree.path / "quarantine", before="look at what is in it first"),
+        ),
+        ("trash", "trash", _untrashed(facts)),
     ):
         files = tree.below(part)
         is_running = part == "tx" and any(facts.now - file.facts.newest < _RUNNING_SECONDS for file in files)
@@ -217,6 +225,11 @@ def _workspace(facts: Facts, tree: FoundTree) -> Iterator[Finding]:
             size = allocated_bytes(file.facts for file in files)
             count = f"{len(files):,} file{'s' if len(files) > 1 else ''}"
             yield finding(code, "note", f".ostore/{part}", detail=count, remedy=remedy, size=size)
+
+
+def _untrashed(facts: Facts) -> Remedy:
+    deleted = facts.ostore("gc", before="once its time is over", after="deletes it")
+    return facts.ostore("gc", "--restore", after="brings it back").otherwise(deleted)
 
 
 def _room(tree: FoundTree) -> int:

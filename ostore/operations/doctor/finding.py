@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ostore.formats import remedy
+from ostore.formats.remedy import NOTHING, Remedy
 from ostore.host.machine import Host
 from ostore.places.store.survey.examination import Examination
 from ostore.streams.disk import DiskState
@@ -29,10 +30,20 @@ class Facts:
     def root(self) -> Path:
         return self.store.root
 
-    def ostore(self, *words: object) -> str:
+    def ostore(self, *words: object, before: str = "", after: str = "", user: str = "") -> Remedy:
         """Return an ostore command about this store. It names the store, unless root finds the same one without."""
-        option = () if self.host.is_found_by_root else ("--models", self.root)
-        return command("ostore", *words, *option)
+        models = None if self.host.is_found_by_root else self.root
+        return remedy.ostore(*words, models=models, before=before, after=after, user=user)
+
+    def repair(self) -> Remedy:
+        """Return the way to fetch good copies of whatever is damaged."""
+        return self.ostore("repair", "--from", "BUNDLE")
+
+    def set_aside(self, relative: str, before: str = "") -> Remedy:
+        """Return the way to move an entry of the store, by its path, out of it: to the same path beside the store."""
+        target = self.root.with_name(f"{self.root.name}-set-aside") / relative
+        made = remedy.command("mkdir", "-p", target.parent, before=before)
+        return made.then(remedy.command("mv", "-n", self.root / relative, target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +52,9 @@ class Finding:
     One thing to know about a store.
 
     `code` never changes between versions. `subject` is a path relative to the store, a model, a digest or whatever else
-    is meant. `detail` says what was found there, `meaning` what it does to a user, and `remedy` what to type or do.
-    `is_fixable` says that `--fix` fixes it. `models` suffer from it. `size` is bytes, or None where none matter.
+    is meant. `detail` says what was found there, `meaning` what it does to a user, and `remedy` what to type or do,
+    false if there is nothing. `is_fixable` says that `--fix` fixes it. `models` suffer from it. `size` is
+    bytes, or None where none matter.
     """
 
     code: str
@@ -50,7 +62,7 @@ class Finding:
     subject: str
     detail: str
     meaning: str
-    remedy: str
+    remedy: Remedy
     is_fixable: bool = False
     models: tuple[str, ...] = ()
     size: int | None = None
@@ -128,15 +140,10 @@ def finding(
     subject: str,
     *,
     detail: str = "",
-    remedy: str = "",
+    remedy: Remedy = NOTHING,
     is_fixable: bool = False,
     models: tuple[str, ...] = (),
     size: int | None = None,
 ) -> Finding:
     """Make a finding of a known code, with its meaning."""
     return Finding(code, severity, subject, detail, MEANINGS[code], remedy, is_fixable, models, size)
-
-
-def command(*words: object) -> str:
-    """Return words as one command line, quoted for a shell."""
-    return shlex.join(str(word) for word in words)

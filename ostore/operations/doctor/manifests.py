@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import Remedy, command, ostore, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
-from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
+from ostore.formats.wording import plural
+from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
+from ostore.operations.doctor.permissions import looked_at_by_root
 from ostore.places.store.survey.census import EntryKind
 from ostore.places.store.survey.examination import OddEntry
 from ostore.places.store.survey.scan import StoredModel
@@ -25,28 +29,28 @@ _FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "
 def check_folders(facts: Facts) -> Iterator[Finding]:
     """Report folders that are missing. They come first, because other findings may follow from them."""
     if facts.store.is_empty:
-        inner = facts.root / "models"
-        remedy = (
-            command("ostore", "doctor", "--models", inner) if facts.store.has_inner else "ostore where --models DIR"
-        )
+        inner = ostore("doctor", models=facts.root / "models")
+        where = ostore("where", after="shows which stores there are")
+        remedy = inner if facts.store.has_inner else where
         yield finding("store-empty", "warning", str(facts.root), remedy=remedy)
     for lost in facts.store.lost:
-        yield finding("folder-lost", "problem", lost.path, detail=lost.reason, remedy="mount the disk it leads to")
+        yield finding(
+            "folder-lost", "problem", lost.path, detail=lost.reason, remedy=person("mount the disk it leads to")
+        )
 
 
 def check_entries(facts: Facts) -> Iterator[Finding]:
     """Report entries among the manifests that are no readable manifests."""
     for doubt in facts.store.references.doubts:
         if doubt.name is not None and doubt.path.startswith("blobs/"):
-            remedy = command("ollama", "pull", doubt.name)
+            remedy = _pulled_anew(facts, doubt.name)
             yield finding("manifest-list", "problem", doubt.path, detail=doubt.reason, remedy=remedy)
     for odd in facts.store.odd:
         yield _odd(odd, facts)
     told = {entry.path for entry in (*facts.store.lost, *facts.store.closed)}
     for stray in facts.store.scan.strays:
-        if stray not in told:
-            remedy = command("mv", facts.root / stray, "/elsewhere")
-            yield finding("manifest-misplaced", "warning", stray, remedy=remedy)
+        if stray.path not in told:
+            yield finding("manifest-misplaced", "warning", stray.path, remedy=facts.set_aside(stray.path))
 
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
@@ -55,11 +59,11 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
         manifest, name = model.manifest, str(model.name)
         told = partial(_of_manifest, "problem", name, manifest)
         if manifest.ambiguity and _is_misspelled(manifest):
-            yield told("digest-spelling", f"before Ollama starts again: {_created_anew(facts, name)}")
+            yield told("digest-spelling", _imported_anew(facts, model))
         elif manifest.ambiguity:
-            yield told("manifest-ambiguous", command("ollama", "pull", name))
+            yield told("manifest-ambiguous", _pulled_anew(facts, model.name))
         elif manifest.unfit:
-            yield told("manifest-unfit", command("ollama", "pull", name))
+            yield told("manifest-unfit", _pulled_anew(facts, model.name))
     coming = [model for model in facts.store.scan.models if model.tree == COMING_MANIFESTS]
     if coming:
         yield finding("coming-tree", "note", COMING_MANIFESTS, detail=f"{len(coming)} of them")
@@ -74,10 +78,11 @@ def check_names(facts: Facts) -> Iterator[Finding]:
     for model in models:
         name = model.name
         if name.is_selector and str(name) not in facts.stubs:
-            remedy = f"{facts.ostore('cp', name, f'{name}-copy')} && {facts.ostore('rm', name)}"
+            remedy = facts.ostore("cp", name, f"{name}-copy").then(facts.ostore("rm", name))
             yield finding("selector-tag", "warning", str(name), remedy=remedy)
         if facts.disk.filesystem in _FUSSY and (problem := name.windows_problem()):
-            yield finding("name-unholdable", "warning", str(name), detail=problem, remedy="ostore move to another disk")
+            remedy = facts.ostore("move", "DEST", after="with DEST on another disk")
+            yield finding("name-unholdable", "warning", str(name), detail=problem, remedy=remedy)
     severity: Severity = "warning" if facts.host.is_offline else "note"
     for stub in facts.stubs:
         yield finding("cloud-stub", severity, stub, remedy=facts.ostore("rm", stub))
@@ -86,38 +91,61 @@ def check_names(facts: Facts) -> Iterator[Finding]:
 def _odd(odd: OddEntry, facts: Facts) -> Finding:
     name = str(odd.name) if odd.name else ""
     told = partial(finding, severity="problem", subject=odd.path, models=(name,) if name else ())
-    fix = facts.ostore("doctor", "--fix")
-    again = f", then {command('ollama', 'pull', name)} or import it" if name else ""
     if odd.is_closed:
-        return finding("not-checked", "problem", odd.path, detail=odd.reason, remedy=f"sudo {facts.ostore('doctor')}")
+        remedy = looked_at_by_root(odd.reason, facts)
+        return finding("not-checked", "problem", odd.path, detail=odd.reason, remedy=remedy)
     if odd.is_dangling:
-        remedy = f"mount the disk it leads to; or {fix}{again}"
+        remedy = _restored(odd, facts, "mount the disk it leads to; if it is gone")
         return told("manifest-link-dangling", detail=f"leads to {odd.target}", remedy=remedy, is_fixable=True)
     if odd.kind not in {EntryKind.FILE, EntryKind.LINK}:
         kind = "a folder" if odd.kind is EntryKind.FOLDER else "a device, pipe or socket"
-        return told("manifest-not-file", detail=kind, remedy=command("mv", facts.root / odd.path, "/elsewhere"))
+        return told("manifest-not-file", detail=kind, remedy=facts.set_aside(odd.path))
     if odd.name is not None and odd.size:
-        remedy = f"{facts.ostore('repair', '--from', 'BUNDLE')}, or {command('ollama', 'pull', name)}"
+        remedy = facts.repair().otherwise(_pulled_anew(facts, odd.name))
         return told("manifest-broken", detail=odd.reason.removeprefix("manifest: "), remedy=remedy)
     is_young = 0 <= facts.now - odd.mtime < YOUNG_SECONDS
     return told(
         "manifest-stray" if odd.name is None else "manifest-empty",
         detail="changed less than a minute ago: it may be being written" if is_young else "",
-        remedy=f"too young to be fixed; in a minute: {facts.ostore('doctor')}" if is_young else f"{fix}{again}",
+        remedy=facts.ostore("doctor", before="too young to be fixed; in a minute")
+        if is_young
+        else _restored(odd, facts),
         is_fixable=not is_young,
     )
 
 
-def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, remedy: str) -> Finding:
+def _restored(odd: OddEntry, facts: Facts, before: str = "") -> Remedy:
+    """
+    Return how to get the model of an odd entry back, or else how to set the entry aside.
+
+    The model comes first: while the entry lies there, it keeps the blobs, and `repair` knows which model it was.
+    """
+    if odd.name is None:
+        return facts.ostore("doctor", "--fix", before=before)
+    count = len(facts.store.references.orphans(facts.store.census.blobs)) if facts.store.census else 0
+    after = f"gives it up, and {plural(count, 'blob')} with it" if count else "gives it up"
+    return replace(facts.repair(), before=before).otherwise(facts.ostore("doctor", "--fix", after=after))
+
+
+def _pulled_anew(facts: Facts, name: ModelName) -> Remedy:
+    """
+    Return how to have a manifest written anew by Ollama.
+
+    The old one is set aside first: while it lies there, Ollama deletes what it lists and the new one does not.
+    """
+    return facts.set_aside("/".join((MANIFESTS, *name.parts))).then(command("ollama", "pull", name))
+
+
+def _imported_anew(facts: Facts, model: StoredModel) -> Remedy:
+    """Return how to replace a manifest whose digests are misspelled, without Ollama, which would delete its blobs."""
+    before = "do not `ollama create`, `rm` or `pull` this name, which deletes blobs of other models too"
+    imported = facts.ostore("import", "BUNDLE", "--model", model.name)
+    return facts.set_aside(model.relative, before=before).then(imported)
+
+
+def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, remedy: Remedy) -> Finding:
     why = manifest.ambiguity or manifest.unfit or ""
     return finding(code, severity, name, detail=why, remedy=remedy, models=(name,))
-
-
-def _created_anew(facts: Facts, name: str) -> str:
-    """Return the commands that create a model anew. A manifest keeps its bytes, so only a new one is spelled right."""
-    return (
-        f"{facts.ostore('show', '--modelfile', name)} > Modelfile && {command('ollama', 'create', name)} -f Modelfile"
-    )
 
 
 def _is_misspelled(manifest: Manifest) -> bool:
@@ -152,7 +180,7 @@ def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterat
             common, *others = sorted(users, key=lambda part: (-len(users[part]), part))
             rare = next((name for name in users[others[0]] if str(name) not in twins), users[others[0]][0])
             old, new = _path(facts, rare), _path(facts, _with_part(rare, index, common))
-            remedy = f"{command('mkdir', '-p', new.parent)} && {command('mv', '-n', old, new)}"
+            remedy = command("mkdir", "-p", new.parent).then(command("mv", "-n", old, new))
             detail = f"also spelled {', '.join(others)}"
             yield finding("part-twins", "warning", f"{role} {common}", detail=detail, remedy=remedy, models=models)
 

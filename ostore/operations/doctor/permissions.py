@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
+from ostore.formats.remedy import ROOT, Remedy, command, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 from ostore.host.accounts import Misfit
-from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
+from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
 from ostore.places.store.survey.census import EntryKind
 
 # On these file systems the mount decides owners and modes, so nobody can change them.
@@ -25,7 +29,7 @@ _CODES = {
 def check_access(facts: Facts) -> Iterator[Finding]:
     """Report what keeps Ollama's user from using the store, what every user may write to, and odd modes."""
     for parent in facts.store.closed_parents:
-        yield finding("parent-closed", "problem", str(parent), remedy=f"sudo {command('chmod', 'o+x', parent)}")
+        yield finding("parent-closed", "problem", str(parent), remedy=command("chmod", "o+x", parent, user=ROOT))
     for misfit in facts.store.misfits:
         # If the mount decides the modes, they do not show who else may write there.
         is_of_mount = facts.disk.filesystem in NO_OWNERS and misfit.lack in {"everybody-writes", "privileged"}
@@ -36,7 +40,7 @@ def check_access(facts: Facts) -> Iterator[Finding]:
 def check_ours(facts: Facts) -> Iterator[Finding]:
     """Report what we may not look at ourselves, and whether our workspace is unsafe."""
     for closed in facts.store.closed:
-        remedy = f"sudo {facts.ostore('doctor')}"
+        remedy = looked_at_by_root(closed.reason, facts)
         # The workspace has no models. But doctor must not call models whole if it could not look at them.
         first, *below = closed.path.split("/")
         severity: Severity = "problem" if first in _MODELS and STAGED_MANIFESTS not in below else "warning"
@@ -45,16 +49,16 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
     workspace = census.workspace if census else None
     if workspace is None or workspace.facts is None or blobs is None:
         return
-    path, found = command(workspace.path), workspace.facts
+    path, found = workspace.path, workspace.facts
     if found.kind is not EntryKind.FOLDER:
-        remedy = f"mv {path} /elsewhere"
+        remedy = facts.set_aside(".ostore")
         yield finding("workspace-unsafe", "warning", ".ostore", detail="not a folder", remedy=remedy)
     elif found.mode & stat.S_IWOTH and not blobs.st_mode & stat.S_IWOTH:
-        remedy = f"sudo chmod o-w {path}"
+        remedy = command("chmod", "o-w", path, user=ROOT)
         yield finding("workspace-unsafe", "warning", ".ostore", detail="everybody may write there", remedy=remedy)
     elif found.uid not in {0, blobs.st_uid} and found.gid != blobs.st_gid:
         detail = f"belongs to user {found.uid}"
-        remedy = f"sudo chown -R {blobs.st_uid}:{blobs.st_gid} {path}"
+        remedy = command("chown", "-R", f"{blobs.st_uid}:{blobs.st_gid}", path, user=ROOT)
         yield finding("workspace-unsafe", "warning", ".ostore", detail=detail, remedy=remedy)
 
 
@@ -68,9 +72,9 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
         "problem" if misfit.lack == "read" else "warning",
         misfit.path or str(facts.root),
         detail=detail,
-        remedy=f"sudo {facts.ostore('doctor', '--fix')}"
+        remedy=facts.ostore("doctor", "--fix", user=ROOT)
         if is_fixable(misfit, facts)
-        else _remedy(misfit, facts, command(path)),
+        else _remedy(misfit, facts, path),
         is_fixable=is_fixable(misfit, facts),
     )
 
@@ -93,16 +97,24 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
     return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
 
 
-def _remedy(misfit: Misfit, facts: Facts, path: str) -> str:
+def looked_at_by_root(reason: str, facts: Facts) -> Remedy:
+    """Return how to look at what we could not look at, for this reason."""
+    if os.strerror(errno.EACCES) in reason:
+        return facts.ostore("doctor", user=ROOT)
+    return person("look at the disk: is it failing, or is the other side of a network drive gone?")
+
+
+def _remedy(misfit: Misfit, facts: Facts, path: Path) -> Remedy:
+    uid = facts.store.account.uid
     if facts.disk.filesystem in NO_OWNERS:
-        return f"mount the disk with uid={facts.store.account.uid}"
+        return person(f"mount the disk with uid={uid}")
     if misfit.lack == "everybody-writes":
-        return f"sudo chmod o-w {path}"
+        return command("chmod", "o-w", path, user=ROOT)
     if misfit.lack == "privileged":
-        return f"sudo chmod 644 {path}"
+        return command("chmod", "644", path, user=ROOT)
     if not misfit.is_folder and misfit.links > 1:
-        return f"look for its other name first, then sudo chown {facts.store.account.uid} {path}"
-    return f"sudo chown -R {facts.store.account.uid} {command(facts.root)}"
+        return command("chown", uid, path, before="look for its other name first", user=ROOT)
+    return command("chown", "-R", uid, facts.root, user=ROOT)
 
 
 def _is_shared_on_purpose(misfit: Misfit, facts: Facts) -> bool:

@@ -21,6 +21,7 @@ import zstandard
 from ostore.formats import zstd_frame
 from ostore.formats.bundle_index import INDEX_PATH
 from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, OstoreError
+from ostore.formats.remedy import Remedy, command, ostore
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.tar_header import BLOCK, padding, parse_header
 from ostore.streams.frames import decode_frame
@@ -43,7 +44,7 @@ class _Packed(NamedTuple):
 
     magic: bytes
     program: str
-    command: str
+    undo: str
     decode: Callable[[bytes], bytes]
 
 
@@ -67,6 +68,8 @@ def _bzip2(start: bytes) -> bytes:
     return bz2.BZ2Decompressor().decompress(start, _DECODED_BYTES)
 
 
+# What a file is, and the next step. Pipes are text: a Remedy has commands only. Both are empty if nothing is known.
+_Recognised = tuple[str, Remedy | str]
 _PACKED = (
     _Packed(zstd_frame.MAGIC, "zstd", "zstd -dc", _zstd),
     _Packed(b"\x1f\x8b", "gzip", "gzip -dc", _gzip),
@@ -104,7 +107,7 @@ def explained(error: OstoreError, start: bytes, path: Path | None) -> OstoreErro
     return error
 
 
-def _recognised(start: bytes, path: Path | None) -> tuple[str, str]:
+def _recognised(start: bytes, path: Path | None) -> _Recognised:
     """Return what other program's file it is, and the next step; empty if it is none, or one of our own."""
     packed = next((one for one in _PACKED if start.startswith(one.magic)), None)
     if packed is None and start[1:4] == _SKIPPABLE:
@@ -119,34 +122,31 @@ def _recognised(start: bytes, path: Path | None) -> tuple[str, str]:
     return next(found, ("", ""))
 
 
-def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> tuple[str, str]:
+def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> _Recognised:
     try:
         inner = packed.decode(start[:PIPE_PEEK_BYTES])
     except (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error, zstandard.ZstdError):
         inner = b""
     is_zstd = packed.program == "zstd"
     if inner[:4] == zstd_frame.MAGIC or (_is_bundle(inner) and not (is_zstd and _is_ours(start))):
-        return f"a bundle that {packed.program} has compressed anew", _piped(packed.command, path)
+        return f"a bundle that {packed.program} has compressed anew", _piped(packed.undo, path)
     if inner[257:262] == b"ustar" and not _is_bundle(inner):
         return _tar(f"a tar of other files, compressed by {packed.program}", inner, path)
-    return ("", "") if is_zstd else (f"looks like {packed.program}, not like a bundle", _piped(packed.command, path))
+    return ("", "") if is_zstd else (f"looks like {packed.program}, not like a bundle", _piped(packed.undo, path))
 
 
-def _tar(what: str, start: bytes, path: Path | None) -> tuple[str, str]:
+def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
     names = list(_member_names(start))
     folder = _store_in(names)
     what = "a tar of a store, made by another program" if folder is not None else what
     if path is None:
         return what, _UNPACK
     target = _new_folder(path)
-    inside = shlex.quote(str(Path(target) / (folder or "")))
-    return (
-        what,
-        f"mkdir {shlex.quote(target)} && tar -xf {_quoted(path)} -C {shlex.quote(target)} && ostore import {inside}",
-    )
+    unpack = command("mkdir", target).then(command("tar", "-xf", _no_option(path), "-C", target))
+    return what, unpack.then(ostore("import", Path(target) / (folder or "")))
 
 
-def _zip(start: bytes, path: Path | None) -> tuple[str, str]:
+def _zip(start: bytes, path: Path | None) -> _Recognised:
     # The first entry: the length of its name is at 26, the name at 30 (APPNOTE.TXT 4.3.7).
     name = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace")
     if path is None:
@@ -158,8 +158,8 @@ def _zip(start: bytes, path: Path | None) -> tuple[str, str]:
     if folder is None:
         # The first entry may be the folder that was packed.
         folder = name if name.find("/") == len(name) - 1 else ""
-    inside = shlex.quote(str(Path(target) / folder))
-    return "a zip archive", f"unzip -q {_quoted(path)} -d {shlex.quote(target)} && ostore import {inside}"
+    unpack = command("unzip", "-q", _no_option(path), "-d", target)
+    return "a zip archive", unpack.then(ostore("import", Path(target) / folder))
 
 
 def _is_bundle(start: bytes) -> bool:
@@ -211,17 +211,21 @@ def _store_in(names: list[str]) -> str | None:
     return None
 
 
-def _piped(command: str, path: Path | None) -> str:
-    return f"{command} {_quoted(path)} | ostore import -" if path else f"write it as ... | {command} | ostore import -"
+def _piped(undo: str, path: Path | None) -> str:
+    return f"{undo} {_quoted(path)} | ostore import -" if path else f"put {undo} between: | {undo} | ostore import -"
 
 
 def _new_folder(path: Path) -> str:
     return f"{path.name.partition('.')[0] or 'unpacked'}-unpacked"
 
 
-def _quoted(path: Path) -> str:
+def _no_option(path: Path) -> str:
     # A name that begins with a dash would be an option.
-    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(_no_option(path))
 
 
 def _part_of(path: Path) -> str | None:

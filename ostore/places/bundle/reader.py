@@ -119,7 +119,11 @@ class BundleReader:
         chosen = self.index.selection
         blobs, requires = ({blob.digest: blob for blob in part} for part in (chosen.blobs, chosen.requires))
         return tuple(
-            Selection((model,), *(tuple(part[key] for key in model.blobs if key in part) for part in (blobs, requires)))
+            Selection(
+                (model,),
+                tuple(blobs[key] for key in model.blobs if key in blobs),
+                tuple(requires[key] for key in model.blobs if key in requires),
+            )
             for model in chosen.models
             if model.name.folded in folded
         )

@@ -5,41 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ostore.formats.digest import Digest, blob_digest, blob_filenames
-from ostore.formats.errors import (
-    BlobMissingError,
-    DamagedStoreError,
-    FormatError,
-    LimitError,
-    NoSpaceError,
-    NotFoundError,
-    OstoreError,
-    UnsafeError,
-    UsageError,
-)
+from ostore.formats.digest import Digest, blob_digest, is_misspelled
+from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
-from ostore.formats.name import ModelName, alike, choose
-from ostore.formats.selection import SelectedModel, Selection, Wanted
+from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
+from ostore.formats.remedy import ostore
+from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
+from ostore.places.store.nearby import nearby_store
 from ostore.places.store.survey.batches import find_batches
+from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
-from ostore.places.store.survey.scan import (
-    ManifestScan,
-    PassingScan,
-    StoredModel,
-    find_blobs,
-    read_small_file,
-    scan_manifests,
-)
+from ostore.places.store.survey.oddities import Occasion, told_oddities
+from ostore.places.store.survey.reading import read_small_file
+from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blobs, scan_manifests
+from ostore.places.store.survey.strays import judge_strays
 from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
-from ostore.streams.chunks import Chunk, read_chunks, read_full
-from ostore.streams.durable import FULL, Directory, naming
+from ostore.streams.chunks import Chunk, read_chunks
+from ostore.streams.durable import FULL, Directory
+from ostore.streams.verified import verified
 
 # Code that locks and removes is imported on use, so that `list` starts sooner.
 if TYPE_CHECKING:
@@ -49,6 +40,25 @@ if TYPE_CHECKING:
     from ostore.places.store.removing.sweep import Sweep
     from ostore.places.store.removing.untrash import KeptBlob, UntrashOutcome
     from ostore.streams.progress import Progress
+
+
+_HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
+
+
+class BesideBlobs(NamedTuple):
+    """
+    What lies in `blobs/` besides the files of needed blobs, sorted.
+
+    `orphans` are blobs that no model needs. `misspelled` are the paths of blobs under names that Ollama does not find,
+    needed or not, with their digests. `foreign` are the paths of other files, except unfinished ones of Ollama. `links`
+    are the paths of blobs that are links to files, needed or not, and `dangling` those of links to no file.
+    """
+
+    orphans: tuple[Descriptor, ...] = ()
+    misspelled: tuple[tuple[str, Digest], ...] = ()
+    foreign: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    dangling: tuple[str, ...] = ()
 
 
 class LocalStore:
@@ -65,6 +75,9 @@ class LocalStore:
     def __init__(self, root: Path, label: str | None = None) -> None:
         self.root = root
         self.label = str(root) if label is None else label
+        # What `--models` says in hints. A store without a label is the one that the command was about anyway.
+        self.option = None if label is None else str(root)
+        self.files = BlobFiles(root)
 
     @property
     def exists(self) -> bool:
@@ -80,14 +93,48 @@ class LocalStore:
         """The folder where damaged and odd files are kept."""
         return self.workspace / QUARANTINE
 
+    @property
+    def is_half(self) -> bool:
+        """Whether there are blobs, but no folder of manifests. A store whose last model was removed has that folder."""
+        trees = (MANIFESTS, COMING_MANIFESTS)
+        return not any(os.path.lexists(self.root / tree) for tree in trees) and any(
+            blob_digest(entry.name) for entry in find_blobs(self.root)
+        )
+
+    def told_half(self) -> tuple[str, ...]:
+        """Return the warning about blobs without manifests, if there are any."""
+        return (f"{self.root}: {_HALF}",) if self.is_half else ()
+
     def require(self) -> LocalStore:
-        """Return the store itself. Raises NotFoundError if it does not exist, UsageError if it is not a folder."""
-        if self.exists:
+        """
+        Return the store itself. A folder with `blobs/` or `manifests/` is a store.
+
+        Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
+        """
+        self.require_folder()
+        if any(os.path.lexists(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
             return self
+        near = nearby_store(self.root)
+        where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
+        hint = f"there is a store in {near}" if near else where
+        raise NotFoundError(f"{self.root}: no store (neither {BLOBS}/ nor {MANIFESTS}/)", hint=hint)
+
+    def require_whole(self) -> LocalStore:
+        """Return the store itself. Raises what `require` raises, and DamagedStoreError for blobs without manifests."""
+        self.require()
+        if self.is_half:
+            raise DamagedStoreError(f"{self.root}: {_HALF}", hint="copy the store again, with manifests/")
+        return self
+
+    def require_folder(self) -> None:
+        """Raises NotFoundError if nothing is there, UsageError if it is not a folder."""
+        if self.exists:
+            return
         if self.root.exists():
             raise UsageError(f"{self.root}: not a folder")
         raise NotFoundError(
-            f"{self.root}: no such store", hint="ostore where shows which store is used; models=DIR names another"
+            f"{self.root}: no such store",
+            hint=ostore("where", after="shows which store is used; models=DIR names another"),
         )
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
@@ -102,28 +149,60 @@ class LocalStore:
         """Return the same models one at a time, so that few are in memory. Raises what `scan` raises."""
         return PassingScan(self._tree(patterns))
 
-    def no_model(self, word: str) -> NotFoundError:
-        """Return the error for a pattern that matches no model here."""
-        found = alike(word, (entry.name for entry in find_manifests(self.root, []).entries if entry.name))
-        meant = f"did you mean {' or '.join(found)}? " if found else ""
-        return NotFoundError(f"no model {word!r} in {self.root}", hint=f"{meant}ostore list shows what is there")
+    def no_model(self, word: str) -> OstoreError | OSError:
+        """
+        Return the error for a pattern that matches no model here.
+
+        It is the OSError of a folder that may have the model and cannot be read, or else a NotFoundError.
+        """
+        what = f"no model {word!r} in {self.root}"
+        hint = ostore("list", models=self.option, after="shows what is there")
+        if is_glob(word):
+            return NotFoundError(what, hint=hint)
+        name, tree = ModelName.parse(word), find_manifests(self.root)
+        for folder in tree.closed:
+            if f"{MANIFESTS}/{'/'.join(name.parts)}/".lower().startswith(f"{folder.path}/".lower()):
+                return folder.error
+        for stray in judge_strays(self.root, tree.strays):
+            if stray.name and stray.name.folded == name.folded:
+                where = f"its manifest is at {stray.path}, where Ollama does not look"
+                fix = ostore("doctor", "--fix", models=self.option, after="puts it in its place")
+                return NotFoundError(f"{what}, but {where}", hint=fix)
+        if self.is_half:
+            return NotFoundError(f"{what}: {_HALF}", hint="copy the store again, with manifests/")
+        if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
+            hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
+        return NotFoundError(what, hint=hint)
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
         Return the models that match names and globs, or all if there are no patterns, ready to be read.
 
-        Raises the errors of `scan`, DamagedStoreError for a manifest that cannot be read, AmbiguousManifestError,
-        FormatError or LimitError for one that must not travel, UnsafeError for names or sizes that contradict each
-        other.
+        Blobs are judged by name and size. Raises the errors of `scan`, and the error of a model that was named, not
+        matched by a glob, and cannot be carried. Others are `left` in the selection.
         """
-        return select_scanned(self.scan(patterns))
+        return self.select_scanned(self.scan(patterns), patterns)
+
+    def select_scanned(self, scan: ManifestScan, patterns: Sequence[str]) -> Selection:
+        """Like `select`, from manifests that have been read."""
+        from ostore.places.store.carrying import carriable
+
+        words = [pattern for pattern in patterns if not is_glob(pattern)]
+        names = [model.name for model in scan.models] + [entry.name for entry in scan.unreadable if entry.name]
+        selection = carriable(self, scan, named=set(choose(names, words)[0]) if words else ())
+        closed = scan.tree.closed
+        if is_all(patterns):
+            selection = selection.noting(notes=told_oddities(scan, "carried"))
+        if len(words) < len(patterns) or not patterns:
+            return selection.noting(LeftOut(folder.path, folder.error) for folder in closed)
+        return selection.noting(notes=(f"{folder.path}: {folder.reason}" for folder in closed))
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         """Return one selection for each model that may enter another store and whose folded name is in `folded`."""
         entries = find_manifests(self.root).entries if folded else []
         chosen = [entry for entry in entries if entry.tree == MANIFESTS and entry.name and entry.name.folded in folded]
         found = []
-        for model in scan_manifests(ManifestTree(chosen)).models:
+        for model in scan_manifests(ManifestTree(chosen, root=self.root)).models:
             with contextlib.suppress(OstoreError):
                 model.manifest.refuse_unclear()
                 found.append(Selection.of([(model.name, model.manifest)]))
@@ -131,7 +210,7 @@ class LocalStore:
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
         """Return the lacking blobs that have a file of the right size here. A size of None matches any."""
-        sizes = {digest: self.size_of(digest) for digest in lacking}
+        sizes = {digest: self.files.size_of(digest) for digest in lacking}
         return tuple(
             Descriptor(digest, size)
             for digest, size in sizes.items()
@@ -139,8 +218,11 @@ class LocalStore:
         )
 
     def file_of(self, blob: Descriptor) -> Path | None:
-        """Return the file of a blob if it is a regular file of the right size, else None."""
-        return self.root / BLOBS / blob.digest.filename if self.size_of(blob.digest) == blob.size else None
+        """Return the file of a blob if it is a regular file of the right size, else None. A link is none."""
+        found = self.files.find(blob.digest)
+        if found is None or found.is_link or found.status is None or found.status.st_size != blob.size:
+            return None
+        return self.root / BLOBS / found.filename
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
@@ -162,25 +244,22 @@ class LocalStore:
 
     def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
         """Return the first `limit` bytes of a blob, unverified. Raises the errors of `opened_blob`."""
-        with self.opened_blob(descriptor.digest) as fd:
-            return read_full(fd, limit)
+        return self.files.read_small(descriptor.digest, limit)
 
-    @contextlib.contextmanager
-    def opened_blob(self, digest: Digest) -> Iterator[int]:
-        """Open a blob for reading. Raises BlobMissingError, DamagedStoreError if it is not a regular file, OSError."""
-        with self._blobs(digest) as blobs:
-            filename = next((name for name in blob_filenames(digest) if blobs.lstat(name)), None)
-            if filename is None:
-                raise _missing(digest)
-            fd = blobs.open_file(filename)
-        try:
-            with naming(self.root / BLOBS / filename):
-                yield fd
-        finally:
-            os.close(fd)
+    def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
+        """
+        Open a blob for reading. A link to a regular file is followed.
+
+        Raises BlobMissingError, DamagedStoreError if it is neither file nor link, OSError.
+        """
+        return self.files.opened(digest)
 
     def size_of(self, digest: Digest) -> int | None:
-        """Return the size in bytes of a blob that is a regular file, else None. Raises OSError."""
+        """
+        Return the size in bytes of a blob that is a regular file under the name that Ollama gives it, else None.
+
+        Raises OSError.
+        """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Text, not Path: to make sixty thousand of those takes half a second.
             status = os.lstat(f"{self.root}/{BLOBS}/{digest.filename}")
@@ -192,7 +271,14 @@ class LocalStore:
         # A new store has no blobs, so the disk need not be asked sixty thousand times.
         if not (self.root / BLOBS).is_dir():
             return tuple(blobs)
-        return tuple(blob for blob in blobs if self.size_of(blob.digest) != blob.size)
+        return tuple(blob for blob in blobs if not self.holds(blob))
+
+    def holds(self, blob: Descriptor) -> bool:
+        """Return whether Ollama finds a blob here: a file, or a link to a file, of its name and size."""
+        with contextlib.suppress(OSError):
+            status = os.stat(f"{self.root}/{BLOBS}/{blob.digest.filename}")  # noqa: PTH116 - as below
+            return stat.S_ISREG(status.st_mode) and status.st_size == blob.size
+        return False
 
     def manifest_path(self, name: ModelName) -> Path:
         """Return where a released Ollama has the manifest of a name, whether or not it exists."""
@@ -202,27 +288,46 @@ class LocalStore:
         """Return a manifest's bytes, at most one past the limit, and its status, links followed. Raises OSError."""
         return read_small_file(self.manifest_path(name), MAX_MANIFEST_BYTES)
 
-    def unreferenced(self, is_needed: Callable[[Digest], bool]) -> tuple[tuple[Descriptor, ...], tuple[str, ...]]:
-        """
-        Return what lies in `blobs/` besides the blobs that models need: the orphans, and the paths of strays.
+    @staticmethod
+    def told(scan: ManifestScan | PassingScan, occasion: Occasion) -> tuple[str, ...]:
+        """Return a line for each kind of odd entry among the manifests. A passing scan must be exhausted."""
+        return told_oddities(scan, occasion)
 
-        Unfinished files of Ollama are neither. A blob whose file name has capitals is a stray, and may be an orphan
-        too: Ollama does not look for that name.
-        """
-        orphans, strays = [], []
+    def entries_of(self, digests: Iterable[Digest]) -> BesideBlobs:
+        """Return what is odd about the files of these blobs. Raises OSError."""
+        found = {digest: file for digest in digests if (file := self.files.find(digest))}
+        return BesideBlobs(
+            misspelled=tuple(
+                (f"{BLOBS}/{file.filename}", digest) for digest, file in found.items() if file.is_misspelled
+            ),
+            links=tuple(f"{BLOBS}/{file.filename}" for file in found.values() if file.is_link and file.status),
+        )
+
+    def unreferenced(self, is_needed: Callable[[Digest], bool]) -> BesideBlobs:
+        """Return what lies in `blobs/` besides the files of the blobs that models need. No file is opened."""
+        orphans: dict[Digest, int] = {}
+        misspelled: list[tuple[str, Digest]] = []
+        foreign: list[str] = []
+        links: list[str] = []
+        dangling: list[str] = []
         for entry in find_blobs(self.root):
             digest = blob_digest(entry.name)
             if digest is None:
-                strays += [] if is_temporary(entry.name) else [f"{BLOBS}/{entry.name}"]
+                foreign += [] if is_temporary(entry.name) else [f"{BLOBS}/{entry.name}"]
                 continue
-            # Ollama opens what a manifest spells (manifest/paths.go at fb30760), and no valid manifest spells capitals.
-            if entry.name not in {digest.filename, str(digest)}:
-                strays.append(f"{BLOBS}/{entry.name}")
-            if not is_needed(digest):
-                # A server may be pruning it.
-                with contextlib.suppress(FileNotFoundError):
-                    orphans.append(Descriptor(digest, entry.stat(follow_symlinks=False).st_size))
-        return tuple(sorted(orphans, key=lambda orphan: orphan.digest)), tuple(sorted(strays))
+            if is_misspelled(entry.name):
+                misspelled.append((f"{BLOBS}/{entry.name}", digest))
+            if entry.is_symlink():
+                (links if _target(entry) else dangling).append(f"{BLOBS}/{entry.name}")
+            if not is_needed(digest) and (status := _target(entry)):
+                orphans[digest] = status.st_size
+        return BesideBlobs(
+            tuple(Descriptor(digest, orphans[digest]) for digest in sorted(orphans)),
+            tuple(sorted(misspelled)),
+            tuple(sorted(foreign)),
+            tuple(sorted(links)),
+            tuple(sorted(dangling)),
+        )
 
     @contextlib.contextmanager
     def sweeping(self, *others: LocalStore) -> Iterator[Sweep]:
@@ -274,40 +379,39 @@ class LocalStore:
 
     def _tree(self, patterns: Sequence[str]) -> ManifestTree:
         tree = find_manifests(self.root)
-        if not patterns:
+        # What cannot be read of the whole tree is no odd neighbour of something.
+        for folder in tree.closed:
+            if folder.path in {MANIFESTS, COMING_MANIFESTS}:
+                raise folder.error
+        if is_all(patterns):
             return tree
         names = [entry.name for entry in tree.entries if entry.name is not None]
         chosen, unmatched = choose(names, patterns)
         if unmatched:
             raise self.no_model(unmatched[0])
         wanted = set(chosen)
-        return ManifestTree([entry for entry in tree.entries if entry.name in wanted])
+        entries = [entry for entry in tree.entries if entry.name in wanted]
+        return ManifestTree(entries, closed=tree.closed, is_part=True, root=self.root)
 
     def _chunks(self, wanted: Wanted) -> Iterator[Chunk]:
         blob, start = wanted.blob, wanted.start
         with self.opened_blob(blob.digest) as fd:
             os.lseek(fd, start, os.SEEK_SET)
-            yield from read_chunks(fd, blob.size - start, lead=0 if start else BLOCK)
-
-    @contextlib.contextmanager
-    def _blobs(self, digest: Digest) -> Iterator[Directory]:
-        try:
-            blobs = Directory.open(self.root / BLOBS)
-        except FileNotFoundError:
-            raise _missing(digest) from None
-        with blobs:
-            yield blobs
+            chunks = read_chunks(fd, blob.size - start, lead=0 if start else BLOCK)
+            found = self.files.find(blob.digest)
+            if found is None or not found.is_link or start:
+                yield from chunks
+                return
+            # Hashed here, because the error of whoever hashes it next would tell the digest of the linked file.
+            yield from verified(chunks, blob)
 
 
-def select_scanned(scan: ManifestScan) -> Selection:
-    """Return the models of a scan, ready to be read. Raises the errors of `LocalStore.select` about manifests."""
-    for unreadable in scan.unreadable:
-        raise DamagedStoreError(
-            f"{unreadable.path}: {unreadable.reason}", hint="ostore verify lists everything that is damaged"
-        )
-    for model in scan.models:
-        _refuse_to_carry(model)
-    return Selection.of((model.name, model.manifest) for model in scan.models)
+def _target(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of the regular file that an entry is or leads to. None if there is none, or it has gone."""
+    with contextlib.suppress(OSError):
+        status = entry.stat()
+        return status if stat.S_ISREG(status.st_mode) else None
+    return None
 
 
 def _locked(root: Path, held: contextlib.ExitStack) -> tuple[Directory, Workspace]:
@@ -315,16 +419,3 @@ def _locked(root: Path, held: contextlib.ExitStack) -> tuple[Directory, Workspac
     workspace = held.enter_context(contextlib.closing(Workspace.open(directory)))
     held.enter_context(workspace.locked())
     return directory, workspace
-
-
-def _missing(digest: Digest) -> BlobMissingError:
-    return BlobMissingError(f"blob {digest}: missing", digest=str(digest))
-
-
-def _refuse_to_carry(model: StoredModel) -> None:
-    if model.tree == COMING_MANIFESTS:
-        raise FormatError(f"{model.name}: stored under {COMING_MANIFESTS}/, which no released Ollama writes")
-    try:
-        model.manifest.refuse_unclear()
-    except (UnsafeError, FormatError, LimitError) as error:
-        raise type(error)(f"{model.name}: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_INSTRUCTIONS = frozenset(
+INSTRUCTIONS = frozenset(
     {
         "from", "license", "template", "system", "adapter", "draft", "renderer", "parser", "parameter", "message",
         "requires",
@@ -35,7 +35,7 @@ def read_modelfile(text: str) -> list[tuple[str, str, str]]:
 
 def _instruction(first: str, rest: Iterator[str]) -> tuple[str, str, str]:
     word = (first + _until(rest, _BLANKS)).lower()
-    if word not in _INSTRUCTIONS:
+    if word not in INSTRUCTIONS:
         raise UnreadableError(f"no instruction: {word!r}")
     key = _until(rest, _BLANKS) if word in {"parameter", "message"} else ""
     if word == "message" and key not in {"system", "user", "assistant"}:

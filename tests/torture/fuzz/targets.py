@@ -28,7 +28,7 @@ from ostore.formats.tar_header import member_header, parse_header
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
 from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
-from ostore.operations.listing import Message, Parameter, _messages, _parameters
+from ostore.operations.show import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.streams.frames import decode_frame
@@ -140,8 +140,8 @@ def read_texts(data: bytes) -> None:
     """The texts of a model as a Modelfile, which Ollama's reader must take back."""
     template, system, licence, params, messages, *_ = (*data.split(SEPARATOR), *[b""] * 5)
     texts = [part.decode("utf-8", "replace") for part in (template, system, licence)]
-    parameters: tuple[Parameter, ...] = _parameters([params.decode("utf-8", "replace")] if params else [])
-    said: tuple[Message, ...] = _messages([messages.decode("utf-8", "replace")] if messages else [])
+    parameters: tuple[Parameter, ...] = _parameters(params) if params else ()
+    said: tuple[Message, ...] = _messages(messages) if messages else ()
     kinds = ("template", "system", "license")
     rendered = render_modelfile(
         "x:latest",

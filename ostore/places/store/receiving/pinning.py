@@ -53,12 +53,14 @@ class Pinning:
         status = self._blobs.lstat(blob.digest.filename)
         if status is None:
             return None
+        if stat.S_ISLNK(status.st_mode):
+            # A link that is no good is replaced, and its target is left alone.
+            target = None if self._terms.links else self._blobs.target_of(blob.digest.filename)
+            return target is not None and target.st_size == blob.size and blob.digest not in self._damaged
         if stat.S_ISREG(status.st_mode):
             return status.st_size == blob.size and blob.digest not in self._damaged
-        if not stat.S_ISLNK(status.st_mode):
-            # A link is replaced, and its target is left alone. A person has to look at anything else.
-            raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
-        return False
+        # A person has to look at anything else.
+        raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
 
     def _standing(self, wanted: Iterable[Descriptor]) -> tuple[list[Descriptor], list[Descriptor]]:
         """Return the wanted blobs that have a file that may be sound, and those whose entry cannot be."""
@@ -71,11 +73,15 @@ class Pinning:
             # Pin first, then hash the pinned file: the name in `blobs/` may soon belong to another file.
             is_pinned = self._blobs.link(filename, self._transaction, pin)
             where, name = (self._transaction, pin) if is_pinned else (self._blobs, filename)
-            if not self._terms.trust_existing and not is_sound(where, name, blob, progress):
+            is_link = _is_link(self._blobs, filename)
+            if is_link:
+                # A relative link leads to its file only from `blobs/`. A pin of it still keeps its name from removal.
+                where, name = self._blobs, filename
+            if not self._terms.trust_existing and not is_sound(where, name, blob, progress, follows=is_link):
                 self._transaction.unlink(pin)
                 return False
             # Ollama does not sync what it writes, and a model of ours will rely on this blob.
-            where.sync_entry(name)
+            where.sync_entry(name, follows=is_link)
             # Ollama touches a blob that it reuses, because its prune goes by the mtime.
             self._blobs.touch(filename)
         except FileNotFoundError:
@@ -88,14 +94,21 @@ class Pinning:
         return True
 
 
-def is_sound(directory: Directory, filename: str, blob: Descriptor, progress: Progress) -> bool:
+def _is_link(directory: Directory, name: str) -> bool:
+    status = directory.lstat(name)
+    return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def is_sound(
+    directory: Directory, filename: str, blob: Descriptor, progress: Progress, *, follows: bool = False
+) -> bool:
     """
-    Hash a file that has a blob's name, and return whether it is the blob.
+    Hash a file that has a blob's name, and return whether it is the blob. With `follows`, it may be a link to a file.
 
     Raises OSError, because a failed read does not prove damage, and DamagedStoreError if it is not a regular file.
     """
     try:
-        fd = directory.open_file(filename)
+        fd = directory.open_file(filename, follows=follows)
     except FileNotFoundError:
         return False
     try:

@@ -25,7 +25,7 @@ from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, mentioned_by
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import MANIFESTS, PIN, QUARANTINE
 from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory

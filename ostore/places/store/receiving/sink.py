@@ -21,7 +21,7 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.selection import SelectedModel, Selection, refuse_twins
+from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
@@ -88,6 +88,11 @@ class StoreSink:
             self._absent_folders()
         return Forecast(outcomes, self._store.missing_of(selection.blobs))
 
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection without the models whose names clash with other spellings. They are left out."""
+        clashes = dict(self._clashes(selection))
+        return selection.without((LeftOut(str(name), error) for name, error in clashes.items()), clashes)
+
     def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
         """
         Yield an inbox. Leaving the block publishes every model; an exception publishes none.
@@ -148,15 +153,43 @@ class StoreSink:
 
     def _outcomes(self, selection: Selection) -> dict[ModelName, Outcome]:
         if self._store.root.exists():
-            self._store.require()
+            self._store.require_folder()
         tree = find_manifests(self._store.root)
         stored = {entry.name for entry in tree.entries if entry.name}
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
         if not tree.folders:
             # A new store has no manifests, so no model has to be looked up.
+            self._refuse_clashes(selection)
             return dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
-        return {model.name: self._outcome(model) for model in selection.models}
+        outcomes = {model.name: self._outcome(model) for model in selection.models}
+        self._refuse_clashes(selection)
+        return outcomes
+
+    def _refuse_clashes(self, selection: Selection) -> None:
+        """Raises UnsafeError for a name that clashes. What moves keeps its names."""
+        if self._predecessor is None:
+            for _, error in self._clashes(selection):
+                raise error
+
+    def _clashes(self, selection: Selection) -> Iterator[tuple[ModelName, UnsafeError]]:
+        """
+        Yield each model with a part of its name that differs only by case from one in the store, or before it.
+
+        Since 0.5.2 a server takes the spelling of each part from any name that it has (server/routes.go of ollama at
+        fb30760), so one of the two models could not be reached.
+        """
+        stored = {entry.name for entry in find_manifests(self._store.root).entries if entry.name}
+        spellings: list[dict[str, set[str]]] = [{}, {}, {}, {}]
+        for name in stored:
+            _learn(spellings, name)
+        for name in (model.name for model in selection.models):
+            parts = [_spelling(known, part) for known, part in zip(spellings, name.parts, strict=True)]
+            if name in stored or parts == list(name.parts):
+                _learn(spellings, name)
+            else:
+                told = f"{name}: Ollama would mix it up with another spelling in {self._store.root}"
+                yield name, UnsafeError(told, hint=f"{ModelName(*parts)} would do")
 
     def _outcome(self, model: SelectedModel) -> Outcome:
         path = self._store.manifest_path(model.name)
@@ -213,7 +246,7 @@ class StoreSink:
 
     def _create_root(self, root: Path) -> list[Path]:
         if root.exists() or root.is_symlink():
-            self._store.require()
+            self._store.require_folder()
         absent = self._absent_folders()
         for path in absent:
             with Directory.open(path.parent) as parent:
@@ -229,6 +262,17 @@ class StoreSink:
         if not self._make_parents:
             refuse_missing_folder(self._store.root.parent)
         return absent
+
+
+def _learn(spellings: list[dict[str, set[str]]], name: ModelName) -> None:
+    for known, part in zip(spellings, name.parts, strict=True):
+        known.setdefault(part.lower(), set()).add(part)
+
+
+def _spelling(known: Mapping[str, set[str]], part: str) -> str:
+    """Return the part itself if it is known by this spelling or not at all, or else a spelling that is known."""
+    spelled = known.get(part.lower(), {part})
+    return part if part in spelled else min(spelled)
 
 
 def _is_empty_folder(parent: Directory, name: str) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.store_layout import BLOBS
 from ostore.places.store.removing.sweep import clear_leftovers, reason_to_keep
-from ostore.places.store.survey.census import FoundEntry
+from ostore.places.store.survey.census import EntryKind, FoundEntry
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import FULL, Directory
 
@@ -82,6 +82,9 @@ def _if_there_is_room() -> Iterator[None]:
 
 
 def _is_unchanged(blobs: Directory, file: FoundEntry, latest: float, opened: contextlib.ExitStack) -> bool:
+    if file.facts.kind is EntryKind.LINK:
+        status = blobs.lstat(file.path)
+        return status is not None and reason_to_keep(file.facts.identity, latest)(status) is None
     try:
         fd = blobs.open_file(file.path)
     except (FileNotFoundError, PermissionError, DamagedStoreError):

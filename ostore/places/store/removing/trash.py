@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -83,6 +84,8 @@ class Batch:
 
         `check` checks the open file right before it moves. It returns None if the file may go, else the reason.
         """
+        if (status := folder.lstat(filename)) and stat.S_ISLNK(status.st_mode):
+            return self._take_link(folder, filename, status, check)
         try:
             fd = folder.open_file(filename)
         except FileNotFoundError:
@@ -101,6 +104,22 @@ class Batch:
                 return "replaced meanwhile"
         finally:
             os.close(fd)
+        return None
+
+    def _take_link(
+        self, folder: Directory, filename: str, status: os.stat_result, check: Callable[[os.stat_result], str | None]
+    ) -> str | None:
+        """Move a link here. What it leads to is not touched."""
+        if reason := check(status):
+            return reason
+        try:
+            folder.rename(filename, self.directory, filename)
+        except FileNotFoundError:
+            return "gone meanwhile"
+        moved = self.directory.lstat(filename)
+        if moved is None or not os.path.samestat(moved, status):
+            self.return_blobs(folder, [filename])
+            return "replaced meanwhile"
         return None
 
     def return_blobs(self, blobs: Directory, filenames: Iterable[str]) -> list[str]:

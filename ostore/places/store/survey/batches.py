@@ -12,7 +12,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.store_layout import TRASH
-from ostore.places.store.survey.scan import read_small_file
+from ostore.places.store.survey.reading import read_small_file
 
 # The record of a removal, until it is finished, and afterwards if its blobs are kept.
 UNFINISHED_RECORD = "plan.json"

@@ -19,7 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from ostore.formats.digest import Digest, blob_digest
+from ostore.formats.digest import Digest, blob_digest, blob_filenames
 from ostore.formats.store_layout import (
     BLOBS,
     CONVERSION_PREFIX,
@@ -122,6 +122,11 @@ class StoredBlob(NamedTuple):
     def is_canonical(self) -> bool:
         """False for a name with ':', as before Ollama 0.1.30, or with upper-case digits. Ollama writes neither now."""
         return self.filename == self.digest.filename
+
+    @property
+    def is_foreign_spelling(self) -> bool:
+        """True for a name that no Ollama gives or resolves, so that perhaps the file is not meant to be a blob."""
+        return self.filename not in blob_filenames(self.digest)
 
 
 # The order in which blobs are shown. Their folder has them in no order.

@@ -105,13 +105,14 @@ class Examination:
 def examine(root: Path, account: Account, *, with_empty_folders: bool, now: float) -> Examination:
     """Examine a store that a server running as `account` uses. `now` is seconds since 1970."""
     closed: list[Unreadable] = []
-    scan = scan_manifests(find_manifests(root, closed))
+    scan = scan_manifests(find_manifests(root))
+    closed += scan.tree.closed
     settled = SettledBlobs(scan, account, now)
     census = _census(root, settled, closed)
     blobs = census.blobs if census else ()
     references = references_of(root, scan)
     closed += _closed_trees(root, census)
-    closed += _unanswered(root, scan.strays)
+    closed += _unanswered(root, scan.tree.strays)
     lost = tuple(_lost(root, scan, references.doubts))
     return Examination(
         root=root,

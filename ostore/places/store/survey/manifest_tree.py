@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
-from ostore.formats.unreadable import Unreadable
+from ostore.formats.unreadable import ClosedFolder
 
 # ollama manifest/manifest.go at fb30760 globs exactly four levels. Any entry there counts as a manifest.
 _DEPTH = 4
@@ -34,31 +34,35 @@ class ManifestTree:
     What lies in the folders of manifests. Each list has the order of a sorted walk.
 
     `entries` are at manifest depth. `strays` are entries at other depths that are no folders, `folders` are the folders
-    that were read, and `links` are the links to folders; these are paths relative to the store, with '/'. To read only
-    some manifests, make a tree of their `entries`.
+    that were read, and `links` are the links to folders; these are paths relative to the store, with '/'. `closed` are
+    the folders that could not be read. To read only some manifests, make a tree of their `entries` that `is_part`.
     """
 
     entries: list[ManifestEntry] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
+    closed: list[ClosedFolder] = field(default_factory=list)
+    is_part: bool = False
+    root: Path = field(default_factory=Path)
+
+    def refuse_closed(self) -> None:
+        """Raise the OSError of the first folder that could not be read. Who decides about all models calls this."""
+        for folder in self.closed:
+            raise folder.error
 
 
-def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> ManifestTree:
-    """
-    Look into every folder of manifests. No file is opened. An absent folder holds nothing.
-
-    A folder that cannot be read is added to `closed`. Raises OSError for it if there is no such list.
-    """
-    found = ManifestTree()
+def find_manifests(root: Path) -> ManifestTree:
+    """Look into every folder of manifests. No file is opened. An absent folder holds nothing."""
+    found = ManifestTree(root=root)
     for tree in (MANIFESTS, COMING_MANIFESTS):
-        _walk(str(root / tree), (tree,), found, closed)
+        _walk(str(root / tree), (tree,), found)
     return found
 
 
-def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list[Unreadable] | None) -> None:
+def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree) -> None:
     prefix = "/".join(parts)
-    entries = _listing(folder, prefix, closed)
+    entries = _listing(folder, prefix, found)
     if entries is None:
         return
     found.folders.append(prefix)
@@ -77,20 +81,18 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
             continue
         if entry.is_symlink():
             found.links.append(relative)
-        _walk(entry.path, (*parts, entry.name), found, closed)
+        _walk(entry.path, (*parts, entry.name), found)
 
 
-def _listing(folder: str, relative: str, closed: list[Unreadable] | None) -> list[os.DirEntry[str]] | None:
-    """Return the entries of a folder, sorted by name. None if it is absent or was added to `closed`."""
+def _listing(folder: str, relative: str, found: ManifestTree) -> list[os.DirEntry[str]] | None:
+    """Return the entries of a folder, sorted by name. None if it is absent or was added to those that are closed."""
     try:
         with os.scandir(folder) as listing:
             return sorted(listing, key=attrgetter("name"))
     except FileNotFoundError:
         return None
     except OSError as error:
-        if closed is None:
-            raise
-        closed.append(Unreadable(relative, error.strerror or str(error)))
+        found.closed.append(ClosedFolder(relative, error.strerror or str(error), error))
         return None
 
 

@@ -26,7 +26,9 @@ from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
-from ostore.places.store.survey.scan import ManifestScan, read_small_file, scan_manifests
+from ostore.places.store.survey.reading import read_small_file
+from ostore.places.store.survey.scan import ManifestScan, scan_manifests
+from ostore.places.store.survey.strays import StrayKind
 
 if TYPE_CHECKING:
     from ostore.places.store.survey.census import StoredBlob
@@ -42,7 +44,8 @@ class References:
 
     `named` maps every digest that a manifest names or mentions, whether or not the blob exists, to the models that do
     so; to no model if only an entry without a model's name mentions it. `doubts` are the entries that cannot be read,
-    parsed or named, by path relative to the store; while there is one, nothing may be deleted. `scan` is what was read.
+    parsed or named, and the folders that may not be, by path relative to the store; while there is one, nothing may be
+    deleted. `scan` is what was read.
     """
 
     named: dict[Digest, tuple[ModelName, ...]]
@@ -68,16 +71,17 @@ class References:
 
 
 def find_references(root: Path) -> References:
-    """Read every manifest of a store, also those that manifest lists name. Raises OSError for an unreadable folder."""
+    """Read every manifest of a store, also those that manifest lists name."""
     return references_of(root, scan_manifests(find_manifests(root)))
 
 
 def references_of(root: Path, scan: ManifestScan) -> References:
     """Like `find_references`, from manifests that have been read."""
     lists = _Lists(root)
-    mentions = chain(_of_links(scan.tree.entries), _of_unreadable(root, scan.unreadable))
+    strays = ((None, stray.mentioned) for stray in scan.strays)
+    mentions = chain(_of_links(scan.tree.entries), _of_unreadable(root, scan.unreadable), strays)
     named = _users(chain(_of_models(scan, lists), mentions))
-    return References(named, (*scan.unreadable, *_lost_folders(root, scan.strays), *lists.doubts), scan)
+    return References(named, (*scan.unreadable, *_unseen(root, scan), *lists.doubts), scan)
 
 
 def _users(mentions: Iterable[tuple[ModelName | None, Iterable[Digest]]]) -> dict[Digest, tuple[ModelName, ...]]:
@@ -128,11 +132,16 @@ def _of_unreadable(
             yield entry.name, mentioned_by(raw)
 
 
-def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManifest]:
-    """Yield links that should lead to folders but do not, for example to an unmounted disk with models on it."""
-    # The walk did not count these links as folders. Only a link to a file certainly hides no models.
+def _unseen(root: Path, scan: ManifestScan) -> Iterator[UnreadableManifest]:
+    """Yield what may hide manifests: folders and files that may not be read, and links that lead to no folder."""
+    for folder in scan.tree.closed:
+        yield UnreadableManifest(folder.path, folder.reason, None, folder.error)
+    for stray in scan.strays:
+        if stray.kind is StrayKind.CLOSED:
+            yield UnreadableManifest(stray.path, "cannot be read, so nobody knows which blobs it mentions")
+    # A link may lead to an unmounted disk with models on it. Only a link to a file certainly hides none.
     lost = [tree for tree in (MANIFESTS, COMING_MANIFESTS) if _is_lost(root / tree, stat.S_ISDIR)]
-    for path in (*lost, *(stray for stray in strays if _is_lost(root / stray, stat.S_ISREG))):
+    for path in (*lost, *(stray for stray in scan.tree.strays if _is_lost(root / stray, stat.S_ISREG))):
         yield UnreadableManifest(path, "a link that leads to no folder")
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,13 @@ from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree
-from ostore.streams.chunks import read_full
+from ostore.places.store.survey.reading import read_small_file
+from ostore.places.store.survey.strays import Stray, is_side_file_at, judge_strays
 
 # The server rewrites manifests in place, so a manifest that does not parse may be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+# The errors for what is no file: a folder, a link in circles, a FIFO or a device (`read_small_file`).
+_NO_FILE = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP, errno.ENOENT})
 
 
 class StoredModel(NamedTuple):
@@ -57,16 +58,21 @@ class StandingManifest:
 
 @dataclass(frozen=True)
 class ManifestScan:
-    """The `models` that parse, the `unreadable` entries at manifest depth, and the `tree` that was read."""
+    """
+    The `models` that parse, the `unreadable` entries at manifest depth, and the `tree` that was read.
+
+    `side_files` are those of operating systems at manifest depth, by path relative to the store.
+    """
 
     models: tuple[StoredModel, ...]
     unreadable: tuple[UnreadableManifest, ...]
     tree: ManifestTree
+    side_files: tuple[str, ...] = ()
 
-    @property
-    def strays(self) -> tuple[str, ...]:
-        """Paths at other depths that are not folders."""
-        return tuple(self.tree.strays)
+    @cached_property
+    def strays(self) -> tuple[Stray, ...]:
+        """What lies at other depths and is no folder. Each file is read on first use."""
+        return judge_strays(self.tree.root, self.tree.strays)
 
     @cached_property
     def users(self) -> dict[Digest, tuple[ModelName, ...]]:
@@ -83,22 +89,25 @@ class PassingScan:
     """
     A scan that keeps no manifests, for commands that need little of each: a hundred thousand need much memory.
 
-    `models` can be gone through once and come in no order. `unreadable` is complete when all of them have been read.
+    `models` can be gone through once and come in no order. `unreadable` and `side_files` are complete when all of them
+    have been read.
     """
 
     tree: ManifestTree
     unreadable: list[UnreadableManifest] = field(default_factory=list)
+    side_files: list[str] = field(default_factory=list)
 
-    @property
-    def strays(self) -> tuple[str, ...]:
-        """Paths at other depths that are not folders."""
-        return tuple(self.tree.strays)
+    @cached_property
+    def strays(self) -> tuple[Stray, ...]:
+        """What lies at other depths and is no folder. Each file is read on first use."""
+        return judge_strays(self.tree.root, self.tree.strays)
 
     @property
     def models(self) -> Iterator[StoredModel]:
         """Read every manifest. A bad one is a finding, not an error."""
         failures: list[tuple[ManifestEntry, UnreadableManifest]] = []
         yield from _read_all(self.tree.entries, failures)
+        failures = [(entry, failure) for entry, failure in failures if not self._is_side_file(entry)]
         for _ in range(_RETRIES):
             if not failures:
                 break
@@ -107,31 +116,18 @@ class PassingScan:
             yield from _read_all(again, failures)
         self.unreadable += (failure for _, failure in failures)
 
+    def _is_side_file(self, entry: ManifestEntry) -> bool:
+        if not is_side_file_at(entry.path):
+            return False
+        self.side_files.append(entry.relative)
+        return True
+
 
 def scan_manifests(tree: ManifestTree) -> ManifestScan:
     """Read the manifests of a tree, and keep all of them, sorted by name."""
     scan = PassingScan(tree)
     models = sorted(scan.models, key=lambda model: model.name.full)
-    return ManifestScan(tuple(models), tuple(scan.unreadable), tree)
-
-
-def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
-    """
-    Return a regular file's bytes and its status, links followed.
-
-    At most `limit` + 1 bytes are read, so that a longer file shows. Raises OSError, also for a FIFO or a device.
-    """
-    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        wanted = min(status.st_size, limit) + 1
-        data = os.read(fd, wanted)
-        # One byte more than the size was asked for. Any other count means a changing file or a call that was cut short.
-        return data if len(data) == status.st_size else data + read_full(fd, wanted - len(data)), status
-    finally:
-        os.close(fd)
+    return ManifestScan(tuple(models), tuple(scan.unreadable), tree, tuple(scan.side_files))
 
 
 def stand(entry: ManifestEntry) -> StandingManifest:
@@ -160,6 +156,43 @@ def refuse_others(path: str, mode: int) -> None:
         raise DamagedStoreError(f"{path}: expected a manifest, got a folder or a device")
 
 
+class Alias(NamedTuple):
+    """A link to a manifest or to a folder of tags: its path in the store, and the models that it names."""
+
+    path: str
+    names: tuple[ModelName, ...]
+
+
+def aliases_of(tree: ManifestTree, leaving: Collection[ManifestEntry]) -> Iterator[Alias]:
+    """Yield the links that will lead nowhere once these manifests are gone."""
+    going = {os.path.realpath(entry.path) for entry in leaving}
+    paths = {entry.path for entry in leaving}
+    for entry in tree.entries:
+        if entry.is_link and entry.path not in paths and entry.name and os.path.realpath(entry.path) in going:
+            yield Alias(entry.relative, (entry.name,))
+    for link, behind in _links(tree):
+        targets = {os.path.realpath(entry.path) for entry in behind}
+        if targets and targets <= going and not any(entry.path in paths for entry in behind):
+            yield Alias(link, _names(behind))
+
+
+def chosen_alias(tree: ManifestTree, entry: ManifestEntry, chosen: Collection[ManifestEntry]) -> Alias | None:
+    """Return the link to a folder of tags that goes instead of a manifest behind it, if all behind it is chosen."""
+    for link, behind in _links(tree):
+        if entry in behind:
+            return Alias(link, _names(behind)) if all(other in chosen for other in behind) else None
+    return None
+
+
+def _links(tree: ManifestTree) -> Iterator[tuple[str, list[ManifestEntry]]]:
+    for link in tree.links:
+        yield link, [entry for entry in tree.entries if entry.relative.startswith(f"{link}/")]
+
+
+def _names(entries: Collection[ManifestEntry]) -> tuple[ModelName, ...]:
+    return tuple(entry.name for entry in entries if entry.name)
+
+
 def _read_all(
     entries: Iterable[ManifestEntry], failures: list[tuple[ManifestEntry, UnreadableManifest]]
 ) -> Iterator[StoredModel]:
@@ -173,6 +206,7 @@ def _read_all(
 
 def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
     """Return the model, or the reason why there is none; None if the entry has gone meanwhile."""
+    closed: OSError | None = None
     try:
         raw, status = read_small_file(entry.path, MAX_MANIFEST_BYTES)
         if entry.name is not None:
@@ -184,9 +218,10 @@ def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
         reason = "a link that leads nowhere"
     except OSError as error:
         reason = error.strerror or str(error)
+        closed = None if error.errno in _NO_FILE else error
     except OstoreError as error:
         reason = str(error)
-    return UnreadableManifest(entry.relative, reason, entry.name)
+    return UnreadableManifest(entry.relative, reason, entry.name, closed)
 
 
 def find_blobs(root: Path) -> Iterator[os.DirEntry[str]]:

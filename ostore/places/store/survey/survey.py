@@ -17,13 +17,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import Census, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.references import References, references_of
 from ostore.places.store.survey.scan import find_blobs, scan_manifests
 from ostore.places.store.workspace import dead_transactions, workspace_path
+
+_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,18 @@ class Survey:
 
     def census_of(self, digests: Collection[Digest]) -> Census:
         """Take a census of these blobs only, in any form of their names."""
-        filenames = {digest.filename for digest in digests}
-        # Compare text, because to parse sixty thousand names takes longer.
-        named = [entry.name for entry in self.listed if entry.name.lower().replace(":", "-") in filenames]
-        return take_census(self.root, named)
+        wanted = {digest.hex for digest in digests}
+        # Compare text first, because to parse sixty thousand names takes longer.
+        alike = (entry.name for entry in self.listed if entry.name[-_DIGITS:].lower() in wanted)
+        return take_census(self.root, [name for name in alike if blob_digest(name)])
 
 
 def survey(root: Path) -> Survey:
-    """Look at a store. Nothing is created, and the store is not locked. Raises OSError for an unreadable folder."""
+    """
+    Look at a store. Nothing is created, and the store is not locked. Raises OSError if `blobs/` may not be read.
+
+    A folder of manifests that may not be read is a doubt of the references.
+    """
     listed = tuple(find_blobs(root))
     scan = scan_manifests(find_manifests(root))
     references = references_of(root, scan)

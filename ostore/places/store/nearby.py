@@ -1,0 +1,38 @@
+"""Find the store that was probably meant when a folder is none: one level up or down, or where Ollama puts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+
+# Below a home, the home of a service, the root of a volume of a container, or a copy of one of these.
+_USUAL = ("models", ".ollama/models", "_data/models", "_data/.ollama/models", "_data", "root/.ollama/models")
+# A folder with more entries is no store, and to look into all of them takes long.
+_MAX_FOLDERS = 200
+
+
+def nearby_store(folder: Path) -> Path | None:
+    """Return a store near a folder, or None. A store there has both of its folders."""
+    found = (path for path in _candidates(folder) if _is_store(path))
+    return next(found, None)
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    yield from (folder / usual for usual in _USUAL)
+    yield from list(folder.absolute().parents)[:2]
+    below = []
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:
+        below = sorted(entry.path for entry, _ in zip(listing, range(_MAX_FOLDERS), strict=False) if entry.is_dir())
+    yield from map(Path, below)
+    yield from (Path(path) / usual for path in below for usual in _USUAL)
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        return (path / BLOBS).is_dir() and (path / MANIFESTS).is_dir()
+    except OSError:
+        return False

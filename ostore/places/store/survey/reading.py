@@ -1,0 +1,32 @@
+"""Read small files of a store without waiting for what is no file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from ostore.streams.chunks import read_full
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
+    """
+    Return a regular file's bytes and its status, links followed.
+
+    At most `limit` + 1 bytes are read, so that a longer file shows. Raises OSError, also for a FIFO or a device.
+    """
+    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        wanted = min(status.st_size, limit) + 1
+        data = os.read(fd, wanted)
+        # One byte more than the size was asked for. Any other count means a changing file or a call that was cut short.
+        return data if len(data) == status.st_size else data + read_full(fd, wanted - len(data)), status
+    finally:
+        os.close(fd)

@@ -1,0 +1,110 @@
+"""Judge what lies among the manifests and is no manifest of a model: side files, misplaced manifests, foreign files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import LimitError, OstoreError
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, digest_shaped, mentioned_by
+from ostore.formats.name import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
+from ostore.formats.side_file import is_side_file, may_be_side_file
+from ostore.formats.store_layout import MANIFESTS
+from ostore.places.store.survey.reading import read_small_file
+
+
+class StrayKind(StrEnum):
+    """What a stray is. A misplaced manifest is any file that mentions a digest: somebody may rely on that blob."""
+
+    SIDE_FILE = "side file"
+    MISPLACED = "misplaced manifest"
+    FOREIGN = "foreign file"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """
+    A file among the manifests that is no manifest of a model. `path` is relative to the store.
+
+    `mentioned` are the digests in it. `name` is the model that it would be in its right place, if that can be told.
+    """
+
+    path: str
+    kind: StrayKind
+    mentioned: frozenset[Digest] = frozenset()
+    name: ModelName | None = None
+
+    @property
+    def is_misplaced(self) -> bool:
+        return self.kind is StrayKind.MISPLACED
+
+
+def judge_strays(root: Path, paths: Iterable[str]) -> tuple[Stray, ...]:
+    """Judge files at depths where no manifest can be. What has gone meanwhile is left out."""
+    judged = (_judge(root, path) for path in paths)
+    return tuple(stray for stray in judged if stray)
+
+
+def is_side_file_at(path: str) -> bool:
+    """Return whether a file is a side file and mentions no digest. One that cannot be read is none."""
+    name = os.path.basename(path)  # noqa: PTH119 - text is faster, and there may be many
+    if not may_be_side_file(name):
+        return False
+    try:
+        raw, _ = read_small_file(path, MAX_MANIFEST_BYTES)
+    except OSError:
+        return False
+    return is_side_file(name, raw) and not digest_shaped(raw)
+
+
+def _judge(root: Path, path: str) -> Stray | None:
+    full, filename = root / path, path.rpartition("/")[2]
+    try:
+        raw, _ = read_small_file(full, MAX_MANIFEST_BYTES)
+    except FileNotFoundError:
+        # A link that leads nowhere may have led to a folder of models.
+        return Stray(path, StrayKind.FOREIGN) if full.is_symlink() else None
+    except OSError:
+        return Stray(path, StrayKind.CLOSED if _is_file(full) else StrayKind.FOREIGN)
+    mentioned = _mentioned(raw)
+    if not mentioned:
+        return Stray(path, StrayKind.SIDE_FILE if is_side_file(filename, raw) else StrayKind.FOREIGN)
+    return Stray(path, StrayKind.MISPLACED, mentioned, _meant(path))
+
+
+def _mentioned(raw: bytes) -> frozenset[Digest]:
+    try:
+        named = mentioned_by(raw) - {Digest.of(raw)}
+    except LimitError:
+        named = digest_shaped(raw)
+    return frozenset(named)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - as everywhere in this package
+    except OSError:
+        return False
+
+
+def _meant(path: str) -> ModelName | None:
+    """Return the model that a misplaced manifest is, if the parts that are missing are those that names leave out."""
+    tree, *parts = path.split("/")
+    defaults = (DEFAULT_HOST, DEFAULT_NAMESPACE)
+    if tree != MANIFESTS or not 2 <= len(parts) <= 3:  # noqa: PLR2004 - MODEL/TAG or NAMESPACE/MODEL/TAG
+        return None
+    if len(parts) == 3 and "." in parts[0]:  # noqa: PLR2004
+        # HOST/MODEL/TAG: a namespace has no dots.
+        whole = (parts[0], DEFAULT_NAMESPACE, *parts[1:])
+    else:
+        whole = (*defaults[: 4 - len(parts)], *parts)
+    try:
+        return ModelName(*whole)
+    except OstoreError:
+        return None
