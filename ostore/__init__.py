@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
     from ostore.api.export import ExportReport, export
-    from ostore.api.gc import GcReport, JudgedBlob, RemovedDownload, RestoredBlob, RestoreReport, gc, restore
+    from ostore.api.gc import (
+        GcReport,
+        JudgedBlob,
+        KeptDownload,
+        RemovedDownload,
+        RestoredBlob,
+        RestoreReport,
+        gc,
+        restore,
+    )
     from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
-    from ostore.api.list_models import ListReport, list_models
+    from ostore.api.list_models import ListReport, StoreElsewhere, list_models
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
         DigestMismatchError,
         FormatError,
         IntegrityError,
+        InUseError,
         InvalidBundleError,
         InvalidDigestError,
         InvalidManifestError,
@@ -87,6 +97,7 @@ __all__ = [
     "GcReport",
     "ImportReport",
     "ImportedModel",
+    "InUseError",
     "InspectReport",
     "IntegrityError",
     "InvalidBundleError",
@@ -94,6 +105,7 @@ __all__ = [
     "InvalidManifestError",
     "InvalidNameError",
     "JudgedBlob",
+    "KeptDownload",
     "LeftEntry",
     "LimitError",
     "ListReport",
@@ -124,6 +136,7 @@ __all__ = [
     "ShownModel",
     "SizeMismatchError",
     "Space",
+    "StoreElsewhere",
     "StoreSetting",
     "TruncatedError",
     "Unreadable",
@@ -178,6 +191,7 @@ _HOMES = {
     "GcReport": "ostore.api.gc",
     "ImportReport": "ostore.api.import_bundle",
     "ImportedModel": "ostore.api.import_bundle",
+    "InUseError": "ostore.formats.errors",
     "InspectReport": "ostore.api.inspect_bundle",
     "IntegrityError": "ostore.formats.errors",
     "InvalidBundleError": "ostore.formats.errors",
@@ -185,6 +199,7 @@ _HOMES = {
     "InvalidManifestError": "ostore.formats.errors",
     "InvalidNameError": "ostore.formats.errors",
     "JudgedBlob": "ostore.api.gc",
+    "KeptDownload": "ostore.api.gc",
     "LeftEntry": "ostore.operations.move",
     "LimitError": "ostore.formats.errors",
     "ListReport": "ostore.api.list_models",
@@ -215,6 +230,7 @@ _HOMES = {
     "ShownModel": "ostore.operations.show",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
+    "StoreElsewhere": "ostore.api.list_models",
     "StoreSetting": "ostore.api.move.check",
     "TruncatedError": "ostore.formats.errors",
     "Unreadable": "ostore.formats.unreadable",

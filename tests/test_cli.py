@@ -13,9 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ostore.cli.program import COMMANDS
-from tests.support import OSTORE, Store, full, noise, sha256, terminal
+from ostore.cli import other_words
+from ostore.cli.colours import SEVERITY, painted
+from ostore.cli.exit_codes import CODES
+from ostore.cli.program import ALIASES, COMMANDS
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, terminal
 from tests.support import ostore as run
+
+OLLAMAS = "ollama {} is a command of Ollama, and this version of ostore has none of that name"
 
 
 def test_list_prints_the_columns_of_ollama_and_what_is_unique(store: Store) -> None:
@@ -200,6 +205,184 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         assert summary.rstrip(".") in " ".join(run(name, "--help").stdout.split()), name
 
 
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("remove", "ostore rm MODEL removes a model"),
+        ("remov", "ostore rm MODEL removes a model"),
+        ("delete", "ostore rm MODEL removes a model"),
+        ("save", "ostore export MODEL... FILE.tar.zst writes models to a file"),
+        ("load", "ostore import FILE.tar.zst adds the models of a file"),
+        ("serve", OLLAMAS.format("serve")),
+        ("run", OLLAMAS.format("run")),
+        ("pull", f"{OLLAMAS.format('pull')}; where there is no network, ostore import adds models of a file"),
+        ("verfy", "did you mean ostore verify?"),
+        ("Prun", "did you mean ostore prune?"),
+        ("llama3:8b", "ostore --help lists the commands"),
+    ],
+)
+def test_a_word_that_is_no_command_is_answered_with_what_was_meant(word: str, hint: str) -> None:
+    for words in ([word, "llama3"], ["help", word]):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (2, f"ostore: error[usage]: no command {word!r} ({hint})\n")
+
+
+def test_no_word_of_others_is_answered_with_a_command_that_does_not_exist() -> None:
+    assert not {*other_words._MEANT, *other_words._OLLAMAS} & {*COMMANDS, *ALIASES}
+    for hint in (*other_words._MEANT.values(), *other_words._BESIDE.values()):
+        named = re.findall(r"ostore (\w+)", hint)
+        assert named
+        assert set(named) <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", [[], ["export"], ["gc"], ["prune"], ["help"]], ids=" ".join)
+def test_help_is_a_command_too(command: list[str]) -> None:
+    assert run("help", *command).stdout == run(*command, "--help").stdout != ""
+
+
+def test_version_is_a_command_too() -> None:
+    assert run("version").stdout == run("--version").stdout != ""
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="man is not installed")
+def test_man_renders_the_page_of_the_manual_with_every_command_and_option(tmp_path: Path) -> None:
+    (tmp_path / "ostore.1").write_text(run("help", "--man").stdout)
+    done = subprocess.run(
+        ["man", "--warnings", "-E", "ascii", "-l", tmp_path / "ostore.1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MANWIDTH": "1000", "MAN_KEEP_FORMATTING": ""},
+    )
+    assert done.stderr == ""
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "ostore - carry Ollama models to machines without a network, verified" in shown
+    for name in COMMANDS:
+        (start,) = (number for number, line in enumerate(shown) if line.startswith(f"ostore {name} [OPTIONS]"))
+        part = re.split(r"\nostore [a-z]+ \[OPTIONS\]|\nEXIT STATUS", "\n".join(shown[start:]))[0]
+        helped = run(name, "--help", environment={"COLUMNS": "1000"}).stdout
+        options = re.findall(
+            r"^  (--?[a-z].*?)(?:  |$)", helped.split("Options:")[1].split("Examples:")[0], re.MULTILINE
+        )
+        assert [option for option in options if option != "-h, --help" and option not in part] == []
+        assert " ".join(helped.split("\n\n")[1].split()) in part
+        for example in helped.split("Examples:\n")[1].splitlines():
+            assert " ".join(example.split()) in part
+    for code, name in ((code, name) for name, code in CODES.items()):
+        assert re.search(rf"^{code} {name}\.$", "\n".join(shown), re.MULTILINE)
+
+
+def test_list_of_nothing_is_one_line_that_says_where_models_are(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty/blobs").mkdir(parents=True)
+    (tmp_path / "home/.ollama").mkdir(parents=True)
+    done = run("list", "--models", tmp_path / "empty", environment={"HOME": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, f"no models in {tmp_path}/empty\n")
+    store.root.rename(tmp_path / "home/.ollama/models")
+    home = {"HOME": str(tmp_path / "home")}
+    done = run("list", "--models", tmp_path / "empty", environment=home)
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"no models in {tmp_path}/empty; 2 are in {tmp_path}/home/.ollama/models\n",
+    )
+    assert run("list", "-q", "--models", tmp_path / "empty", environment=home).stderr == ""
+    assert run("list", "x", "y", environment=home).stderr == (
+        f"no model in {tmp_path}/home/.ollama/models begins with x or y\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("order", "names"),
+    [
+        ("modified", ["b:latest", "c:latest", "a:latest"]),
+        ("name", ["a:latest", "b:latest", "c:latest"]),
+        ("size", ["c:latest", "b:latest", "a:latest"]),
+        ("unique", ["a:latest", "c:latest", "b:latest"]),
+    ],
+)
+def test_list_is_sorted_as_asked(tmp_path: Path, order: str, names: list[str]) -> None:
+    store = Store(tmp_path / "models")
+    store.model("a:latest", noise(5000))
+    store.model("b:latest", b"l" * 9000, system=b"w")
+    store.model("c:latest", b"l" * 9000, system=b"w" * 100)
+    for age, name in enumerate(("b:latest", "c:latest", "a:latest")):
+        os.utime(store.manifest_path(full(name)), (1e9 - age, 1e9 - age))
+    done = run("list", "-q", "--sort", order, "--models", store.root)
+    assert done.stdout.split() == names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_colours(command: str) -> None:
+    assert "--color <auto|always|never>" in run(command, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "is_coloured"),
+    [
+        ({}, (), False),
+        ({"FORCE_COLOR": "1"}, (), True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, (), False),
+        ({"FORCE_COLOR": "1"}, ("--color=never",), False),
+        ({"NO_COLOR": "1", "TERM": "dumb"}, ("--color=always",), True),
+    ],
+)
+def test_what_a_reader_looks_for_is_coloured_where_colours_are_wanted(
+    store: Store, environment: dict[str, str], option: tuple[str, ...], is_coloured: bool
+) -> None:
+    store.model("con:latest", b"odd name", system=b"PROBLEM  none\nostore: error[io]: x")
+    store.write_manifest(full("empty:latest"), b"")
+    for words, colour, said in (
+        (("show", "nobody"), 31, "ostore: error[not-found]:"),
+        (("list", "--bogus"), 31, "ostore: error[usage]:"),
+        (("list",), 33, "ostore: warning:"),
+        (("doctor",), 31, "PROBLEM"),
+        (("verify",), 31, "1 problem"),
+        (("verify", "tiny"), 32, "whole"),
+    ):
+        done = run(*words, *option, "--models", store.root, environment=environment)
+        out = done.stdout + done.stderr
+        assert (f"\x1b[{colour}m{said}\x1b[m" in out, said in out) == (is_coloured, True), words
+    shown = run("show", "con", "--system", *option, "--models", store.root, environment=environment)
+    assert painted("WARNING  open-to-all", SEVERITY) == "\x1b[33mWARNING\x1b[m  open-to-all"
+    assert shown.stdout == "PROBLEM  none\nostore: error[io]: x\n"
+
+
+def test_a_terminal_that_can_only_print_gets_plain_lines(store: Store) -> None:
+    shown = on_terminal(store, {"TERM": "dumb"}, "verify")
+    assert shown == b"verifying sha256 digest: 12 KB\r\n"
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_bars_fit_forty_columns(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    (store.root / "blobs").mkdir(parents=True)
+    with (store.root / "blobs" / f"sha256-{sha256(b'other')}").open("wb") as file:
+        file.truncate(6_000_000_000)
+    store.add(full("big:latest"), {"mediaType": MODEL, "digest": f"sha256:{sha256(b'other')}", "size": 6_000_000_000})
+    session = f"ostore-narrow-{os.getpid()}"
+    command = f"env -u COLUMNS {' '.join(OSTORE)} verify --models {store.root}; echo exit $?; sleep 20"
+    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
+    start = ["tmux", "new-session", "-d", "-s", session, "-x", "40", "-y", "20", command]
+    subprocess.run(start, env=environment, check=True)
+    screens: list[str] = []
+    try:
+        while not screens or "exit" not in screens[-1]:
+            capture = ["tmux", "capture-pane", "-p", "-t", session]
+            screens.append(subprocess.run(capture, capture_output=True, text=True, check=True).stdout)
+            time.sleep(0.02)
+            assert len(screens) < 2000
+    finally:
+        subprocess.run(["tmux", "kill-session", "-t", session], check=False)
+    assert any(re.match(r"verifying sha256 digest [━╸╺]+ +[0-9]+%\n  d9298a10d1b0 ", screen) for screen in screens)
+
+
+def test_a_high_level_says_what_it_costs(store: Store, tmp_path: Path) -> None:
+    cost = "19 takes 250 MB and 8 times the time or more, to save about 1 %"
+    assert cost in " ".join(run("export", "--help").stdout.split())
+    for level, said in (("19", f"--level 19: {cost}\n"), ("3", ""), ("auto", "")):
+        told = run("export", "--all", tmp_path / "b.tar.zst", "--level", level, "-n", "--models", store.root)
+        assert (told.returncode, told.stderr) == (0, said)
+
+
 def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
     done = run("list", "--bogus", "--models", store.root)
     assert (done.returncode, done.stderr) == (
@@ -210,11 +393,17 @@ def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
 
 @pytest.mark.parametrize(("color", "is_coloured"), [("always", True), ("auto", False), ("never", False)])
 def test_an_option_about_colours_wins_over_the_environment(store: Store, color: str, is_coloured: bool) -> None:
-    environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm-256color"}
-    command = [*OSTORE, "verify", "--color", color, "--models", str(store.root)]
+    shown = on_terminal(store, {"NO_COLOR": "1", "TERM": "xterm-256color"}, "verify", "--color", color)
+    assert (re.search(rb"\x1b\[[0-9;]*3[0-9]", shown) is not None) == is_coloured
+
+
+def on_terminal(store: Store, surroundings: dict[str, str], *words: str) -> bytes:
+    """What a command that ends well shows at a terminal that is its standard error."""
+    command = [*OSTORE, *words, "--models", str(store.root)]
+    environment = {**os.environ, **surroundings}
     with terminal() as (stderr, shown):
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment, check=False)
-    assert (done.returncode, re.search(rb"\x1b\[[0-9;]*3[0-9]", b"".join(shown)) is not None) == (0, is_coloured)
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment, check=True)
+    return b"".join(shown)
 
 
 @pytest.mark.parametrize(

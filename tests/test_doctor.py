@@ -20,7 +20,8 @@ from ostore.api import doctor
 from ostore.operations.doctor.diagnosis import diagnose
 from ostore.operations.doctor.finding import MEANINGS, Facts
 from ostore.streams.disk import DiskState, read_disk
-from tests.support import MODEL, OSTORE, Store, as_user, costs_the_same_per_item, full, noise, sha256, tree
+from tests.odd_stores import APPLE
+from tests.support import CONFIG, MODEL, OSTORE, Store, as_user, costs_the_same_per_item, full, noise, sha256, tree
 from tests.support import ostore as run
 
 # What depends on the machine that runs the tests, not on the store.
@@ -135,8 +136,8 @@ CASES: list[tuple[str, str, bool, str, Change]] = [
     ("manifest-list", "problem", False, f"blobs/sha256-{'a' * 64}", manifest_list),
     ("folder-lost", "problem", False, "manifests", lost("manifests")),
     ("folder-lost", "problem", False, "manifests/hf.co", lambda s: link(s, "manifests/hf.co", "/nowhere")),
-    ("digest-spelling", "problem", False, "dashed:latest", dashed),
-    ("digest-spelling", "problem", False, "dashed:latest", lambda s: dashed(s, lambda d: d[:7] + d[7:].upper())),
+    ("digest-spelling", "problem", True, "dashed:latest", dashed),
+    ("digest-spelling", "problem", True, "dashed:latest", lambda s: dashed(s, lambda d: d[:7] + d[7:].upper())),
     ("manifest-ambiguous", "problem", False, "two:latest",
      lambda s: s.write_manifest(full("two:latest"), b'{"schemaVersion":2,"layers":null,"Layers":null}')),
     ("manifest-unfit", "problem", False, "old:latest",
@@ -146,15 +147,24 @@ CASES: list[tuple[str, str, bool, str, Change]] = [
     ("selector-tag", "warning", False, "tiny:local", lambda s: s.model("tiny:local", WEIGHTS)),
     ("selector-tag", "warning", False, "tiny:8b-Cloud", lambda s: s.model("tiny:8b-Cloud", WEIGHTS)),
     ("cloud-stub", "note", False, "big:480b-cloud", stub),
-    ("manifest-misplaced", "warning", False, "manifests/README", lambda s: put(s, "manifests/README")),
-    ("manifest-misplaced", "warning", False, "library/tag", lambda s: put(s, f"{LIBRARY}/tag")),
-    ("coming-tree", "note", False, "manifests-v2",
+    ("manifest-foreign", "warning", False, "manifests/README", lambda s: put(s, "manifests/README")),
+    ("manifest-foreign", "warning", False, "library/tag", lambda s: put(s, f"{LIBRARY}/tag")),
+    ("manifest-misplaced", "problem", True, "manifests/library/new/latest",
+     lambda s: put(s, "manifests/library/new/latest", s.manifest_path(full("tiny:q4")).read_bytes())),
+    ("manifest-misplaced", "problem", False, "manifests/library/tiny/q4",
+     lambda s: put(s, "manifests/library/tiny/q4", s.manifest_path(full("tiny:q4")).read_bytes())),
+    ("side-file", "warning", False, "tiny/._q4", lambda s: put(s, f"{LIBRARY}/tiny/._q4", APPLE)),
+    ("side-file", "warning", False, "manifests/._x", lambda s: put(s, "manifests/._x", APPLE)),
+    ("name-alias", "warning", False, "tiny:Q4", lambda s: link(s, f"{LIBRARY}/tiny/Q4", "q4")),
+    ("config-unreadable", "warning", False, "mute:latest",
+     lambda s: s.add(full("mute:latest"), s.layer(MODEL, WEIGHTS), config=s.layer(CONFIG, b"no JSON"))),
+    ("coming-tree", "warning", False, "manifests-v2",
      lambda s: put(s, "manifests-v2/ollama.com/library/tiny/v2", s.manifest_path(full("tiny:q4")).read_bytes())),
     ("blob-missing", "problem", False, sha256(WEIGHTS), lambda s: s.blob_path(WEIGHTS).unlink()),
     ("blob-missing", "problem", False, sha256(WEIGHTS), replaced_by_link),
     ("blob-size", "problem", False, sha256(WEIGHTS), lambda s: s.blob_path(WEIGHTS).write_bytes(b"short")),
     ("blob-not-file", "problem", False, sha256(WEIGHTS), as_folder),
-    ("blob-capitals", "problem", False, sha256(WEIGHTS).upper(), in_capitals),
+    ("blob-misnamed", "problem", True, sha256(WEIGHTS).upper(), in_capitals),
     ("blob-legacy-name", "warning", True, f"blobs/sha256:{sha256(WEIGHTS)}", legacy),
     ("blob-foreign", "warning", False, "blobs/README", lambda s: put(s, "blobs/README")),
     ("blob-foreign-folder", "note", False, "blobs/backup", lambda s: put(s, "blobs/backup/x")),
@@ -215,6 +225,9 @@ def test_what_fix_mends_is_gone_afterwards_and_nothing_else_has_changed(
     assert done.returncode == 0
     assert code not in codes(report)
     assert report.fixes == ()
+    if code in {"digest-spelling", "manifest-misplaced"}:
+        # The model is there now: test_fixing has the bytes.
+        return
     assert _without_empty_folders(store.root) == before
     if code.startswith("manifest-"):
         added = {path: what for path, what in changed.items() if path not in before and what != "folder"}
@@ -294,10 +307,16 @@ def test_a_store_that_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_store_is_told_of_and_where_one_is(store: Store, tmp_path: Path) -> None:
-    found = one(ostore.doctor(models=store.root.parent), "store-empty")
-    assert (found.severity, str(found.remedy)) == ("warning", f"ostore doctor --models {store.root}")
+    done = run("doctor", "--models", store.root.parent)
+    assert done.returncode == 3
+    assert f"there is a store in {store.root}" in done.stderr
     (tmp_path / "empty/blobs").mkdir(parents=True)
     assert codes(ostore.doctor(models=tmp_path / "empty")) == []
+
+
+def test_blobs_without_manifests_were_not_copied_whole(store: Store) -> None:
+    shutil.rmtree(store.root / "manifests")
+    assert codes(ostore.doctor(models=store.root)) == ["manifests-missing", "orphans"]
 
 
 @pytest.mark.parametrize("name", ["blobs", "manifests"])
@@ -358,10 +377,10 @@ def test_a_manifest_of_this_minute_is_left_to_whoever_writes_it(store: Store) ->
     assert not any("--fix" in remedy for remedy in remedies)
 
 
-def test_manifests_with_odd_digests_keep_their_bytes_and_their_blobs(store: Store) -> None:
+def test_manifests_with_odd_digests_are_warned_of_and_have_their_blobs(store: Store) -> None:
     dashed(store)
     before = tree(store.root)
-    done = run("doctor", "--fix", "--yes", "--models", store.root)
+    done = run("doctor", "--models", store.root)
     assert done.returncode == 10
     assert tree(store.root) == before
     assert "do not `ollama create`, `rm` or `pull` this name" in done.stdout

@@ -37,6 +37,8 @@ NOT_RUN = {
     "make demo": "takes a model of 253 MB; .ci/run does it",
     "make test": "is this",
 }
+# Documents that are no reports, and their sections.
+EVENTS = {"error": "\n## Errors\n", "progress": "\n## Progress\n"}
 LANGUAGES = {"console", "json", "python", "sh"}
 # Programs that commands in documents use besides ostore; a document whose programs are missing is skipped.
 PROGRAMS = {"bash", "gzip", "sha256sum", "tar", "zstd"}
@@ -218,12 +220,12 @@ def test_exit_codes_are_those_of_the_program() -> None:
     }
 
 
-@pytest.mark.parametrize("name", [*REPORTS, "error"])
+@pytest.mark.parametrize("name", [*REPORTS, *EVENTS])
 def test_json_fields_are_those_of_the_reports(name: str) -> None:
     text = (ROOT / "docs/json.md").read_text("utf-8")
-    section = text.partition("\n## Errors\n" if name == "error" else f"\n## ostore.{name}/1\n")[2].partition("\n## ")[0]
+    section = text.partition(EVENTS.get(name, f"\n## ostore.{name}/1\n"))[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
-    expected = [*schema("error")["properties"]] if name == "error" else ["schema", *report_fields(name)]
+    expected = [*schema(name)["properties"]] if name in EVENTS else ["schema", *report_fields(name)]
     assert listed == expected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import ostore
 from ostore.places.store.fixing import Action, Fix, fix_store
 from ostore.streams import durable
 from tests.support import Store, full, sha256, tree
+from tests.support import ostore as run
 from tests.torture.disks import mounted_disk
 
 LIBRARY = "manifests/registry.ollama.ai/library"
@@ -136,3 +138,60 @@ def test_a_link_to_a_disk_that_does_not_answer_is_neither_missing_nor_set_aside(
         assert found["manifests/hf.co"].code == "not-checked"
         assert not {finding.code for finding in found.values()} & {"blob-missing", "manifest-link-dangling"}
         assert taken(store, "set-aside", f"{LIBRARY}/tiny/q4") == ("the link has a target, or cannot be followed")
+
+
+@pytest.mark.parametrize("spelled", [lambda text: text.replace(b"sha256:", b"sha256-"), lambda text: text.upper()])
+@pytest.mark.parametrize("command", ["doctor", "repair"])
+def test_digests_are_written_right_and_nothing_else_of_the_manifest(
+    tmp_path: Path, spelled: Callable[[bytes], bytes], command: str
+) -> None:
+    store = Store(tmp_path / "models")
+    path = store.model("tiny:latest", b"weights", template=b"{{ .Prompt }}")
+    right = path.read_bytes().replace(b"{", b'{ "from" : "/x/sha256-ABC" ,\t', 1)
+    wrong = re.sub(rb"sha256:[0-9a-f]{64}", lambda found: spelled(found[0]).replace(b"SHA256", b"sha256"), right)
+    assert wrong != right
+    path.write_bytes(wrong)
+    (tmp_path / "nothing").mkdir()
+    words: dict[str, tuple[str | Path, ...]] = {
+        "doctor": ("doctor", "--fix", "--yes"),
+        "repair": ("repair", "--from", tmp_path / "nothing"),
+    }
+    assert run(*words[command], "--dry-run", "--models", store.root).returncode in {0, 10}
+    assert path.read_bytes() == wrong
+    done = run(*words[command], "--models", store.root)
+    assert done.returncode == 0, done.stderr
+    assert "ID" in done.stdout
+    assert path.read_bytes() == right
+    (kept,) = (path for path in (store.root / ".ostore/quarantine").rglob("latest"))
+    assert kept.read_bytes() == wrong
+    assert run("verify", "--models", store.root).returncode == 0
+
+
+def test_digests_stay_as_they_are_while_a_blob_is_not_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    path = store.model("tiny:latest", b"weights")
+    wrong = path.read_bytes().replace(b"sha256:", b"sha256-")
+    path.write_bytes(wrong)
+    store.blob_path(b"weights").write_bytes(b"WEIGHTS")
+    done = run("doctor", "--fix", "--yes", "--models", store.root)
+    assert done.returncode == 10
+    assert "its bytes have another digest" in done.stdout
+    assert path.read_bytes() == wrong
+
+
+def test_a_misplaced_manifest_is_put_in_its_place_but_never_over_another(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    path = store.model("tiny:latest", b"weights")
+    raw = path.read_bytes()
+    wrong = store.root / "manifests/library/tiny/latest"
+    wrong.parent.mkdir(parents=True)
+    path.rename(wrong)
+    store.model("other:latest", b"other")
+    assert run("gc", "--grace", "0s", "--yes", "--models", store.root).returncode == 0
+    assert store.blob_path(b"weights").exists()
+    assert run("doctor", "--fix", "--yes", "--models", store.root).returncode == 0
+    assert (path.read_bytes(), wrong.exists()) == (raw, False)
+    path.rename(wrong)
+    store.model("tiny:latest", b"another")
+    assert run("doctor", "--fix", "--yes", "--models", store.root).returncode == 10
+    assert wrong.read_bytes() == raw

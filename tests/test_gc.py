@@ -227,6 +227,47 @@ def test_given_up_downloads_go_only_when_asked(store: Store) -> None:
     assert batches(store) == [], "only blobs are kept"
 
 
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+def test_it_says_until_when_a_download_stays_and_takes_it_at_the_age_that_is_given(store: Store) -> None:
+    lost = sha256(b"lost")
+    for name in (f"sha256-{lost}-partial", f"sha256-{lost}-partial-0"):
+        (store.root / "blobs" / name).write_bytes(b"part")
+    later = ["faketime", "-f", "+2h"]
+    due = r"after 20\d\d-\d\d-\d\d \d\d:\d\d UTC"
+    for options, said in (
+        ((), rf"stays: 1 partial download, .*; ollama pull goes on with it; --partials takes it {due}"),
+        (("--partials",), rf"stays: 1 partial download, .*; it goes {due} \(--partials-grace\)"),
+        (("--partials-grace", "3h"), rf"stays: 1 partial download, .*; it goes {due} \(--partials-grace\)"),
+    ):
+        assert re.search(said, under(later, "gc", "--yes", *options, "--models", store.root).stdout), options
+    abandoned = under(["faketime", "-f", "+8d"], "gc", "--yes", "--models", store.root)
+    assert "stays: 1 partial download, 8.2 KB; ostore gc --partials takes it now" in abandoned.stdout
+    assert list(store.root.glob("blobs/*-partial*")) != []
+    done = under(later, "gc", "--yes", "--partials-grace", "1h", "--models", store.root)
+    assert "1 partial download" in done.stdout
+    assert "seems to be running" not in done.stdout
+    assert list(store.root.glob("blobs/*-partial*")) == []
+
+
+def test_it_says_until_when_young_orphans_stay(store: Store) -> None:
+    orphan(store)
+    assert re.search(
+        r"stays: 1 young orphan, .* KB; it goes after 20.* UTC \(--grace\)",
+        run("gc", "-n", "--models", store.root).stdout,
+    )
+
+
+@pytest.mark.parametrize("command", [["gc", "--grace", "0s"], ["rm", "tiny:q4"]], ids=lambda words: words[0])
+def test_a_no_is_a_document_that_says_that_nothing_was_done(store: Store, command: list[str]) -> None:
+    orphan(store)
+    before = tree(store.root)
+    done = on_terminal(lambda _: "n\n", *command, "--json", "--models", store.root)
+    assert (done.returncode, tree(store.root)) == (0, before)
+    assert done.stderr.endswith("nothing was removed\n")
+    document = json.loads(done.stdout)
+    assert (document["schema"], document["dry_run"]) == (f"ostore.{command[0]}/1", True)
+
+
 @pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="needs /proc")
 def test_a_server_in_sight_is_told_of_and_a_resting_download_may_go_on(store: Store, tmp_path: Path) -> None:
     server = tmp_path / "ollama"
@@ -311,6 +352,7 @@ def test_ctrl_c_at_the_question_removes_nothing(store: Store) -> None:
 
     done = on_terminal(interrupt, "gc", "--grace", "0s", "--models", store.root)
     assert (done.returncode, path.exists()) == (130, True)
+    assert done.stderr.endswith("ostore: interrupted; nothing was changed\n")
 
 
 def test_nothing_goes_that_was_not_in_the_plan_or_is_needed_by_the_time_of_the_answer(store: Store) -> None:

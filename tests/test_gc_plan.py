@@ -190,6 +190,9 @@ def test_partial_downloads_go_only_when_asked_and_only_as_whole_groups() -> None
     assert plan(found).downloads == ()
     made = plan(found, partials=True)
     assert (made.downloads, made.freed) == ((old,), 2 * 4096)
+    assert made.resting == (growing,)
+    sooner = plan(found, partials=True, partials_grace=DAY_SECONDS)
+    assert (sooner.downloads, sooner.latest_download) == ((old, growing), NOW - DAY_SECONDS)
     linked = UnfinishedDownload(A, (entry(f"{A.filename}-partial", 9, week, mode=stat.S_IFLNK | 0o777),))
     assert plan(census(downloads=(linked,)), partials=True).downloads == ()
 
@@ -210,6 +213,14 @@ def test_a_download_that_rests_protects_nothing_unless_a_server_is_seen() -> Non
     assert reason(found, sees_ollama=True) is BlobReason.DOWNLOAD
     given_up = census(blob(A, 11, 9 * DAY_SECONDS), downloads=(download(C, 8 * DAY_SECONDS),))
     assert reason(given_up, sees_ollama=True) is BlobReason.ORPHAN
+
+
+def test_a_download_that_goes_protects_nothing() -> None:
+    resting = download(C, 2 * HOUR)
+    found = census(blob(A, 11, 25 * HOUR), downloads=(resting,))
+    assert reason(found) is BlobReason.DOWNLOAD
+    assert reason(found, partials=True) is BlobReason.DOWNLOAD
+    assert reason(found, partials=True, partials_grace=HOUR) is BlobReason.ORPHAN
 
 
 def test_an_upload_is_a_download_in_this_respect() -> None:
@@ -261,6 +272,7 @@ def test_nothing_goes_that_was_not_approved() -> None:
     now = plan(census(blob(A, 11), blob(B, 12), downloads=(download(C, 9 * DAY_SECONDS),)), partials=True)
     cut = now.within(shown)
     assert ([gone.digest for gone in cut.blobs], cut.downloads) == ([A], ())
+    assert [stays.digest for stays in cut.resting] == [C]
     assert plan(census(blob(B, 12))).within(shown).blobs == ()
 
 

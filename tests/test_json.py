@@ -104,7 +104,18 @@ def test_list(store: Store) -> None:
 def test_list_of_an_empty_store(tmp_path: Path) -> None:
     (tmp_path / "manifests").mkdir()
     document = report("list", "list", models=tmp_path)
-    assert (document["models"], document["unreadable"]) == ([], [])
+    assert (document["models"], document["unreadable"], document["elsewhere"]) == ([], [], [])
+
+
+def test_list_of_an_empty_store_says_where_models_are(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home/.ollama").mkdir(parents=True)
+    store.root.rename(tmp_path / "home/.ollama/models")
+    (tmp_path / "empty/blobs").mkdir(parents=True)
+    document = report("list", "list", models=tmp_path / "empty")
+    assert document["elsewhere"] == [{"path": str(tmp_path / "home/.ollama/models"), "models": 2}]
 
 
 def test_show(store: Store) -> None:
@@ -200,6 +211,18 @@ def test_inspect(bundle: Path, tmp_path: Path) -> None:
     assert [model["name"] for model in document["models"]] == ["tiny:latest", "tiny:q4"]
 
 
+def test_inspect_and_list_agree_on_the_size_of_a_model(kinds: Store, tmp_path: Path) -> None:
+    ostore.export(["*"], tmp_path / "all.tar", models=kinds.root)
+    listed, inspected = (
+        {model["name"]: model["size"] for model in document["models"]}
+        for document in (
+            report("list", "list", models=kinds.root),
+            report("inspect", "inspect", tmp_path / "all.tar", models=kinds.root),
+        )
+    )
+    assert listed == inspected
+
+
 def test_inspect_of_a_pipe(bundle: Path) -> None:
     command = [*OSTORE, "inspect", "-", "--json"]
     done = subprocess.run(command, input=bundle.read_bytes(), capture_output=True, check=True, timeout=120)
@@ -292,6 +315,7 @@ def test_rm(store: Store) -> None:
     assert (document["models"], len(document["removed"]), document["doubt"]) == (["tiny:q4"], 1, None)
     assert {blob["reason"] for blob in document["stayed"]} == {"shared"}
     assert document["stayed"][0]["models"] == ["tiny:latest"]
+    assert document["linked"] == 0
 
 
 def test_cp(store: Store) -> None:
@@ -322,6 +346,18 @@ def test_an_error_is_one_line_of_json_on_standard_error(
     assert (document["class"], document["exit"], done.returncode) == (expected, CODES[expected], CODES[expected])
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_progress_is_one_line_of_json_for_each_step_on_standard_error(store: Store, options: tuple[str, ...]) -> None:
+    done = run("verify", "--progress", "json", *options, environment={"OLLAMA_MODELS": str(store.root)})
+    steps = [checked("progress", line) for line in done.stderr.splitlines()]
+    assert [(step["phase"], step["done"] == step["total"]) for step in steps] == [
+        ("verifying sha256 digest", False),
+        ("verifying sha256 digest", True),
+    ]
+    assert bool(options) is done.stdout.startswith("{")
+    assert run("verify", "--progress", "json", "-q", "--models", store.root).stderr == ""
+
+
 def test_fields_of_tomorrow_pass_and_missing_ones_do_not(store: Store) -> None:
     document = report("list", "list", models=store.root)
     jsonschema.validate({**document, "of_tomorrow": 1}, schema("list"))
@@ -330,7 +366,7 @@ def test_fields_of_tomorrow_pass_and_missing_ones_do_not(store: Store) -> None:
         jsonschema.validate(document, schema("list"))
 
 
-@pytest.mark.parametrize("name", [*REPORTS, "error"])
+@pytest.mark.parametrize("name", [*REPORTS, "error", "progress"])
 def test_a_schema_is_one_and_forbids_no_further_fields(name: str) -> None:
     assert schema(name)["$schema"] == DRAFT
     jsonschema.Draft202012Validator.check_schema(schema(name))
@@ -366,7 +402,7 @@ def test_choices_in_the_schemas_are_those_in_the_code() -> None:
 
 def test_every_schema_is_tested() -> None:
     found = {Path(entry.name).stem for entry in resources.files("ostore.cli").joinpath("schemas").iterdir()}
-    assert found == {*REPORTS, "error"}
+    assert found == {*REPORTS, "error", "progress"}
 
 
 def schema_fields(part: dict[str, Any], path: str = "") -> Iterator[str]:

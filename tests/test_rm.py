@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import MODEL, OSTORE, Store, full, sha256, tree
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 from tests.test_gc import ORPHAN, batches, on_terminal, orphan, under
 from tests.test_import import as_root, as_user, public_path
@@ -48,6 +49,28 @@ def test_it_frees_exactly_what_the_plan_said(kinds: Store, tmp_path: Path) -> No
         # What has a name elsewhere leaves the store, and its space stays taken.
         assert before - used(store.root) == done.freed + (4096 if name == "odd" else 0)
         assert {blob.digest for blob in planned.removed} == {blob.digest for blob in done.removed}
+
+
+def test_small_blobs_that_stay_are_one_line_and_a_hard_link_explains_what_is_not_freed(
+    store: Store, tmp_path: Path
+) -> None:
+    for name in ("big:q4", "big:q8"):
+        store.model(name, noise(4_000_000), template=b"{{ .Prompt }}", license=name.encode() * 500_000)
+    done = rm(store, "big:q4", "-n")
+    assert re.fullmatch(
+        r"  would remove big:q4\n"
+        r"  stays [0-9a-f]{12}  4.0 MB: shared with big:q8\n"
+        r"  2 small blobs stay, 8.2 KB: shared with other models \(-v shows them\)\n"
+        r"would free 3.0 MB: 1 model, 1 blob\n",
+        done.stdout,
+    )
+    assert rm(store, "big:q4", "-n", "-v").stdout.count("  stays ") == 3
+    (tmp_path / "kept").hardlink_to(store.blob_path(b"big:q4" * 500_000))
+    assert (
+        "  3.0 MB would stay on the disk: under another name there (a hard link)\nwould free 0 B: 1 model, 1 blob\n"
+        in (rm(store, "big:q4", "-n").stdout)
+    )
+    assert "  3.0 MB stays on the disk: under another name there (a hard link)\n" in rm(store, "big:q4").stdout
 
 
 def test_what_others_share_stays_and_is_told(store: Store) -> None:

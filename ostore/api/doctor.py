@@ -14,6 +14,7 @@ from ostore.places.store.fixing import Fix
 from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
 from ostore.streams.disk import DiskState
+from ostore.streams.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,11 @@ class DoctorReport:
     What was looked at, and every finding, the most severe first.
 
     `models` and `blobs` are counts, `size` is the bytes of the blobs. `server` is the user that Ollama is taken to run
-    as. `fixes` are the steps that `fix` would take, or has taken.
+    as, or None on Windows. `fixes` are the steps that `fix` would take, or has taken.
     """
 
     store: str
-    server: str
+    server: str | None
     models: int
     blobs: int
     size: int
@@ -48,13 +49,14 @@ def doctor(*, models: Path | None = None) -> DoctorReport:
     return _with_fixes(report, plan_fixes(report.findings))
 
 
-def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
+def fix(fixes: Sequence[Fix], *, progress: Progress = SILENT, models: Path | None = None) -> DoctorReport:
     """
     Take the steps in `fixes` that are still due, look at the store again, and return a new report.
 
-    `fixes` comes from the report of `doctor`. Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The
-    `fixes` of the new report have the outcome of each step. Raises NotFoundError if there is no store, UsageError if it
-    is not a folder, BusyError, UnsafeError, OSError if it cannot be written to.
+    `fixes` comes from the report of `doctor`. Every blob of a model is hashed before the digests in its manifest are
+    written right. Nothing is deleted: what is in the way goes to `.ostore/quarantine`. The `fixes` of the new report
+    have the outcome of each step. Raises NotFoundError if there is no store, UsageError if it is not a folder,
+    BusyError, UnsafeError, OSError if it cannot be written to.
     """
     from ostore.operations.doctor.diagnosis import plan_fixes
     from ostore.places.store.fixing import fix_store
@@ -63,7 +65,7 @@ def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
     due = set(plan_fixes(_report(facts).findings))
     steps = [step for step in fixes if step in due]
     gone = [replace(step, outcome="no longer due") for step in fixes if step not in due]
-    taken = fix_store(facts.root, steps) if steps else ()
+    taken = fix_store(facts.root, steps, progress) if steps else ()
     report = _report(_facts(models))
     if report.verdict == "whole" and any(step.outcome != "fixed" for step in taken):
         # What is left may be only a warning, but it was to be fixed, so the command must not succeed.
@@ -74,7 +76,7 @@ def fix(fixes: Sequence[Fix], *, models: Path | None = None) -> DoctorReport:
 def _facts(models: Path | None) -> Facts:
     from ostore.host.discovery import find_store
     from ostore.host.machine import read_host
-    from ostore.operations.listing import is_cloud_stub
+    from ostore.operations.listing import is_cloud_stub, is_unlisted
     from ostore.places.store.survey.examination import examine
 
     known, now = surroundings(), time.time()
@@ -89,6 +91,7 @@ def _facts(models: Path | None) -> Facts:
         disk=disk,
         host=host,
         stubs=tuple(str(model.name) for model in found.scan.models if is_cloud_stub(store, model.manifest)),
+        unlisted=tuple(str(model.name) for model in found.scan.models if is_unlisted(store, model.manifest)),
         now=now,
     )
 
@@ -117,7 +120,7 @@ def _report(facts: Facts) -> DoctorReport:
     blobs, settled = facts.store.census.blobs if facts.store.census else (), facts.store.settled
     return DoctorReport(
         store=str(facts.root),
-        server=facts.store.account.name,
+        server=facts.store.account.name if facts.store.account else None,
         models=len(facts.store.scan.models),
         blobs=settled.count + len(blobs),
         size=settled.size + apparent_bytes(blob.facts for blob in blobs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from ostore.api.typed import typed_models
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
 from ostore.formats.wording import listed
+from ostore.operations.gc import DOWNLOAD_SECONDS
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import Census, take_census
@@ -46,7 +48,8 @@ class UsageReport:
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     """
-    Measure a store as `du` of coreutils does. Nothing is hashed.
+    Measure a store as `du` of coreutils does. Nothing is hashed. A download that `gc` with `partials` would leave is
+    not reclaimable.
 
     `names` (or globs) are the models to report one by one; the default is all. The other sizes are of the whole store.
     Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
@@ -57,7 +60,9 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     tally = Tally(references)
     census = take_census(store.root, is_counted=tally.count)
     remainder = find_remainder(store.root, census, references.scan)
-    usage = measure_usage(tally, census, references, remainder, _chosen(store, references.scan.models, words))
+    chosen = _chosen(store, references.scan.models, words)
+    latest = time.time() - DOWNLOAD_SECONDS
+    usage = measure_usage(tally, census, references, remainder, chosen, latest_download=latest)
     return UsageReport(
         store=str(store.root),
         models=usage.models,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,10 +16,18 @@ from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.wording import listed
 from ostore.host.servers import sees_ollama
-from ostore.operations.gc import DEFAULT_GRACE_SECONDS, BlobReason, GcPlan, GcTerms, Judgement, plan_gc
+from ostore.operations.gc import (
+    DEFAULT_GRACE_SECONDS,
+    DOWNLOAD_SECONDS,
+    BlobReason,
+    GcPlan,
+    GcTerms,
+    Judgement,
+    plan_gc,
+)
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import BatchRecord
-from ostore.places.store.survey.census import Census, allocated_bytes
+from ostore.places.store.survey.census import Census, UnfinishedDownload, allocated_bytes
 from ostore.places.store.survey.scan import ManifestScan
 from ostore.places.store.survey.survey import survey
 from ostore.streams.progress import SILENT, Progress
@@ -51,15 +60,31 @@ class RemovedDownload:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptDownload:
+    """
+    A download that stays: the number of its files, and their bytes on the disk.
+
+    `goes_after` is when `partials` takes it, in seconds since 1970, if nobody goes on with it. It is None if a file of
+    it is no plain file; such a download always stays.
+    """
+
+    digest: str
+    files: int
+    allocated: int
+    goes_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class GcReport:
     """
     What was removed, or with `dry_run` would be. Times are seconds since 1970.
 
     `kept` are the blobs that no model needs and that stay, or all that stay if every blob was asked for. `needed` is
-    the number of needed blobs. `leftovers` counts the files of interrupted commands, `expired` the files of the trash
-    whose time was over. `freed` is the bytes that were freed. `trashed` is the bytes that wait in the trash until
-    `kept_until`. `download_since` is when the oldest download that seems to be under way began, or None. `warnings` are
-    about what stays.
+    the number of needed blobs. `downloads` were removed, `kept_downloads` stay. `leftovers` counts the files of
+    interrupted commands, `expired` the files of the trash whose time was over. `freed` is the bytes that were freed.
+    `trashed` is the bytes that wait in the trash until `kept_until`. `download_since` is when the oldest download that
+    seems to be under way began, or None. `partials` and `partials_grace` are those of the call,
+    `warnings` are about what stays.
     """
 
     store: str
@@ -76,6 +101,9 @@ class GcReport:
     kept_until: float | None
     download_since: float | None
     sees_ollama: bool
+    partials: bool
+    partials_grace: float
+    kept_downloads: tuple[KeptDownload, ...]
     warnings: tuple[str, ...]
 
 
@@ -107,6 +135,7 @@ def gc(
     *,
     grace: float = DEFAULT_GRACE_SECONDS,
     partials: bool = False,
+    partials_grace: float = DOWNLOAD_SECONDS,
     keep: float | None = None,
     without_models: bool = False,
     every_blob: bool = False,
@@ -117,17 +146,20 @@ def gc(
     """
     Remove the blobs that no model needs and that are older than `grace` seconds, and what interrupted commands left.
 
-    `partials` also removes downloads that have rested for a week. `keep` is how many seconds the blobs wait in the
-    trash, where `restore` finds them; None frees their space at once. `without_models` allows a store without any
-    model. `every_blob` also reports needed blobs. With `dry_run`, nothing is removed. `approve` gets the report of a
-    dry run; if it returns False, `gc` removes nothing and returns None. Nothing beyond that report is removed.
+    `partials` also removes downloads that have rested for `partials_grace` seconds, by default a week. `keep` is how
+    many seconds the blobs wait in the trash, where `restore` finds them; None frees their space at once.
+    `without_models` allows a store without any model. `every_blob` also reports needed blobs. With `dry_run`, nothing
+    is removed. `approve` gets the report of a dry run; if it returns False, `gc` removes nothing and returns None.
+    Nothing beyond that report is removed.
 
     Raises DamagedStoreError while a doubt leaves open which blobs are needed, or if there is no model and
     `without_models` is not set; NotFoundError, UsageError, BusyError, UnsafeError, NoSpaceError, OSError, also on a
     disk where locks keep nobody out.
     """
     store = chosen_store(models).require()
-    terms = GcTerms(time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob)
+    terms = GcTerms(
+        time.time(), grace, partials, keep, sees_ollama(), without_models, every_blob, partials_grace=partials_grace
+    )
     with hinting_at_room(store):
         if not dry_run:
             store.return_needed()
@@ -268,8 +300,7 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
         kept=tuple(_judged(judgement) for judgement in plan.judgements if judgement.reason is not BlobReason.ORPHAN),
         needed=plan.needed,
         downloads=tuple(
-            RemovedDownload(str(group.digest), len(group.files), allocated_bytes(file.facts for file in group.files))
-            for group in plan.downloads
+            RemovedDownload(str(group.digest), len(group.files), _allocated(group)) for group in plan.downloads
         ),
         leftovers=len(plan.leftovers),
         expired=len(plan.expired),
@@ -278,8 +309,23 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
         kept_until=terms.expires,
         download_since=plan.began,
         sees_ollama=terms.sees_ollama,
+        partials=terms.partials,
+        partials_grace=terms.partials_grace,
+        kept_downloads=tuple(
+            KeptDownload(
+                digest=str(group.digest),
+                files=len(group.files),
+                allocated=_allocated(group),
+                goes_after=group.newest + terms.partials_grace if group.has_rested_since(math.inf) else None,
+            )
+            for group in plan.resting
+        ),
         warnings=plan.warnings,
     )
+
+
+def _allocated(group: UnfinishedDownload) -> int:
+    return allocated_bytes(file.facts for file in group.files)
 
 
 def _judged(judgement: Judgement) -> JudgedBlob:

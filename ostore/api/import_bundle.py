@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.typed import is_place, listed, means_name, typed_models_of
-from ostore.formats.errors import NotFoundError
+from ostore.formats.errors import InvalidNameError, NotFoundError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.remedy import Remedy, ostore
@@ -23,6 +24,8 @@ from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
 _INSPECT = "ostore inspect BUNDLE shows what a bundle holds"
+# More names would make a hint unreadable.
+_MAX_HINTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +135,15 @@ def import_bundle(
         if is_lenient:
             selection = sink.without_clashes(selection)
         refuse_nothing(selection, source, strict=strict)
-        if dry_run:
-            report = _foreseen(source, store, sink.compare(selection), selection)
-        elif is_lenient:
-            received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
-            report = _report(source, store, received, len(received.present), selection, dry_run=False)
-        else:
-            received = copy(bundle, sink, selection, phase="importing", progress=progress)
-            report = _report(source, store, received, len(received.present), selection, dry_run=False)
+        with _hinting_at_the_others(selection):
+            if dry_run:
+                report = _foreseen(source, store, sink.compare(selection), selection)
+            elif is_lenient:
+                received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+                report = _report(source, store, received, len(received.present), selection, dry_run=False)
+            else:
+                received = copy(bundle, sink, selection, phase="importing", progress=progress)
+                report = _report(source, store, received, len(received.present), selection, dry_run=False)
     return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
 
 
@@ -161,6 +165,19 @@ def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy |
                 if _has(bundle, word):
                     return ostore("import", other, "--model", word, before="for one model")
     return None
+
+
+@contextmanager
+def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
+    """Add to a refusal of a name that the disk cannot hold how to import the models with other names."""
+    try:
+        yield
+    except InvalidNameError as error:
+        others = [f"--model {model.name}" for model in selection.models if not model.name.windows_problem()]
+        if others:
+            chosen = " ".join(others) if len(others) <= _MAX_HINTED else "--model NAME, or a glob, as often as needed,"
+            error.hint = f"{chosen} imports the others"
+        raise
 
 
 def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:

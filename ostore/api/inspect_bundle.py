@@ -18,7 +18,7 @@ from ostore.settings import threads
 
 @dataclass(frozen=True, slots=True)
 class BundledModel:
-    """A model in a bundle. `size` is the bytes of its distinct blobs and its manifest, `blobs` their number."""
+    """A model in a bundle. `blobs` counts its distinct blobs and `size` is their bytes, as `list_models` adds them."""
 
     name: str
     manifest_digest: str
@@ -74,6 +74,6 @@ def _bundled(model: SelectedModel, sizes: Mapping[Digest, int]) -> BundledModel:
     return BundledModel(
         name=str(model.name),
         manifest_digest=str(model.manifest_digest),
-        size=model.manifest_size + sum(sizes[digest] for digest in model.blobs),
+        size=sum(sizes[digest] for digest in model.blobs),
         blobs=len(model.blobs),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,27 @@ from ostore.operations.listing import ListedModel, list_rows
 
 
 @dataclass(frozen=True, slots=True)
+class StoreElsewhere:
+    """Another store on this machine, and the number of its models."""
+
+    path: str
+    models: int
+
+
+@dataclass(frozen=True, slots=True)
 class ListReport:
     """
     The models, newest first, and the entries among their manifests that cannot be read as models.
 
     `warnings` are about whatever else is odd in the store.
+    If the store has no model, `elsewhere` are the stores on this machine that have some.
     """
 
     store: str
     models: tuple[ListedModel, ...]
     unreadable: tuple[Unreadable, ...]
     warnings: tuple[str, ...]
+    elsewhere: tuple[StoreElsewhere, ...]
 
 
 def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> ListReport:
@@ -55,4 +66,18 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
         models=rows,
         unreadable=tuple(Unreadable(entry.path, entry.reason) for entry in (*scan.tree.closed, *scan.unreadable)),
         warnings=(*store.told_half(), *store.told(scan, "counted")),
+        elsewhere=() if rows or patterns else tuple(_elsewhere(models)),
     )
+
+
+def _elsewhere(models: Path | None) -> Iterator[StoreElsewhere]:
+    from ostore.host.discovery import find_store, other_stores
+    from ostore.places.store.survey.manifest_tree import find_manifests
+    from ostore.settings import surroundings
+
+    known = surroundings()
+    for store in other_stores(known, find_store(known, models)):
+        with contextlib.suppress(OSError):
+            count = sum(entry.name is not None for entry in find_manifests(Path(store.path)).entries)
+            if count:
+                yield StoreElsewhere(str(store.path), count)

@@ -41,7 +41,8 @@ class RmReport:
     """
     The models that were removed, or with `dry_run` would be, and their blobs.
 
-    `freed` is the bytes on the disk that were freed. `doubt` says why no blob was removed, or is None.
+    `freed` is the bytes on the disk that were freed, `linked` those of removed blobs that have another name on the disk
+    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None.
     """
 
     store: str
@@ -51,6 +52,7 @@ class RmReport:
     stayed: tuple[RemovedBlob, ...]
     freed: int
     doubt: str | None
+    linked: int
 
 
 def rm(
@@ -188,6 +190,7 @@ def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: st
         stayed=tuple(_removed(stay.blob, stay) for stay in plan.stays),
         freed=plan.freed,
         doubt=plan.doubt or doubt,
+        linked=plan.linked,
     )
 
 

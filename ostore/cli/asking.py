@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ostore.cli.text import say
+from ostore.cli.stopping import if_stopped_meanwhile
+from ostore.cli.text import say, tell
+
+Plan = TypeVar("Plan")
 
 if TYPE_CHECKING:
     from ostore.formats.remedy import Remedy
 
 
-def agreed(plan: str, question: str) -> bool:
+class Asking(Generic[Plan]):
     """
-    Show a plan and ask whether to go ahead. Only `y` and `yes` mean yes.
+    Asks about the plan that it is called with. `text` words the plan.
+
+    If the answer is no, `declined` is the plan.
+    """
+
+    def __init__(self, text: Callable[[Plan], str], question: str) -> None:
+        self._text = text
+        self._question = question
+        self.declined: Plan | None = None
+
+    def __call__(self, plan: Plan) -> bool:
+        is_agreed = agreed(self._text(plan), self._question)
+        self.declined = None if is_agreed else plan
+        return is_agreed
+
+
+def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed") -> bool:
+    """
+    Show a plan and ask whether to go ahead. Only `y` and `yes` mean yes. `if_stopped` is true until the answer.
 
     Raises UsageError if standard input is not a terminal.
     """
     refuse_without_terminal()
-    say(plan, sys.stderr)
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    with if_stopped_meanwhile(if_stopped):
+        say(plan, sys.stderr)
+        say(f"{question} [y/N] ", sys.stderr, end="")
+        sys.stderr.flush()
+        try:
+            answer = sys.stdin.readline()
+        except BaseException:
+            # The next message begins a line of its own.
+            tell("")
+            raise
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def refuse_without_terminal(hint: Remedy | str = "--dry-run shows what would happen") -> None:

@@ -31,6 +31,7 @@ Answer = tuple[Paths, Iterable[Candidate]]
 
 # The words of metavars such as `[MODEL|BUNDLE]...`. Any other word offers nothing.
 _MODELS = frozenset({"MODEL", "PATTERN"})
+_COMMAND = "COMMAND"
 _PATHS: dict[str, Paths] = {
     "BUNDLE": "files",
     "DEST": "files",
@@ -141,6 +142,8 @@ def _values(parameter: TyperArgument | TyperOption, word: str, models: str | Non
     if choices:
         return "none", [(str(choice), "") for choice in choices]
     words = re.findall("[A-Z]+", parameter.metavar or (parameter.name or "").upper())
+    if _COMMAND in words:
+        return "none", COMMANDS.items()
     paths: Paths = next((_PATHS[word] for word in words if word in _PATHS), "none")
     return paths, _models(word, models) if _MODELS.intersection(words) else ()
 

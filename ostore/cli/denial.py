@@ -61,7 +61,8 @@ def _is_within(place: Path, store: Path) -> bool:
 
 
 def _user(place: Path) -> str:
-    owner = owner_of(place)
+    # None is Windows, where nobody types sudo.
+    owner = owner_of(place) or ""
     return f"#{owner}" if owner.isdecimal() else owner
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,8 +15,10 @@ from typing import NoReturn
 import typer
 
 from ostore.cli import exit_codes, remedies
+from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
-from ostore.cli.text import close_quietly, one_line, say
+from ostore.cli.stopping import remark_if_stopped
+from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
 from ostore.formats.errors import OstoreError, class_of
 from ostore.formats.remedy import Remedy
 
@@ -29,16 +32,23 @@ class TerminatedError(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for name in ("SIGTERM", "SIGHUP"):
+    # Windows has neither, but Ctrl-Break. There, closing the window and ending the task are as a kill.
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
     _occupy_standard_streams()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        flush()
+    except UnprintedError:
+        abandon_output()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. With OSTORE_DEBUG set, errors are raised instead."""
+    """Run one command and return its exit code. With OSTORE_DEBUG set, an error shows its traceback too."""
+    choose(arguments)
     remedies.begin(arguments)
     try:
         if list(arguments[:1]) == ["_complete"]:
@@ -46,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
 
             answer(arguments[1:])
         code = typer.main.get_command(app).main(list(arguments), prog_name="ostore", standalone_mode=False)
-        close_quietly()
+        flush()
     except (KeyboardInterrupt, typer.Abort):
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     except TerminatedError:
@@ -54,14 +64,17 @@ def run(arguments: Sequence[str]) -> int:
     except (BrokenPipeError, SystemExit):
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
-    except Exception as error:
-        if os.environ.get("OSTORE_DEBUG"):
-            raise
+    except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
         return tell_error(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _has_lost_its_reader(error: Exception) -> bool:
+    """Whether Windows says that nobody reads our output any more: it has no error of its own for that."""
+    return os.name == "nt" and isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
 
 
 def _occupy_standard_streams() -> None:
@@ -78,10 +91,22 @@ def _occupy_standard_streams() -> None:
 
 def tell_error(error: Exception, *, as_json: bool) -> int:
     """Print the line, or the document, of an error, and return its exit code."""
-    name = "usage" if isinstance(error, _ArgumentError) else class_of(error)
+    if os.environ.get("OSTORE_DEBUG"):
+        import traceback
+
+        tell("".join(traceback.format_exception(error)).rstrip("\n"))
+    if isinstance(error, UnprintedError) and isinstance(error.cause, BrokenPipeError) and not error.done:
+        # The reader of our output has left, as in `| head`: it has seen enough.
+        return exit_codes.CODES["io"]
+    name = "usage" if isinstance(error, _ArgumentError) else _class_of(error)
     code = exit_codes.CODES[name]
+    if _has_lost_its_reader(error):
+        return code
     message = " ".join(_message(error).split("\n"))
-    remedy = _denied(error) if isinstance(error, PermissionError) else remedies.hint_of(error)
+    if isinstance(error, PermissionError) and not isinstance(error, OstoreError):
+        remedy: Remedy | None = _denied(error)
+    else:
+        remedy = remedies.hint_of(error)
     hint = remedies.line(remedy) if remedy else None
     if as_json:
         import json
@@ -95,10 +120,16 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
             "hint": hint,
             "remedy_arguments": remedies.arguments(remedy) if remedy else None,
         }
-        _tell(json.dumps(document, ensure_ascii=True))
+        tell(json.dumps(document, ensure_ascii=True))
     else:
-        _tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""))
+        tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""), marks=ERROR)
     return code
+
+
+def _class_of(error: Exception) -> str:
+    if isinstance(error, UnprintedError):
+        return "io"
+    return "limit" if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error) else class_of(error)
 
 
 def _denied(error: PermissionError) -> Remedy:
@@ -111,25 +142,22 @@ def _message(error: Exception) -> str:
     if isinstance(error, _ArgumentError):
         return str(getattr(error, "format_message", error.__str__)()).replace("\n\t", " ").rstrip(".")
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        # Windows gets every path with a mark in front, so that it may be long.
+        path = os.fsdecode(error.filename).removeprefix("\\\\?\\") if isinstance(error.filename, (str, bytes)) else ""
+        where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))
+    if isinstance(error, UnprintedError):
+        return f"{error}; this was done: {error.done}" if error.done else str(error)
+    if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error):
+        return "the system gives this process no more memory or threads"
     return f"{type(error).__name__}: {error} (a bug in ostore; OSTORE_DEBUG=1 shows the traceback)"
 
 
 def _stopped(how: str, code: int) -> int:
-    _tell(f"ostore: {how}; nothing is half done, run the same command again to continue")
+    tell(f"ostore: {how}; {remark_if_stopped()}")
     return code
-
-
-def _tell(line: str) -> None:
-    try:
-        say(line, sys.stderr)
-        sys.stderr.flush()
-    except OSError:
-        # Standard error is a full disk or a closed pipe. The exit code still tells.
-        pass
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -137,4 +165,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, *_args: object, **_options: object) -> None:
-    _tell(f"ostore: warning: {one_line(str(message))}")
+    tell(f"ostore: warning: {one_line(str(message))}", marks=WARNING)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,7 @@ class ProgressMode(enum.StrEnum):
 
     AUTO = "auto"
     PLAIN = "plain"
+    JSON = "json"
     NONE = "none"
 
 
@@ -56,9 +59,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmat
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Number of threads. Default: one per processor.")
 ]
-ShowProgress = Annotated[ProgressMode, typer.Option("--progress", help="How to show progress on standard error.")]
-Color = Annotated[
-    ColorMode, typer.Option("--color", help="Colours of progress bars; NO_COLOR and FORCE_COLOR work too.")
+ShowProgress = Annotated[
+    ProgressMode, typer.Option("--progress", help="How to show progress on standard error (json: docs/json.md).")
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Overwrite an existing file, or a different model of the same name.")
@@ -70,5 +72,6 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.
 
 
 def examples(*lines: str) -> str:
-    """The examples at the end of a command's help; \\b keeps typer from joining the lines."""
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+    """The examples at the end of a command's help; \\b keeps typer from joining the lines. Windows has no sudo."""
+    shown = (re.sub(r"^sudo (-u \w+ )?", "", line) if os.name == "nt" else line for line in lines)
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in shown)))

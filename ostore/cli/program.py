@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ostore.cli.options import ColorMode
 from ostore.cli.text import say
 
 # The name, which is also that of a module in commands/, and its line in `ostore --help`.
@@ -33,6 +34,8 @@ COMMANDS = {
     "cp": "Give a model a second name.",
     "move": "Move the whole store to another folder or disk.",
     "completion": "Print the shell script that completes commands.",
+    "help": "Print the help of a command.",
+    "version": "Print the version.",
 }
 ALIASES = {"ls": "list", "prune": "gc"}
 
@@ -67,8 +70,30 @@ class _Commands(MutableMapping[str, Any]):
 def _made(name: str) -> Any:  # noqa: ANN401
     """A command, made as typer's get_group makes it."""
     module = importlib.import_module(f"ostore.cli.commands.{name}{'_' if iskeyword(name) else ''}")
-    (command,) = module.app.registered_commands
-    return typer.main.get_command_from_info(command, pretty_exceptions_short=False, rich_markup_mode=None)
+    (command,), (everywhere,) = module.app.registered_commands, _shared.registered_commands
+    made, shared = (
+        typer.main.get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+        for info in (command, everywhere)
+    )
+    made.params += shared.params
+    return made
+
+
+_shared = typer.Typer()
+
+
+@_shared.command()
+def _everywhere(
+    color: Annotated[
+        ColorMode,
+        typer.Option(
+            "--color",
+            expose_value=False,
+            help="Colours on a terminal; NO_COLOR and FORCE_COLOR work too.",
+        ),
+    ] = ColorMode.AUTO,
+) -> None:
+    """Has the option that every command gets; `colours.choose` follows it."""
 
 
 class _Program(TyperGroup):
@@ -78,6 +103,15 @@ class _Program(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - typer's private context
         return list(COMMANDS)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        word = args[0]
+        if word not in self.commands:
+            from ostore.cli.other_words import hint_for
+            from ostore.formats.errors import UsageError
+
+            raise UsageError(f"no command {word!r:.90}", hint=hint_for(word, (*COMMANDS, *ALIASES)))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002
         with formatter.section("Commands"):

@@ -1,36 +1,49 @@
-"""Progress on standard error: bars on a terminal, elsewhere a plain line every ten seconds, or nothing."""
+"""Progress on standard error: bars on a terminal, elsewhere a plain line every ten seconds, or JSON, or nothing."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from ostore.cli.text import human_bytes, say
+from ostore.cli.colours import is_coloured, is_dumb
+from ostore.cli.text import human_bytes, tell
 from ostore.streams.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-Mode = Literal["auto", "plain", "none"]
+Mode = Literal["auto", "plain", "json", "none"]
 _LINE_SECONDS = 10.0
+_JSON_SECONDS = 1.0
+# With fewer columns than this, the rate and the time left would leave no room for the bar.
+_WIDE_COLUMNS = 72
 # A bar for a smaller item would only flicker.
 _BAR_BYTES = 16_000_000
 
 
 @contextlib.contextmanager
-def shown(mode: Mode, *, quiet: bool, color: str) -> Iterator[Progress]:
-    """Show progress while a command runs."""
-    if quiet or mode == "none":
+def shown(mode: Mode, *, quiet: bool, as_json: bool = False) -> Iterator[Progress]:
+    """
+    Show progress while a command runs.
+
+    A command whose report is JSON shows progress only if somebody asks for it.
+    """
+    if quiet or mode == "none" or (as_json and mode == "auto"):
         yield SILENT
-    elif mode == "plain" or not sys.stderr.isatty():
+    elif mode == "json":
+        counting = JsonProgress()
+        yield counting
+        counting.finish()
+    elif mode == "plain" or not sys.stderr.isatty() or is_dumb():
         yield PlainProgress()
     else:
-        with _bars(color) as bars:
+        with _bars() as bars:
             yield BarProgress(bars)
 
 
@@ -45,8 +58,10 @@ def paused(progress: Progress) -> Iterator[None]:
         bars.start()
 
 
-class PlainProgress:
-    """A line at the start of each phase, then one every ten seconds."""
+class _Lines:
+    """A line at the start of each phase, then one every so many seconds."""
+
+    seconds: float
 
     def __init__(self) -> None:
         self._label = ""
@@ -58,8 +73,9 @@ class PlainProgress:
     def phase(self, label: str, total_bytes: int) -> None:
         with self._lock:
             self._label, self._total, self._done = label, total_bytes, 0
-            self._next = time.monotonic() + _LINE_SECONDS
-        _tell(f"{label}: {human_bytes(total_bytes)}" if total_bytes else label)
+            self._next = time.monotonic() + self.seconds
+            line = self._begun()
+        tell(line)
 
     def begin(self, item: str, size: int) -> None:
         pass
@@ -69,19 +85,59 @@ class PlainProgress:
             self._done += size
             if time.monotonic() < self._next:
                 return
-            self._next = time.monotonic() + _LINE_SECONDS
-            percent = f" ({100 * self._done // self._total} %)" if self._total else ""
-            line = f"{self._label}: {human_bytes(self._done)} of {human_bytes(self._total)}{percent}"
-        _tell(line)
+            self._next = time.monotonic() + self.seconds
+            line = self._advanced()
+        tell(line)
 
     def end(self, item: str) -> None:
         pass
 
+    def _begun(self) -> str:
+        raise NotImplementedError
 
-def _tell(line: str) -> None:
-    # A closed pipe or a log on a full disk must not stop the work.
-    with contextlib.suppress(OSError):
-        say(line, sys.stderr)
+    def _advanced(self) -> str:
+        raise NotImplementedError
+
+
+class PlainProgress(_Lines):
+    """Lines for people."""
+
+    seconds = _LINE_SECONDS
+
+    def _begun(self) -> str:
+        return f"{self._label}: {human_bytes(self._total)}" if self._total else self._label
+
+    def _advanced(self) -> str:
+        percent = f" ({100 * self._done // self._total} %)" if self._total else ""
+        return f"{self._label}: {human_bytes(self._done)} of {human_bytes(self._total)}{percent}"
+
+
+class JsonProgress(_Lines):
+    """Lines for programs, each a JSON object. The last line of a phase says how far it came."""
+
+    seconds = _JSON_SECONDS
+
+    def phase(self, label: str, total_bytes: int) -> None:
+        self.finish()
+        super().phase(label, total_bytes)
+
+    def finish(self) -> None:
+        """End the phase. Call this after the last one."""
+        if self._label and self._total:
+            tell(self._advanced())
+
+    def _begun(self) -> str:
+        return self._advanced()
+
+    def _advanced(self) -> str:
+        document = {
+            "schema": "ostore.progress/1",
+            "event": "progress",
+            "phase": self._label,
+            "done": self._done,
+            "total": self._total or None,
+        }
+        return json.dumps(document, ensure_ascii=True)
 
 
 class BarProgress:
@@ -112,23 +168,22 @@ class BarProgress:
             self.bars.remove_task(self._items.pop(item))
 
 
-def _bars(color: str) -> Bars:
+def _bars() -> Bars:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
     from rich.progress import Progress as RichProgress
 
-    console = Console(stderr=True, no_color={"always": False, "never": True}.get(color))
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    return RichProgress(*columns, console=console, transient=True)
+    console = Console(stderr=True, no_color=not is_coloured(sys.stderr))
+    what = TextColumn("{task.description}", markup=False)
+    if console.width < _WIDE_COLUMNS:
+        narrow = (what, BarColumn(bar_width=None), TaskProgressColumn())
+        return RichProgress(*narrow, console=console, transient=True, expand=True)
+    wide = (what, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return RichProgress(*wide, console=console, transient=True)

@@ -6,26 +6,35 @@ What a model holds as data goes through `say_data`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import TextIO
 
+from ostore.cli.colours import Mark, is_coloured, painted
 from ostore.formats.wording import clean, human_bytes, one_line, plural
 
 __all__ = [
+    "UnprintedError",
+    "abandon_output",
     "clean",
-    "close_quietly",
+    "columns",
+    "flush",
     "human_age",
     "human_bytes",
     "human_seconds",
+    "human_time",
     "one_line",
     "plural",
     "say",
     "say_data",
     "table",
+    "tell",
 ]
 
 # A parameter in a hint, and its value. Not preceded by what a path may end with.
@@ -39,18 +48,60 @@ def as_options(hint: str) -> str:
     )
 
 
-def say(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+class UnprintedError(Exception):
+    """
+    Standard output takes no more.
+
+    `done` says what the command has done nevertheless; it is empty if the command has changed nothing.
+    """
+
+    def __init__(self, cause: OSError, done: str = "") -> None:
+        super().__init__(f"standard output: {cause.strerror or cause}")
+        self.cause = cause
+        self.done = done
+
+
+def say(text: str, stream: TextIO | None = None, *, end: str = "\n", marks: Sequence[Mark] = ()) -> None:
     """
     Print a line, or a piece that ends with `end`, to standard output by default.
 
-    What is not printable, or not in the encoding, is escaped.
+    What is not printable, or not in the encoding, is escaped; after that, the marks get their colours. Raises
+    UnprintedError for standard output, OSError for another stream.
     """
-    out = sys.stdout if stream is None else stream
-    if out is None:  # closed before the program started
-        raise OSError(errno.EBADF, "standard output is closed")
+    if stream is not None:
+        _write(text, stream, end, marks)
+        return
+    with _standard_output() as out:
+        _write(text, out, end, marks)
+
+
+def tell(text: str, *, marks: Sequence[Mark] = ()) -> None:
+    """Print a line on standard error. If that is a full disk or a closed pipe, the exit code still tells."""
+    with contextlib.suppress(OSError):
+        say(text, sys.stderr, marks=marks)
+        sys.stderr.flush()
+
+
+def flush() -> None:
+    """Write to standard output what was said. Raises UnprintedError."""
+    with _standard_output() as out:
+        out.flush()
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[TextIO]:
+    if sys.stdout is None:  # closed before the program started
+        raise UnprintedError(OSError(errno.EBADF, "closed"))
+    try:
+        yield sys.stdout
+    except OSError as error:
+        raise UnprintedError(error) from error
+
+
+def _write(text: str, out: TextIO, end: str, marks: Sequence[Mark]) -> None:
     encoding = getattr(out, "encoding", None) or "utf-8"
     printable = clean(text).encode(encoding, "backslashreplace").decode(encoding)
-    out.write(printable + end)
+    out.write((painted(printable, marks) if marks and is_coloured(out) else printable) + end)
 
 
 def say_data(data: bytes) -> None:
@@ -76,6 +127,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
+def columns(most: int) -> int:
+    """How many columns to fill with text: those of the terminal, at most `most` and at least 40."""
+    return max(40, min(most, shutil.get_terminal_size((most, 0)).columns))
+
+
 def human_age(seconds: float) -> str:
     """An age as Ollama prints it (format/time.go at fb30760)."""
     suffix = " ago" if seconds >= 0 else " from now"
@@ -88,6 +144,11 @@ def human_seconds(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def human_time(moment: float) -> str:
+    """A time, given in seconds since 1970: 2026-11-22 14:58 UTC."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _duration(seconds: float) -> str:
@@ -107,11 +168,7 @@ def _duration(seconds: float) -> str:
     return f"{int(seconds / 3600) // 8760} years"
 
 
-def close_quietly() -> None:
-    """Flush standard output. If its reader has gone, redirect it to the null device: Python flushes again at exit."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
+def abandon_output() -> None:
+    """Redirect standard output to the null device: Python flushes it once more when it ends."""
+    if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise

@@ -70,6 +70,14 @@ class BusyError(OstoreError):
     """Another ostore holds the lock."""
 
 
+class InUseError(BusyError, PermissionError):
+    """Another program has a file open, so Windows lets nobody rename or remove it. Other systems never say this."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}: another program has it open", hint="stop Ollama, then run the same command again")
+        self.errno, self.strerror, self.filename = 13, "another program has it open", path
+
+
 class NoSpaceError(OstoreError):
     """The result does not fit on the disk, into a quota or under a file-size limit."""
 
@@ -131,9 +139,12 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
 
 def class_of(error: BaseException) -> str:
     """Return the class of an error (docs/exit-codes.md); `failed` for an error of no known class."""
+    # InUseError is an OSError too.
+    if name := next((name for kind, name in _CLASSES if isinstance(error, kind)), ""):
+        return name
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
-    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+    return "failed"
 
 
 def worst(classes: Iterable[str]) -> str:

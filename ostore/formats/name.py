@@ -25,6 +25,7 @@ _GLOB_CHARACTERS = frozenset("*?")
 
 # Device names on Windows, with any extension (Microsoft, "Naming Files, Paths, and Namespaces").
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_NOT_IN_WINDOWS = frozenset('<>"/\\|?*')
 # No known file system holds longer components, but Ollama's grammar allows a host of 350 characters.
 _MAX_COMPONENT_BYTES = 255
 
@@ -100,14 +101,7 @@ class ModelName(_Parts):
 
     def windows_problem(self) -> str | None:
         """Return why Windows, exFAT or FAT cannot hold the name, or None."""
-        for part in self.parts:
-            if ":" in part:
-                return f"{part!r} has a colon, which Windows, exFAT and FAT cannot hold"
-            if part.endswith("."):
-                return f"{part!r} ends with a dot, which Windows, exFAT and FAT drop"
-            if _WINDOWS_DEVICE.fullmatch(part):
-                return f"{part!r} is a device name on Windows"
-        return None
+        return next(filter(None, map(windows_problem, self.parts)), None)
 
     def __str__(self) -> str:
         """Return the short form of `ollama list`: without a default host and namespace, always with the tag."""
@@ -116,6 +110,19 @@ class ModelName(_Parts):
         if self.namespace.lower() != DEFAULT_NAMESPACE:
             return f"{self.namespace}/{self.model}:{self.tag}"
         return f"{self.model}:{self.tag}"
+
+
+def windows_problem(component: str) -> str | None:
+    """Return why Windows, exFAT or FAT cannot hold a file or folder of this name, or None."""
+    if ":" in component:
+        return f"{component!r} has a colon, which Windows, exFAT and FAT cannot hold"
+    if component.endswith((".", " ")):
+        return f"{component!r} ends with a dot or a blank, which Windows, exFAT and FAT drop"
+    if _WINDOWS_DEVICE.fullmatch(component):
+        return f"{component!r} is a device name on Windows"
+    if not _NOT_IN_WINDOWS.isdisjoint(component):
+        return f"{component!r} has a character that Windows, exFAT and FAT cannot hold"
+    return None
 
 
 def _refuse_address(text: str) -> None:
@@ -163,6 +170,26 @@ def _same_spelling(pattern: str, names: set[ModelName]) -> set[ModelName]:
         told = ", ".join(sorted(str(name) for name in names))
         raise UsageError(f"{pattern!r}: {told} differ only by case; spell it as ostore list does")
     return {name}
+
+
+def meant_by(parts: Sequence[str]) -> ModelName | None:
+    """
+    Return the name that the path of a misplaced manifest spells, below `manifests/`, or None.
+
+    What may be missing is what names leave out: the host, or host and namespace, or only the namespace.
+    """
+    if len(parts) == len((DEFAULT_HOST, DEFAULT_NAMESPACE)):
+        whole = (DEFAULT_HOST, DEFAULT_NAMESPACE, *parts)
+    elif len(parts) == len(_Parts._fields) - 1:
+        # A namespace has no dots.
+        missing = "." in parts[0]
+        whole = (parts[0], DEFAULT_NAMESPACE, *parts[1:]) if missing else (DEFAULT_HOST, *parts)
+    else:
+        return None
+    try:
+        return ModelName(*whole)
+    except InvalidNameError:
+        return None
 
 
 def is_all(patterns: Sequence[str]) -> bool:

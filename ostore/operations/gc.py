@@ -20,7 +20,8 @@ from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
 from ostore.formats.remedy import ostore
-from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
+from ostore.formats.store_layout import ALIVE, TRANSACTIONS, TRASH, command_of
+from ostore.formats.wording import plural
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
     Census,
@@ -36,7 +37,7 @@ from ostore.places.store.survey.references import References
 DAY_SECONDS = 86_400.0
 # Since 0.21 Ollama spares what is younger than an hour (server/images.go at fb30760). A long pull needs more.
 DEFAULT_GRACE_SECONDS = DAY_SECONDS
-# Until then `ollama pull` may go on with a download. After that, nobody comes back to it.
+# Until then `ollama pull` may go on with a download. After that, nobody comes back to it, unless a caller knows better.
 DOWNLOAD_SECONDS = 7 * DAY_SECONDS
 _MAX_DOUBTS = 3
 
@@ -59,9 +60,10 @@ class GcTerms:
     """
     The terms of one `gc`. Times are seconds; `now` is seconds since 1970.
 
-    `grace` is the least age of an orphan that goes. `partials` lets abandoned downloads go too. `keep` is how long
-    blobs stay in the trash, or None if they are not kept. `sees_ollama` says that an Ollama process was seen.
-    `without_models` confirms that the store has no model on purpose. `every_blob` also judges needed blobs.
+    `grace` is the least age of an orphan that goes. `partials` lets downloads go too that have rested for
+    `partials_grace`. `keep` is how long blobs stay in the trash, or None if they are not kept. `sees_ollama` says that
+    an Ollama process was seen. `without_models` confirms that the store has no model on purpose. `every_blob` also
+    judges needed blobs.
     """
 
     now: float
@@ -71,6 +73,12 @@ class GcTerms:
     sees_ollama: bool = False
     without_models: bool = False
     every_blob: bool = False
+    partials_grace: float = DOWNLOAD_SECONDS
+
+    @property
+    def latest_download(self) -> float:
+        """When a download must have changed last to go, in seconds since 1970."""
+        return self.now - self.partials_grace
 
     @property
     def expires(self) -> float | None:
@@ -93,8 +101,8 @@ class GcPlan:
     What goes, and what stays. Times are seconds since 1970.
 
     `judgements` are the blobs that no model needs, or all blobs with `every_blob`. Those judged `orphan` go, unless
-    they are newer than `latest` by then. `downloads` go unless they are newer than `latest_download` by then. `needed`
-    counts the needed blobs.
+    they are newer than `latest` by then. `downloads` go unless they are newer than `latest_download` by then;
+    `resting` downloads stay. `needed` counts the needed blobs.
 
     `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
     that a dead command or an interrupted removal is to be cleaned up, `keeps` that blobs wait in the trash. `began`
@@ -104,6 +112,7 @@ class GcPlan:
     judgements: tuple[Judgement, ...]
     needed: int
     downloads: tuple[UnfinishedDownload, ...]
+    resting: tuple[UnfinishedDownload, ...]
     leftovers: tuple[FoundEntry, ...]
     expired: tuple[FoundEntry, ...]
     has_leftovers: bool
@@ -185,8 +194,12 @@ class GcPlan:
             else judgement
             for judgement in self.judgements
         )
-        downloads = tuple(group for group in self.downloads if not any(file.path in stayed for file in group.files))
-        return replace(self, judgements=judgements, downloads=downloads)
+        stays = [any(file.path in stayed for file in group.files) for group in self.downloads]
+        downloads, resting = (
+            tuple(group for group, is_one in zip(self.downloads, stays, strict=True) if is_one is wanted)
+            for wanted in (False, True)
+        )
+        return replace(self, judgements=judgements, downloads=downloads, resting=(*self.resting, *resting))
 
     def within(self, approved: GcPlan) -> GcPlan:
         """Return the plan with only what the `approved` plan has too. The rest stays, as nobody approved of it."""
@@ -207,7 +220,9 @@ def plan_gc(
     and `terms.without_models` is not set.
     """
     _refuse_doubts(census, references, terms)
-    began = _began(census, terms)
+    downloads = tuple(group for group in census.downloads if _goes(group, terms))
+    resting = tuple(group for group in census.downloads if group not in downloads)
+    began = _began(resting, census, terms)
     latest = min(terms.now, terms.now if began is None else began) - terms.grace
     held = _Held.by_living(census, dead)
     orphans = references.orphans(census.blobs)
@@ -219,13 +234,14 @@ def plan_gc(
             for blob in (sorted(census.blobs, key=by_filename) if terms.every_blob else orphans)
         ),
         needed=census.skipped + len(census.blobs) - len(orphans),
-        downloads=tuple(_abandoned(census, terms)) if terms.partials else (),
+        downloads=downloads,
+        resting=resting,
         leftovers=tuple(_leftovers(census, dead)),
         expired=tuple(_expired(census, references, batches, terms.now)),
         has_leftovers=bool(dead) or any(not batch.is_finished for batch in batches),
         keeps=terms.keep is not None,
         latest=latest,
-        latest_download=terms.now - DOWNLOAD_SECONDS,
+        latest_download=terms.latest_download,
         began=began,
     )
 
@@ -240,21 +256,25 @@ def _refuse_doubts(census: Census, references: References, terms: GcTerms) -> No
         )
     if census.blobs and not references.scan.models and not terms.without_models:
         raise DamagedStoreError(
-            f"nothing was removed: {len(census.blobs)} blobs, but no model at all; is a disk not mounted?",
+            f"nothing was removed: {plural(len(census.blobs), 'blob')}, but no model at all; is a disk not mounted?",
             hint=ostore("gc", "--without-models", before="if there is none on purpose"),
         )
 
 
-def _began(census: Census, terms: GcTerms) -> float | None:
+def _goes(group: UnfinishedDownload, terms: GcTerms) -> bool:
+    return terms.partials and group.has_rested_since(terms.latest_download)
+
+
+def _began(resting: Sequence[UnfinishedDownload], census: Census, terms: GcTerms) -> float | None:
     """
     Return when the oldest download that seems to be under way began, in seconds since 1970, or None.
 
     Ollama writes the parts of a download when it plans it and when each is done (server/download.go at fb30760), so
     the oldest mtime is the start. A ctime could be that of a later chown. If a server was seen, even a download that
-    has rested for days may go on.
+    has rested for days may go on. A download that goes now is not under way.
     """
     patience = DOWNLOAD_SECONDS if terms.sees_ollama else max(terms.grace, DAY_SECONDS)
-    groups = [group.files for group in census.downloads] + [(file,) for file in census.temporary]
+    groups = [group.files for group in resting] + [(file,) for file in census.temporary]
     alive = [files for files in groups if terms.now - max(file.facts.newest for file in files) < patience]
     return min((file.facts.mtime for files in alive for file in files), default=None)
 
@@ -296,15 +316,9 @@ def _reason(blob: StoredBlob, held: _Held, latest: float, terms: GcTerms) -> Blo
     return BlobReason.DOWNLOAD if facts.newest > latest else BlobReason.ORPHAN
 
 
-def _abandoned(census: Census, terms: GcTerms) -> Iterator[UnfinishedDownload]:
-    for group in census.downloads:
-        are_files = all(file.facts.kind is EntryKind.FILE for file in group.files)
-        if are_files and group.newest <= terms.now - DOWNLOAD_SECONDS:
-            yield group
-
-
 def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
-    yield from (file for file in census.workspace.below(TRANSACTIONS) if command_of(file.path) in dead)
+    staged = (file for file in census.workspace.below(TRANSACTIONS) if not file.path.endswith(f"/{ALIVE}"))
+    yield from (file for file in staged if command_of(file.path) in dead)
     running = {command_of(folder.path) for folder in census.workspace.folders if folder.path.count("/") == 1}
     yield from (file for file in census.staging.files if file.path.split("/")[0] not in running - set(dead))
 

@@ -150,5 +150,16 @@ def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
         return False
 
 
+def is_unlisted(store: SmallBlobs, manifest: Manifest) -> bool:
+    """Return whether a model has a whole config that is not JSON, so that no server lists the model."""
+    if manifest.config is None:
+        return False
+    try:
+        raw = store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)
+    except (OstoreError, OSError):
+        return False
+    return len(raw) == manifest.config.size and not is_config(raw)
+
+
 def _has_weights(manifest: Manifest) -> bool:
     return any(media_type in _WEIGHTS for media_type in manifest.layer_types)

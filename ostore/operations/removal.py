@@ -16,7 +16,14 @@ from ostore.formats.errors import UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import BatchRecord, FoundBatch
-from ostore.places.store.survey.census import Census, FoundEntry, StoredBlob, by_filename, freed_bytes
+from ostore.places.store.survey.census import (
+    Census,
+    FoundEntry,
+    StoredBlob,
+    allocated_bytes,
+    by_filename,
+    freed_bytes,
+)
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.scan import StandingManifest
 
@@ -80,6 +87,12 @@ class RemovalPlan:
         Manifests, one block each, are not counted, as in `ostore du`.
         """
         return freed_bytes([*(blob.facts for blob in self.blobs), *(file.facts for file in self.taken)])
+
+    @property
+    def linked(self) -> int:
+        """The bytes on the disk of blobs that go, but whose files have a name elsewhere: they are not freed."""
+        facts = [blob.facts for blob in self.blobs]
+        return allocated_bytes(facts) - freed_bytes(facts)
 
     @property
     def record(self) -> BatchRecord:

@@ -153,20 +153,28 @@ class Tally:
 
 
 def measure_usage(
-    tally: Tally, census: Census, references: References, remainder: Remainder, models: Sequence[StoredModel]
+    tally: Tally,
+    census: Census,
+    references: References,
+    remainder: Remainder,
+    models: Sequence[StoredModel],
+    *,
+    latest_download: float,
 ) -> StoreUsage:
     """
     Add up a store: what `tally` counted while the census was taken, and what the census kept.
 
-    `models` are the models asked for, some or all of `references.scan`.
+    `models` are the models asked for, some or all of `references.scan`. A download that has changed after
+    `latest_download`, seconds since 1970, is not reclaimable.
     """
     once = _Once()
     groups, orphans, absent = _sort_out(tally, census, references, remainder, once)
-    leftovers = dict(_leftovers(census, orphans))
-    reclaimed = _Names.of(chain.from_iterable(leftovers.values()))
+    leftovers = list(_leftovers(census, orphans, latest_download))
+    reclaimed = _Names.of(chain.from_iterable(leftover.facts for leftover in leftovers if leftover.goes))
     parts = [_needed_part(kind, groups.values()) for kind in _NEEDED]
     parts += (_part(kind, facts, once) for kind, facts in _bystanders(census, remainder))
-    parts += (_part(kind, facts, once, reclaimed) for kind, facts in leftovers.items())
+    parts += (_part(kind, facts, once, reclaimed if goes else None) for kind, facts, goes in leftovers)
+    parts = _by_kind(parts)
     spaces = {part.kind: part.size for part in parts}
     return StoreUsage(
         models=_model_rows(groups, models, absent),
@@ -335,6 +343,18 @@ def _part(kind: UsageKind, found: Collection[DiskFacts], once: _Once, reclaimed:
     return UsagePart(kind, files, size.space, freed.space)
 
 
+def _by_kind(parts: Iterable[UsagePart]) -> list[UsagePart]:
+    """Return one part for each kind."""
+    kinds: dict[UsageKind, UsagePart] = {}
+    for part in parts:
+        if other := kinds.get(part.kind):
+            sizes = _sum((other.size, part.size)), _sum((other.reclaimable, part.reclaimable))
+            kinds[part.kind] = UsagePart(part.kind, other.files + part.files, *sizes)
+        else:
+            kinds[part.kind] = part
+    return list(kinds.values())
+
+
 def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
     """Yield, by kind, what is not a blob and is not deleted to free space: manifests, folders and foreign files."""
     yield "manifests", [entry.facts for entry in remainder.manifests]
@@ -344,16 +364,24 @@ def _bystanders(census: Census, remainder: Remainder) -> Iterator[tuple[UsageKin
     yield "foreign", [entry.facts for entry in (*census.foreign, *remainder.foreign)]
 
 
-def _leftovers(census: Census, orphans: list[DiskFacts]) -> Iterator[tuple[UsageKind, list[DiskFacts]]]:
-    """Yield what can be deleted without harm to any model, by kind."""
-    yield "orphans", orphans
-    yield "downloads", [file.facts for download in census.downloads for file in download.files]
-    yield "temporary", [entry.facts for entry in census.temporary]
-    yield "working-folders", [facts for tree in census.working_folders for facts in _whole(tree)]
+class _Leftover(NamedTuple):
+    kind: UsageKind
+    facts: list[DiskFacts]
+    goes: bool = True
+
+
+def _leftovers(census: Census, orphans: list[DiskFacts], latest_download: float) -> Iterator[_Leftover]:
+    """Yield what can be deleted without harm to any model, by kind, and the downloads that somebody may go on with."""
+    yield _Leftover("orphans", orphans)
+    for goes in (True, False):
+        groups = [group for group in census.downloads if group.has_rested_since(latest_download) is goes]
+        yield _Leftover("downloads", [file.facts for group in groups for file in group.files], goes)
+    yield _Leftover("temporary", [entry.facts for entry in census.temporary])
+    yield _Leftover("working-folders", [facts for tree in census.working_folders for facts in _whole(tree)])
     # The workspace itself and its first level of folders stay for the next command.
     inside = [entry.facts for entry in census.workspace.folders if "/" in entry.path]
     staged = [entry.facts for entry in (*census.staging.files, *census.staging.folders)]
-    yield "workspace", [*(entry.facts for entry in census.workspace.files), *inside, *staged]
+    yield _Leftover("workspace", [*(entry.facts for entry in census.workspace.files), *inside, *staged])
 
 
 def _whole(tree: FoundTree) -> list[DiskFacts]:

@@ -49,7 +49,7 @@ _WORDS: dict[UsageKind, tuple[str, str]] = {
     "folders": ("folders", "of the store itself"),
     "foreign": ("foreign files", "nothing that Ollama knows; left alone"),
     "orphans": ("orphans", "blobs that no model needs"),
-    "downloads": ("partial downloads", "Ollama may go on with them"),
+    "downloads": ("partial downloads", "Ollama may go on with them; reclaimable after a week of rest"),
     "temporary": ("temporary files", "Ollama did not finish them"),
     "working-folders": ("working folders", "of conversions that did not end"),
     "workspace": (".ostore", "of interrupted commands, trash and quarantine"),
@@ -156,7 +156,7 @@ def _group_label(group: SharedBlobs) -> str:
 
 def _parts(report: UsageReport, colour: str) -> Iterable[Item]:
     for part in report.parts:
-        if _COLOURS[part.kind] == colour:
+        if _colour(part) == colour:
             yield Item(_WORDS[part.kind][0], part.size.allocated, f"part-{part.kind}")
 
 
@@ -173,7 +173,13 @@ def _model_rows(models: Sequence[ModelUsage]) -> list[_ModelRow]:
 
 
 def _part_row(part: UsagePart) -> _PartRow:
-    return _PartRow(part, *_WORDS[part.kind], _COLOURS[part.kind])
+    return _PartRow(part, *_WORDS[part.kind], _colour(part))
+
+
+def _colour(part: UsagePart) -> str:
+    # Downloads count as reclaimable only when all of them are.
+    is_resting = part.kind == "downloads" and part.reclaimable != part.size
+    return "other" if is_resting else _COLOURS[part.kind]
 
 
 def _group_row(group: SharedBlobs) -> _GroupRow:

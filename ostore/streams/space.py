@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ostore.formats.errors import NoSpaceError, UnsafeError
+from ostore.formats.errors import InvalidNameError, NoSpaceError
 from ostore.formats.name import ModelName
 from ostore.streams.durable import Directory
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
 
 _BLOCK = 4096
 # Room for directory entries, manifests and metadata of the file system.
@@ -18,6 +22,7 @@ _OVERHEAD = 1.01
 # FAT32 stores the length of a file in 32 bits.
 _FAT32_LIMIT = 2**32 - 1
 _TRIAL = "trial.part"
+_LEAVE_OUT = "leave that model out, or carry it in a bundle: ostore export MODEL FILE.tar"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -38,15 +43,15 @@ def refuse_full(path: Path, needed: int) -> None:
 
 
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
-    """Raises UnsafeError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
-    problems = [(name, problem) for name in names if (problem := name.windows_problem())]
-    if problems and not _holds_colons(directory):
-        name, problem = problems[0]
-        more = f" ({len(problems) - 1} more names like it)" if len(problems) > 1 else ""
-        raise UnsafeError(
-            f"{name}: {problem}; {directory.path} is on such a disk{more}",
-            hint="name the other models only, or carry this one in a bundle file: ostore export MODEL FILE.tar",
-        )
+    """Raises InvalidNameError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
+    if (problem := _first_problem(names)) and not _holds_colons(directory):
+        raise InvalidNameError(problem, hint=_LEAVE_OUT)
+
+
+def refuse_on_windows(names: Iterable[ModelName]) -> None:
+    """Raises InvalidNameError if this is Windows and a name is impossible there. No disk is asked."""
+    if os.name == "nt" and (problem := _first_problem(names)):
+        raise InvalidNameError(problem, hint=_LEAVE_OUT)
 
 
 def refuse_too_large(fd: int, path: Path, size: int) -> None:
@@ -58,7 +63,10 @@ def refuse_too_large(fd: int, path: Path, size: int) -> None:
     if size <= _FAT32_LIMIT:
         return
     try:
-        os.ftruncate(fd, size)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.set_size(fd, size)
+        else:
+            os.ftruncate(fd, size)
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise
@@ -76,6 +84,10 @@ def _refuse_too_large(directory: Directory, size: int) -> None:
     finally:
         os.close(fd)
         directory.unlink(_TRIAL)
+
+
+def _first_problem(names: Iterable[ModelName]) -> str | None:
+    return next((f"{name}: {problem}" for name in names if (problem := name.windows_problem())), None)
 
 
 def _holds_colons(directory: Directory) -> bool:

@@ -44,8 +44,8 @@ BUGS = (
     Bug(
         "a blob or manifest gets its name before its bytes are on the disk",
         WRITING,
-        "                _date(fd, path, modified_ns)\n            sync_file(fd)\n",
-        "                _date(fd, path, modified_ns)\n",
+        "                _date(fd, modified_ns)\n            sync_file(fd)\n",
+        "                _date(fd, modified_ns)\n",
         (STATES, "-k", "import"),
     ),
     Bug(
@@ -65,8 +65,8 @@ BUGS = (
     Bug(
         "an export gets its name before it is on the disk",
         "places/bundle/writer.py",
-        "                output.sync()\n                if _RENAMES",
-        "                if _RENAMES",
+        "            output.sync()\n            self._give_name",
+        "            self._give_name",
         (STATES, "-k", "export"),
     ),
     Bug(

@@ -62,6 +62,8 @@ LINES: Mapping[str, tuple[Words, ...]] = {
     "rm": (("evil", "--yes"), ("evil", "-n", "-v"), ("*", "--yes"), (f"evil{EVIL}", "--yes"), ("evil",)),
     "cp": (("evil", "copy"), ("evil", f"copy{EVIL}"), ("evil", "_"), (f"{NAME}", "copy")),
     "move": ((ANOTHER, "--yes"), ("--offload", "evil", ANOTHER, "--yes"), ("--check", ANOTHER), (BUNDLE, "-n")),
+    "help": ((), ("gc",), ("--man",), (EVIL,), (f"rm{EVIL}",)),
+    "version": ((),),
     "completion": (("bash",), ("zsh",), ("fish",), ("powershell",), (EVIL,)),
 }
 # What nobody should type, after any command.

@@ -33,6 +33,17 @@ def cp(
     from ostore.api.cp import cp as copy
     from ostore.cli.render import cp as render
     from ostore.cli.render.report import say_report
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
+    if not dry_run:
+        if_stopped(GOES_ON)
     report = copy(source, destination, replace=replace, dry_run=dry_run, models=models)
-    say_report("cp", report, lambda: render.text(report), as_json=as_json, quiet=quiet, warnings=report.warnings)
+    say_report(
+        "cp",
+        report,
+        lambda: render.text(report),
+        as_json=as_json,
+        quiet=quiet,
+        warnings=report.warnings,
+        done=None if dry_run else lambda: render.text(report),
+    )

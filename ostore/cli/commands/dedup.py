@@ -9,8 +9,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -59,7 +57,6 @@ def dedup(
     quiet: Quiet = False,
     verbose: Verbose = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Find blobs that other programs keep too: other stores, the Hugging Face cache, LM Studio, llama.cpp.
@@ -71,13 +68,16 @@ def dedup(
     from ostore.api.dedup import dedup as find
     from ostore.cli.asking import refuse_without_terminal
     from ostore.cli.progress import shown
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
-    if link and not yes and not dry_run:
-        refuse_without_terminal()
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    if link and not dry_run:
+        if_stopped(GOES_ON)
+        if not yes:
+            refuse_without_terminal()
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         agree = None if yes else _asking(told, verbose=verbose)
         report = find(paths or (), share=link, dry_run=dry_run, agree=agree, jobs=jobs, progress=told, models=models)
-    _end(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    _end(report, link=link, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 def _asking(told: Progress, *, verbose: bool) -> Callable[[DedupReport], bool]:
@@ -92,7 +92,7 @@ def _asking(told: Progress, *, verbose: bool) -> Callable[[DedupReport], bool]:
     return ask
 
 
-def _end(report: DedupReport, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+def _end(report: DedupReport, *, link: bool, as_json: bool, quiet: bool, verbose: bool) -> None:
     from ostore.cli.exit_codes import end_with
     from ostore.cli.render import dedup as render
     from ostore.cli.render.report import say_report
@@ -105,6 +105,7 @@ def _end(report: DedupReport, *, as_json: bool, quiet: bool, verbose: bool) -> N
         quiet=quiet,
         lines=(copy.path for blob in report.duplicates for copy in blob.copies),
         warnings=(f"{entry.path}: {entry.reason}" for entry in report.unreadable),
+        done=(lambda: render.summary(report)) if link and not report.dry_run else None,
     )
     if not report.dry_run:
         end_with(report.verdict)

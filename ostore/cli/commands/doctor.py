@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, DryRun, Models, Quiet, Yes, examples, group
+
+if TYPE_CHECKING:
+    from ostore.api.doctor import DoctorReport
 
 app = group()
 
@@ -33,13 +37,20 @@ def doctor(
     """
     from ostore.api import doctor as api
     from ostore.cli.asking import agreed
+    from ostore.cli.colours import SEVERITY
     from ostore.cli.exit_codes import end_with
+    from ostore.cli.progress import shown
     from ostore.cli.render import doctor as render
     from ostore.cli.render.report import say_report
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
     report = api.doctor(models=models)
+    done = None
     if fix and report.fixes and not dry_run and (yes or agreed(render.plan(report), "Fix this?")):
-        report = api.fix(report.fixes, models=models)
+        if_stopped(GOES_ON)
+        with shown("auto", quiet=quiet, as_json=as_json) as told:
+            report = api.fix(report.fixes, progress=told, models=models)
+        done = partial(_summary, report)
     say_report(
         "doctor",
         report,
@@ -47,5 +58,12 @@ def doctor(
         as_json=as_json,
         quiet=quiet,
         lines=render.quiet_lines(report),
+        marks=SEVERITY,
+        done=done,
     )
     end_with(report.verdict)
+
+
+def _summary(report: DoctorReport) -> str:
+    count = sum(step.outcome == "fixed" for step in report.fixes)
+    return f"fixed {count:,} of {len(report.fixes):,}"

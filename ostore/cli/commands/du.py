@@ -47,23 +47,24 @@ def du(
     """
     from ostore.api.du import du as measure
     from ostore.cli.render import du as render
-    from ostore.cli.render.report import say_report
+    from ostore.cli.render.report import say_report, saying_what_is_done
 
     _refuse_page(html, replace=replace)
     report = measure(names or (), models=models)
     if html:
         _write_page(html, report, replace=replace)
-    say_report(
-        "du",
-        report,
-        lambda: render.text(report, is_chosen=bool(names)),
-        as_json=as_json,
-        quiet=quiet,
-        lines=[str((report.frees if names else report.total).allocated)],
-        warnings=render.warnings(report),
-    )
-    if html and not as_json and not quiet:
-        say(f"wrote {html}")
+    with saying_what_is_done((lambda: f"wrote {html}") if html else None):
+        say_report(
+            "du",
+            report,
+            lambda: render.text(report, is_chosen=bool(names)),
+            as_json=as_json,
+            quiet=quiet,
+            lines=[str((report.frees if names else report.total).allocated)],
+            warnings=render.warnings(report),
+        )
+        if html and not as_json and not quiet:
+            say(f"wrote {html}")
 
 
 def _refuse_page(html: Path | None, *, replace: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Models,
     ProgressMode,
@@ -23,17 +20,21 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
+from ostore.cli.text import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ostore.api.gc import GcReport
 
 app = group()
 
 Grace = Annotated[str, typer.Option("--grace", metavar="AGE", help="Keep blobs younger than this: 90s, 30m, 24h, 7d.")]
-Partials = Annotated[bool, typer.Option("--partials", help="Also remove partial downloads untouched for a week.")]
+Partials = Annotated[
+    bool, typer.Option("--partials", help="Also remove partial downloads that have rested for a week.")
+]
+PartialsGrace = Annotated[
+    str | None,
+    typer.Option("--partials-grace", metavar="AGE", help="--partials, but for those that have rested this long."),
+]
 Keep = Annotated[
     str | None, typer.Option("--keep", metavar="TIME", help="Keep removed blobs this long, for --restore.")
 ]
@@ -49,12 +50,14 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
         "ostore gc --dry-run --verbose",
         "ostore gc --keep 24h",
         "ostore gc --restore",
+        "ostore gc --partials-grace 1h",
         "sudo ostore gc --partials --yes --models /usr/share/ollama/.ollama/models",
     )
 )
 def gc(
     grace: Grace = "24h",
     partials: Partials = False,
+    partials_grace: PartialsGrace = None,
     keep: Keep = None,
     restore: Restore = False,
     without_models: WithoutModels = False,
@@ -65,65 +68,80 @@ def gc(
     quiet: Quiet = False,
     verbose: Verbose = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Remove blobs that no model needs, and files that interrupted commands left.
 
-    It shows the blobs and asks first. Partial downloads stay without --partials. While a manifest cannot be read,
-    nothing is removed (exit code 10).
+    It shows the blobs and asks first. Partial downloads stay without --partials or --partials-grace, so that `ollama
+    pull` can go on with them. While a manifest cannot be read, nothing is removed (exit code 10).
     """
     from ostore.api.gc import gc as collect
+    from ostore.cli.asking import Asking
+    from ostore.cli.render import gc as render
+    from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.formats.errors import UsageError
 
     seconds, kept = _seconds("--grace", grace), None if keep is None else _seconds("--keep", keep)
+    rested = _seconds("--partials-grace", "7d" if partials_grace is None else partials_grace)
+    partials = partials or partials_grace is not None
     if restore:
         if partials or keep or without_models:
             raise UsageError("--restore cannot be combined with --partials, --keep or --without-models")
-        _restore(dry_run, models, as_json, quiet, progress, color)
+        _restore(dry_run, models, as_json, quiet, progress)
         return
-    approve = None if yes else _asking(verbose=verbose)
-    run = partial(collect, grace=seconds, partials=partials, keep=kept, without_models=without_models)
-    report = run(every_blob=verbose, dry_run=dry_run, approve=approve, models=models)
-    _end(report, as_json=as_json, quiet=quiet, verbose=verbose)
+    if not dry_run:
+        if_stopped(GOES_ON)
+    asking: Asking[GcReport] = Asking(lambda plan: render.text(plan, verbose=verbose), "Remove that?")
+    run = partial(collect, grace=seconds, partials=partials, partials_grace=rested, keep=kept)
+    report = run(
+        without_models=without_models,
+        every_blob=verbose,
+        dry_run=dry_run,
+        approve=None if yes else asking,
+        models=models,
+    )
+    _end(report, asking.declined, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
-def _asking(*, verbose: bool) -> Callable[[GcReport], bool]:
-    from ostore.cli.asking import agreed
-    from ostore.cli.render import gc as render
-
-    return lambda plan: agreed(render.text(plan, verbose=verbose), "Remove that?")
-
-
-def _end(report: GcReport | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+def _end(report: GcReport | None, declined: GcReport | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     from ostore.cli.render import gc as render
     from ostore.cli.render.report import say_report
 
     if report is None:
-        say("nothing was removed", sys.stderr)
-    else:
+        tell("nothing was removed")
+    shown = report or declined
+    if shown and (report or as_json):
         say_report(
             "gc",
-            report,
-            lambda: render.text(report, verbose=verbose),
+            shown,
+            lambda: render.text(shown, verbose=verbose),
             as_json=as_json,
             quiet=quiet,
-            warnings=report.warnings,
+            warnings=shown.warnings,
+            done=None if shown.dry_run else lambda: render.summary(shown),
         )
 
 
-def _restore(
-    dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode, color: ColorMode
-) -> None:
+def _restore(dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode) -> None:
     from ostore.api.gc import restore
     from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import shown
     from ostore.cli.render import gc as render
     from ostore.cli.render.report import say_report
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    if not dry_run:
+        if_stopped(GOES_ON)
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = restore(dry_run=dry_run, progress=told, models=models)
-    say_report("restore", report, lambda: render.restored_text(report), as_json=as_json, quiet=quiet)
+    say_report(
+        "restore",
+        report,
+        lambda: render.restored_text(report),
+        as_json=as_json,
+        quiet=quiet,
+        done=None if dry_run else lambda: render.restored_summary(report),
+    )
     if any(blob.outcome == "damaged" for blob in report.blobs):
         end_with("integrity")
 

@@ -7,14 +7,12 @@ import shlex
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     ModelsText,
@@ -26,7 +24,10 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
+from ostore.cli.text import flush, say
+
+if TYPE_CHECKING:
+    from ostore.api.import_bundle import ImportReport
 
 app = group()
 
@@ -59,7 +60,6 @@ def import_(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Add the models of bundles to the store. Ollama sees a model only when all of it is verified and on the disk.
@@ -69,30 +69,37 @@ def import_(
     from ostore.api.import_bundle import import_bundle, planned_imports
     from ostore.cli.progress import shown
     from ostore.cli.render import import_ as render
-    from ostore.cli.render.report import say_document, say_left_out, say_warnings
+    from ostore.cli.render.report import say_document, say_left_out, say_warnings, saying_what_is_done
+    from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.settings import keep_freed_memory
 
+    if not dry_run:
+        if_stopped(GOES_ON)
     keep_freed_memory()
     take = partial(
         import_bundle, replace=replace, trust_existing=trust_existing, strict=strict, dry_run=dry_run, jobs=jobs
     )
-    reports = []
     planned = planned_imports(sources, names or (), jobs=jobs)
     _refuse_bare_word(models, sources)
     folder = Path(models) if models else None
-    try:
-        for source, wanted in planned:
-            started = time.monotonic()
-            with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
-                report = take(source, wanted, progress=told, models=folder)
-            reports.append(report)
-            say_warnings(report.warnings)
-            if not quiet and not as_json:
-                say(render.text(report, time.monotonic() - started))
-    finally:
-        # Each source is a transaction: if one fails, those before it are in the store and are reported.
-        if as_json and reports:
-            say_document("import", {"imports": reports})
+    reports: list[ImportReport] = []
+    summaries: list[str] = []
+    # Each source is a transaction: if one fails, those before it are in the store and are reported.
+    with saying_what_is_done(None if dry_run else lambda: "; ".join(summaries)):
+        try:
+            for source, wanted in planned:
+                started = time.monotonic()
+                with shown(progress.value, quiet=quiet, as_json=as_json) as told:
+                    report = take(source, wanted, progress=told, models=folder)
+                reports.append(report)
+                summaries.append(render.summary(report, time.monotonic() - started))
+                say_warnings(report.warnings)
+                if not quiet and not as_json:
+                    say(render.text(report, time.monotonic() - started))
+                    flush()
+        finally:
+            if as_json and reports:
+                say_document("import", {"imports": reports})
     say_left_out(model for report in reports for model in report.left_out)
 
 

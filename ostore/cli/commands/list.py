@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, Models, Quiet, examples, group
+from ostore.cli.text import tell
 
 app = group()
 
 
-@app.command("list", epilog=examples("ostore list", "ostore list llama", "ostore list 'hf.co/*' --json"))
+class Order(enum.StrEnum):
+    """What the rows of a list are sorted by."""
+
+    MODIFIED = "modified"
+    NAME = "name"
+    SIZE = "size"
+    UNIQUE = "unique"
+
+
+Sort = Annotated[
+    Order, typer.Option("--sort", help="Sort by time (the newest first), name or size (the largest first).")
+]
+
+
+@app.command("list", epilog=examples("ostore list", "ostore list llama --sort size", "ostore list 'hf.co/*' --json"))
 def list_(
     patterns: Annotated[
         list[str] | None, typer.Argument(metavar="[PATTERN]...", help="Prefixes or quoted globs.")
     ] = None,
+    sort: Sort = Order.MODIFIED,
     models: Models = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -25,7 +42,7 @@ def list_(
     from ostore.cli.render import list as render
     from ostore.cli.render.report import say_report
 
-    report = list_models(patterns or (), models=models)
+    report = render.ordered(list_models(patterns or (), models=models), sort.value)
     say_report(
         "list",
         report,
@@ -35,3 +52,5 @@ def list_(
         lines=(row.name for row in report.models),
         warnings=render.warnings(report),
     )
+    if not report.models and not as_json and not quiet:
+        tell(render.nothing(report, patterns or ()))

@@ -11,8 +11,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -61,7 +59,6 @@ def move(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Move the whole store to another folder or disk. With --offload, move only the models named.
@@ -71,17 +68,20 @@ def move(
     """
     from ostore.api.move.move import move as move_models
     from ostore.cli.progress import shown
+    from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.settings import keep_freed_memory
 
     names, destination = _names_and_destination(words, offload=offload)
     if check:
         _check(destination, as_json=as_json, quiet=quiet)
         return
+    if not dry_run:
+        if_stopped(GOES_ON)
     keep_freed_memory()
     started = time.monotonic()
     run = partial(move_models, destination, names, trust_existing=trust_existing, dry_run=dry_run, jobs=jobs)
     with contextlib.ExitStack() as showing:
-        told = showing.enter_context(shown(progress.value, quiet=quiet or as_json, color=color.value))
+        told = showing.enter_context(shown(progress.value, quiet=quiet, as_json=as_json))
         approve = _asking(showing, yes=yes, as_json=as_json)
         report = run(ready=None if yes else _can_ask, approve=approve, progress=told, models=models)
     _end(report, time.monotonic() - started, as_json=as_json, quiet=quiet)
@@ -94,7 +94,14 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
 
     if report.dry_run and not as_json:
         say_warnings(report.warnings)
-    say_report("move", report, lambda: render.text(report, seconds), as_json=as_json, quiet=quiet)
+    say_report(
+        "move",
+        report,
+        lambda: render.text(report, seconds),
+        as_json=as_json,
+        quiet=quiet,
+        done=None if report.dry_run else lambda: render.summary(report, seconds),
+    )
     if report.removed and not all(model.removed for model in report.models):
         end_with("busy")
 
@@ -141,12 +148,14 @@ def _asking(showing: contextlib.ExitStack, *, yes: bool, as_json: bool) -> Calla
     from ostore.cli.asking import agreed
     from ostore.cli.render import move as render
     from ostore.cli.render.report import say_warnings
+    from ostore.cli.stopping import GOES_ON
 
     def ask(report: MoveReport) -> bool:
         if not yes:
             showing.close()
         if not as_json:
             say_warnings(report.warnings)
-        return yes or agreed(render.question(report), "Remove them from the old store?")
+        stays = f"nothing was removed; {GOES_ON}"
+        return yes or agreed(render.question(report), "Remove them from the old store?", if_stopped=stays)
 
     return ask

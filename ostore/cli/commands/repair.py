@@ -9,8 +9,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     DryRun,
     Jobs,
     Models,
@@ -44,7 +42,6 @@ def repair(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Replace what is damaged or missing with good copies. It hashes the store, or the models named, first.
@@ -57,12 +54,23 @@ def repair(
     from ostore.cli.progress import shown
     from ostore.cli.render import repair as render
     from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.settings import keep_freed_memory
 
+    if not dry_run:
+        if_stopped(GOES_ON)
     keep_freed_memory()
     started = time.monotonic()
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = fetch(names or (), sources=sources or (), dry_run=dry_run, jobs=jobs, progress=told, models=models)
     say_warnings((*report.notes, *report.warnings))
-    say_report("repair", report, lambda: render.text(report, time.monotonic() - started), as_json=as_json, quiet=quiet)
+    seconds = time.monotonic() - started
+    say_report(
+        "repair",
+        report,
+        lambda: render.text(report, seconds),
+        as_json=as_json,
+        quiet=quiet,
+        done=None if dry_run else lambda: render.summary(report, seconds),
+    )
     end_with(report.verdict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ from ostore.cli.options import (
     examples,
     group,
 )
-from ostore.cli.text import say
+from ostore.cli.text import tell
 
 if TYPE_CHECKING:
     from ostore.api.rm import RmReport
@@ -41,23 +40,25 @@ def rm(
     MODEL is a name or a quoted glob. It shows what is freed and what stays because other models share it, and asks.
     """
     from ostore.api.rm import rm as remove
-    from ostore.cli.asking import agreed
+    from ostore.cli.asking import Asking
     from ostore.cli.render import rm as render
-    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.render.report import say_report
+    from ostore.cli.stopping import GOES_ON, if_stopped
 
-    def approve(plan: RmReport) -> bool:
-        say_warnings(render.warnings(plan))
-        return agreed(render.text(plan, verbose=verbose), "Remove that?")
-
-    report = remove(names, dry_run=dry_run, approve=None if yes else approve, models=models)
+    if not dry_run:
+        if_stopped(GOES_ON)
+    asking: Asking[RmReport] = Asking(lambda plan: render.plan(plan, verbose=verbose), "Remove that?")
+    report = remove(names, dry_run=dry_run, approve=None if yes else asking, models=models)
     if report is None:
-        say("nothing was removed", sys.stderr)
-    else:
+        tell("nothing was removed")
+    shown = report or asking.declined
+    if shown and (report or as_json):
         say_report(
             "rm",
-            report,
-            lambda: render.text(report, verbose=verbose),
+            shown,
+            lambda: render.text(shown, verbose=verbose),
             as_json=as_json,
             quiet=quiet,
-            warnings=render.warnings(report),
+            warnings=render.warnings(shown),
+            done=None if shown.dry_run else lambda: render.summary(shown),
         )

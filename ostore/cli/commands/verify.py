@@ -9,8 +9,6 @@ import typer
 
 from ostore.cli.options import (
     AsJson,
-    Color,
-    ColorMode,
     Jobs,
     Models,
     ProgressMode,
@@ -31,7 +29,6 @@ def verify(
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
-    color: Color = ColorMode.AUTO,
 ) -> None:
     """
     Hash the whole store, some models, or bundles, and report every problem.
@@ -43,6 +40,7 @@ def verify(
     layout are wrong.
     """
     from ostore.api.verify import verify_each
+    from ostore.cli.colours import VERDICT
     from ostore.cli.exit_codes import end_with
     from ostore.cli.main import tell_error
     from ostore.cli.progress import shown
@@ -54,7 +52,7 @@ def verify(
     if subjects:
         keep_freed_memory()
     started = time.monotonic()
-    with shown(progress.value, quiet=quiet or as_json, color=color.value) as told:
+    with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         verified = list(verify_each(subjects or (), jobs=jobs, progress=told, models=models))
     errors = [one for one in verified if isinstance(one, Exception)]
     if len(verified) == len(errors) == 1:
@@ -69,5 +67,6 @@ def verify(
         as_json=as_json,
         quiet=quiet,
         warnings=(warning for report in reports for warning in report.warnings),
+        marks=VERDICT,
     )
     end_with(*(report.verdict for report in reports), *map(class_of, errors))

@@ -36,7 +36,7 @@ def plan(report: DedupReport, *, verbose: bool) -> str:
 
 def text(report: DedupReport, *, verbose: bool) -> str:
     """The duplicates, what was searched, and the summary."""
-    return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), _summary(report)))
+    return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), summary(report)))
 
 
 def _blob_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _looked_line(report: DedupReport) -> str:
     return f"looked at {_files(report.files)} in {plural(len(report.folders), 'folder')}{hashed}"
 
 
-def _summary(report: DedupReport) -> str:
+def summary(report: DedupReport) -> str:
     if not report.duplicates:
         return f"nothing is kept twice ({report.store})"
     kept = f"{plural(len(report.duplicates), 'blob')} kept more than once"

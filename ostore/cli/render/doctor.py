@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ostore.cli.remedies import line
-from ostore.cli.text import clean, human_bytes, one_line, plural
+from ostore.cli.text import clean, columns, human_bytes, one_line, plural
 from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
@@ -18,8 +18,20 @@ if TYPE_CHECKING:
 _SHOWN = 3
 _WIDTH = 100
 _INDENT = " " * 9
-_DUE = {"set-aside": "set aside", "rename": "rename", "give": "owner and mode"}
-_DONE = {"set-aside": "set aside", "rename": "renamed", "give": "owner and mode put right"}
+_DUE = {
+    "set-aside": "set aside",
+    "rename": "rename",
+    "give": "owner and mode",
+    "respell": "hash every blob, then write the digests as Ollama does (the ID changes)",
+    "place": "move to its place",
+}
+_DONE = {
+    "set-aside": "set aside",
+    "rename": "renamed",
+    "give": "owner and mode put right",
+    "respell": "digests written as Ollama does; the ID has changed, and the old manifest is kept",
+    "place": "moved to its place",
+}
 
 
 def text(report: DoctorReport, *, is_fix: bool) -> str:
@@ -83,7 +95,7 @@ def _subject(finding: Finding) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), _WIDTH - len(_INDENT))]
+    return [f"{_INDENT}{line}" for line in textwrap.wrap(clean(text), columns(_WIDTH) - len(_INDENT))]
 
 
 def _fixed(fixes: Sequence[Fix]) -> list[str]:

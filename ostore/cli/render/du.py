@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from ostore.cli.remedies import line
@@ -63,6 +64,8 @@ def _store(report: UsageReport) -> str:
 
 def _part(part: UsagePart) -> tuple[str, str, str]:
     word, noun, meaning = _PARTS[part.kind]
+    if part.kind == "downloads" and part.reclaimable != part.size:
+        meaning = "that a pull can go on with; reclaimable after a week of rest"
     count = f"{plural(part.files, noun)} {meaning}".rstrip() if noun else ""
     return word, human_bytes(part.size.allocated), count
 
@@ -72,12 +75,19 @@ def _how_to_reclaim(report: UsageReport) -> str:
         return f"nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
     if not report.reclaimable.allocated:
         return ""
-    kinds = {part.kind for part in report.parts if part.reclaimable.allocated}
-    command = line(ostore("gc", *(["--partials"] if "downloads" in kinds else [])))
-    # .ostore may hold only what gc leaves, and then gc finds nothing.
-    return (
-        f"{command}; it keeps the quarantine, and the trash until its time is over" if "workspace" in kinds else command
-    )
+    return "; ".join(_ways_to_reclaim({part.kind for part in report.parts if part.reclaimable.allocated}))
+
+
+def _ways_to_reclaim(kinds: AbstractSet[UsageKind]) -> Iterator[str]:
+    if not kinds <= {"temporary", "working-folders"}:
+        yield line(ostore("gc", *(["--partials"] if "downloads" in kinds else [])))
+    if "workspace" in kinds:
+        # .ostore may hold only what gc leaves, and then gc finds nothing.
+        yield "it keeps the quarantine, and the trash until its time is over"
+    if "temporary" in kinds:
+        yield "Ollama removes temporary files when it starts"
+    if "working-folders" in kinds:
+        yield line(ostore("doctor", after="says how to remove working folders"))
 
 
 def _removal(report: UsageReport) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ostore.cli.remedies import line
-from ostore.cli.text import human_age, human_bytes, one_line, plural
+from ostore.cli.text import human_age, human_bytes, human_time, one_line, plural
 from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
-    from ostore.api.gc import GcReport, JudgedBlob, RestoreReport
+    from ostore.api.gc import GcReport, JudgedBlob, KeptDownload, RestoreReport
     from ostore.api.rm import RemovedBlob
 
 # Ollama itself spares younger blobs when it starts, since 0.21.
@@ -40,16 +39,18 @@ def text(report: GcReport, *, verbose: bool) -> str:
     lines = cut(lines, verbose=verbose)
     if verbose:
         lines += [f"  stays {blob_text(blob)}: {_why(blob)}" for blob in report.kept]
-    return "\n".join([*map(one_line, lines), *_notes(report), _summary(report)])
+    return "\n".join([*map(one_line, lines), *_notes(report), *_what_waits(report), summary(report)])
 
 
 def restored_text(report: RestoreReport) -> str:
     lines = [f"  {blob.digest[7:19]}  {human_bytes(blob.size)}: {blob.outcome}" for blob in report.blobs]
+    return "\n".join([*lines, restored_summary(report)])
+
+
+def restored_summary(report: RestoreReport) -> str:
     count = sum(blob.outcome == "restored" for blob in report.blobs)
     verb = "would restore" if report.dry_run else "restored"
-    if not report.blobs:
-        return "the trash is empty"
-    return "\n".join([*lines, f"{verb} {human_bytes(report.size)}: {plural(count, 'blob')}"])
+    return f"{verb} {human_bytes(report.size)}: {plural(count, 'blob')}" if report.blobs else "the trash is empty"
 
 
 def blob_text(blob: JudgedBlob | RemovedBlob) -> str:
@@ -81,7 +82,7 @@ def _removed_counts(report: GcReport) -> str:
     return ", ".join(count for count in counts if count)
 
 
-def _summary(report: GcReport) -> str:
+def summary(report: GcReport) -> str:
     told = _removed_counts(report)
     stays = f"{plural(report.needed, 'blob')} in use"
     stays += f", {plural(_unneeded(report.kept), 'orphan')} kept" if _unneeded(report.kept) else ""
@@ -89,8 +90,7 @@ def _summary(report: GcReport) -> str:
         return f"nothing to reclaim: {stays}"
     said = f"{'would reclaim' if report.dry_run else 'reclaimed'} {human_bytes(report.freed)}: {told}"
     if report.kept_until is not None and report.removed:
-        until = datetime.fromtimestamp(report.kept_until, UTC)
-        said += f"; {human_bytes(report.trashed)} kept until {until:%Y-%m-%d %H:%M} UTC"
+        said += f"; {human_bytes(report.trashed)} kept until {human_time(report.kept_until)}"
         said += f"; {line(ostore('gc', '--restore', after='brings them back'))}"
     return f"{said}; {stays}"
 
@@ -109,6 +109,33 @@ def _notes(report: GcReport) -> list[str]:
             " finished; ollama pull loads it again"
         )
     return notes
+
+
+def _what_waits(report: GcReport) -> Iterator[str]:
+    """What stays although nothing needs it, and until when."""
+    young = [blob for blob in report.kept if blob.reason == "young" and blob.age >= 0]
+    if young:
+        size = human_bytes(sum(blob.allocated for blob in young))
+        due = human_time(time.time() + report.grace - max(blob.age for blob in young))
+        first = "it goes" if len(young) == 1 else "the first goes"
+        yield f"  stays: {plural(len(young), 'young orphan')}, {size}; {first} after {due} (--grace)"
+    yield from _resting(report, [download for download in report.kept_downloads if download.goes_after is not None])
+    if linked := sum(download.goes_after is None for download in report.kept_downloads):
+        yield f"  stays: {plural(linked, 'partial download')} with a file that is no plain file"
+
+
+def _resting(report: GcReport, downloads: Sequence[KeptDownload]) -> Iterator[str]:
+    if not downloads:
+        return
+    what = f"{plural(len(downloads), 'partial download')}, {human_bytes(sum(d.allocated for d in downloads))}"
+    due = min(download.goes_after or 0.0 for download in downloads)
+    first = "it" if len(downloads) == 1 else "the first"
+    if due <= time.time():
+        yield f"  stays: {what}; ostore gc --partials takes {first} now"
+    elif report.partials:
+        yield f"  stays: {what}; {first} goes after {human_time(due)} (--partials-grace)"
+    else:
+        yield f"  stays: {what}; ollama pull goes on with {first}; --partials takes {first} after {human_time(due)}"
 
 
 def _why(blob: JudgedBlob) -> str:

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 def text(report: ImportReport, seconds: float) -> str:
     lines = [f"  {model.name}: {model.outcome}" for model in report.models]
+    return "\n".join([*lines, summary(report, seconds)])
+
+
+def summary(report: ImportReport, seconds: float) -> str:
     counts = [f"{plural(report.blobs_written, 'blob')} written ({human_bytes(report.size_written)})"]
     counts += [f"{count:,} {what}" for count, what in _counts(report) if count]
     if report.dry_run:
-        return "\n".join([*lines, f"would import {plural(len(report.models), 'model')}: {', '.join(counts)}"])
+        return f"would import {plural(len(report.models), 'model')}: {', '.join(counts)}"
     done = f"imported {plural(len(report.models), 'model')}: {', '.join(counts)}"
-    return "\n".join([*lines, f"{done} in {human_seconds(seconds)} -> {report.store}"])
+    return f"{done} in {human_seconds(seconds)} -> {report.store}"
 
 
 def _counts(report: ImportReport) -> tuple[tuple[int, str], ...]:

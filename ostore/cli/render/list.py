@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ostore.cli.text import human_age, human_bytes, table
+from ostore.cli.text import human_age, human_bytes, one_line, table
 
 if TYPE_CHECKING:
     from ostore.api.list_models import ListReport
+    from ostore.operations.listing import ListedModel
+
+
+def ordered(report: ListReport, order: str) -> ListReport:
+    """Return the report with its models sorted by name, size or unique; any other order is that of the report."""
+    keys: dict[str, Callable[[ListedModel], tuple[object, ...]]] = {
+        "name": lambda row: (row.name,),
+        "size": lambda row: (-(row.size or 0), row.name),
+        "unique": lambda row: (-row.unique_size, row.name),
+    }
+    return replace(report, models=tuple(sorted(report.models, key=keys[order]))) if order in keys else report
+
+
+def nothing(report: ListReport, patterns: Sequence[str]) -> str:
+    """What to say instead of rows."""
+    if patterns:
+        return one_line(f"no model in {report.store} begins with {' or '.join(patterns)}")
+    found = [f"{store.models:,} {'is' if store.models == 1 else 'are'} in {store.path}" for store in report.elsewhere]
+    return one_line("; ".join([f"no models in {report.store}", *found]))
 
 
 def text(report: ListReport) -> str:

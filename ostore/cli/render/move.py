@@ -28,7 +28,7 @@ _WHO = {
 
 
 def text(report: MoveReport, seconds: float) -> str:
-    return "\n".join([*_model_lines(report), _summary(report, seconds), *_left_lines(report), *_next_lines(report)])
+    return "\n".join([*_model_lines(report), summary(report, seconds), *_left_lines(report), *_next_lines(report)])
 
 
 def question(report: MoveReport) -> str:
@@ -64,7 +64,7 @@ def _is_nothing(report: MoveReport) -> bool:
     return not report.models and not report.blobs_removed and not report.blobs_present
 
 
-def _summary(report: MoveReport, seconds: float) -> str:
+def summary(report: MoveReport, seconds: float) -> str:
     if _is_nothing(report):
         return one_line(f"nothing to move from {report.source}")
     what = f"{plural(len(report.models), 'model')}: {_brought(report)}"

@@ -18,12 +18,16 @@ def text(report: RepairReport, seconds: float) -> str:
     lines = [_repaired_line(item, dry_run=report.dry_run) for item in report.repaired]
     lines += (problem_line(problem, "left: ") for problem in report.left)
     lines += (one_line(f"  kept: {path}") for path in report.quarantine)
+    return "\n".join([*lines, summary(report, seconds)])
+
+
+def summary(report: RepairReport, seconds: float) -> str:
     if not report.repaired and not report.left:
         checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
         return f"nothing to repair: {checked} verified in {human_seconds(seconds)} ({one_line(report.store)})"
     took = "" if report.dry_run or not report.repaired else f" in {human_seconds(seconds)}"
     left = f"; {plural(len(report.left), 'problem')} left" if report.left else ""
-    return "\n".join([*lines, f"{_counts(report)}{took}{left} ({one_line(report.store)})"])
+    return f"{_counts(report)}{took}{left} ({one_line(report.store)})"
 
 
 def _counts(report: RepairReport) -> str:

@@ -5,20 +5,21 @@ Text may change between versions; JSON only grows (docs/json.md).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from ostore.cli import remedies
-from ostore.cli.text import one_line, say
+from ostore.cli.colours import WARNING, Mark
+from ostore.cli.text import UnprintedError, flush, one_line, say, tell
 from ostore.formats.remedy import Remedy
 from ostore.formats.selection import OmittedModel
 
 # These fields are seconds since 1970 in a report, and RFC 3339 times in JSON.
-_TIMES = frozenset({"modified", "kept_until", "download_since"})
+_TIMES = frozenset({"modified", "kept_until", "download_since", "goes_after"})
 _ENCODER = json.JSONEncoder(ensure_ascii=True, indent=2)
 # Entries of a list that are made at once: few enough to need no room, many enough to take no time.
 _AT_ONCE = 100
@@ -34,12 +35,43 @@ def say_report(
     lines: Iterable[str] = (),
     warnings: Iterable[str] = (),
     stream: TextIO | None = None,
+    marks: Sequence[Mark] = (),
+    done: Callable[[], str] | None = None,
 ) -> None:
     """
-    Print a report: as one JSON document, or if quiet as `lines`, or as text. The document has the `warnings` itself.
+    Print a report: as one JSON document, or if quiet as `lines`, or as text, coloured by `marks`.
 
-    `stream` defaults to standard output. Quiet lines always go there, and warnings to standard error.
+    The document has the `warnings` itself; otherwise they follow on standard error. `stream` defaults to standard
+    output. Quiet lines always go there. `done` says what was changed, if anything was: UnprintedError carries it.
     """
+    with saying_what_is_done(done):
+        _say_report(schema, report, text, as_json, quiet, lines, stream, marks)
+    # A document has them too.
+    if not as_json:
+        say_warnings(warnings)
+
+
+@contextlib.contextmanager
+def saying_what_is_done(done: Callable[[], str] | None) -> Iterator[None]:
+    """Print in this block. `done` says what an UnprintedError is to carry."""
+    try:
+        yield
+        if done:
+            flush()
+    except UnprintedError as error:
+        raise UnprintedError(error.cause, one_line(done()) if done else "") from error
+
+
+def _say_report(
+    schema: str,
+    report: Any,  # noqa: ANN401
+    text: Callable[[], str],
+    as_json: bool,
+    quiet: bool,
+    lines: Iterable[str],
+    stream: TextIO | None,
+    marks: Sequence[Mark],
+) -> None:
     if as_json:
         say_document(schema, report, stream)
         return
@@ -47,8 +79,7 @@ def say_report(
         for line in lines:
             say(line)
     else:
-        say(text(), stream)
-    say_warnings(warnings)
+        say(text(), stream, marks=marks)
 
 
 def say_left_out(left: Iterable[OmittedModel]) -> None:
@@ -63,7 +94,7 @@ def say_left_out(left: Iterable[OmittedModel]) -> None:
 def say_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on standard error."""
     for warning in warnings:
-        say(f"ostore: warning: {one_line(warning)}", sys.stderr)
+        tell(f"ostore: warning: {one_line(warning)}", marks=WARNING)
 
 
 def say_document(schema: str, report: Any, stream: TextIO | None = None) -> None:  # noqa: ANN401

@@ -11,8 +11,10 @@ from ostore.cli.text import human_bytes, one_line, plural
 from ostore.formats.remedy import ostore
 
 if TYPE_CHECKING:
-    from ostore.api.rm import RmReport
+    from ostore.api.rm import RemovedBlob, RmReport
 
+# Most models share licences and templates of a few KB. Nobody decides by a blob of less than a hundredth of the whole.
+_SMALL_PART = 100
 _REASONS = {
     "doubt": "a manifest that cannot be read may need it",
     "held": "a running command uses it",
@@ -32,11 +34,32 @@ def text(report: RmReport, *, verbose: bool) -> str:
     verb = "would remove" if report.dry_run else "removed"
     lines = [f"  {verb} {name}" for name in report.models]
     lines += [f"  {verb} {blob_text(blob)}" for blob in report.removed] if verbose else []
-    stays = [
-        f"  stays {blob_text(blob)}: {_REASONS.get(blob.reason) or f'shared with {names_text(blob.models)}'}"
-        for blob in report.stayed
-    ]
-    lines += cut(stays, verbose=verbose)
+    least = sum(blob.allocated for blob in (*report.removed, *report.stayed)) // _SMALL_PART
+    told = [blob for blob in report.stayed if verbose or blob.allocated >= least or blob.reason != "shared"]
+    lines += cut([_stay_line(blob) for blob in told], verbose=verbose)
+    if hidden := [blob for blob in report.stayed if blob not in told]:
+        size = human_bytes(sum(blob.allocated for blob in hidden))
+        lines.append(f"  {_stay(len(hidden), 'small blob')}, {size}: shared with other models (-v shows them)")
+    if report.linked:
+        verb = "would stay" if report.dry_run else "stays"
+        lines.append(f"  {human_bytes(report.linked)} {verb} on the disk: under another name there (a hard link)")
+    return "\n".join([*map(one_line, lines), summary(report)])
+
+
+def plan(report: RmReport, *, verbose: bool) -> str:
+    """The text and the warnings, for the question."""
+    return "\n".join([text(report, verbose=verbose), *(f"  {warning}" for warning in warnings(report))])
+
+
+def _stay_line(blob: RemovedBlob) -> str:
+    return f"  stays {blob_text(blob)}: {_REASONS.get(blob.reason) or f'shared with {names_text(blob.models)}'}"
+
+
+def _stay(count: int, noun: str) -> str:
+    return f"{plural(count, noun)} {'stays' if count == 1 else 'stay'}"
+
+
+def summary(report: RmReport) -> str:
     freed = f"{'would free' if report.dry_run else 'freed'} {human_bytes(report.freed)}"
     what = f"{plural(len(report.models), 'model')}, {plural(len(report.removed), 'blob')}"
-    return "\n".join([*map(one_line, lines), f"{freed}: {what}"])
+    return f"{freed}: {what}"

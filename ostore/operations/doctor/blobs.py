@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from ostore.formats import media_types
-from ostore.formats.digest import Digest
+from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.remedy import NOTHING, Remedy, command, person
@@ -41,8 +41,8 @@ def check_needed(facts: Facts) -> Iterator[Finding]:
         return
     sizes = _sizes(census, facts.store.linked)
     foreign = {digest: entry for entry in census.foreign if (digest := Digest.of_filename(entry.path))}
-    targets = {Digest.tolerate(link.filename): link.target for link in facts.store.linked}
-    hidden = {Digest.tolerate(link.filename) for link in facts.store.linked if link.is_closed}
+    targets = {blob_digest(link.filename): link.target for link in facts.store.linked}
+    hidden = {blob_digest(link.filename) for link in facts.store.linked if link.is_closed}
     for blob, names in _wrong(facts, sizes):
         digest = blob.digest
         if digest not in foreign and digest not in hidden:
@@ -156,7 +156,7 @@ def _foreign(entry: FoundEntry, facts: Facts) -> Iterator[Finding]:
 
 
 def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
-    models = _texts(facts.store.scan.users.get(Digest.tolerate(link.filename), ()))
+    models = _texts(_users_of(link.filename, facts))
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
     if link.is_closed:
         remedy = looked_at_by_root(os.strerror(errno.EACCES), facts)
@@ -168,18 +168,23 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
         yield finding("blob-link-dangling", "warning", subject, detail=detail, remedy=remedy)
 
 
+def _users_of(filename: str, facts: Facts) -> tuple[ModelName, ...]:
+    digest = blob_digest(filename)
+    return facts.store.scan.users.get(digest, ()) if digest else ()
+
+
 def _oddly_named(blob: StoredBlob, facts: Facts, users: tuple[ModelName, ...], *, is_free: bool) -> Finding:
     """Report a blob with an odd name. `is_free` says that its proper name is not taken."""
     subject = f"blobs/{blob.filename}"
     if blob.filename == str(blob.digest):
         remedy = facts.ostore("doctor", "--fix") if is_free else facts.set_aside(subject)
         return finding("blob-legacy-name", "warning", subject, remedy=remedy, is_fixable=is_free, models=_texts(users))
-    renamed = command("mv", "-n", facts.root / subject, facts.root / BLOBS / blob.digest.filename)
     return finding(
-        "blob-capitals",
+        "blob-misnamed",
         "problem" if users and is_free else "warning",
         subject,
-        remedy=renamed if is_free else facts.set_aside(subject),
+        remedy=facts.ostore("doctor", "--fix") if is_free else facts.set_aside(subject),
+        is_fixable=is_free,
         models=_texts(users),
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ostore.formats.digest import Digest
+from ostore.formats.digest import blob_digest
+from ostore.formats.name import ModelName, meant_by
+from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.operations.doctor import blobs, manifests, permissions, surroundings
 from ostore.operations.doctor.finding import BYTES, UNSEEN, Facts, Finding
 from ostore.operations.verify import Verdict
@@ -28,6 +30,7 @@ _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
 )
 _SEVERITIES = ("problem", "warning", "note")
 _SET_ASIDE = frozenset({"manifest-empty", "manifest-link-dangling", "manifest-stray"})
+_RENAMED = frozenset({"blob-legacy-name", "blob-misnamed"})
 _GIVEN = frozenset({"server-cannot-read", "server-cannot-write", "blob-owner", "open-to-all", "odd-mode"})
 
 
@@ -60,9 +63,14 @@ def _step(finding: Finding) -> Fix | None:
         return Fix("set-aside", finding.subject)
     if finding.code in _GIVEN:
         return Fix("give", finding.subject)
-    if finding.code == "blob-legacy-name":
-        digest = Digest.tolerate(finding.subject.rpartition("/")[2])
-        return Fix("rename", finding.subject, f"blobs/{digest.filename}")
+    digest = blob_digest(finding.subject.rpartition("/")[2])
+    if finding.code in _RENAMED and digest:
+        return Fix("rename", finding.subject, f"{BLOBS}/{digest.filename}")
+    if finding.code == "digest-spelling":
+        return Fix("respell", "/".join((MANIFESTS, *ModelName.parse(finding.subject).parts)))
+    name = meant_by(finding.subject.split("/")[1:])
+    if finding.code == "manifest-misplaced" and name:
+        return Fix("place", finding.subject, "/".join((MANIFESTS, *name.parts)))
     return None
 
 

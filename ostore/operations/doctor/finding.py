@@ -18,12 +18,18 @@ Severity = Literal["problem", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that checks know. `stubs` are the models that run on another host; `now` is seconds since 1970."""
+    """
+    All that checks know.
+
+    The models in `stubs` run on another host, and those in `unlisted` have no readable config. `now` is seconds since
+    1970.
+    """
 
     store: Examination
     disk: DiskState
     host: Host
     stubs: tuple[str, ...]
+    unlisted: tuple[str, ...]
     now: float
 
     @property
@@ -44,6 +50,12 @@ class Facts:
         target = self.root.with_name(f"{self.root.name}-set-aside") / relative
         made = remedy.command("mkdir", "-p", target.parent, before=before)
         return made.then(remedy.command("mv", "-n", self.root / relative, target))
+
+    def privileged(self, *words: object) -> str:
+        """Return an ostore command about this store for somebody who may do everything. Windows has no sudo."""
+        if self.store.account is None:
+            return f"as an administrator: {self.ostore(*words)}"
+        return f"sudo {self.ostore(*words)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ _NO_PRUNE = "while it lies there, Ollama deletes no unused blobs when it starts"
 # What each finding does to a server: server/routes.go and manifest/manifest.go of ollama at fb30760.
 MEANINGS: Mapping[str, str] = {
     "path-has-glob": "Ollama uses the store's path in a glob, so it finds no models if the path contains * ? or [",
-    "store-empty": "neither blobs/ nor manifests/ is here: a server that is told to use this folder has no models",
+    "manifests-missing": "there are blobs, but no manifests: the folder was not copied whole, or a disk is not mounted",
     "folder-lost": "the folder is missing, and so are all models in it; is a disk not mounted?",
     "manifest-empty": f"an empty file where a manifest should be: the model is gone, and {_NO_PRUNE}",
     "manifest-broken": f"not a manifest: the model is not listed, and {_NO_PRUNE}",
@@ -92,7 +104,7 @@ MEANINGS: Mapping[str, str] = {
     "blob-missing": "a model cannot run, because bytes of it are not there",
     "blob-size": "a model cannot run or answers nonsense, because a blob is cut short or grown",
     "blob-not-file": "it has the name of a blob but is no file, so Ollama can neither read nor replace it",
-    "blob-capitals": "a file name with capitals: Ollama does not find the blob by its digest",
+    "blob-misnamed": "Ollama does not find a blob under such a name",
     "parent-closed": "Ollama's user may not pass through this folder, so it cannot reach the store at all",
     "server-cannot-read": "Ollama's user may not read this, so the models that need it do not work",
     "server-cannot-write": "Ollama's user may not write here, so `ollama pull`, `cp` and `rm` fail on it",
@@ -103,7 +115,11 @@ MEANINGS: Mapping[str, str] = {
     "selector-tag": "Ollama takes this tag for a choice of source, so the model cannot be shown, run or removed by it",
     "name-unholdable": "this kind of disk cannot keep such a name, or keeps it as another one",
     "cloud-stub": "this model has no weights here: it runs on a host in the internet, never offline",
-    "manifest-misplaced": "a file where only folders should be: Ollama ignores it, be it a manifest or not",
+    "manifest-misplaced": "a manifest where Ollama does not look, so its model is not listed; gc keeps its blobs",
+    "manifest-foreign": "a file where only folders should be: Ollama ignores it",
+    "side-file": "a side file that an operating system wrote into the folder: it is no part of the store",
+    "name-alias": "a second name of a model, which to Ollama is the same name",
+    "config-unreadable": "the config is not JSON, so no server lists the model",
     "blob-foreign": "not a blob: Ollama deletes such a file when it starts",
     "blob-foreign-folder": "not a blob: Ollama ignores the folder and whatever is in it",
     "blob-link-dangling": "a link that leads nowhere under the name of a blob that no model here needs",

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.remedy import Remedy, command, ostore, person
+from ostore.formats.remedy import Remedy, command, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
 from ostore.formats.wording import plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
@@ -28,11 +28,9 @@ _FUSSY = frozenset({"exfat", "vfat", "msdos", "ntfs", "ntfs3", "cifs", "smb3", "
 
 def check_folders(facts: Facts) -> Iterator[Finding]:
     """Report folders that are missing. They come first, because other findings may follow from them."""
-    if facts.store.is_empty:
-        inner = ostore("doctor", models=facts.root / "models")
-        where = ostore("where", after="shows which stores there are")
-        remedy = inner if facts.store.has_inner else where
-        yield finding("store-empty", "warning", str(facts.root), remedy=remedy)
+    if facts.store.is_half:
+        remedy = person("copy the store again, with manifests/")
+        yield finding("manifests-missing", "problem", MANIFESTS, remedy=remedy)
     for lost in facts.store.lost:
         yield finding(
             "folder-lost", "problem", lost.path, detail=lost.reason, remedy=person("mount the disk it leads to")
@@ -48,9 +46,12 @@ def check_entries(facts: Facts) -> Iterator[Finding]:
     for odd in facts.store.odd:
         yield _odd(odd, facts)
     told = {entry.path for entry in (*facts.store.lost, *facts.store.closed)}
+    for path in facts.store.scan.side_files:
+        yield _side_file(path, facts)
     for stray in facts.store.scan.strays:
         if stray.path not in told:
-            yield finding("manifest-misplaced", "warning", stray.path, remedy=facts.set_aside(stray.path))
+            kind = "side-file" if stray.is_side_file else "manifest" if stray.is_misplaced else "foreign"
+            yield _stray(stray.path, kind, stray.name, facts)
 
 
 def check_manifests(facts: Facts) -> Iterator[Finding]:
@@ -58,15 +59,18 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
     for model in facts.store.scan.models:
         manifest, name = model.manifest, str(model.name)
         told = partial(_of_manifest, "problem", name, manifest)
-        if manifest.ambiguity and _is_misspelled(manifest):
-            yield told("digest-spelling", _imported_anew(facts, model))
+        if manifest.is_misspelled and model.tree == MANIFESTS:
+            before = "do not `ollama create`, `rm` or `pull` this name first: that deletes blobs of other models too"
+            yield replace(told("digest-spelling", facts.ostore("doctor", "--fix", before=before)), is_fixable=True)
         elif manifest.ambiguity:
             yield told("manifest-ambiguous", _pulled_anew(facts, model.name))
         elif manifest.unfit:
             yield told("manifest-unfit", _pulled_anew(facts, model.name))
     coming = [model for model in facts.store.scan.models if model.tree == COMING_MANIFESTS]
     if coming:
-        yield finding("coming-tree", "note", COMING_MANIFESTS, detail=f"{len(coming)} of them")
+        yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=f"{len(coming)} of them")
+    for name in facts.unlisted:
+        yield finding("config-unreadable", "warning", name, remedy=facts.repair(), models=(name,))
 
 
 def check_names(facts: Facts) -> Iterator[Finding]:
@@ -86,6 +90,22 @@ def check_names(facts: Facts) -> Iterator[Finding]:
     severity: Severity = "warning" if facts.host.is_offline else "note"
     for stub in facts.stubs:
         yield finding("cloud-stub", severity, stub, remedy=facts.ostore("rm", stub))
+
+
+def _side_file(path: str, facts: Facts) -> Finding:
+    return finding("side-file", "warning", path, remedy=command("rm", facts.root / path))
+
+
+def _stray(path: str, kind: str, name: ModelName | None, facts: Facts) -> Finding:
+    """Report a file where no manifest can be. `name` is the model that a misplaced manifest means, if it is known."""
+    if kind == "side-file":
+        return _side_file(path, facts)
+    if kind == "foreign":
+        return finding("manifest-foreign", "warning", path, remedy=facts.set_aside(path))
+    is_free = name is not None and name not in {model.name for model in facts.store.scan.models}
+    detail = f"it means {name}" if name else "its path spells no model"
+    remedy = facts.ostore("doctor", "--fix") if is_free else facts.set_aside(path)
+    return finding("manifest-misplaced", "problem", path, detail=detail, remedy=remedy, is_fixable=is_free)
 
 
 def _odd(odd: OddEntry, facts: Facts) -> Finding:
@@ -136,31 +156,42 @@ def _pulled_anew(facts: Facts, name: ModelName) -> Remedy:
     return facts.set_aside("/".join((MANIFESTS, *name.parts))).then(command("ollama", "pull", name))
 
 
-def _imported_anew(facts: Facts, model: StoredModel) -> Remedy:
-    """Return how to replace a manifest whose digests are misspelled, without Ollama, which would delete its blobs."""
-    before = "do not `ollama create`, `rm` or `pull` this name, which deletes blobs of other models too"
-    imported = facts.ostore("import", "BUNDLE", "--model", model.name)
-    return facts.set_aside(model.relative, before=before).then(imported)
-
-
 def _of_manifest(severity: Severity, name: str, manifest: Manifest, code: str, remedy: Remedy) -> Finding:
     why = manifest.ambiguity or manifest.unfit or ""
     return finding(code, severity, name, detail=why, remedy=remedy, models=(name,))
 
 
-def _is_misspelled(manifest: Manifest) -> bool:
-    """Return whether some digest is never spelled in the form that a starting Ollama looks for."""
-    return any(str(blob.digest).encode() not in manifest.raw for blob in manifest.blobs)
-
-
 def _name_twins(facts: Facts, models: Iterable[StoredModel]) -> Iterator[Finding]:
-    for names in _groups((model.name for model in models), lambda name: name.folded):
+    raws = {model.name: model.manifest.raw for model in models}
+    for names in _groups(raws, lambda name: name.folded):
+        if len({raws[name] for name in names}) == 1:
+            yield from _aliases(facts, names)
+            continue
         first, *others = sorted(names, key=str)
         # Not `ollama cp`, which would take one of them at random too.
         remedy = command("mv", "-n", path := _path(facts, others[0]), f"{path}-2")
         texts = tuple(str(name) for name in (first, *others))
         detail = f"also {', '.join(texts[1:])}"
         yield finding("name-twins", "problem", texts[0], detail=detail, remedy=remedy, models=texts)
+
+
+def _aliases(facts: Facts, names: list[ModelName]) -> Iterator[Finding]:
+    """Report names that differ only by case and have one manifest. A link goes first, then what has capitals."""
+    tree = facts.store.scan.tree
+    links = {entry.name for entry in tree.entries if entry.is_link}
+    behind = {
+        entry.name: link for link in tree.links for entry in tree.entries if entry.relative.startswith(f"{link}/")
+    }
+    kept = max(names, key=lambda name: (name not in links and name not in behind, str(name)))
+    texts = tuple(str(name) for name in names)
+    for name in names:
+        if name == kept:
+            continue
+        if name in links or name in behind:
+            remedy = command("rm", facts.root / behind[name] if name in behind else _path(facts, name))
+        else:
+            remedy = facts.ostore("rm", name.full, "--yes")
+        yield finding("name-alias", "warning", str(name), detail=f"also {kept}", remedy=remedy, models=texts)
 
 
 def _part_twins(facts: Facts, names: list[ModelName], twins: set[str]) -> Iterator[Finding]:

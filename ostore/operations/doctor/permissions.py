@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ostore.formats.remedy import ROOT, Remedy, command, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
-from ostore.host.accounts import Misfit
+from ostore.host.accounts import Account, Misfit
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
 from ostore.places.store.survey.census import EntryKind
 
@@ -28,13 +28,16 @@ _CODES = {
 
 def check_access(facts: Facts) -> Iterator[Finding]:
     """Report what keeps Ollama's user from using the store, what every user may write to, and odd modes."""
+    account = facts.store.account
+    if account is None:
+        return
     for parent in facts.store.closed_parents:
         yield finding("parent-closed", "problem", str(parent), remedy=command("chmod", "o+x", parent, user=ROOT))
     for misfit in facts.store.misfits:
         # If the mount decides the modes, they do not show who else may write there.
         is_of_mount = facts.disk.filesystem in NO_OWNERS and misfit.lack in {"everybody-writes", "privileged"}
         if not is_of_mount and not _is_shared_on_purpose(misfit, facts):
-            yield _of_misfit(misfit, facts)
+            yield _of_misfit(misfit, facts, account)
 
 
 def check_ours(facts: Facts) -> Iterator[Finding]:
@@ -62,8 +65,8 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
         yield finding("workspace-unsafe", "warning", ".ostore", detail=detail, remedy=remedy)
 
 
-def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
-    account = facts.store.account
+def _of_misfit(misfit: Misfit, facts: Facts, account: Account) -> Finding:
+    can_fix = is_fixable(misfit, facts, account)
     path = facts.root / misfit.path if misfit.path else facts.root
     owner = f"owner {misfit.uid}:{misfit.gid}, mode {stat.S_IMODE(misfit.mode):o}"
     detail = owner if misfit.lack in {"everybody-writes", "privileged"} else f"{owner}; Ollama runs as {account.name}"
@@ -72,14 +75,12 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
         "problem" if misfit.lack == "read" else "warning",
         misfit.path or str(facts.root),
         detail=detail,
-        remedy=facts.ostore("doctor", "--fix", user=ROOT)
-        if is_fixable(misfit, facts)
-        else _remedy(misfit, facts, path),
-        is_fixable=is_fixable(misfit, facts),
+        remedy=facts.ostore("doctor", "--fix", user=ROOT) if can_fix else _remedy(misfit, facts, account, path),
+        is_fixable=can_fix,
     )
 
 
-def is_fixable(misfit: Misfit, facts: Facts) -> bool:
+def is_fixable(misfit: Misfit, facts: Facts, account: Account) -> bool:
     """
     Return whether it is enough to give the entry the owner and mode of the folder `blobs/`.
 
@@ -92,7 +93,7 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
         return False
     if misfit.lack in {"everybody-writes", "privileged"}:
         return not misfit.is_folder
-    account, is_top = facts.store.account, misfit.path in {"blobs", "manifests"}
+    is_top = misfit.path in {"blobs", "manifests"}
     # Otherwise `blobs/` itself has the wrong owner or mode.
     return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
 
@@ -104,17 +105,16 @@ def looked_at_by_root(reason: str, facts: Facts) -> Remedy:
     return person("look at the disk: is it failing, or is the other side of a network drive gone?")
 
 
-def _remedy(misfit: Misfit, facts: Facts, path: Path) -> Remedy:
-    uid = facts.store.account.uid
+def _remedy(misfit: Misfit, facts: Facts, account: Account, path: Path) -> Remedy:
     if facts.disk.filesystem in NO_OWNERS:
-        return person(f"mount the disk with uid={uid}")
+        return person(f"mount the disk with uid={account.uid}")
     if misfit.lack == "everybody-writes":
         return command("chmod", "o-w", path, user=ROOT)
     if misfit.lack == "privileged":
         return command("chmod", "644", path, user=ROOT)
     if not misfit.is_folder and misfit.links > 1:
-        return command("chown", uid, path, before="look for its other name first", user=ROOT)
-    return command("chown", "-R", uid, facts.root, user=ROOT)
+        return command("chown", account.uid, path, before="look for its other name first", user=ROOT)
+    return command("chown", "-R", account.uid, facts.root, user=ROOT)
 
 
 def _is_shared_on_purpose(misfit: Misfit, facts: Facts) -> bool:

@@ -26,6 +26,7 @@ from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 from ostore.streams.progress import SILENT, Progress, watching
 from ostore.streams.verified import hash_file
 from ostore.streams.writing import write_file
@@ -146,10 +147,9 @@ class _Fixer:
         *parts, name = step.path.split("/")
         with self._opened(parts) as folder:
             status = folder.lstat(name)
-            if status is not None and stat.S_ISDIR(status.st_mode):
+            if status is not None and stat.S_ISDIR(mode_of(status)):
                 with folder.child(name) as child:
-                    if child.fd is not None:
-                        self._workspace.ownership.give_directory(child.fd)
+                    child.give(self._workspace.ownership)
             else:
                 self._give_file(folder, name)
             changed = folder.lstat(name)
@@ -258,7 +258,7 @@ def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
     status = folder.lstat(name)
     if status is None:
         raise DamagedStoreError("gone meanwhile")
-    if stat.S_ISLNK(status.st_mode):
+    if stat.S_ISLNK(mode_of(status)):
         if _is_name(path) and not leads_nowhere(root / path):
             raise DamagedStoreError("the link has a target, or cannot be followed")
     elif not stat.S_ISREG(status.st_mode) or (status.st_size and _is_name(path)):

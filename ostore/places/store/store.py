@@ -30,6 +30,7 @@ from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
+from ostore.streams.links import on_any_length
 from ostore.streams.verified import verified
 
 # Code that locks and removes is imported on use, so that `list` starts sooner.
@@ -73,11 +74,11 @@ class LocalStore:
     can_resume = False
 
     def __init__(self, root: Path, label: str | None = None) -> None:
-        self.root = root
+        self.root = on_any_length(root)
         self.label = str(root) if label is None else label
         # What `--models` says in hints. A store without a label is the one that the command was about anyway.
         self.option = None if label is None else str(root)
-        self.files = BlobFiles(root)
+        self.files = BlobFiles(self.root)
 
     @property
     def exists(self) -> bool:
@@ -97,7 +98,7 @@ class LocalStore:
     def is_half(self) -> bool:
         """Whether there are blobs, but no folder of manifests. A store whose last model was removed has that folder."""
         trees = (MANIFESTS, COMING_MANIFESTS)
-        return not any(os.path.lexists(self.root / tree) for tree in trees) and any(
+        return not any(_is_there(self.root / tree) for tree in trees) and any(
             blob_digest(entry.name) for entry in find_blobs(self.root)
         )
 
@@ -112,7 +113,7 @@ class LocalStore:
         Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
         """
         self.require_folder()
-        if any(os.path.lexists(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
+        if any(_is_there(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
@@ -262,7 +263,7 @@ class LocalStore:
         """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Text, not Path: to make sixty thousand of those takes half a second.
-            status = os.lstat(f"{self.root}/{BLOBS}/{digest.filename}")
+            status = os.lstat(f"{os.fspath(self.root)}{os.sep}{BLOBS}{os.sep}{digest.filename}")
             return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
 
@@ -404,6 +405,17 @@ class LocalStore:
                 return
             # Hashed here, because the error of whoever hashes it next would tell the digest of the linked file.
             yield from verified(chunks, blob)
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether an entry exists, or might: a folder that we may not enter can be a store."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _target(entry: os.DirEntry[str]) -> os.stat_result | None:

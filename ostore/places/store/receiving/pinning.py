@@ -14,6 +14,7 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import PIN
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file
 
@@ -53,7 +54,7 @@ class Pinning:
         status = self._blobs.lstat(blob.digest.filename)
         if status is None:
             return None
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(mode_of(status)):
             # A link that is no good is replaced, and its target is left alone.
             target = None if self._terms.links else self._blobs.target_of(blob.digest.filename)
             return target is not None and target.st_size == blob.size and blob.digest not in self._damaged
@@ -96,7 +97,7 @@ class Pinning:
 
 def _is_link(directory: Directory, name: str) -> bool:
     status = directory.lstat(name)
-    return status is not None and stat.S_ISLNK(status.st_mode)
+    return status is not None and stat.S_ISLNK(mode_of(status))
 
 
 def is_sound(

@@ -20,6 +20,7 @@ from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMis
 from ostore.formats.store_layout import BLOBS
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, naming
+from ostore.streams.links import mode_of, open_to_read
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -50,7 +51,7 @@ class BlobFiles:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / BLOBS
-        self._prefix = f"{self._folder}/"
+        self._prefix = os.path.join(self._folder, "")  # noqa: PTH118 - text
 
     def find(self, digest: Digest) -> BlobFile | None:
         """Return the entry of a blob, the name that Ollama gives it first; None if there is none. Raises OSError."""
@@ -62,7 +63,7 @@ class BlobFiles:
             return None
         if stat.S_ISREG(status.st_mode):
             return BlobFile(filename, is_link=False, status=status)
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(mode_of(status)):
             return BlobFile(filename, is_link=True, status=self._target(filename))
         return BlobFile(filename, is_link=False, status=None)
 
@@ -134,7 +135,7 @@ class BlobFiles:
             raise BlobMissingError(
                 f"blob {digest}: missing: blobs/{filename} is a link that leads to no file", digest=str(digest)
             )
-        fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY | _CLOEXEC)
+        fd = open_to_read(path)
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
@@ -149,7 +150,7 @@ class BlobFiles:
 
     def _target(self, filename: str) -> os.stat_result | None:
         try:
-            status = os.stat(f"{self._folder}/{filename}")  # noqa: PTH116 - as above
+            status = os.stat(self._prefix + filename)  # noqa: PTH116 - as above
         except PermissionError:
             raise
         except OSError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.name import ModelName
-from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.host.accounts import Account, Misfit
 from ostore.places.store.survey.access import closed_parents, find_misfits
@@ -32,6 +32,7 @@ from ostore.places.store.survey.references import References, references_of
 from ostore.places.store.survey.scan import ManifestScan, scan_manifests
 from ostore.places.store.survey.settled import SettledBlobs
 from ostore.places.store.workspace import workspace_path
+from ostore.streams.links import is_link, mode_of
 
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -78,13 +79,13 @@ class Examination:
 
     `orphans` are empty, because they are unknown, while the `references` leave doubts or something is closed.
 
-    `is_empty` is true if neither `blobs/` nor `manifests/` is there, and `has_inner` if a folder `models` in it looks
-    like a store. `lost` are links and files where folders should be. `misfits` and `closed_parents` are about
-    `account`. `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
+    `is_half` is true if there are blobs, but no folder of manifests. `lost` are links and files where folders should
+    be. `misfits` and `closed_parents` are about `account`, which is None where files have no owners.
+    `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
     """
 
     root: Path
-    account: Account
+    account: Account | None
     scan: ManifestScan
     references: References
     orphans: tuple[StoredBlob, ...]
@@ -93,8 +94,7 @@ class Examination:
     settled: SettledBlobs
     linked: tuple[LinkedBlob, ...]
     closed: tuple[Unreadable, ...]
-    is_empty: bool
-    has_inner: bool
+    is_half: bool
     lost: tuple[Unreadable, ...]
     misfits: tuple[Misfit, ...]
     closed_parents: tuple[Path, ...]
@@ -102,7 +102,7 @@ class Examination:
     blobs_folder: os.stat_result | None
 
 
-def examine(root: Path, account: Account, *, with_empty_folders: bool, now: float) -> Examination:
+def examine(root: Path, account: Account | None, *, with_empty_folders: bool, now: float) -> Examination:
     """Examine a store that a server running as `account` uses. `now` is seconds since 1970."""
     closed: list[Unreadable] = []
     scan = scan_manifests(find_manifests(root))
@@ -125,11 +125,10 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
         settled=settled,
         linked=tuple(_linked(root, blob.filename) for blob in sorted(filter(_is_linked, blobs), key=by_filename)),
         closed=tuple(found for found in closed if found.path not in {gone.path for gone in lost}),
-        is_empty=_is_empty(root),
-        has_inner=not _is_empty(root / "models"),
+        is_half=bool(blobs or settled.count) and _lacks_manifests(root),
         lost=lost,
-        misfits=tuple(find_misfits(root, account, blobs, scan)),
-        closed_parents=closed_parents(root, account),
+        misfits=tuple(find_misfits(root, account, blobs, scan)) if account else (),
+        closed_parents=closed_parents(root, account) if account else (),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
         blobs_folder=_status(root / BLOBS),
     )
@@ -174,7 +173,7 @@ def _odd(root: Path, entry: UnreadableManifest) -> OddEntry | None:
         status = path.lstat()
     except OSError:
         return None
-    kind = _kind(status.st_mode)
+    kind = _kind(mode_of(status))
     return OddEntry(
         path=entry.path,
         reason=entry.reason,
@@ -242,15 +241,15 @@ def _unanswered(root: Path, strays: Iterable[str]) -> Iterable[Unreadable]:
                 yield Unreadable(stray, error.strerror or str(error))
 
 
-def _is_empty(root: Path) -> bool:
-    """Return whether neither `blobs/` nor `manifests/` is there. False if we may not look."""
-    places = (root / BLOBS, root / MANIFESTS)
+def _lacks_manifests(root: Path) -> bool:
+    """Return whether no folder of manifests is there. False if we may not look."""
+    places = (root / MANIFESTS, root / COMING_MANIFESTS)
     return all(leads_nowhere(place) and not _is_link(place) for place in places)
 
 
 def _is_link(path: Path) -> bool:
     try:
-        return path.is_symlink()
+        return is_link(path)
     except OSError:
         return False
 

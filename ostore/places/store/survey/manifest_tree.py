@@ -12,6 +12,7 @@ from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 from ostore.formats.unreadable import ClosedFolder
+from ostore.streams.links import is_link_entry
 
 # ollama manifest/manifest.go at fb30760 globs exactly four levels. Any entry there counts as a manifest.
 _DEPTH = 4
@@ -56,7 +57,7 @@ def find_manifests(root: Path) -> ManifestTree:
     """Look into every folder of manifests. No file is opened. An absent folder holds nothing."""
     found = ManifestTree(root=root)
     for tree in (MANIFESTS, COMING_MANIFESTS):
-        _walk(str(root / tree), (tree,), found)
+        _walk(os.fspath(root / tree), (tree,), found)
     return found
 
 
@@ -68,7 +69,9 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree) -> None:
     found.folders.append(prefix)
     if len(parts) == _DEPTH:
         found.entries.extend(
-            ManifestEntry(entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), entry.is_symlink())
+            ManifestEntry(
+                entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), is_link_entry(entry)
+            )
             for entry in entries
         )
         return
@@ -79,7 +82,7 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree) -> None:
             continue
         if relative == f"{MANIFESTS}/{STAGED_MANIFESTS}":
             continue
-        if entry.is_symlink():
+        if is_link_entry(entry):
             found.links.append(relative)
         _walk(entry.path, (*parts, entry.name), found)
 

@@ -8,9 +8,7 @@ import stat
 from pathlib import Path
 
 from ostore.streams.chunks import read_full
-
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+from ostore.streams.links import open_to_read
 
 
 def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result]:
@@ -19,7 +17,7 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
 
     At most `limit` + 1 bytes are read, so that a longer file shows. Raises OSError, also for a FIFO or a device.
     """
-    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    fd = open_to_read(path)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):

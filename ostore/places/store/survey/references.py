@@ -29,6 +29,7 @@ from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifes
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.scan import ManifestScan, scan_manifests
 from ostore.places.store.survey.strays import StrayKind
+from ostore.streams.links import is_link
 
 if TYPE_CHECKING:
     from ostore.places.store.survey.census import StoredBlob
@@ -147,7 +148,7 @@ def _unseen(root: Path, scan: ManifestScan) -> Iterator[UnreadableManifest]:
 
 def _is_lost(path: Path, is_harmless: Callable[[int], bool]) -> bool:
     try:
-        return path.is_symlink() and not is_harmless(path.stat().st_mode)
+        return is_link(path) and not is_harmless(path.stat().st_mode)
     except OSError:
         return True
 

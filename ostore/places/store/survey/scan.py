@@ -22,6 +22,7 @@ from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.strays import Stray, is_side_file_at, judge_strays
+from ostore.streams.links import is_link, mode_of
 
 # The server rewrites manifests in place, so a manifest that does not parse may be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
@@ -139,8 +140,8 @@ def stand(entry: ManifestEntry) -> StandingManifest:
     path = Path(entry.path)
     digest = None
     with contextlib.suppress(FileNotFoundError):
-        refuse_others(entry.relative, path.lstat().st_mode)
-    if not path.is_symlink():
+        refuse_others(entry.relative, mode_of(path.lstat()))
+    if not is_link(path):
         with contextlib.suppress(OSError):
             digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
     return StandingManifest(entry.relative, digest)
@@ -213,7 +214,7 @@ def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
             return StoredModel(entry.name, Manifest.parse(raw), status, entry.relative)
         reason = "its path is not a model name"
     except FileNotFoundError:
-        if not Path(entry.path).is_symlink():
+        if not is_link(Path(entry.path)):
             return None
         reason = "a link that leads nowhere"
     except OSError as error:

@@ -10,9 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import LimitError, OstoreError
+from ostore.formats.errors import LimitError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, digest_shaped, mentioned_by
-from ostore.formats.name import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
+from ostore.formats.name import ModelName, meant_by
 from ostore.formats.side_file import is_side_file, may_be_side_file
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.survey.reading import read_small_file
@@ -43,6 +43,10 @@ class Stray:
     @property
     def is_misplaced(self) -> bool:
         return self.kind is StrayKind.MISPLACED
+
+    @property
+    def is_side_file(self) -> bool:
+        return self.kind is StrayKind.SIDE_FILE
 
 
 def judge_strays(root: Path, paths: Iterable[str]) -> tuple[Stray, ...]:
@@ -75,7 +79,8 @@ def _judge(root: Path, path: str) -> Stray | None:
     mentioned = _mentioned(raw)
     if not mentioned:
         return Stray(path, StrayKind.SIDE_FILE if is_side_file(filename, raw) else StrayKind.FOREIGN)
-    return Stray(path, StrayKind.MISPLACED, mentioned, _meant(path))
+    tree, *parts = path.split("/")
+    return Stray(path, StrayKind.MISPLACED, mentioned, meant_by(parts) if tree == MANIFESTS else None)
 
 
 def _mentioned(raw: bytes) -> frozenset[Digest]:
@@ -91,20 +96,3 @@ def _is_file(path: Path) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 - as everywhere in this package
     except OSError:
         return False
-
-
-def _meant(path: str) -> ModelName | None:
-    """Return the model that a misplaced manifest is, if the parts that are missing are those that names leave out."""
-    tree, *parts = path.split("/")
-    defaults = (DEFAULT_HOST, DEFAULT_NAMESPACE)
-    if tree != MANIFESTS or not 2 <= len(parts) <= 3:  # noqa: PLR2004 - MODEL/TAG or NAMESPACE/MODEL/TAG
-        return None
-    if len(parts) == 3 and "." in parts[0]:  # noqa: PLR2004
-        # HOST/MODEL/TAG: a namespace has no dots.
-        whole = (parts[0], DEFAULT_NAMESPACE, *parts[1:])
-    else:
-        whole = (*defaults[: 4 - len(parts)], *parts)
-    try:
-        return ModelName(*whole)
-    except OstoreError:
-        return None
