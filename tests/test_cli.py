@@ -418,5 +418,6 @@ def on_terminal(store: Store, surroundings: dict[str, str], *words: str) -> byte
 def test_a_destination_of_another_kind_is_explained(store: Store, tmp_path: Path, word: str, what: str) -> None:
     done = run("export", "--all", word, "--models", store.root, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"'{word}': the name of {what}; expected a destination as the last argument (FILE.tar.zst" in done.stderr
+    meant = f"bundles end in .tar.zst or .tar: {word.partition('.')[0]}.tar.zst?"
+    assert f"{word}: the name of {what} ({meant})" in done.stderr
     assert list(tmp_path.iterdir()) == [store.root]

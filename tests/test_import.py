@@ -444,12 +444,21 @@ def test_a_delta_bundle_without_what_it_builds_on_is_refused(store: Store, tmp_p
     assert tree(other.root) == before
 
 
-def test_of_several_sources_those_before_a_bad_one_are_imported_and_told(bundle: Path, tmp_path: Path) -> None:
+def test_of_several_sources_none_is_imported_if_one_cannot_be_opened(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.tar.zst").write_bytes(b"bad")
     done = run("import", bundle, tmp_path / "bad.tar.zst", "--json", "--models", tmp_path / "other")
-    assert done.returncode == 12
+    assert (done.returncode, done.stdout, json.loads(done.stderr)["class"]) == (12, "", "format")
+    assert not (tmp_path / "other").exists()
+
+
+def test_of_several_sources_those_before_a_damaged_one_are_imported_and_told(bundle: Path, tmp_path: Path) -> None:
+    damaged = bytearray(bundle.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "bad.tar.zst").write_bytes(damaged)
+    done = run("import", bundle, tmp_path / "bad.tar.zst", "--json", "--models", tmp_path / "other")
+    assert done.returncode == 4
     assert [entry["source"] for entry in json.loads(done.stdout)["imports"]] == [str(bundle)]
-    assert json.loads(done.stderr)["class"] == "format"
+    assert json.loads(done.stderr)["class"] == "integrity"
 
 
 def test_hashing_again_what_was_finished_before_is_told_as_such(tmp_path: Path) -> None:

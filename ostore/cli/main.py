@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
     except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
-        return _failed(error, as_json="--json" in arguments)
+        return tell_error(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
@@ -89,7 +89,8 @@ def _occupy_standard_streams() -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
-def _failed(error: Exception, *, as_json: bool) -> int:
+def tell_error(error: Exception, *, as_json: bool) -> int:
+    """Print the line, or the document, of an error, and return its exit code."""
     if os.environ.get("OSTORE_DEBUG"):
         import traceback
 
