@@ -57,5 +57,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .coverage.d .demo .fuzz .pythons .vectors .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage.d .demo .fuzz .pythons .vectors .venv .windows dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +
