@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from ostore.formats.selection import Selection
 from ostore.places.bundle import writer
 from ostore.places.bundle.writer import BundleFile, BundleInbox, BundlePipe
 from ostore.places.store.store import LocalStore
-from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock
 from tests.support import Store, full, sha256
 
@@ -62,27 +60,6 @@ def test_a_bundle_is_its_part_file_until_it_is_whole(store: Store, selection: Se
         deliver(inbox, store)
         assert [path.name for path in target.parent.iterdir()] == ["b.tar.zst.part"]
     assert [path.name for path in target.parent.iterdir()] == ["b.tar.zst"]
-    assert is_whole(target)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_where_no_open_file_can_be_renamed_it_is_closed_first(
-    store: Store, selection: Selection, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    part = target.with_name("b.tar.zst.part")
-    renamed: list[str] = []
-
-    def refusing(folder: Directory, name: str, into: Directory, new: str) -> None:
-        # A double of Windows in this one point: an open file keeps its name.
-        assert part not in {fd.readlink() for fd in Path("/proc/self/fd").iterdir() if os.path.lexists(fd)}
-        renamed.append(name)
-        (folder.path / name).rename(into.path / new)
-
-    monkeypatch.setattr(writer, "_RENAMES_OPEN_FILES", False)
-    monkeypatch.setattr(Directory, "rename", refusing)
-    with bundle(target).receive(selection) as inbox:
-        deliver(inbox, store)
-    assert renamed == [part.name]
     assert is_whole(target)
 
 

@@ -74,7 +74,9 @@ def asked(machine: Path, store: Path, **environ: str) -> tuple[Host, Account]:
     known = Surroundings(
         environ, "linux", machine / "home", machine, root=machine, home_of=lambda _user: machine / "service"
     )
-    return read_host(known, StoreChoice(store, "service", "unit"), lambda _root: 0)
+    host, account = read_host(known, StoreChoice(store, "service", "unit"), lambda _root: 0)
+    assert account is not None
+    return host, account
 
 
 def process(machine: Path, pid: int, *words: str, root: str = "/", **environ: str) -> None:

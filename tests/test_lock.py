@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.errors import BusyError
-from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock, wait_lock
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs a POSIX system")
@@ -88,15 +87,6 @@ def test_who_holds_a_lock_may_take_it_again(tmp_path: Path) -> None:
     with opened(tmp_path / "lock") as fd:
         assert try_lock(fd)
         assert try_lock(fd)
-
-
-@posix_only
-def test_a_directory_can_be_locked(tmp_path: Path) -> None:
-    with Directory.open(tmp_path) as first, Directory.open(tmp_path) as second:
-        assert first.fd is not None
-        assert second.fd is not None
-        assert try_lock(first.fd)
-        assert not try_lock(second.fd)
 
 
 @posix_only

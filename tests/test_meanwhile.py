@@ -95,7 +95,7 @@ def test_a_folder_that_another_command_takes_for_a_dead_ones_is_made_anew(
         if not taken:
             taken.append(fd)
             (folder,) = (store.root / ".ostore/tx").iterdir()
-            folder.rmdir()
+            shutil.rmtree(folder)
         return try_lock(fd)
 
     monkeypatch.setattr(workspace, "try_lock", overtaken)

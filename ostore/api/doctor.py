@@ -22,11 +22,11 @@ class DoctorReport:
     What was looked at, and every finding, the most severe first.
 
     `models` and `blobs` are counts, `size` is the bytes of the blobs. `server` is the user that Ollama is taken to run
-    as. `fixes` are the steps that `fix` would take, or has taken.
+    as, or None on Windows. `fixes` are the steps that `fix` would take, or has taken.
     """
 
     store: str
-    server: str
+    server: str | None
     models: int
     blobs: int
     size: int
@@ -117,7 +117,7 @@ def _report(facts: Facts) -> DoctorReport:
     blobs, settled = facts.store.census.blobs if facts.store.census else (), facts.store.settled
     return DoctorReport(
         store=str(facts.root),
-        server=facts.store.account.name,
+        server=facts.store.account.name if facts.store.account else None,
         models=len(facts.store.scan.models),
         blobs=settled.count + len(blobs),
         size=settled.size + apparent_bytes(blob.facts for blob in blobs),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
+from ostore.formats.errors import InvalidNameError
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import Selection
 from ostore.operations.transfer import copy
@@ -14,6 +16,9 @@ from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, threads
 from ostore.streams.progress import SILENT, Progress
+
+# More names would make a hint unreadable.
+_MAX_HINTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,24 @@ def import_bundle(
     )
     with opened_source(source, jobs=threads(jobs)) as bundle:
         selection = bundle.select(names)
-        if dry_run:
-            return _foreseen(source, store, sink.compare(selection), selection)
-        received = copy(bundle, sink, selection, phase="importing", progress=progress)
+        with _hinting_at_the_others(selection):
+            if dry_run:
+                return _foreseen(source, store, sink.compare(selection), selection)
+            received = copy(bundle, sink, selection, phase="importing", progress=progress)
     return _report(source, store, received, len(received.present), selection, dry_run=False)
+
+
+@contextmanager
+def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
+    """Add to a refusal of a name that the disk cannot hold how to import the models with other names."""
+    try:
+        yield
+    except InvalidNameError as error:
+        others = [f"--model {model.name}" for model in selection.models if not model.name.windows_problem()]
+        if others:
+            chosen = " ".join(others) if len(others) <= _MAX_HINTED else "--model NAME, or a glob, as often as needed,"
+            error.hint = f"{chosen} imports the others"
+        raise
 
 
 def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:

@@ -16,8 +16,8 @@ class WhereReport:
     """
     The store that is used, and why.
 
-    `reason` and `detail` say what decided. `owner` is a user name or number and `free` the free bytes of the disk; both
-    are None if the store does not exist. `others` are other stores on this machine.
+    `reason` and `detail` say what decided. `owner` is a user name or number, and None on Windows; `free` is the free
+    bytes of the disk. Both are None if the store does not exist. `others` are other stores on this machine.
     """
 
     store: str

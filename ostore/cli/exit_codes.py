@@ -46,9 +46,12 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 def class_of(error: BaseException) -> str:
     """The class of an error; `failed` for an error of no known class."""
+    for kind, name in _CLASSES:
+        if isinstance(error, kind):
+            return name
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
-    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "failed")
+    return "failed"
 
 
 def end_with(*classes: str) -> None:

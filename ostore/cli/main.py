@@ -28,7 +28,8 @@ class TerminatedError(BaseException):
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    for name in ("SIGTERM", "SIGHUP"):
+    # Windows has neither, but Ctrl-Break. There, closing the window and ending the task are as a kill.
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminate)
     warnings.showwarning = _show_warning
@@ -97,18 +98,24 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 
 def _hint(error: Exception) -> str | None:
+    if isinstance(error, OstoreError):
+        return error.hint
     if isinstance(error, PermissionError):
+        if os.name == "nt":
+            return "the owner of the store or an administrator may do that"
         return "ostore where shows the owner of the store; sudo -u OWNER ostore ... runs a command as that user"
     if isinstance(error, _ArgumentError) and (context := getattr(error, "ctx", None)):
         return f"see {context.command_path} --help"
-    return error.hint if isinstance(error, OstoreError) else None
+    return None
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, _ArgumentError):
         return str(getattr(error, "format_message", error.__str__)()).replace("\n\t", " ").rstrip(".")
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        # Windows gets every path with a mark in front, so that it may be long.
+        path = os.fsdecode(error.filename).removeprefix("\\\\?\\") if isinstance(error.filename, (str, bytes)) else ""
+        where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
         return one_line(str(error))

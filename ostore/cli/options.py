@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -60,5 +62,6 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.
 
 
 def examples(*lines: str) -> str:
-    """The examples at the end of a command's help; \\b keeps typer from joining the lines."""
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+    """The examples at the end of a command's help; \\b keeps typer from joining the lines. Windows has no sudo."""
+    shown = (re.sub(r"^sudo (-u \w+ )?", "", line) if os.name == "nt" else line for line in lines)
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in shown)))

@@ -59,6 +59,14 @@ class BusyError(OstoreError):
     """Another ostore holds the lock."""
 
 
+class InUseError(BusyError, PermissionError):
+    """Another program has a file open, so Windows lets nobody rename or remove it. Other systems never say this."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path}: another program has it open", hint="stop Ollama, then run the same command again")
+        self.errno, self.strerror, self.filename = 13, "another program has it open", path
+
+
 class NoSpaceError(OstoreError):
     """The result does not fit on the disk, into a quota or under a file-size limit."""
 

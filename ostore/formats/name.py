@@ -25,6 +25,7 @@ _GLOB_CHARACTERS = frozenset("*?")
 
 # Device names on Windows, with any extension (Microsoft, "Naming Files, Paths, and Namespaces").
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_NOT_IN_WINDOWS = frozenset('<>"/\\|?*')
 # No known file system holds longer components, but Ollama's grammar allows a host of 350 characters.
 _MAX_COMPONENT_BYTES = 255
 
@@ -100,14 +101,7 @@ class ModelName(_Parts):
 
     def windows_problem(self) -> str | None:
         """Return why Windows, exFAT or FAT cannot hold the name, or None."""
-        for part in self.parts:
-            if ":" in part:
-                return f"{part!r} has a colon, which Windows, exFAT and FAT cannot hold"
-            if part.endswith("."):
-                return f"{part!r} ends with a dot, which Windows, exFAT and FAT drop"
-            if _WINDOWS_DEVICE.fullmatch(part):
-                return f"{part!r} is a device name on Windows"
-        return None
+        return next(filter(None, map(windows_problem, self.parts)), None)
 
     def __str__(self) -> str:
         """Return the short form of `ollama list`: without a default host and namespace, always with the tag."""
@@ -116,6 +110,19 @@ class ModelName(_Parts):
         if self.namespace.lower() != DEFAULT_NAMESPACE:
             return f"{self.namespace}/{self.model}:{self.tag}"
         return f"{self.model}:{self.tag}"
+
+
+def windows_problem(component: str) -> str | None:
+    """Return why Windows, exFAT or FAT cannot hold a file or folder of this name, or None."""
+    if ":" in component:
+        return f"{component!r} has a colon, which Windows, exFAT and FAT cannot hold"
+    if component.endswith((".", " ")):
+        return f"{component!r} ends with a dot or a blank, which Windows, exFAT and FAT drop"
+    if _WINDOWS_DEVICE.fullmatch(component):
+        return f"{component!r} is a device name on Windows"
+    if not _NOT_IN_WINDOWS.isdisjoint(component):
+        return f"{component!r} has a character that Windows, exFAT and FAT cannot hold"
+    return None
 
 
 def _refuse_address(text: str) -> None:

@@ -47,13 +47,15 @@ class Misfit:
     links: int
 
 
-def owner_of(path: Path) -> str:
-    """Return the name of the owner, or the number of an owner without a name. Raises OSError."""
+def owner_of(path: Path) -> str | None:
+    """Return the name of the owner, the number of one without a name, or None on Windows. Raises OSError."""
     try:
         return path.owner()
-    # Python raises NotImplementedError on Windows, where files have no such owner.
-    except (KeyError, NotImplementedError):
+    except KeyError:
         return str(path.stat().st_uid)
+    # Python raises this on Windows, where files have no such owner.
+    except NotImplementedError:
+        return None
 
 
 def account_of(user: str, groups: Sequence[str] = ()) -> Account | None:

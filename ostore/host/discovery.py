@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ostore.formats.errors import NotFoundError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.surroundings import UNIT, Reason, StoreChoice, Surroundings, status_of
+from ostore.streams.links import on_any_length
 
 # Importing the reader of units takes time, and a command with --models does not need it.
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
     store need not exist. `~` is never expanded. Raises NotFoundError when none of them names a store.
     """
     if flag is not None:
-        return StoreChoice(surroundings.cwd / flag, "flag", "--models")
+        return StoreChoice(on_any_length(surroundings.cwd / flag), "flag", "--models")
     for rule in _RULES:
         if choice := rule(surroundings):
             return choice
@@ -106,6 +107,8 @@ def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
 def _candidates(surroundings: Surroundings) -> Iterator[FoundStore]:
     choices = (rule(surroundings) for rule in _RULES)
     yield from (FoundStore(choice.path, choice.detail) for choice in choices if choice)
+    if surroundings.platform == "win32":
+        return
     yield from (FoundStore(surroundings.root / place, why) for place, why in _KNOWN_PLACES)
     if surroundings.home is not None:
         yield FoundStore(surroundings.home / _ALPACA_AT_HOME, "the Alpaca flatpak")
@@ -156,7 +159,8 @@ def _from_desktop_app(surroundings: Surroundings) -> StoreChoice | None:
 def _from_home(surroundings: Surroundings) -> StoreChoice | None:
     if surroundings.home is None:
         return None
-    return StoreChoice(surroundings.cwd / surroundings.home / ".ollama" / "models", "default", "home directory")
+    home = on_any_length(surroundings.cwd / surroundings.home)
+    return StoreChoice(home / ".ollama" / "models", "default", "home directory")
 
 
 # In order of precedence.
@@ -170,7 +174,7 @@ def _as_ollama_reads(text: str) -> str:
 
 def _absolute(text: str, base: Path) -> Path:
     """Resolve `..` in the text, without following a link before it, as Ollama's filepath.Join does."""
-    return Path(os.path.normpath(base / text))
+    return on_any_length(Path(os.path.normpath(base / text)))
 
 
 def _service(surroundings: Surroundings) -> list[Directive]:

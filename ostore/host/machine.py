@@ -1,7 +1,8 @@
 """
 What this machine says of Ollama: the server's user, other stores, and whether the network and the cloud are off.
 
-Nothing here opens a socket. The kernel's route tables tell whether there is a way out, and /proc whether a server runs.
+Nothing here opens a socket. The kernel's route tables tell whether there is a way out, and its processes whether a
+server runs.
 What we may not see stays unknown.
 """
 
@@ -74,11 +75,14 @@ class Host:
     others: tuple[OtherStore, ...]
 
 
-def read_host(known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]) -> tuple[Host, Account]:
+def read_host(
+    known: Surroundings, choice: StoreChoice, count_models: Callable[[Path], int]
+) -> tuple[Host, Account | None]:
     """
     Return the facts that matter to the chosen store, and the user that its server runs as, or else the store's owner.
 
-    `count_models` returns how many models another store has. A store for which it raises OSError is left out.
+    The user is None on Windows, where files have no such owners. `count_models` returns how many models another store
+    has. A store for which it raises OSError is left out.
     """
     directives = service_directives(known.root) if known.platform == "linux" else []
     servers = tuple(_servers(known))
@@ -131,16 +135,18 @@ def _is_ipv6_way_out(row: list[str]) -> bool:
 
 
 def _servers(known: Surroundings) -> Iterator[OllamaProcess]:
-    if known.platform == "linux":
+    if known.platform in {"linux", "win32"}:
         yield from (process for process in ollama_processes(known.root / "proc") if process.is_server)
 
 
 def _account(
     known: Surroundings, choice: StoreChoice, directives: list[Directive], servers: Iterable[OllamaProcess]
-) -> tuple[Account, bool]:
+) -> tuple[Account | None, bool]:
     """Return the user of the server or service of this store and True, or else the owner of the store and False."""
+    if known.platform == "win32":
+        return None, False
     for server in servers:
-        if server.uses(choice.path):
+        if server.uid is not None and server.uses(choice.path):
             return _numbered(server.uid), True
     if directives and _is_same(_store_of_service(known), choice.path):
         user, groups = service_account(directives)

@@ -1,13 +1,16 @@
 """
-Find running Ollama processes in /proc. A process writes to the store that it started with.
+Find running Ollama processes: in /proc on Linux, in the list of processes on Windows. A process writes to the store
+that it started with.
 
-Nothing here opens a socket. It finds no processes on other systems than Linux, and none outside our container.
+Nothing here opens a socket. It finds no processes on other systems, and none outside our container. Windows does not
+tell which store a process uses.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +32,13 @@ class OllamaProcess:
     """
     A running process of the program `ollama`. `environ` is its environment at the start, or None if we may not see it.
 
-    `is_server` is true for `ollama serve`, and false for a client or a process that a server starts. `root` leads to
-    the file system that the process sees.
+    `is_server` is true for `ollama serve`, and false for a client or a process that a server starts; on Windows, where
+    we do not see that, it is false only for the latter. `root` leads to the file system that the process sees. `uid`
+    is None on Windows.
     """
 
     pid: int
-    uid: int
+    uid: int | None
     is_server: bool
     environ: Mapping[str, str] | None
     cwd: Path
@@ -66,6 +70,15 @@ class OllamaProcess:
 
 def ollama_processes(processes: Path = _PROCESSES) -> Iterator[OllamaProcess]:
     """Yield every Ollama process that we can see, in order of process number."""
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        from ostore.host.toolhelp import listed  # noqa: PLC0415 - Windows only
+
+        programs = [process for process in listed() if process.program.lower() == f"{_PROGRAM}.exe"]
+        ours = {process.pid for process in programs}
+        for process in sorted(programs):
+            is_server = process.parent not in ours
+            yield OllamaProcess(process.pid, None, is_server, None, Path("/"), Path("/"))
+        return
     try:
         pids = sorted(int(name) for name in os.listdir(processes) if name.isdecimal())  # noqa: PTH208 - names only
     except OSError:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ostore.formats.digest import blob_digest
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import ModelName
-from ostore.formats.store_layout import TRANSACTIONS, TRASH, command_of
+from ostore.formats.store_layout import ALIVE, TRANSACTIONS, TRASH, command_of
 from ostore.places.store.survey.batches import FoundBatch
 from ostore.places.store.survey.census import (
     Census,
@@ -302,7 +302,8 @@ def _abandoned(census: Census, terms: GcTerms) -> Iterator[UnfinishedDownload]:
 
 
 def _leftovers(census: Census, dead: Collection[str]) -> Iterator[FoundEntry]:
-    yield from (file for file in census.workspace.below(TRANSACTIONS) if command_of(file.path) in dead)
+    staged = (file for file in census.workspace.below(TRANSACTIONS) if not file.path.endswith(f"/{ALIVE}"))
+    yield from (file for file in staged if command_of(file.path) in dead)
     running = {command_of(folder.path) for folder in census.workspace.folders if folder.path.count("/") == 1}
     yield from (file for file in census.staging.files if file.path.split("/")[0] not in running - set(dead))
 

@@ -3,7 +3,8 @@ The only module that creates, renames, links, fsyncs and removes files and folde
 files, `extents` makes files share bytes, and `space` and the writer of bundles set the size of a file of their own.
 
 A `Directory` is an open directory. Every name given to it is a single path component, so nobody can redirect an
-operation by swapping a folder on the path. This holds on POSIX; Windows has no such handles, so full paths are used.
+operation by swapping a folder on the path. This holds on POSIX; Windows has no such handles, so full paths are used,
+and what another program has open is tried again a few times (`windows.sharing`).
 """
 
 from __future__ import annotations
@@ -13,80 +14,39 @@ import errno
 import os
 import stat
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ostore.formats.errors import DamagedStoreError, UnsafeError
+from ostore.formats.errors import DamagedStoreError, InUseError, UnsafeError
+from ostore.formats.name import windows_problem
+from ostore.streams.links import is_link, mode_of
+from ostore.streams.owners import NOT_SUPPORTED, Ownership, current_user, unless_unsupported
 
-# Windows lacks these. There, only the checks after opening protect us.
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
+
+# Windows lacks these. There, `windows.open_file` sees to what they are for.
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
 HAS_DIRECTORY_HANDLES = os.open in os.supports_dir_fd
 
-# The answers of a file system that does not support an operation. FAT and FUSE answer differently.
-NOT_SUPPORTED = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EMLINK})
 # The answers of a file system that has no room, or none for this user.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # fcntl F_FULLFSYNC. On macOS, fsync alone leaves data in the drive's cache (fsync(2) of Darwin).
 _F_FULLFSYNC = 51
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_SHARING_RETRIES = 5
-FILE_MODE = 0o644
-# The mode of a new directory until it gets its owner and its final mode.
-_UNFINISHED = 0o700
-
-
-def current_user() -> tuple[int, int]:
-    """Return the effective user and group. Both are 0 on Windows, which has no such owners."""
-    return (os.geteuid(), os.getegid()) if hasattr(os, "geteuid") else (0, 0)
+# The mode of a new directory until it gets its owner and its final mode. On Windows, Python lets nobody but us and
+# administrators into a folder with this mode, and the server may be another user.
+_UNFINISHED = 0o777 if os.name == "nt" else 0o700
 
 
 class DurabilityWarning(UserWarning):
     """The file system has no fsync, so a power cut may lose what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """The owner, group and mode of new entries. A store's new files look like its old ones."""
-
-    uid: int
-    gid: int
-    directory_mode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Ownership:
-        return cls(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
-
-    def has(self, status: os.stat_result) -> bool:
-        """Whether an entry has the same user and group. Always true on Windows, where both are 0."""
-        return (status.st_uid, status.st_gid) == (self.uid, self.gid)
-
-    def give_directory(self, fd: int) -> None:
-        self._give(fd, self.directory_mode)
-
-    def give_file(self, fd: int, mode: int = FILE_MODE) -> None:
-        self._give(fd, mode)
-
-    def _give(self, fd: int, mode: int) -> None:
-        if not hasattr(os, "fchown"):  # pragma: no cover - Windows
-            return
-        status = os.fstat(fd)
-        if (status.st_uid, status.st_gid) != (self.uid, self.gid):
-            # Only root can change the owner. A member of the group can set the group.
-            with unless_unsupported():
-                os.fchown(fd, self.uid if current_user()[0] == 0 else -1, self.gid)
-        # Override the umask and the mode 0600 of a staged file: the server runs as another user and has to read it.
-        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
-            with unless_unsupported():
-                os.fchmod(fd, mode)
 
 
 class Directory:
@@ -119,13 +79,13 @@ class Directory:
             self._fd = None
 
     @property
-    def fd(self) -> int | None:
-        """The handle, for locking. None on Windows."""
-        return self._fd
-
-    @property
     def ownership(self) -> Ownership:
         return Ownership.of(self.status())
+
+    def give(self, ownership: Ownership) -> None:
+        """Give this directory its owner and mode. Does nothing on Windows, which has neither. Raises OSError."""
+        if self._fd is not None:
+            ownership.give_directory(self._fd)
 
     def status(self) -> os.stat_result:
         return self.path.stat() if self._fd is None else os.fstat(self._fd)
@@ -145,7 +105,7 @@ class Directory:
         """Open a directory in this one. Does not follow links. Raises OSError."""
         at, path = self._at(name), self.path / name
         if self._fd is None:
-            if path.is_symlink():
+            if is_link(path):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), at)
             return Directory.open(path)
         with self._naming(name):
@@ -164,8 +124,8 @@ class Directory:
         except FileExistsError:
             is_new = False
         child = self.child(name)
-        if child.fd is not None and (is_new or _is_unfinished(child, ownership)):
-            ownership.give_directory(child.fd)
+        if is_new or _is_unfinished(child, ownership):
+            child.give(ownership)
             is_new = True
         if is_new:
             self.sync()
@@ -173,9 +133,8 @@ class Directory:
 
     def create(self, name: str, mode: int = 0o600) -> int:
         """Create a file and open it for writing. Raises FileExistsError if any entry has the name. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC | _BINARY
         with self._naming(name):
-            return os.open(self._at(name), flags, mode, dir_fd=self._fd)
+            return self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
 
     def open_or_create(self, name: str, mode: int, *, writable: bool) -> tuple[int, bool]:
         """
@@ -184,12 +143,11 @@ class Directory:
         Raises UnsafeError if the entry is a link, DamagedStoreError if it is not a regular file. Raises OSError.
         """
         access = os.O_RDWR if writable else os.O_RDONLY
-        flags = access | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY
         try:
             with self._naming(name):
-                return os.open(self._at(name), flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._fd), True
+                return self._open(name, access | _NONBLOCK | os.O_CREAT | os.O_EXCL, mode), True
         except FileExistsError:
-            return self._regular(self._open_no_link(name, flags), name), False
+            return self._regular(self._open_no_link(name, access | _NONBLOCK), name), False
 
     def open_file(self, name: str) -> int:
         """
@@ -198,7 +156,7 @@ class Directory:
         Raises DamagedStoreError if the entry is not a regular file, FileNotFoundError if it is absent. Raises OSError.
         """
         try:
-            fd = os.open(self._at(name), os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC | _BINARY, dir_fd=self._fd)
+            fd = self._open(name, os.O_RDONLY | _NONBLOCK)
         except OSError as error:
             # Some BSDs report a link as EMLINK instead of ELOOP. ENXIO means a socket.
             if error.errno in {errno.ELOOP, errno.EMLINK, errno.ENXIO}:
@@ -210,40 +168,34 @@ class Directory:
 
     def _open_no_link(self, name: str, flags: int) -> int:
         try:
-            return os.open(self._at(name), flags, dir_fd=self._fd)
+            return self._open(name, flags)
         except OSError as error:
             if error.errno in {errno.ELOOP, errno.EMLINK}:
                 raise UnsafeError(f"{self.path / name}: a link; expected a file of ours") from None
             raise
 
+    def _open(self, name: str, flags: int, mode: int = 0o777) -> int:
+        at = self._at(name)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return windows.open_file(at, flags)
+        return os.open(at, flags | _NOFOLLOW | _CLOEXEC, mode, dir_fd=self._fd)
+
     def rename(self, name: str, target: Directory, target_name: str) -> None:
-        """Rename an entry. Replaces a file that has the target name. Raises OSError."""
-        for attempt in range(_SHARING_RETRIES):  # pragma: no branch - the last one raises
-            try:
-                os.replace(
-                    self._at(name),
-                    target._at(target_name),
-                    src_dir_fd=self._fd,
-                    dst_dir_fd=target._fd,
-                )
-            except PermissionError:
-                # Windows refuses while another process has the file open, which usually passes soon.
-                if os.name != "nt" or attempt == _SHARING_RETRIES - 1:
-                    raise
-                time.sleep(0.05 * 2**attempt)  # pragma: no cover - Windows
-            else:
-                return
+        """Rename an entry. Replaces a file that has the target name. Raises InUseError on Windows, OSError."""
+        at, target_at = self._at(name), target._at(target_name)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.sharing(lambda: windows.rename(at, target_at), at, victim=target_at)
+        else:
+            os.replace(at, target_at, src_dir_fd=self._fd, dst_dir_fd=target._fd)
 
     def link(self, name: str, target: Directory, target_name: str) -> bool:
         """Give a file a second name. Returns False if the file system or its settings forbid it. Raises OSError."""
+        at, target_at = self._at(name), target._at(target_name)
         try:
-            os.link(
-                self._at(name),
-                target._at(target_name),
-                src_dir_fd=self._fd,
-                dst_dir_fd=target._fd,
-                follow_symlinks=False,
-            )
+            if sys.platform == "win32":  # pragma: no cover - Windows
+                windows.sharing(lambda: os.link(at, target_at), at)
+            else:
+                os.link(at, target_at, src_dir_fd=self._fd, dst_dir_fd=target._fd, follow_symlinks=False)
         except OSError as error:
             if error.errno in NOT_SUPPORTED:
                 return False
@@ -259,35 +211,53 @@ class Directory:
                 os.utime(self._at(name))
 
     def unlink(self, name: str) -> None:
-        """Remove a file or link, if it exists. Raises OSError."""
+        """Remove a file or link, if it exists. Raises InUseError on Windows, OSError."""
+        at = self._at(name)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._at(name), dir_fd=self._fd)
+            if sys.platform == "win32":  # pragma: no cover - Windows
+                windows.sharing(lambda: os.unlink(at), at, victim=at)  # noqa: PTH108 - as text
+            else:
+                os.unlink(at, dir_fd=self._fd)
 
     def rmdir(self, name: str) -> bool:
-        """Remove an empty directory. Returns False if it is not empty or does not exist. Raises OSError."""
+        """
+        Remove an empty directory. Returns False if it is not empty or does not exist. Raises OSError.
+
+        Returns False on Windows also if a program uses it, because an empty folder that stays does no harm.
+        """
+        at = self._at(name)
         try:
-            os.rmdir(self._at(name), dir_fd=self._fd)
+            if sys.platform == "win32":  # pragma: no cover - Windows
+                windows.remove_folder(at)
+            else:
+                os.rmdir(at, dir_fd=self._fd)
         except OSError as error:
-            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT} or isinstance(error, InUseError):
                 return False
             raise
         return True
 
     def sync(self) -> None:
-        """Flush this directory, so that renames, links and new entries survive a power cut. Raises OSError."""
-        if self._fd is not None:
+        """
+        Flush this directory, so that renames, links and new entries survive a power cut. Raises OSError.
+
+        Windows is asked to, and need not do it. There, `rename` has put the new name on the disk.
+        """
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.flush_folder(os.fspath(self.path))
+        elif self._fd is not None:
             with naming(self.path):
                 sync_file(self._fd)
 
     def sync_entry(self, name: str) -> None:
-        """Flush a file that another program wrote. Does nothing on Windows, where only the writer can do this."""
-        if self._fd is not None:
-            fd = self.open_file(name)
-            try:
-                with naming(self.path / name):
-                    sync_file(fd)
-            finally:
-                os.close(fd)
+        """Flush a file that another program wrote. Raises DamagedStoreError if it is no regular file, OSError."""
+        # Windows flushes only what is open for writing.
+        fd = self._regular(self._open(name, os.O_RDWR), name) if os.name == "nt" else self.open_file(name)
+        try:
+            with naming(self.path / name):
+                sync_file(fd)
+        finally:
+            os.close(fd)
 
     @contextlib.contextmanager
     def _naming(self, name: str) -> Iterator[None]:
@@ -301,7 +271,9 @@ class Directory:
     def _at(self, name: str) -> str:
         if os.sep in name or name in {"", ".", ".."}:
             raise ValueError(f"not a single path component: {name!r}")
-        return name if self._fd is not None else str(self.path / name)
+        if os.name == "nt" and (problem := windows_problem(name)):  # pragma: no cover - Windows
+            raise UnsafeError(f"{self.path}: {problem}")
+        return name if self._fd is not None else os.fspath(self.path / name)
 
     def _regular(self, fd: int, name: str) -> int:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -346,19 +318,10 @@ def sync_file(fd: int) -> None:
 
 
 def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
-    status = directory.status()
-    is_private = stat.S_IMODE(status.st_mode) & 0o777 == _UNFINISHED
-    return is_private and status.st_uid in {current_user()[0], ownership.uid} and not directory.names()
-
-
-@contextlib.contextmanager
-def unless_unsupported() -> Iterator[None]:
-    """Ignore the OSError of a file system without owners or modes, or of an entry that we may not change."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NOT_SUPPORTED | {errno.EACCES}:
-            raise
+    status, user = directory.status(), current_user()
+    if user is None or stat.S_IMODE(status.st_mode) & 0o777 != _UNFINISHED:
+        return False
+    return status.st_uid in {user.uid, ownership.uid} and not directory.names()
 
 
 def remove_tree(parent: Directory, name: str, *, when: Callable[[str], bool] = lambda _: True) -> bool:
@@ -370,7 +333,7 @@ def remove_tree(parent: Directory, name: str, *, when: Callable[[str], bool] = l
     with parent.child(name) as directory:
         for entry in directory.names():
             status = directory.lstat(entry)
-            if status is not None and stat.S_ISDIR(status.st_mode):
+            if status is not None and stat.S_ISDIR(mode_of(status)):
                 remove_tree(directory, entry, when=when)
             elif when(entry):
                 directory.unlink(entry)

@@ -16,21 +16,19 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSU
 
 def try_lock(fd: int) -> bool:
     """
-    Lock an open file or directory. Returns False if the lock is taken. Raises OSError.
+    Lock an open file. Returns False if the lock is taken. Raises OSError.
 
-    It uses flock(2) on POSIX, so two opens of one file exclude each other even within a process, and `msvcrt.locking`
-    on Windows. On a file system without locks it always returns True.
+    It uses flock(2) on POSIX and LockFileEx on Windows, so two opens of one file exclude each other even within a
+    process. On a file system without locks it always returns True.
     """
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        from ostore.streams import windows  # noqa: PLC0415 - Windows only
+
+        return windows.lock(fd)
+    import fcntl  # noqa: PLC0415 - POSIX only
+
     try:
-        if sys.platform == "win32":  # pragma: no cover - Windows
-            import msvcrt  # noqa: PLC0415 - Windows only
-
-            os.lseek(fd, 0, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # noqa: PLC0415 - POSIX only
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             return False

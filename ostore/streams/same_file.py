@@ -8,9 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
+from ostore.streams.links import open_to_read
 
 
 @contextmanager
@@ -20,7 +18,7 @@ def opened_same(path: str, identity: tuple[int, int], size: int) -> Iterator[int
 
     Raises OSError, with ESTALE if the path now leads to another file or the file has another size.
     """
-    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _CLOEXEC | _BINARY)
+    fd = open_to_read(path)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != identity:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ostore.formats.errors import NoSpaceError, UnsafeError
+from ostore.formats.errors import InvalidNameError, NoSpaceError
 from ostore.formats.name import ModelName
 from ostore.streams.durable import Directory
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
 
 _BLOCK = 4096
 # Room for directory entries, manifests and metadata of the file system.
@@ -38,17 +42,25 @@ def refuse_full(path: Path, needed: int) -> None:
 
 
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
-    """Raises UnsafeError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
-    problems = [problem for name in names if (problem := name.windows_problem())]
-    if problems and not _holds_colons(directory):
-        raise UnsafeError(f"name: {problems[0]}")
+    """Raises InvalidNameError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
+    if (problem := _first_problem(names)) and not _holds_colons(directory):
+        raise InvalidNameError(problem)
+
+
+def refuse_on_windows(names: Iterable[ModelName]) -> None:
+    """Raises InvalidNameError if this is Windows and a name is impossible there. No disk is asked."""
+    if os.name == "nt" and (problem := _first_problem(names)):
+        raise InvalidNameError(problem)
 
 
 def _refuse_too_large(directory: Directory, size: int) -> None:
     """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
     fd = directory.create(_TRIAL)
     try:
-        os.ftruncate(fd, size)
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.set_size(fd, size)
+        else:
+            os.ftruncate(fd, size)
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise
@@ -56,6 +68,10 @@ def _refuse_too_large(directory: Directory, size: int) -> None:
     finally:
         os.close(fd)
         directory.unlink(_TRIAL)
+
+
+def _first_problem(names: Iterable[ModelName]) -> str | None:
+    return next((f"{name}: {problem}" for name in names if (problem := name.windows_problem())), None)
 
 
 def _holds_colons(directory: Directory) -> bool:

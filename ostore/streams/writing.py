@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import FILE_MODE, Directory, Ownership, naming, sync_file, unless_unsupported
+from ostore.streams.durable import Directory, naming, sync_file
+from ostore.streams.owners import FILE_MODE, Ownership, unless_unsupported
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
 
 # Large enough for a disk to write at full speed, small enough to keep the last sync short.
 _EARLY_BYTES = 32 * 1024 * 1024
@@ -102,7 +107,7 @@ def finish_file(fd: int, path: Path, ownership: Ownership, *, modified_ns: int |
         with naming(path):
             ownership.give_file(fd)
             if modified_ns is not None:
-                _date(fd, path, modified_ns)
+                _date(fd, modified_ns)
             sync_file(fd)
     finally:
         os.close(fd)
@@ -122,9 +127,12 @@ def _filled(fd: int, path: Path, chunks: Iterable[Chunk]) -> int:
     return fd
 
 
-def _date(fd: int, path: Path, modified_ns: int) -> None:
+def _date(fd: int, modified_ns: int) -> None:
     with unless_unsupported():
-        os.utime(fd if os.utime in os.supports_fd else path, ns=(modified_ns, modified_ns))
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            windows.set_modified(fd, modified_ns)
+        else:
+            os.utime(fd, ns=(modified_ns, modified_ns))
 
 
 def _write_views(fd: int, views: list[memoryview]) -> None:

@@ -16,6 +16,7 @@ from ostore.host.servers import OllamaProcess, ollama_processes
 from ostore.places.store.store import LocalStore
 from ostore.places.store.succession import is_same_file
 from ostore.settings import surroundings
+from ostore.streams.links import on_any_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def absolute(destination: str | Path) -> Path:
     """Return the absolute path of a destination. Raises UsageError if it is empty."""
     if not str(destination):
         raise UsageError("DEST: expected a folder, got nothing", hint="ostore move /data/models")
-    return Path(os.path.normpath(Path.cwd() / destination))
+    return on_any_length(Path(os.path.normpath(Path.cwd() / destination)))
 
 
 def servers_of(store: LocalStore) -> tuple[OllamaProcess, ...]:

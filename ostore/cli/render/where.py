@@ -21,7 +21,8 @@ _REASONS = {
 def text(report: WhereReport) -> str:
     facts = [("store", report.store), ("because", f"{_REASONS[report.reason]} ({report.detail})")]
     if report.exists:
-        facts += [("owner", report.owner or ""), ("free", human_bytes(report.free or 0))]
+        facts += [("owner", report.owner)] if report.owner else []
+        facts.append(("free", human_bytes(report.free or 0)))
     else:
         facts.append(("", "not there yet; the first import creates it"))
     facts += [("also found", f"{store.path} ({store.why})") for store in report.others]

@@ -156,7 +156,7 @@ def _linked(link: LinkedBlob, facts: Facts) -> Iterator[Finding]:
     models = _texts(facts.store.scan.users.get(Digest.tolerate(link.filename), ()))
     subject, detail = f"blobs/{link.filename}", f"leads to {link.target}"
     if link.is_closed:
-        remedy = f"sudo {facts.ostore('doctor')}"
+        remedy = facts.privileged("doctor")
         yield finding("not-checked", "problem", subject, detail=detail, remedy=remedy, models=models)
     elif link.size is not None:
         yield finding("blob-linked", "note", subject, detail=detail, models=models)

@@ -34,6 +34,12 @@ class Facts:
         option = () if self.host.is_found_by_root else ("--models", self.root)
         return command("ostore", *words, *option)
 
+    def privileged(self, *words: object) -> str:
+        """Return an ostore command about this store for somebody who may do everything. Windows has no sudo."""
+        if self.store.account is None:
+            return f"as an administrator: {self.ostore(*words)}"
+        return f"sudo {self.ostore(*words)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -89,7 +89,7 @@ def _odd(odd: OddEntry, facts: Facts) -> Finding:
     fix = facts.ostore("doctor", "--fix")
     again = f", then {command('ollama', 'pull', name)} or import it" if name else ""
     if odd.is_closed:
-        return finding("not-checked", "problem", odd.path, detail=odd.reason, remedy=f"sudo {facts.ostore('doctor')}")
+        return finding("not-checked", "problem", odd.path, detail=odd.reason, remedy=facts.privileged("doctor"))
     if odd.is_dangling:
         remedy = f"mount the disk it leads to; or {fix}{again}"
         return told("manifest-link-dangling", detail=f"leads to {odd.target}", remedy=remedy, is_fixable=True)

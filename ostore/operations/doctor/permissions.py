@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
-from ostore.host.accounts import Misfit
+from ostore.host.accounts import Account, Misfit
 from ostore.operations.doctor.finding import Facts, Finding, Severity, command, finding
 from ostore.places.store.survey.census import EntryKind
 
@@ -24,19 +24,22 @@ _CODES = {
 
 def check_access(facts: Facts) -> Iterator[Finding]:
     """Report what keeps Ollama's user from using the store, what every user may write to, and odd modes."""
+    account = facts.store.account
+    if account is None:
+        return
     for parent in facts.store.closed_parents:
         yield finding("parent-closed", "problem", str(parent), remedy=f"sudo {command('chmod', 'o+x', parent)}")
     for misfit in facts.store.misfits:
         # If the mount decides the modes, they do not show who else may write there.
         is_of_mount = facts.disk.filesystem in NO_OWNERS and misfit.lack in {"everybody-writes", "privileged"}
         if not is_of_mount and not _is_shared_on_purpose(misfit, facts):
-            yield _of_misfit(misfit, facts)
+            yield _of_misfit(misfit, facts, account)
 
 
 def check_ours(facts: Facts) -> Iterator[Finding]:
     """Report what we may not look at ourselves, and whether our workspace is unsafe."""
     for closed in facts.store.closed:
-        remedy = f"sudo {facts.ostore('doctor')}"
+        remedy = facts.privileged("doctor")
         # The workspace has no models. But doctor must not call models whole if it could not look at them.
         first, *below = closed.path.split("/")
         severity: Severity = "problem" if first in _MODELS and STAGED_MANIFESTS not in below else "warning"
@@ -58,8 +61,8 @@ def check_ours(facts: Facts) -> Iterator[Finding]:
         yield finding("workspace-unsafe", "warning", ".ostore", detail=detail, remedy=remedy)
 
 
-def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
-    account = facts.store.account
+def _of_misfit(misfit: Misfit, facts: Facts, account: Account) -> Finding:
+    can_fix = is_fixable(misfit, facts, account)
     path = facts.root / misfit.path if misfit.path else facts.root
     owner = f"owner {misfit.uid}:{misfit.gid}, mode {stat.S_IMODE(misfit.mode):o}"
     detail = owner if misfit.lack in {"everybody-writes", "privileged"} else f"{owner}; Ollama runs as {account.name}"
@@ -68,14 +71,12 @@ def _of_misfit(misfit: Misfit, facts: Facts) -> Finding:
         "problem" if misfit.lack == "read" else "warning",
         misfit.path or str(facts.root),
         detail=detail,
-        remedy=f"sudo {facts.ostore('doctor', '--fix')}"
-        if is_fixable(misfit, facts)
-        else _remedy(misfit, facts, command(path)),
-        is_fixable=is_fixable(misfit, facts),
+        remedy=facts.privileged("doctor", "--fix") if can_fix else _remedy(misfit, facts, account, command(path)),
+        is_fixable=can_fix,
     )
 
 
-def is_fixable(misfit: Misfit, facts: Facts) -> bool:
+def is_fixable(misfit: Misfit, facts: Facts, account: Account) -> bool:
     """
     Return whether it is enough to give the entry the owner and mode of the folder `blobs/`.
 
@@ -88,21 +89,21 @@ def is_fixable(misfit: Misfit, facts: Facts) -> bool:
         return False
     if misfit.lack in {"everybody-writes", "privileged"}:
         return not misfit.is_folder
-    account, is_top = facts.store.account, misfit.path in {"blobs", "manifests"}
+    is_top = misfit.path in {"blobs", "manifests"}
     # Otherwise `blobs/` itself has the wrong owner or mode.
     return not is_top and account.may(blobs.st_uid, blobs.st_gid, blobs.st_mode, 7) and account.uid == blobs.st_uid
 
 
-def _remedy(misfit: Misfit, facts: Facts, path: str) -> str:
+def _remedy(misfit: Misfit, facts: Facts, account: Account, path: str) -> str:
     if facts.disk.filesystem in NO_OWNERS:
-        return f"mount the disk with uid={facts.store.account.uid}"
+        return f"mount the disk with uid={account.uid}"
     if misfit.lack == "everybody-writes":
         return f"sudo chmod o-w {path}"
     if misfit.lack == "privileged":
         return f"sudo chmod 644 {path}"
     if not misfit.is_folder and misfit.links > 1:
-        return f"look for its other name first, then sudo chown {facts.store.account.uid} {path}"
-    return f"sudo chown -R {facts.store.account.uid} {command(facts.root)}"
+        return f"look for its other name first, then sudo chown {account.uid} {path}"
+    return f"sudo chown -R {account.uid} {command(facts.root)}"
 
 
 def _is_shared_on_purpose(misfit: Misfit, facts: Facts) -> bool:

@@ -34,11 +34,10 @@ from ostore.streams.bytes_at import BytesAt, FileBytes, Forward, ForwardOver, He
 from ostore.streams.chunks import Chunk, read_until_full
 from ostore.streams.durable import naming
 from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, in_flight, workers
+from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.plain import PipedPlainStream, SeekablePlainStream
 from ostore.streams.tar import ForwardStream, TarReader
 
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
 # First bytes of files that people mistake for a bundle.
 _LOOKS_LIKE = (
     (b"\x1f\x8b", "gzip"),
@@ -257,8 +256,7 @@ def _first_bytes(start: bytes) -> str:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[FileBytes]:
     try:
-        # Without O_NONBLOCK, opening a FIFO without a writer would never return.
-        fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+        fd = open_to_read(on_any_length(path))
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such bundle") from None
     try:

@@ -798,9 +798,10 @@ def open_inbox(store: Store, present: set[Blob]) -> Iterator[Inbox]:
         folder = store.state / "tx" / f"{os.getpid()}-{os.urandom(4).hex()}"
         folder.mkdir(0o700)
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        # ostore deletes the folders of ended programs; the lock of this file shows that this one still runs.
+        descriptor = os.open(folder / "alive", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         cleanup.callback(os.close, descriptor)
-        try_lock(descriptor)  # ostore deletes folders of ended programs; the lock shows that this one still runs
+        try_lock(descriptor)
         letters = folder / "m"
         if nearest(store.manifests).stat().st_dev != folder.stat().st_dev:
             # The manifests are on another disk, so they are staged there. Ollama reads files at depth 4 as manifests;

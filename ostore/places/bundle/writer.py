@@ -28,15 +28,16 @@ from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.formats.version import VERSION
 from ostore.streams.bytes_at import Output
 from ostore.streams.chunks import Chunk
-from ostore.streams.durable import Directory, current_user, naming
+from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
 from ostore.streams.frames import FrameWriter
+from ostore.streams.links import on_any_length
+from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
 from ostore.streams.verified import verified
 from ostore.streams.writing import GrowingFile
 
 SUMS_PATH = "ostore/SHA256SUMS"
-_RENAMES_OPEN_FILES = os.name != "nt"
 
 
 class _Writer(Protocol):
@@ -54,7 +55,7 @@ class BundleFile:
     """
 
     def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool) -> None:
-        self.path = path
+        self.path = on_any_length(path)
         self._level = level
         self._jobs = jobs
         self._replace = replace
@@ -73,18 +74,13 @@ class BundleFile:
         large for one bundle, OSError.
         """
         self._refuse_existing()
-        with Directory.open(self.path.parent) as directory:
-            with self._part(directory) as output:
-                with contextlib.closing(self._writer(output)) as writer:
-                    inbox = BundleInbox(writer, selection)
-                    yield inbox
-                    inbox.seal()
-                output.sync()
-                if _RENAMES_OPEN_FILES:
-                    self._give_name(directory)
-            if not _RENAMES_OPEN_FILES:
-                # Windows renames no open file, so another program that opens it now makes this fail.
-                self._give_name(directory)
+        with Directory.open(self.path.parent) as directory, self._part(directory) as output:
+            with contextlib.closing(self._writer(output)) as writer:
+                inbox = BundleInbox(writer, selection)
+                yield inbox
+                inbox.seal()
+            output.sync()
+            self._give_name(directory)
 
     def _writer(self, output: Output) -> _Writer:
         return PlainWriter(output) if self.path.name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
@@ -130,7 +126,7 @@ class BundleFile:
         entry, status = directory.lstat(self._part_name), os.fstat(fd)
         if entry is None or entry.st_ino != status.st_ino:
             raise BusyError(f"{self.path}: another export has just finished it")
-        return status.st_uid == current_user()[0] and status.st_nlink == 1
+        return is_ours(status) and status.st_nlink == 1
 
     def _refuse_existing(self) -> None:
         if self.path.is_dir():

@@ -22,6 +22,7 @@ from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, QUARANTINE
 from ostore.places.store.survey.examination import leads_nowhere
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 
 _TREES = frozenset({"blobs", MANIFESTS, COMING_MANIFESTS})
 Action = Literal["set-aside", "rename", "give"]
@@ -97,10 +98,9 @@ class _Fixer:
         *parts, name = step.path.split("/")
         with self._opened(parts) as folder:
             status = folder.lstat(name)
-            if status is not None and stat.S_ISDIR(status.st_mode):
+            if status is not None and stat.S_ISDIR(mode_of(status)):
                 with folder.child(name) as child:
-                    if child.fd is not None:
-                        self._workspace.ownership.give_directory(child.fd)
+                    child.give(self._workspace.ownership)
             else:
                 self._give_file(folder, name)
             changed = folder.lstat(name)
@@ -149,7 +149,7 @@ def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:
     status = folder.lstat(name)
     if status is None:
         raise DamagedStoreError("gone meanwhile")
-    if stat.S_ISLNK(status.st_mode):
+    if stat.S_ISLNK(mode_of(status)):
         if _is_name(path) and not leads_nowhere(root / path):
             raise DamagedStoreError("the link has a target, or cannot be followed")
     elif not stat.S_ISREG(status.st_mode) or (status.st_size and _is_name(path)):

@@ -40,6 +40,7 @@ from ostore.places.store.workspace import Workspace, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks, read_full
 from ostore.streams.durable import FULL, Directory, naming
+from ostore.streams.links import on_any_length
 
 # Code that locks and removes is imported on use, so that `list` starts sooner.
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LocalStore:
     can_resume = False
 
     def __init__(self, root: Path, label: str | None = None) -> None:
-        self.root = root
+        self.root = on_any_length(root)
         self.label = str(root) if label is None else label
 
     @property
@@ -181,7 +182,7 @@ class LocalStore:
         """Return the size in bytes of a blob that is a regular file, else None. Raises OSError."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Text, not Path: to make sixty thousand of those takes half a second.
-            status = os.lstat(f"{self.root}/{BLOBS}/{digest.filename}")
+            status = os.lstat(f"{os.fspath(self.root)}{os.sep}{BLOBS}{os.sep}{digest.filename}")
             return status.st_size if stat.S_ISREG(status.st_mode) else None
         return None
 

@@ -3,7 +3,8 @@ The workspace: the folder `.ostore` beside `blobs/`, where everything is staged,
 command has finished wait for the next one. Ollama looks only at `blobs/` and `manifests/`.
 
     .ostore/lock               locked while a command changes the store; never deleted, or two could hold it
-    .ostore/tx/<pid>-<random>/ one for each running command, 0700, itself locked: the lock shows that the command lives
+    .ostore/tx/<pid>-<random>/ one for each running command, 0700
+        alive                  locked by the command: the lock shows that it lives. Goes last
         sha256-HEX.part        a blob being written; of no use to another command
         sha256-HEX.begun       the first bytes of a blob whose source can go on from there
         sha256-HEX             a whole blob, verified, on the disk
@@ -21,10 +22,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import UnsafeError
-from ostore.formats.store_layout import BEGUN, BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
-from ostore.streams.durable import FILE_MODE, Directory, Ownership, current_user, remove_tree
+from ostore.formats.errors import OstoreError, UnsafeError
+from ostore.formats.store_layout import ALIVE, BEGUN, BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
+from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.file_lock import try_lock, wait_lock
+from ostore.streams.links import mode_of
+from ostore.streams.owners import FILE_MODE, Ownership, current_user, is_ours, is_root
 
 _WORLD_WRITABLE = stat.S_IWOTH
 
@@ -63,7 +66,7 @@ class Workspace:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of the store. Raises BusyError after 60 s."""
-        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
+        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=False)
         try:
             # Do this every time: the command that created the file may have been killed before it could.
             self.ownership.give_file(fd)
@@ -78,7 +81,7 @@ class Workspace:
 
         Taking models in is safe without locks, because it only adds. Removing is not.
         """
-        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=os.name == "nt")
+        fd, _ = self.directory.open_or_create("lock", FILE_MODE, writable=False)
         try:
             if try_lock(fd):
                 path = str(self.directory.path / "lock")
@@ -88,39 +91,37 @@ class Workspace:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Directory]:
-        """Yield a new, locked folder for one command. What the caller leaves in it stays for the next command."""
+        """Yield a new folder for one command, held by it. What the caller leaves in it stays for the next command."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
-            name, directory = _new_transaction(transactions)
+            name, directory, alive = _new_transaction(transactions)
             self._running = name
-            try:
-                with directory:
+            with directory:
+                try:
                     yield directory
-            finally:
-                # A folder that is not empty stays for the next command. That is no failure of this one.
-                with contextlib.suppress(OSError):
-                    transactions.rmdir(name)
+                finally:
+                    _let_go(transactions, directory, alive)
 
     def abandoned(self) -> Iterator[Directory]:
-        """Yield the folders of dead commands of this user, or of any user for root. Each is locked meanwhile."""
+        """Yield the folders of dead commands of this user, or of any user for root. Each is held meanwhile."""
         with self.directory.make_child(TRANSACTIONS, self.ownership) as transactions:
             for name in transactions.names() if self._locks_exclude(transactions) else ():
                 # A folder that cannot be cleared now must not stop this command.
-                with contextlib.suppress(OSError):
-                    directory = transactions.child(name)
-                    with directory:
-                        owner = directory.status().st_uid
-                        if directory.fd is None or current_user()[0] not in {0, owner} or not try_lock(directory.fd):
-                            continue
+                with contextlib.suppress(OSError, OstoreError), transactions.child(name) as directory:
+                    alive = _hold(directory) if _may_clear(directory) else None
+                    if alive is None:
+                        continue
+                    try:
                         yield directory
                         clear_transaction(directory, keep_finished=True)
-                    transactions.rmdir(name)
+                    finally:
+                        _let_go(transactions, directory, alive)
 
     def _locks_exclude(self, transactions: Directory) -> bool:
-        """Return whether locks show here which commands live: to lock our own folder once more must fail."""
+        """Return whether locks show here which commands live: to lock our own file once more must fail."""
         if self._running is None:
             return True
         with transactions.child(self._running) as running:
-            return running.fd is not None and not try_lock(running.fd)
+            return not _is_dead(running)
 
 
 def workspace_path(root: Path) -> Path:
@@ -129,15 +130,65 @@ def workspace_path(root: Path) -> Path:
     return (blobs.resolve().parent if blobs.exists() else root) / WORKSPACE
 
 
-def _new_transaction(transactions: Directory) -> tuple[str, Directory]:
-    """Create a folder and lock it. Return its name and the open folder."""
+def _new_transaction(transactions: Directory) -> tuple[str, Directory, int]:
+    """Create a folder and hold it. Return its name, the open folder and its open lock."""
     while True:
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
-        directory = transactions.make_child(name, Ownership(*current_user(), 0o700))
-        # Before the folder is locked, another command may take it for a dead one's and remove it.
-        if directory.fd is None or (try_lock(directory.fd) and transactions.lstat(name) is not None):
-            return name, directory
+        directory = transactions.make_child(name, Ownership.private())
+        # Before the folder is held, another command may take it for a dead one's and remove it.
+        with contextlib.suppress(FileNotFoundError):
+            alive = _hold(directory)
+            if alive is not None:
+                return name, directory, alive
         directory.close()
+
+
+def _hold(transaction: Directory) -> int | None:
+    """
+    Lock the file that shows that a command lives in this folder. It is created if absent.
+
+    Returns its descriptor, or None if another command holds the folder or has just let it go. Raises UnsafeError or
+    DamagedStoreError if the entry is no file, OSError.
+    """
+    fd, _ = transaction.open_or_create(ALIVE, 0o600, writable=True)
+    with contextlib.ExitStack() as unless_held:
+        unless_held.callback(os.close, fd)
+        entry = transaction.lstat(ALIVE) if try_lock(fd) else None
+        # The lock of a file that has lost its name keeps nobody out: the next command creates another file.
+        if entry is None or not os.path.samestat(entry, os.fstat(fd)):
+            return None
+        unless_held.pop_all()
+    return fd
+
+
+def _let_go(transactions: Directory, transaction: Directory, alive: int) -> None:
+    """Remove a folder that we hold, if nothing is left in it. Otherwise it stays for the next command."""
+    # A folder that cannot be removed is no failure of this command.
+    try:
+        with contextlib.suppress(OSError):
+            if transaction.names() == [ALIVE]:
+                transaction.unlink(ALIVE)
+    finally:
+        os.close(alive)
+    with contextlib.suppress(OSError):
+        transactions.rmdir(transaction.path.name)
+
+
+def _may_clear(transaction: Directory) -> bool:
+    return is_root() or is_ours(transaction.status())
+
+
+def _is_dead(transaction: Directory) -> bool:
+    """Return whether no command lives in this folder. Nothing is created. Raises OSError, DamagedStoreError."""
+    try:
+        fd = transaction.open_file(ALIVE)
+    except FileNotFoundError:
+        # The command ended before it could create the file, or a power cut took the file.
+        return True
+    try:
+        return try_lock(fd)
+    finally:
+        os.close(fd)
 
 
 def dead_transactions(workspace: Path) -> frozenset[str]:
@@ -154,19 +205,18 @@ def dead_transactions(workspace: Path) -> frozenset[str]:
     with transactions:
         for name in transactions.names():
             # A folder that we may not open belongs to another user.
-            with contextlib.suppress(OSError), transactions.child(name) as directory:
-                is_ours = current_user()[0] in {0, directory.status().st_uid}
-                if is_ours and directory.fd is not None and try_lock(directory.fd):
+            with contextlib.suppress(OSError, OstoreError), transactions.child(name) as directory:
+                if _may_clear(directory) and _is_dead(directory):
                     dead.add(name)
     return frozenset(dead)
 
 
 def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
-    """Clear a transaction. With `keep_finished`, finished blobs and begun ones stay for the next command."""
+    """Clear a transaction that we hold. With `keep_finished`, finished and begun blobs stay for the next command."""
     for name in transaction.names():
         if name == TRANSACTION_MANIFESTS:
             remove_tree(transaction, name)
-        elif not (keep_finished and Digest.of_filename(name.removesuffix(BEGUN))):
+        elif name != ALIVE and not (keep_finished and Digest.of_filename(name.removesuffix(BEGUN))):
             transaction.unlink(name)
 
 
@@ -177,11 +227,12 @@ def is_published(transaction: Directory, name: str) -> bool:
 
 
 def _refuse_foreign(path: Path, status: os.stat_result, blobs: os.stat_result) -> None:
-    if not stat.S_ISDIR(status.st_mode):
+    if not stat.S_ISDIR(mode_of(status)):
         raise UnsafeError(f"{path}: expected a folder, got something else")
-    if os.name == "nt":  # pragma: no cover - Windows
+    user = current_user()
+    if user is None:  # pragma: no cover - Windows
         return
     if status.st_mode & _WORLD_WRITABLE and not blobs.st_mode & _WORLD_WRITABLE:
         raise UnsafeError(f"{path}: everybody may write there")
-    if status.st_uid not in {0, current_user()[0], blobs.st_uid} and status.st_gid != blobs.st_gid:
+    if status.st_uid not in {0, user.uid, blobs.st_uid} and status.st_gid != blobs.st_gid:
         raise UnsafeError(f"{path}: belongs to user {status.st_uid}, who does not own the store")

@@ -29,7 +29,8 @@ from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.workspace import Workspace, is_published
 from ostore.streams.bytes_at import BytesAt, FileBytes, read_chunks_at
 from ostore.streams.chunks import Chunk, forget_cached
-from ostore.streams.durable import Directory, current_user
+from ostore.streams.durable import Directory
+from ostore.streams.owners import is_ours
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_lack_of_space
@@ -204,7 +205,7 @@ class StoreInbox:
         try:
             fd = self._write(blob, name, start, chunks)
         except BaseException as error:
-            if _can_go_on(error, start) and self._transaction.fd is not None:
+            if _can_go_on(error, start):
                 quietly(self._keep_begun, blob.digest, name)
             else:
                 quietly(self._transaction.unlink, name)
@@ -386,7 +387,7 @@ def _can_go_on(error: BaseException, start: int) -> bool:
 
 def _is_ours_alone(status: os.stat_result) -> bool:
     """Return whether a file is ours and has no other name. To write to another one could change somebody's file."""
-    return stat.S_ISREG(status.st_mode) and status.st_uid == current_user()[0] and status.st_nlink == 1
+    return stat.S_ISREG(status.st_mode) and is_ours(status) and status.st_nlink == 1
 
 
 def _from(chunks: Iterable[Chunk], start: int) -> Iterator[Chunk]:

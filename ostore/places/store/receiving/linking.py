@@ -14,7 +14,8 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import PART
 from ostore.places.store.receiving.pinning import is_sound
 from ostore.places.store.receiving.terms import ReceivingTerms
-from ostore.streams.durable import Directory, Ownership
+from ostore.streams.durable import Directory
+from ostore.streams.owners import Ownership
 from ostore.streams.progress import Progress, stoppable
 
 

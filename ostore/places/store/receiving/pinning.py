@@ -14,6 +14,7 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import PIN
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file
 
@@ -55,7 +56,7 @@ class Pinning:
             return None
         if stat.S_ISREG(status.st_mode):
             return status.st_size == blob.size and blob.digest not in self._damaged
-        if not stat.S_ISLNK(status.st_mode):
+        if not stat.S_ISLNK(mode_of(status)):
             # A link is replaced, and its target is left alone. A person has to look at anything else.
             raise DamagedStoreError(f"blobs/{blob.digest.filename}: expected a regular file")
         return False

@@ -29,6 +29,7 @@ from ostore.places.store.survey.scan import read_small_file
 from ostore.places.store.workspace import Workspace
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 from ostore.streams.writing import write_file
 
 # The pauses before each look for vanished blobs, in seconds.
@@ -110,7 +111,7 @@ class Publication:
     def _folder(self, name: str) -> Directory:
         """Open `blobs` or `manifests`, links followed. It is created if absent, and removed again after an error."""
         status = self._root.lstat(name)
-        if status is not None and stat.S_ISLNK(status.st_mode):
+        if status is not None and stat.S_ISLNK(mode_of(status)):
             return Directory.open(self._root.path / name)
         if status is None:
             self._on_failure(lambda: self._root.rmdir(name))

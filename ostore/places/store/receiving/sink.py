@@ -30,10 +30,12 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.workspace import Workspace, clear_transaction
-from ostore.streams.durable import Directory, Ownership, current_user
+from ostore.streams.durable import Directory
+from ostore.streams.links import is_link
+from ostore.streams.owners import Ownership, is_root
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.source_failure import SourceFailureError
-from ostore.streams.space import refuse_unholdable
+from ostore.streams.space import refuse_on_windows, refuse_unholdable
 
 # The errors for a folder, or for a file where a folder has to be. EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
@@ -143,6 +145,7 @@ class StoreSink:
             inbox.publish(self._outcomes(inbox.selection))
 
     def _outcomes(self, selection: Selection) -> dict[ModelName, Outcome]:
+        refuse_on_windows(model.name for model in selection.models)
         if self._store.root.exists():
             self._store.require()
         tree = find_manifests(self._store.root)
@@ -159,7 +162,7 @@ class StoreSink:
         try:
             raw, _ = self._store.read_manifest(model.name)
         except FileNotFoundError:
-            return Outcome.REPAIRED if path.is_symlink() else Outcome.ADDED
+            return Outcome.REPAIRED if is_link(path) else Outcome.ADDED
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
@@ -202,13 +205,13 @@ class StoreSink:
             with Directory.open(blobs if blobs.exists() else former) as model:
                 ownership = model.ownership
             # There are no other files in it, so root means it for the service that owns the old store.
-            if here.fd is not None and current_user()[0] == 0 and not set(here.names()) - _NOT_FOREIGN:
-                above.ownership.give_directory(here.fd)
+            if is_root() and not set(here.names()) - _NOT_FOREIGN:
+                here.give(above.ownership)
             here.make_child("blobs", ownership).close()
         return [root / BLOBS] if is_new else []
 
     def _create_root(self, root: Path) -> list[Path]:
-        if root.exists() or root.is_symlink():
+        if root.exists() or is_link(root):
             self._store.require()
         absent = [root]
         while not absent[0].parent.exists():

@@ -21,8 +21,10 @@ _TELLING = 0o170000 | stat.S_IRUSR | stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID
 _ACCESS_LIST = "system.posix_acl_access"
 
 
-def is_plain_file_of(account: Account, status: os.stat_result) -> bool:
+def is_plain_file_of(account: Account | None, status: os.stat_result) -> bool:
     """Return whether this is a regular file that the user owns and may read, without mode bits that are reported."""
+    if account is None:
+        return stat.S_ISREG(status.st_mode)
     return status.st_uid == account.uid and status.st_mode & _TELLING == _PLAIN
 
 

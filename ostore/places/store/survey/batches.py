@@ -13,6 +13,7 @@ from ostore.formats.errors import DamagedStoreError, OstoreError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.store_layout import TRASH
 from ostore.places.store.survey.scan import read_small_file
+from ostore.streams.links import is_link
 
 # The record of a removal, until it is finished, and afterwards if its blobs are kept.
 UNFINISHED_RECORD = "plan.json"
@@ -74,7 +75,7 @@ def find_batches(workspace: Path) -> tuple[FoundBatch, ...]:
     except (FileNotFoundError, NotADirectoryError):
         return ()
     ours = (trash / name for name in names if _NAME.fullmatch(name))
-    return tuple(_found(folder) for folder in ours if folder.is_dir() and not folder.is_symlink())
+    return tuple(_found(folder) for folder in ours if folder.is_dir() and not is_link(folder))
 
 
 def _found(folder: Path) -> FoundBatch:

@@ -31,6 +31,7 @@ from ostore.formats.store_layout import (
 )
 from ostore.formats.unreadable import Unreadable
 from ostore.places.store.workspace import workspace_path
+from ostore.streams.links import ctime_of, is_link_entry, mode_of
 
 _BLOCK = 512
 _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
@@ -51,8 +52,8 @@ class DiskFacts(NamedTuple):
     of the time of a dataclass to make.
 
     `size` is the bytes that reading gives, `allocated` the bytes on the disk: fewer in a sparse file. `links` is the
-    number of names. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh only `ctime`. `mode` is
-    type and permissions.
+    number of names. `mtime` and `ctime` are seconds since 1970; renaming and linking refresh only `ctime`, which on
+    Windows is the time of creation. `mode` is type and permissions.
     """
 
     size: int
@@ -78,8 +79,8 @@ class DiskFacts(NamedTuple):
                 status.st_ino,
                 status.st_nlink,
                 status.st_mtime,
-                status.st_ctime,
-                status.st_mode,
+                ctime_of(status),
+                mode_of(status),
                 status.st_uid,
                 status.st_gid,
             ),
@@ -206,7 +207,7 @@ def take_census(
     found = _Found()
     blobs = root / BLOBS
     with contextlib.suppress(FileNotFoundError):
-        for name, status in _statuses_in(str(blobs), names):
+        for name, status in _statuses_in(os.fspath(blobs), names):
             if is_counted is not None and is_counted(name, status):
                 continue
             # Nearly all entries are blobs, so test for those first.
@@ -307,7 +308,7 @@ def _statuses_in(folder: str, names: Iterable[str] | None = None) -> Iterator[tu
         # On Windows, the status of a scandir entry lacks device, inode and links.
         for name in os.listdir(folder) if names is None else names:  # noqa: PTH208 - names
             with contextlib.suppress(FileNotFoundError):
-                yield name, os.lstat(f"{folder}/{name}")
+                yield name, os.lstat(f"{folder}{os.sep}{name}")
         return
     # From an open folder, the system need not walk the whole path for every entry.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -328,7 +329,7 @@ def _read_folder(tree: Path, below: str, unreadable: list[Unreadable]) -> list[F
     prefix = f"{below}/" if below else ""
     entries = []
     try:
-        for name, status in _statuses_in(f"{tree}/{below}"):
+        for name, status in _statuses_in(os.fspath(tree / below)):
             entries.append(FoundEntry(prefix + name, DiskFacts.of(status)))
     except FileNotFoundError:
         # The folder has gone meanwhile.
@@ -344,7 +345,7 @@ def _conversions(root: Path) -> list[Path]:
             found = [entry for entry in listing if entry.name.startswith(CONVERSION_PREFIX)]
     except FileNotFoundError:
         return []
-    return sorted(Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False))
+    return sorted(Path(entry.path) for entry in found if entry.is_dir() and not is_link_entry(entry))
 
 
 def _by_path(entries: list[FoundEntry]) -> tuple[FoundEntry, ...]:

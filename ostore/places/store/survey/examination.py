@@ -32,6 +32,7 @@ from ostore.places.store.survey.references import References, references_of
 from ostore.places.store.survey.scan import ManifestScan, scan_manifests
 from ostore.places.store.survey.settled import SettledBlobs
 from ostore.places.store.workspace import workspace_path
+from ostore.streams.links import is_link, mode_of
 
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
@@ -80,11 +81,12 @@ class Examination:
 
     `is_empty` is true if neither `blobs/` nor `manifests/` is there, and `has_inner` if a folder `models` in it looks
     like a store. `lost` are links and files where folders should be. `misfits` and `closed_parents` are about
-    `account`. `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
+    `account`, which is None where files have no owners. `empty_folders` are those below `manifests/`, on request only.
+    `blobs_folder` is the status of `blobs/`.
     """
 
     root: Path
-    account: Account
+    account: Account | None
     scan: ManifestScan
     references: References
     orphans: tuple[StoredBlob, ...]
@@ -102,7 +104,7 @@ class Examination:
     blobs_folder: os.stat_result | None
 
 
-def examine(root: Path, account: Account, *, with_empty_folders: bool, now: float) -> Examination:
+def examine(root: Path, account: Account | None, *, with_empty_folders: bool, now: float) -> Examination:
     """Examine a store that a server running as `account` uses. `now` is seconds since 1970."""
     closed: list[Unreadable] = []
     scan = scan_manifests(find_manifests(root, closed))
@@ -127,8 +129,8 @@ def examine(root: Path, account: Account, *, with_empty_folders: bool, now: floa
         is_empty=_is_empty(root),
         has_inner=not _is_empty(root / "models"),
         lost=lost,
-        misfits=tuple(find_misfits(root, account, blobs, scan)),
-        closed_parents=closed_parents(root, account),
+        misfits=tuple(find_misfits(root, account, blobs, scan)) if account else (),
+        closed_parents=closed_parents(root, account) if account else (),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
         blobs_folder=_status(root / BLOBS),
     )
@@ -173,7 +175,7 @@ def _odd(root: Path, entry: UnreadableManifest) -> OddEntry | None:
         status = path.lstat()
     except OSError:
         return None
-    kind = _kind(status.st_mode)
+    kind = _kind(mode_of(status))
     return OddEntry(
         path=entry.path,
         reason=entry.reason,
@@ -249,7 +251,7 @@ def _is_empty(root: Path) -> bool:
 
 def _is_link(path: Path) -> bool:
     try:
-        return path.is_symlink()
+        return is_link(path)
     except OSError:
         return False
 

@@ -12,6 +12,7 @@ from ostore.formats.errors import OstoreError
 from ostore.formats.name import DEFAULT_HOST, ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, STAGED_MANIFESTS
 from ostore.formats.unreadable import Unreadable
+from ostore.streams.links import is_link_entry
 
 # ollama manifest/manifest.go at fb30760 globs exactly four levels. Any entry there counts as a manifest.
 _DEPTH = 4
@@ -52,7 +53,7 @@ def find_manifests(root: Path, closed: list[Unreadable] | None = None) -> Manife
     """
     found = ManifestTree()
     for tree in (MANIFESTS, COMING_MANIFESTS):
-        _walk(str(root / tree), (tree,), found, closed)
+        _walk(os.fspath(root / tree), (tree,), found, closed)
     return found
 
 
@@ -64,7 +65,9 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
     found.folders.append(prefix)
     if len(parts) == _DEPTH:
         found.entries.extend(
-            ManifestEntry(entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), entry.is_symlink())
+            ManifestEntry(
+                entry.path, f"{prefix}/{entry.name}", parts[0], _name(parts, entry.name), is_link_entry(entry)
+            )
             for entry in entries
         )
         return
@@ -75,7 +78,7 @@ def _walk(folder: str, parts: tuple[str, ...], found: ManifestTree, closed: list
             continue
         if relative == f"{MANIFESTS}/{STAGED_MANIFESTS}":
             continue
-        if entry.is_symlink():
+        if is_link_entry(entry):
             found.links.append(relative)
         _walk(entry.path, (*parts, entry.name), found, closed)
 

@@ -11,6 +11,7 @@ from ostore.formats.digest import Digest, blob_filenames
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.store_layout import BLOBS
 from ostore.streams.durable import Directory
+from ostore.streams.links import mode_of
 
 _IN_THE_WAY = "is in its place; move it away, then repair again"
 
@@ -37,7 +38,7 @@ def _obstacle(blobs: Directory, digest: Digest) -> str | None:
             continue
         if stat.S_ISREG(status.st_mode):
             return _refusal(blobs, filename)
-        if stat.S_ISLNK(status.st_mode):
+        if stat.S_ISLNK(mode_of(status)):
             return None
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
         return f"blobs/{filename}: {what} {_IN_THE_WAY}"

@@ -27,6 +27,7 @@ from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, find_manifests
 from ostore.places.store.survey.scan import ManifestScan, read_small_file, scan_manifests
+from ostore.streams.links import is_link
 
 if TYPE_CHECKING:
     from ostore.places.store.survey.census import StoredBlob
@@ -138,7 +139,7 @@ def _lost_folders(root: Path, strays: Iterable[str]) -> Iterator[UnreadableManif
 
 def _is_lost(path: Path, is_harmless: Callable[[int], bool]) -> bool:
     try:
-        return path.is_symlink() and not is_harmless(path.stat().st_mode)
+        return is_link(path) and not is_harmless(path.stat().st_mode)
     except OSError:
         return True
 

@@ -19,6 +19,7 @@ from ostore.places.store.survey.census import Census, DiskFacts, EntryKind, Foun
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.scan import ManifestScan
 from ostore.places.store.workspace import workspace_path
+from ostore.streams.links import is_link
 
 _TREES = frozenset((MANIFESTS, COMING_MANIFESTS))
 
@@ -103,7 +104,7 @@ def _facts_of_all(root: Path, paths: Iterable[str], hidden: dict[str, Unreadable
     """Yield the facts of each path that still exists. Folders that may not be read are added to `hidden`."""
     for path in paths:
         try:
-            yield FoundEntry(path, facts_of(f"{root}/{path}"))
+            yield FoundEntry(path, facts_of(root / path))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -122,7 +123,7 @@ def _own_folders(root: Path) -> Iterator[FoundEntry]:
         if folder.exists():
             yield FoundEntry(name, facts_of(folder.resolve()))
         # A person may have moved it and put a link here.
-        if folder.is_symlink():
+        if is_link(folder):
             yield FoundEntry(name, facts_of(folder))
 
 

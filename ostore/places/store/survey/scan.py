@@ -21,11 +21,10 @@ from ostore.formats.store_layout import BLOBS
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree
 from ostore.streams.chunks import read_full
+from ostore.streams.links import is_link, mode_of, open_to_read
 
 # The server rewrites manifests in place, so a manifest that does not parse may be half written.
 _RETRIES, _RETRY_SECONDS = 3, 0.05
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class StoredModel(NamedTuple):
@@ -121,7 +120,7 @@ def read_small_file(path: Path | str, limit: int) -> tuple[bytes, os.stat_result
 
     At most `limit` + 1 bytes are read, so that a longer file shows. Raises OSError, also for a FIFO or a device.
     """
-    fd = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
+    fd = open_to_read(path)
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -143,8 +142,8 @@ def stand(entry: ManifestEntry) -> StandingManifest:
     path = Path(entry.path)
     digest = None
     with contextlib.suppress(FileNotFoundError):
-        refuse_others(entry.relative, path.lstat().st_mode)
-    if not path.is_symlink():
+        refuse_others(entry.relative, mode_of(path.lstat()))
+    if not is_link(path):
         with contextlib.suppress(OSError):
             digest = Digest.of(read_small_file(path, MAX_MANIFEST_BYTES)[0])
     return StandingManifest(entry.relative, digest)
@@ -179,7 +178,7 @@ def _read(entry: ManifestEntry) -> StoredModel | UnreadableManifest | None:
             return StoredModel(entry.name, Manifest.parse(raw), status, entry.relative)
         reason = "its path is not a model name"
     except FileNotFoundError:
-        if not Path(entry.path).is_symlink():
+        if not is_link(Path(entry.path)):
             return None
         reason = "a link that leads nowhere"
     except OSError as error:

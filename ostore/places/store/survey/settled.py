@@ -18,10 +18,10 @@ class SettledBlobs:
     """
     `count` blobs with `size` bytes in total. `settles` finds them while a census is taken.
 
-    They are files of `account`, and their mtime is not later than `now`, seconds since 1970.
+    They are files of `account`, unless that is None, and their mtime is not later than `now`, seconds since 1970.
     """
 
-    def __init__(self, scan: ManifestScan, account: Account, now: float) -> None:
+    def __init__(self, scan: ManifestScan, account: Account | None, now: float) -> None:
         self.count = 0
         self.size = 0
         self._account = account
