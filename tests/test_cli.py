@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -245,6 +244,8 @@ def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
 
 @pytest.mark.parametrize(("color", "is_coloured"), [("always", True), ("auto", False), ("never", False)])
 def test_an_option_about_colours_wins_over_the_environment(store: Store, color: str, is_coloured: bool) -> None:
+    import pty  # POSIX only
+
     terminal, theirs = pty.openpty()
     shown: list[bytes] = []
 

@@ -20,7 +20,7 @@ WINDOWS = ROOT / ".windows"
 PYTHON = WINDOWS / "python" / "python.exe"
 PACKAGES = PYTHON.parent / "Lib" / "site-packages"
 MADE = WINDOWS / ".dev"
-MADE_FROM = (ROOT / "requirements" / "dev.txt", Path(__file__))
+LOCKED = ROOT / "requirements" / "dev.txt"
 
 # A whole CPython in one archive: the installer that python.org has does not run under Wine.
 ARTIFACT = "org.bytedeco:cpython:3.12.1-1.5.10:jar:windows-x86_64"
@@ -53,8 +53,12 @@ def environment() -> Mapping[str, str]:
 
 
 def is_made() -> bool:
-    """Whether a call can run at once: nothing is missing, or older than what it is made from."""
-    return MADE.exists() and all(MADE.stat().st_mtime > made_from.stat().st_mtime for made_from in MADE_FROM)
+    """Whether a call can run at once: all of it is there, and made from what is asked for now."""
+    return MADE.exists() and MADE.read_text() == made_from()
+
+
+def made_from() -> str:
+    return "\n".join((SHA256, windows_path(ROOT), LOCKED.read_text()))
 
 
 def make() -> None:
@@ -70,7 +74,7 @@ def make() -> None:
     for metadata in Path(sysconfig.get_path("purelib")).glob("ostore-*.dist-info"):
         shutil.copytree(metadata, PACKAGES / metadata.name)
     (PACKAGES / "ostore.pth").write_text(windows_path(ROOT) + "\n")
-    MADE.touch()
+    MADE.write_text(made_from())
 
 
 def _ask(what: str, *command: str) -> None:
@@ -101,7 +105,7 @@ def _unpack(archive: Path) -> None:
 def _install_packages() -> None:
     # pip compares the conditions with this system, so what is for Windows only must lose its own.
     locked = WINDOWS / "requirements.txt"
-    locked.write_text(MADE_FROM[0].read_text().replace(" ; sys_platform == 'win32'", ""))
+    locked.write_text(LOCKED.read_text().replace(" ; sys_platform == 'win32'", ""))
     target = (
         "--target",
         str(PACKAGES),
@@ -116,20 +120,33 @@ def _install_packages() -> None:
     _ask("a package", sys.executable, "-m", "pip", "install", *target, *how)
 
 
+def python(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Python for Windows in a folder, with `more` in its environment. Line ends become those of this system."""
+    command = ("wine", str(PYTHON), *arguments)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**environment(), **more},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    out, err = (told.decode().replace("\r\n", "\n") for told in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, out, err)
+
+
 def run(arguments: Sequence[str]) -> int:
-    """Run Python for Windows. Returns its exit code. It takes no file as standard input, output or error: pipes do."""
-    piped = stat.S_ISFIFO(os.fstat(0).st_mode)
+    """Run Python for Windows, and print at once what it prints. Returns its exit code."""
+    # It takes no file as standard input, output or error: pipes do.
+    stdin = None if stat.S_ISFIFO(os.fstat(0).st_mode) else subprocess.DEVNULL
     command = ("wine", str(PYTHON), *arguments)
     with subprocess.Popen(
-        command,
-        env=environment(),
-        stdin=None if piped else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        command, env=environment(), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as running:
         assert running.stdout
-        while said := os.read(running.stdout.fileno(), 65536):
-            sys.stdout.buffer.write(said)
+        while told := os.read(running.stdout.fileno(), 65536):
+            sys.stdout.buffer.write(told)
             sys.stdout.buffer.flush()
     return running.returncode
 
