@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -63,6 +64,11 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _has_lost_its_reader(error: Exception) -> bool:
+    """Whether Windows says that nobody reads our output any more: it has no error of its own for that."""
+    return os.name == "nt" and isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
+
+
 def _occupy_standard_streams() -> None:
     """Open closed standard streams, so that no file of a store or bundle gets their number."""
     for number in range(3):
@@ -78,6 +84,8 @@ def _occupy_standard_streams() -> None:
 def _failed(error: Exception, *, as_json: bool) -> int:
     name = "usage" if isinstance(error, _ArgumentError) else exit_codes.class_of(error)
     code = exit_codes.CODES[name]
+    if _has_lost_its_reader(error):
+        return code
     message = " ".join(_message(error).split("\n"))
     hint = _hint(error)
     if as_json:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.streams import windows
 
 # proc(5): the mounts that this process sees, oldest first.
 _MOUNTS = Path("/proc/self/mounts")
 # getmntent(3): white space and backslashes in a path are octal numbers.
 _OCTAL = re.compile(r"\\([0-7]{3})")
+# What Linux calls the file systems that lack something on Windows too. NTFS lacks nothing there.
+_OF_WINDOWS = {"FAT": "vfat", "FAT32": "vfat", "exFAT": "exfat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +25,9 @@ class DiskState:
     """
     The file system that a folder is on.
 
-    `filesystem` is the kernel's name for it (`ext4`, `exfat`), or empty if unknown. `free` is the number of bytes that
-    an ordinary user can still write, `size` the number of all bytes. `inodes_free` and `inodes` are the same for
-    files; both are 0 on a file system without such a limit.
+    `filesystem` is the kernel's name for it (`ext4`, `exfat`, on Windows `NTFS`), or empty if unknown. `free` is the
+    number of bytes that an ordinary user can still write, `size` the number of all bytes. `inodes_free` and `inodes`
+    are the same for files; both are 0 on a file system without such a limit.
     """
 
     filesystem: str
@@ -35,8 +41,10 @@ class DiskState:
 def read_disk(folder: Path, mounts: Path = _MOUNTS) -> DiskState:
     """Return the state of the disk that a folder is on. Raises OSError."""
     usage = shutil.disk_usage(folder)
-    if not hasattr(os, "statvfs"):
-        return DiskState("", is_read_only=False, free=usage.free, size=usage.total, inodes_free=0, inodes=0)
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        name, is_read_only = windows.volume_of(os.fspath(folder))
+        kind = _OF_WINDOWS.get(name, name)
+        return DiskState(kind, is_read_only, free=usage.free, size=usage.total, inodes_free=0, inodes=0)
     state = os.statvfs(folder)
     return DiskState(
         filesystem=_filesystem(folder, mounts),

@@ -16,6 +16,8 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 
 if sys.platform == "win32":  # pragma: no cover - Windows
+    from ostore.formats.errors import UnsafeError
+    from ostore.formats.name import windows_problem
     from ostore.streams import windows
 
     def mode_of(status: os.stat_result) -> int:
@@ -39,8 +41,12 @@ if sys.platform == "win32":  # pragma: no cover - Windows
         return stat.S_ISLNK(mode_of(entry.stat(follow_symlinks=False)))
 
     def on_any_length(path: Path) -> Path:
-        """Return an absolute path that may be longer than Windows allows by default. Other systems: the path."""
-        return windows.LongPath(os.path.abspath(windows.plain(os.fspath(path))))  # noqa: PTH100 - resolves no link
+        """Return the absolute path, which may have more than 260 characters. Raises UnsafeError for a device."""
+        typed = Path(windows.plain(os.fspath(path)))
+        for part in typed.parts[bool(typed.anchor) :]:
+            if part != ".." and (problem := windows_problem(part)):
+                raise UnsafeError(f"{typed}: {problem}")
+        return windows.LongPath(os.path.abspath(typed))  # noqa: PTH100 - resolves no link
 
     def open_to_read(path: Path | str) -> int:
         """Open a file for reading, links followed. It does not wait for a FIFO. Raises OSError."""
@@ -56,7 +62,7 @@ else:
         return entry.is_symlink()
 
     def on_any_length(path: Path) -> Path:
-        """Return an absolute path that may be longer than Windows allows by default. Other systems: the path."""
+        """Return the path. Windows needs another one if it has more than 260 characters."""
         return path
 
     def open_to_read(path: Path | str) -> int:

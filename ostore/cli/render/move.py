@@ -123,6 +123,8 @@ def _steps(setting: StoreSetting, destination: str) -> Iterator[str]:
     assignment = f"OLLAMA_MODELS={shlex.quote(destination)}"
     if setting.who == "service":
         yield from _service_steps(setting, destination)
+    elif sys.platform == "win32" and setting.who in {"environment", "default"}:
+        yield f'setx OLLAMA_MODELS "{destination}"   (then start the Ollama app again)'
     elif setting.who == "environment":
         yield f"export {assignment}   (here, and where your login sets it)"
     elif setting.who == "desktop-app":
@@ -131,8 +133,6 @@ def _steps(setting: StoreSetting, destination: str) -> Iterator[str]:
         yield f"stop the running ollama (process {setting.detail}) and start it again"
     elif sys.platform == "darwin":
         yield f"launchctl setenv OLLAMA_MODELS {shlex.quote(destination)}   (then start the Ollama app again)"
-    elif sys.platform == "win32":
-        yield f'setx OLLAMA_MODELS "{destination}"   (then start the Ollama app again)'
     else:
         yield f"{assignment} ollama serve   (or `export {assignment}` in ~/.profile)"
 
