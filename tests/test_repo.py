@@ -460,6 +460,7 @@ def ours(*suffixes: str) -> Iterator[Path]:
         ".pythons",
         ".vectors",
         ".venv",
+        ".windows",
         "dist",
         ".hypothesis",
         ".mypy_cache",
