@@ -21,6 +21,7 @@ from ostore.formats.bundle_index import BundleIndex, blob_path, manifest_path
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
 from ostore.places.store.store import LocalStore
+from ostore.streams import space
 from ostore.streams.durable import Directory
 from tests.support import OSTORE, SYSTEM, Store, full, noise, sha256, tree
 from tests.support import ostore as run
@@ -463,3 +464,36 @@ def test_hashing_again_what_was_finished_before_is_told_as_such(tmp_path: Path) 
     shutil.copy(store.blob_path(noise(300_000)), staged)
     done = run("import", tmp_path / "b.tar", "--progress", "plain", "--models", tmp_path / "to")
     assert (done.returncode, done.stderr.splitlines()[0]) == (0, "verifying sha256 digest: 300 KB"), done.stderr
+
+
+@pytest.mark.parametrize("others", [2, 5])
+def test_a_name_that_the_disk_cannot_hold_is_refused_with_the_way_to_import_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    store = Store(tmp_path / "from")
+    store.model("localhost:5000/me/tiny:latest", WEIGHTS)
+    for number in range(others):
+        store.model(f"m{number}:latest", WEIGHTS)
+    ostore.export(["*"], tmp_path / "b.tar", models=store.root)
+    monkeypatch.setattr(space, "_holds_colons", lambda _directory: False)
+    with pytest.raises(ostore.InvalidNameError, match="me/tiny:latest: 'localhost:5000' has a") as caught:
+        ostore.import_bundle(tmp_path / "b.tar", models=tmp_path / "to")
+    chosen = {2: "--model m0:latest --model m1:latest", 5: "--model NAME, or a glob, as often as needed,"}[others]
+    assert caught.value.hint == f"{chosen} imports the others"
+    assert not (tmp_path / "to").exists()
+    ostore.import_bundle(tmp_path / "b.tar", ["m*"], models=tmp_path / "to")
+    assert [model.name for model in ostore.list_models(models=tmp_path / "to").models] == sorted(
+        f"m{number}:latest" for number in range(others)
+    )
+
+
+def test_a_single_name_that_the_disk_cannot_hold_leaves_no_others_to_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "from")
+    store.model("nul:latest", WEIGHTS)
+    ostore.export(["*"], tmp_path / "b.tar", models=store.root)
+    monkeypatch.setattr(space, "_holds_colons", lambda _directory: False)
+    with pytest.raises(ostore.InvalidNameError, match="nul:latest: 'nul' is a device name") as caught:
+        ostore.import_bundle(tmp_path / "b.tar", models=tmp_path / "to")
+    assert caught.value.hint is None

@@ -17,12 +17,13 @@ from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.survey.remainder import find_remainder
 from ostore.places.store.survey.scan import scan_manifests
-from ostore.places.store.workspace import Workspace
+from ostore.places.store.workspace import Workspace, dead_transactions
 from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock
 from tests.support import Store, full, sha256, tree
 
 LIBRARY = "manifests/registry.ollama.ai/library"
+loses_names = pytest.mark.skipif(os.name == "nt", reason="on Windows an open file may keep its name until it is closed")
 
 
 def test_a_manifest_that_goes_after_it_was_found_is_no_model_and_no_failure(store: Store) -> None:
@@ -86,6 +87,7 @@ def test_where_there_is_no_room_for_a_workspace_nothing_is_left_in_one(
     assert tree(store.root) == before
 
 
+@loses_names
 def test_a_folder_that_another_command_takes_for_a_dead_ones_is_made_anew(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,3 +106,74 @@ def test_a_folder_that_another_command_takes_for_a_dead_ones_is_made_anew(
         assert len(list((store.root / ".ostore/tx").iterdir())) == 1
     assert len(taken) == 1
     assert list((store.root / ".ostore/tx").iterdir()) == []
+
+
+def test_a_folder_that_goes_before_its_command_can_hold_it_is_made_anew(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Directory.open_or_create
+    gone: list[Path] = []
+
+    def late(self: Directory, name: str, mode: int, *, writable: bool) -> tuple[int, bool]:
+        if name == "alive" and not gone:
+            gone.append(self.path)
+            self.path.rmdir()
+        return opened(self, name, mode, writable=writable)
+
+    monkeypatch.setattr(Directory, "open_or_create", late)
+    with Directory.open(store.root) as root, Workspace.open(root).transaction() as running:
+        assert running.names() == ["alive"]
+        assert list((store.root / ".ostore/tx").iterdir()) == [running.path] != gone
+    assert len(gone) == 1
+
+
+@loses_names
+def test_the_lock_of_a_file_that_has_lost_its_name_holds_no_folder(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command has just ended, and a third one may have created another file of that name."""
+    dead = store.root / ".ostore/tx/1-dead"
+    dead.mkdir(parents=True)
+    (dead / "alive").touch()
+
+    def replaced(fd: int) -> bool:
+        (dead / "alive").unlink()
+        (dead / "alive").touch()
+        return try_lock(fd)
+
+    monkeypatch.setattr(workspace, "try_lock", replaced)
+    with Directory.open(store.root) as root:
+        assert list(Workspace.open(root).abandoned()) == []
+    assert (dead / "alive").exists()
+
+
+def test_a_command_that_lives_keeps_its_folder_and_a_dead_ones_file_goes_last(store: Store) -> None:
+    with Directory.open(store.root) as root:
+        place, other = Workspace.open(root), Workspace.open(root)
+        with place.transaction() as running:
+            os.close(running.create("staged"))
+            assert list(other.abandoned()) == []
+            assert dead_transactions(store.root / ".ostore") == frozenset()
+        assert running.path.is_dir()
+        assert dead_transactions(store.root / ".ostore") == {running.path.name}
+        (taken,) = [folder.path for folder in other.abandoned()]
+    assert taken == running.path
+    assert not taken.exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param("link", marks=pytest.mark.skipif(os.name == "nt", reason="needs a right there")), "folder"]
+)
+def test_where_alive_is_no_file_the_folder_is_left_alone(store: Store, kind: str) -> None:
+    dead = store.root / ".ostore/tx/1-dead"
+    dead.mkdir(parents=True)
+    target = store.root / "precious"
+    target.write_bytes(b"kept")
+    if kind == "link":
+        (dead / "alive").symlink_to(target)
+    else:
+        (dead / "alive").mkdir()
+    assert dead_transactions(store.root / ".ostore") == frozenset()
+    with Directory.open(store.root) as root:
+        assert list(Workspace.open(root).abandoned()) == []
+    assert (target.read_bytes(), dead.exists()) == (b"kept", True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostore.formats.errors import InvalidNameError
-from ostore.formats.name import ModelName, choose, is_glob, matches_listing
+from ostore.formats.name import ModelName, choose, is_glob, matches_listing, windows_problem
 
 QUICK = settings(max_examples=100, deadline=None, database=None)
 
@@ -173,6 +173,14 @@ def test_a_name_that_windows_cannot_hold_is_told_why(text: str, problem: str) ->
     found = ModelName.parse(text).windows_problem()
     assert found is not None
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("a:b", "colon"), ("a ", "blank"), ("a.", "dot"), ("nul", "device"), ("a\\b", "character"), ("a?", "character")],
+)
+def test_a_part_of_a_path_that_windows_cannot_hold_is_told_why(text: str, problem: str) -> None:
+    assert problem in (windows_problem(text) or "")
 
 
 @pytest.mark.parametrize("text", ["llama3:8b", "console:latest", "com10/x", "hf.co/u/r.gguf:Q4_K_M"])

@@ -315,6 +315,7 @@ def test_every_error_has_an_exit_code() -> None:
     [
         (errors.BlobMissingError("", digest=""), "integrity"),
         (errors.TruncatedError(""), "integrity"),
+        (errors.InUseError("file"), "busy"),
         (errors.InvalidNameError(""), "unsafe"),
         (errors.AmbiguousManifestError(""), "unsafe"),
         (errors.InvalidManifestError(""), "format"),

@@ -269,7 +269,7 @@ class Directory:
             raise
 
     def _at(self, name: str) -> str:
-        if os.sep in name or name in {"", ".", ".."}:
+        if os.sep in name or (os.altsep or os.sep) in name or name in {"", ".", ".."}:
             raise ValueError(f"not a single path component: {name!r}")
         if os.name == "nt" and (problem := windows_problem(name)):  # pragma: no cover - Windows
             raise UnsafeError(f"{self.path}: {problem}")

@@ -198,7 +198,7 @@ def _bundle(*names: str) -> bytes:
 def unholdable_rows() -> Iterator[Row]:
     for what, name in UNHOLDABLE.items():
         yield Row(f"{what} on this disk", imported(partial(_bundle, name)), (DONE,))
-        yield Row(f"{what} on a disk of Windows", _on_windows_disk(name), (UNSAFE,), says="name")
+        yield Row(f"{what} on a disk of Windows", _on_windows_disk(name), (UNSAFE,), says="Windows")
         warned = imported(partial(_bundle, name), command="inspect")
         yield Row(f"{what} inspected", warned, (DONE,), check=_warns)
 

@@ -239,7 +239,7 @@ def copying_rows() -> Iterator[Row]:
         )
     for what, name in UNHOLDABLE.items():
         yield Row(
-            f"{what} on a disk of Windows, cp", meeting("cp", "old", name, change=_no_colons), (UNSAFE,), says="name"
+            f"{what} on a disk of Windows, cp", meeting("cp", "old", name, change=_no_colons), (UNSAFE,), says="Windows"
         )
     host, namespace, model, _ = forge.manifest_name(NAME).split("/")[1:]
     for kind in ("file", "link"):

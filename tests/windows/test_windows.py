@@ -116,7 +116,18 @@ def test_looking_finds_on_windows_what_it_finds_on_linux(tmp_path: Path) -> None
 
 def without_paths(report: str) -> str:
     """What both systems say alike: neither times, nor where something lies, nor how much room a disk takes for it."""
-    differs = {"store", "bundle", "subject", "path", "modified", "modified_at", "allocated", "seconds", "because", "disk"}
+    differs = {
+        "store",
+        "bundle",
+        "subject",
+        "path",
+        "modified",
+        "modified_at",
+        "allocated",
+        "seconds",
+        "because",
+        "disk",
+    }
 
     def cleaned(value: object) -> object:
         if isinstance(value, dict):
