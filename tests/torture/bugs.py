@@ -44,8 +44,8 @@ BUGS = (
     Bug(
         "a blob or manifest gets its name before its bytes are on the disk",
         WRITING,
-        "                _date(fd, path, modified_ns)\n            sync_file(fd)\n",
-        "                _date(fd, path, modified_ns)\n",
+        "                _date(fd, modified_ns)\n            sync_file(fd)\n",
+        "                _date(fd, modified_ns)\n",
         (STATES, "-k", "import"),
     ),
     Bug(
