@@ -81,9 +81,9 @@ class Scene:
         assert State.of(self.folder) == self.after, told
 
 
-@pytest.mark.parametrize("command", HERE.values(), ids=HERE)
-def test_a_command_leaves_on_windows_what_it_leaves_on_linux(tmp_path: Path, command: Command) -> None:
-    scene = Scene(command, tmp_path)
+@pytest.mark.parametrize("name", ("export", "repair", *STAGES) if ASKED == "slice" else HERE)
+def test_a_command_leaves_on_windows_what_it_leaves_on_linux(tmp_path: Path, name: str) -> None:
+    scene = Scene(HERE[name], tmp_path)
     done = scene.run()
     assert done.returncode == 0, done.stderr
     assert output_problems(0, done.stdout, done.stderr) == []
@@ -109,7 +109,7 @@ def test_looking_finds_on_windows_what_it_finds_on_linux(tmp_path: Path) -> None
         assert there.returncode == here.returncode == 0, (words, there.stderr)
         assert without_paths(there.stdout) == without_paths(here.stdout), words
     assert windows(tmp_path, "doctor").returncode in {0, 10}
-    assert "same" in windows(tmp_path, "dedup", "other").stdout
+    assert "kept more than once" in windows(tmp_path, "dedup", "other").stdout
     assert windows(tmp_path, "du", "--html", "page.html").returncode == 0
     assert "tiny:latest" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
