@@ -26,7 +26,9 @@ from ostore.streams.durable import Directory
 from tests.support import OSTORE, SYSTEM, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
-as_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
+)
 SECOND_DISK = Path("/dev/shm")  # noqa: S108 - tests make a folder of their own there
 WEIGHTS = b"the weights " * 1000
 

@@ -463,6 +463,7 @@ def ours(*suffixes: str) -> Iterator[Path]:
         ".pythons",
         ".vectors",
         ".venv",
+        ".windows",
         "dist",
         ".hypothesis",
         ".mypy_cache",
