@@ -343,12 +343,12 @@ def test_what_a_reader_looks_for_is_coloured_where_colours_are_wanted(
         assert (f"\x1b[{colour}m{said}\x1b[m" in out, said in out) == (is_coloured, True), words
     shown = run("show", "con", "--system", *option, "--models", store.root, environment=environment)
     assert painted("WARNING  open-to-all", SEVERITY) == "\x1b[33mWARNING\x1b[m  open-to-all"
-    assert shown.stdout == "PROBLEM  none\nostore: error[io]: x\n"
+    assert shown.stdout == "PROBLEM  none\nostore: error[io]: x"
 
 
 def test_a_terminal_that_can_only_print_gets_plain_lines(store: Store) -> None:
     shown = on_terminal(store, {"TERM": "dumb"}, "verify")
-    assert shown == b"verifying sha256 digest: 12 KB\r\n"
+    assert shown == b"verifying sha256 digest: 12 KB\n"
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")

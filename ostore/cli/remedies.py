@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ostore.cli.text import as_options
-from ostore.formats.errors import OstoreError
+from ostore.formats.errors import OstoreError, is_lack_of_memory
 from ostore.formats.remedy import Remedy, command, person
 
 # The arguments of the command that runs. It is one in a process, and whatever it prints is about its store.
@@ -44,6 +44,8 @@ def hint_of(error: Exception) -> Remedy | None:
         # typer's own class for a missing argument has no public name.
         is_missing = type(error).__name__ == "MissingParameter"
         return _example(context.command).otherwise(usage) if is_missing else usage
+    if is_lack_of_memory(error):
+        return person("ulimit -a shows the limits; fewer threads need less: --jobs 1")
     hint = error.hint if isinstance(error, OstoreError) else None
     return person(hint) if isinstance(hint, str) else hint
 
