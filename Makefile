@@ -4,7 +4,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 PIP = .venv/bin/python -m pip install --quiet
 
-.PHONY: help .venv test check torture fuzz vectors format coverage pythons demo bench lock release-check clean
+.PHONY: help .venv test test-windows check torture fuzz vectors format coverage pythons demo bench lock release-check clean
 help: ## list the targets
 	@sed -n 's/^\([a-z.-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -28,6 +28,8 @@ help: ## list the targets
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
 	@.venv/bin/python -m compileall -q ostore
 	@.venv/bin/python -m pytest -n 2 $(if $(MEASURE),-p tests.measuring) $(ARGS)
+test-windows: .venv/.dev ## the tests on Windows, under Wine (SLICE=1 for a part of some minutes)
+	@scripts/windows_tests.sh $(if $(SLICE),slice)
 check: .venv/.dev ## format, lint and types
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
@@ -57,5 +59,5 @@ lock: ## write requirements/*.txt anew (ARGS=--upgrade for the newest versions)
 release-check: .venv/.dev ## build twice, compare, install into an empty environment
 	scripts/release_check.sh
 clean: ## remove everything that was made here
-	rm -rf .coverage.d .demo .fuzz .pythons .vectors .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage.d .demo .fuzz .pythons .vectors .venv .windows dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ostore tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -35,7 +35,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture
 def _process_as_before() -> Iterator[None]:
     """For tests that call a program as a function: it sets what holds for its process."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in signal.valid_signals() if number in {signal.SIGTERM, getattr(signal, "SIGHUP", 0)}]
     handlers, umask = {number: signal.getsignal(number) for number in numbers}, os.umask(0o022)
     yield
     os.umask(umask)

@@ -343,12 +343,12 @@ def test_what_a_reader_looks_for_is_coloured_where_colours_are_wanted(
         assert (f"\x1b[{colour}m{said}\x1b[m" in out, said in out) == (is_coloured, True), words
     shown = run("show", "con", "--system", *option, "--models", store.root, environment=environment)
     assert painted("WARNING  open-to-all", SEVERITY) == "\x1b[33mWARNING\x1b[m  open-to-all"
-    assert shown.stdout == "PROBLEM  none\nostore: error[io]: x\n"
+    assert shown.stdout == "PROBLEM  none\nostore: error[io]: x"
 
 
 def test_a_terminal_that_can_only_print_gets_plain_lines(store: Store) -> None:
     shown = on_terminal(store, {"TERM": "dumb"}, "verify")
-    assert shown == b"verifying sha256 digest: 12 KB\r\n"
+    assert shown == b"verifying sha256 digest: 12 KB\n"
 
 
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -418,5 +418,6 @@ def on_terminal(store: Store, surroundings: dict[str, str], *words: str) -> byte
 def test_a_destination_of_another_kind_is_explained(store: Store, tmp_path: Path, word: str, what: str) -> None:
     done = run("export", "--all", word, "--models", store.root, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"'{word}': the name of {what}; expected a destination as the last argument (FILE.tar.zst" in done.stderr
+    meant = f"bundles end in .tar.zst or .tar: {word.partition('.')[0]}.tar.zst?"
+    assert f"{word}: the name of {what} ({meant})" in done.stderr
     assert list(tmp_path.iterdir()) == [store.root]

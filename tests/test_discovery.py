@@ -648,7 +648,7 @@ def test_nobody_says_anything_and_the_home_directory_is_left(tmp_path: Path, pla
 def test_without_a_home_there_is_no_store_and_the_error_says_what_would_help(tmp_path: Path, platform: str) -> None:
     with pytest.raises(NotFoundError, match=r"OLLAMA_MODELS.*ollama\.service.*home") as caught:
         find_store(machine(tmp_path, platform=platform, home=None), None)
-    assert "--models" in str(caught.value.hint)
+    assert "models=DIR" in str(caught.value.hint)
 
 
 def test_without_a_home_the_other_rules_still_hold(tmp_path: Path) -> None:

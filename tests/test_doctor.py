@@ -28,6 +28,8 @@ from tests.support import ostore as run
 OF_THE_MACHINE = {"disk-volatile", "disk-limited", "disk-network", "low-space", "low-inodes", "other-store"} | {
     "server-elsewhere",
     "cloud-not-disabled",
+    # tests/test_refusals.py sets OLLAMA_MODELS.
+    "setting-doubtful",
 }
 WEIGHTS = b"the weights " * 1000
 LIBRARY = "manifests/registry.ollama.ai/library"

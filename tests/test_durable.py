@@ -105,7 +105,8 @@ def test_a_name_of_more_than_one_component_is_refused(
     (directory.path / "inner" / "file").write_bytes(b"inner")
     (tmp_path / "outside").write_bytes(b"outside")
     before = tree(tmp_path)
-    with pytest.raises(ValueError, match=r"^not a single path component: "):
+    # Windows has more separators, and says of each name what is wrong with it.
+    with pytest.raises((ValueError, UnsafeError)):
         use(directory, name)
     assert tree(tmp_path) == before
 

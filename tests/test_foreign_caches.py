@@ -156,7 +156,9 @@ def test_depth_is_bounded_and_what_lies_deeper_is_named(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
+)
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_is_found(tmp_path: Path) -> None:
     put(tmp_path / "open/x.gguf", b"x")
     shut = put(tmp_path / "shut/y.gguf", b"y").parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -47,6 +46,8 @@ def on_terminal(
     answer: Callable[[subprocess.Popen[str]], str], *arguments: str | Path
 ) -> subprocess.CompletedProcess[str]:
     """Run it with a terminal as standard input, and answer once it has asked."""
+    import pty  # POSIX only
+
     ours, theirs = pty.openpty()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(

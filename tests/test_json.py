@@ -334,7 +334,7 @@ def test_cp(store: Store) -> None:
         (("export", "tiny", "neither-file-nor-folder"), "usage"),
         (("import",), "usage"),
         (("list", "--no-such-option"), "usage"),
-        (("show", "../../etc/passwd"), "unsafe"),
+        (("show", "../../etc/passwd"), "usage"),
     ],
 )
 def test_an_error_is_one_line_of_json_on_standard_error(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shutil
 import signal
@@ -30,7 +29,7 @@ from tests.support import ostore as run
 from tests.test_publication import injected, strace
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 WEIGHTS = b"the weights " * 1000
 MUTATORS = ("openat", "mkdirat", "linkat", "renameat", "unlinkat", "fsync", "utimensat", "writev", "fchmod", "flock")
 
@@ -666,6 +665,8 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, tmp_path:
 @pytest.mark.parametrize(("answer", "is_left"), [("n", True), ("", True), ("y", False)])
 def test_the_old_store_is_cleared_only_after_a_yes(store: Store, tmp_path: Path, answer: str, is_left: bool) -> None:
     before = tree(store.root)
+    import pty  # POSIX only
+
     terminal, theirs = pty.openpty()
     command = [*OSTORE, "move", str(tmp_path / "to"), "--models", str(store.root), "--color", "never"]
     with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -311,7 +311,7 @@ def test_the_same_copy_again_is_already_there_and_another_needs_replace(store: S
     ("arguments", "code"),
     [
         (["tiny:q4", "TINY:latest"], 8),
-        (["tiny", "../../x"], 8),
+        (["tiny", "../../x"], 2),
         (["absent", "x"], 3),
         (["tiny*", "x"], 2),
         (["tiny", "x*"], 2),

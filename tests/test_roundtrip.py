@@ -78,12 +78,11 @@ def test_every_level_gives_a_bundle_that_verifies(kinds: Store, tmp_path: Path, 
 
 
 def test_a_bundle_goes_through_a_pipe(kinds: Store, tmp_path: Path) -> None:
-    command = (
-        f"{' '.join(OSTORE)} export --all - --models {kinds.root} | "
-        f"{' '.join(OSTORE)} import - --models {tmp_path / 'other'}"
-    )
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    writing = [*OSTORE, "export", "--all", "-", "--models", str(kinds.root)]
+    with subprocess.Popen(writing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as exported:
+        reading = [*OSTORE, "import", "-", "--models", str(tmp_path / "other")]
+        done = subprocess.run(reading, stdin=exported.stdout, check=False, capture_output=True, text=True)
+    assert (done.returncode, exported.returncode) == (0, 0), done.stderr
     assert tree(tmp_path / "other") == tree(kinds.root)
 
 

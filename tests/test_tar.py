@@ -126,9 +126,10 @@ FIRST = member("ostore/bundle.json", b"{}\n")
 DAMAGE: dict[str, tuple[bytes, type[OstoreError]]] = {
     "byte in the padding": (FIRST[:-1] + b"x" + END_OF_ARCHIVE, InvalidBundleError),
     "one zero block": (FIRST + bytes(BLOCK) + FIRST, InvalidBundleError),
-    "byte after the end": (ARCHIVE + b"\0", InvalidBundleError),
+    "byte after the end": (ARCHIVE + b"\1", InvalidBundleError),
     "another archive after the end": (ARCHIVE + ARCHIVE, InvalidBundleError),
-    "padding of tar to 10 KiB": (ARCHIVE.ljust(10_240, b"\0"), InvalidBundleError),
+    "byte behind the padding of tar": (ARCHIVE.ljust(10_240, b"\0") + b"\1", InvalidBundleError),
+    "more zeros than tar pads with": (ARCHIVE + bytes(1024 * 1024 + 1), InvalidBundleError),
     "symbolic link": (special("a", tarfile.SYMTYPE, link="/etc/passwd"), UnsafeError),
     "hard link": (special("a", tarfile.LNKTYPE, link="../x"), UnsafeError),
     "directory": (special("a", tarfile.DIRTYPE), UnsafeError),

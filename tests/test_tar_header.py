@@ -90,7 +90,8 @@ def test_a_header_is_what_python_writes_in_gnu_format(name: str, size: int) -> N
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_a_header_is_what_gnu_tar_writes(tmp_path: Path, name: str) -> None:
-    if b"GNU tar" not in subprocess.run(["tar", "--version"], capture_output=True, check=False).stdout:
+    tar = shutil.which("tar")
+    if not tar or b"GNU tar" not in subprocess.run([tar, "--version"], capture_output=True, check=False).stdout:
         pytest.skip("tar is not GNU tar")
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)

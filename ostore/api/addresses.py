@@ -8,13 +8,16 @@ mistyped addresses are here too.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.formats.errors import UsageError
+from ostore.api.typed import BUNDLE_SUFFIXES, refuse_address
+from ostore.formats.errors import NotFoundError, UsageError
+from ostore.formats.name import alike_words
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
     from ostore.operations.transfer import BlobSource, Sink, Source
     from ostore.places.bundle.reader import BundleReader
 
-BUNDLE_SUFFIXES = (".tar.zst", ".tar")
 # Levels above 19 need windows that other readers refuse.
 MAX_LEVEL = 19
 _SINKS = "FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output)"
+_MOUNTED = "is the disk mounted?"
 # Endings of files that people take for bundles, and what such files are.
 _MISTAKES = {
     (".zip", ".7z", ".rar"): "another kind of archive",
@@ -71,6 +74,7 @@ def opened_source(word: str | Path, *, jobs: int) -> AbstractContextManager[Sour
     IntegrityError, LimitError, UnsafeError), OSError.
     """
     text = str(word)
+    refuse_address(text)
     kind = next(kind for kind in _KINDS if kind.is_read(text))
     return kind.source(text, jobs)
 
@@ -82,6 +86,7 @@ def opened_bundle(word: str | Path, *, jobs: int) -> AbstractContextManager[Bund
     Entering the block raises NotFoundError, UsageError if it is a terminal or not a regular file, FormatError,
     IntegrityError, LimitError or UnsafeError for a bad bundle, OSError.
     """
+    refuse_address(str(word))
     return _piped_bundle("-", jobs) if str(word) == "-" else _bundle(str(word), jobs)
 
 
@@ -90,10 +95,10 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
     text = str(word)
     if terms.level is not None and not 1 <= terms.level <= MAX_LEVEL:
         raise UsageError(f"level: expected auto or 1 to {MAX_LEVEL}, got {terms.level}")
+    refuse_address(text)
     kind = next((kind for kind in _KINDS if kind.is_written(text)), None)
     if kind is None:
-        mistake = f"the name of {what}; " if (what := _mistake(text)) else ""
-        raise UsageError(f"{text!r}: {mistake}expected a destination as the last argument", hint=_SINKS)
+        raise _no_sink(text)
     if terms.level is not None and text.endswith((".tar", "/")):
         raise UsageError(f"{text}: not compressed, so it takes no level")
     return kind.sink(text, terms)
@@ -134,8 +139,36 @@ def is_bundle(word: str | Path) -> bool:
         return False
 
 
-def _mistake(text: str) -> str:
-    return next((what for endings, what in _MISTAKES.items() if text.lower().endswith(endings)), "")
+def _no_sink(text: str) -> UsageError:
+    """Return the error for a word that is no destination, with the spelling that was probably meant."""
+    if Path(text).is_dir():
+        return UsageError(
+            f"{text}: a folder", hint=f"{shlex.quote(f'{text}/')} makes a store in it; a bundle is a file"
+        )
+    for endings, what in _MISTAKES.items():
+        for ending in endings:
+            if text.lower().endswith(ending):
+                meant = shlex.quote(f"{text[: -len(ending)]}.tar.zst")
+                return UsageError(f"{text}: the name of {what}", hint=f"bundles end in .tar.zst or .tar: {meant}?")
+    return UsageError(f"{text!r}: expected a destination as the last argument", hint=_SINKS)
+
+
+def _no_bundle(text: str) -> NotFoundError:
+    """Return the error for a bundle that does not exist, with the files beside it that were probably meant."""
+    path = Path(text)
+    try:
+        files = sorted(entry.name for entry in path.parent.iterdir() if entry.name.endswith(BUNDLE_SUFFIXES))
+    except OSError:
+        return NotFoundError(f"{text}: no such bundle; {path.parent} is no folder that can be read", hint=_MOUNTED)
+    if found := alike_words(path.name, files):
+        meant = " or ".join(shlex.quote(str(path.with_name(name))) for name in found)
+        return NotFoundError(f"{text}: no such bundle", hint=f"did you mean {meant}?")
+    hint = None
+    if not text.endswith(BUNDLE_SUFFIXES):
+        hint = (
+            "a bundle is a file that ends in .tar.zst or .tar; ostore show and ostore export take the name of a model"
+        )
+    return NotFoundError(f"{text}: no such bundle", hint=hint)
 
 
 @contextmanager
@@ -152,6 +185,8 @@ def _piped_bundle(_text: str, jobs: int) -> Iterator[BundleReader]:
 def _bundle(text: str, jobs: int) -> AbstractContextManager[BundleReader]:
     from ostore.places.bundle.reader import open_bundle
 
+    if not os.path.lexists(text):
+        raise _no_bundle(text)
     return open_bundle(Path(text), jobs=jobs, label=text)
 
 

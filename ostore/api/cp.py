@@ -7,8 +7,9 @@ from dataclasses import replace as changed
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import typed_models, typed_name
 from ostore.formats.errors import UsageError
-from ostore.formats.name import ModelName, is_glob
+from ostore.formats.name import is_glob
 from ostore.operations.transfer import copy
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.settings import threads
@@ -48,8 +49,8 @@ def cp(
     if is_glob(source) or is_glob(destination):
         raise UsageError("cp: expected one model and one new name, got a glob")
     store = chosen_store(models).require()
-    target = ModelName.parse(destination)
-    selected = store.select([source])
+    target = typed_name(destination)
+    selected = store.select(typed_models([source], store))
     (model,) = selected.models
     selection = changed(selected, models=(changed(model, name=target),))
     sink = StoreSink(store, replace=replace, trust_existing=True, jobs=threads(None))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import typed_models
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
 from ostore.formats.wording import listed
@@ -54,11 +55,12 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
     """
     store = chosen_store(models).require()
+    words = typed_models(names, store)
     references = find_references(store.root)
     tally = Tally(references)
     census = take_census(store.root, is_counted=tally.count)
     remainder = find_remainder(store.root, census, references.scan)
-    chosen = _chosen(store, references.scan.models, names)
+    chosen = _chosen(store, references.scan.models, words)
     latest = time.time() - DOWNLOAD_SECONDS
     usage = measure_usage(tally, census, references, remainder, chosen, latest_download=latest)
     return UsageReport(

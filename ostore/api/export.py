@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.api.addresses import BUNDLE_SUFFIXES, SinkTerms, sink_of
+from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.chosen_store import chosen_store, refuse_nothing
+from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError
+from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
@@ -64,14 +65,19 @@ def export(
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
     """
-    store = chosen_store(models).require()
     sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
+    store = chosen_store(models).require()
+    words = typed_models(names, store)
+    if not words:
+        raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
     try:
-        selection = store.select(names)
+        selection = store.select(words)
         refuse_nothing(selection, store.root, strict=strict)
-        if not dry_run:
+        if dry_run:
+            sink.compare(selection)
+        else:
             # What went to a pipe cannot be taken back, so there it is all or nothing.
-            is_final = strict or str(destination) == "-" or not any(map(is_glob, names))
+            is_final = strict or str(destination) == "-" or not any(map(is_glob, words))
             if is_final:
                 copy(store, sink, selection, phase="exporting", progress=progress)
             else:

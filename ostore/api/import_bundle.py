@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
-from ostore.formats.errors import InvalidNameError
+from ostore.api.typed import is_place, listed, means_name, typed_models_of
+from ostore.formats.errors import InvalidNameError, NotFoundError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
+from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.selection import OmittedModel, Selection
-from ostore.operations.transfer import copy, copy_sound
+from ostore.host.discovery import doubts_of_choice
+from ostore.operations.transfer import Source, copy, copy_sound
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
-from ostore.settings import choose_store, threads
+from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
+_INSPECT = "ostore inspect BUNDLE shows what a bundle holds"
 # More names would make a hint unreadable.
 _MAX_HINTED = 4
 
@@ -51,6 +56,42 @@ class ImportReport:
     blobs_repaired: int
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+
+
+def planned_imports(
+    sources: Sequence[str | Path], names: Sequence[str] = (), *, jobs: int | None = None
+) -> list[tuple[str | Path, list[str]]]:
+    """
+    Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
+
+    Each name has to be in one of the sources, not in each. What is on standard input cannot be known before. Raises
+    TypeError, NotFoundError, UsageError, and the errors of a bad bundle, OSError.
+    """
+    wanted = listed(names)
+    if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
+        return [(source, wanted) for source in sources]
+    found: list[tuple[str | Path, list[str]]] = []
+    missing: list[tuple[str, NotFoundError]] = []
+    for source in sources:
+        if str(source) == "-":
+            found.append((source, wanted))
+            continue
+        try:
+            with opened_source(source, jobs=threads(jobs)) as bundle:
+                here = [name for name in wanted if _has(bundle, name)]
+        except NotFoundError as error:
+            missing.append((str(source), error))
+        else:
+            found += [(source, here)] if here or not wanted else []
+    if missing:
+        word, first = missing[0]
+        first.hint = _model_in(word, [source for source, _ in found], jobs=threads(jobs)) or first.hint
+        raise first
+    taken = {name for _, here in found for name in here}
+    for name in wanted:
+        if name not in taken:
+            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=_INSPECT)
+    return found
 
 
 def import_bundle(
@@ -88,19 +129,42 @@ def import_bundle(
         progress=progress,
     )
     with opened_source(source, jobs=threads(jobs)) as bundle:
-        selection = bundle.select(names)
-        is_lenient = isinstance(bundle, LocalStore) and not strict and (not names or any(map(is_glob, names)))
+        words = typed_models_of(names, bundle)
+        selection = bundle.select(words)
+        is_lenient = isinstance(bundle, LocalStore) and not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
         refuse_nothing(selection, source, strict=strict)
         with _hinting_at_the_others(selection):
             if dry_run:
-                return _foreseen(source, store, sink.compare(selection), selection)
-            if is_lenient:
+                report = _foreseen(source, store, sink.compare(selection), selection)
+            elif is_lenient:
                 received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+                report = _report(source, store, received, len(received.present), selection, dry_run=False)
             else:
                 received = copy(bundle, sink, selection, phase="importing", progress=progress)
-    return _report(source, store, received, len(received.present), selection, dry_run=False)
+                report = _report(source, store, received, len(received.present), selection, dry_run=False)
+    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+
+
+def _has(bundle: Source, name: str) -> bool:
+    try:
+        bundle.select(typed_models_of([name], bundle))
+    except NotFoundError:
+        return False
+    return True
+
+
+def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy | None:
+    """Return what to type if the word of a source that is not there is the name of a model in another source."""
+    if is_place(word) or not means_name(word):
+        return None
+    for other in others:
+        if str(other) != "-":
+            with opened_source(other, jobs=jobs) as bundle:
+                if _has(bundle, word):
+                    return ostore("import", other, "--model", word, before="for one model")
+    return None
 
 
 @contextmanager
@@ -122,7 +186,13 @@ def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selecti
 
 
 def _report(
-    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
+    source: str | Path,
+    store: LocalStore,
+    received: Received,
+    present: int,
+    selection: Selection,
+    *,
+    dry_run: bool,
 ) -> ImportReport:
     """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(

@@ -1,4 +1,7 @@
-"""Read the index of a bundle, and nothing else. Python itself has a module `inspect`, so this has another name."""
+"""
+Say what a bundle holds, from its index alone, or a folder with a store. Python itself has a module `inspect`, so this
+has another name.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.api.addresses import opened_bundle
+from ostore.api.addresses import opened_source
 from ostore.formats.digest import Digest
 from ostore.formats.selection import SelectedModel
+from ostore.places.bundle.reader import BundleReader
 from ostore.settings import threads
 
 
@@ -25,9 +29,10 @@ class BundledModel:
 @dataclass(frozen=True, slots=True)
 class InspectReport:
     """
-    What the index of a bundle says. Nothing of it is verified.
+    What the index of a bundle, or the manifests of a store, say. Nothing of it is verified.
 
-    `bundle_size` is the bytes of the file, or None for standard input. `blobs` counts the distinct blobs and `size` is
+    `bundle_size` is the bytes of the file, or None for standard input and for a folder. `creator` is empty for a
+    folder. `blobs` counts the distinct blobs and `size` is
     their bytes. `requires` counts the blobs that the bundle leaves out and the target must have.
     """
 
@@ -43,23 +48,25 @@ class InspectReport:
 
 def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
     """
-    Return what a bundle holds, from its index alone. `bundle` is a file, or `-` for standard input.
+    Return what a bundle holds, from its index alone. `bundle` is a file, `-` for standard input, or a folder with a
+    store, as `export` makes it for `DIR/`.
 
-    Raises NotFoundError, UsageError if it is not a regular file, FormatError, IntegrityError, LimitError or UnsafeError
-    for a bad bundle, OSError.
+    Raises NotFoundError, UsageError if it is neither a regular file nor a store, FormatError, IntegrityError,
+    DamagedStoreError, LimitError or UnsafeError if it cannot be read, OSError.
     """
-    with opened_bundle(bundle, jobs=threads(jobs)) as reader:
-        index = reader.index
-    sizes = index.selection.sizes
+    with opened_source(bundle, jobs=threads(jobs)) as source:
+        selection = source.select(())
+        creator = source.index.creator if isinstance(source, BundleReader) else ""
+    sizes = selection.sizes
     return InspectReport(
         bundle=str(bundle),
-        bundle_size=None if str(bundle) == "-" else Path(bundle).stat().st_size,
-        creator=index.creator,
-        models=tuple(_bundled(model, sizes) for model in index.selection.models),
-        blobs=len(index.selection.blobs),
-        size=index.selection.size,
-        requires=len(index.selection.requires),
-        warnings=index.selection.warnings,
+        bundle_size=Path(bundle).stat().st_size if Path(bundle).is_file() else None,
+        creator=creator,
+        models=tuple(_bundled(model, sizes) for model in selection.models),
+        blobs=len(selection.blobs),
+        size=selection.size,
+        requires=len(selection.requires),
+        warnings=selection.warnings,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import listed, refuse_folder
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
@@ -44,19 +45,22 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     A pattern is a glob, or a prefix of a name as in `ollama list`. Case does not matter. Raises NotFoundError if there
     is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
+    wanted = listed(patterns)
     store = chosen_store(models).require()
     scan = store.passing_scan()
     matched: set[str] = set()
 
     def is_chosen(name: ModelName) -> bool:
-        matching = [pattern for pattern in patterns if matches_listing(pattern, name)]
+        matching = [pattern for pattern in wanted if matches_listing(pattern, name)]
         matched.update(matching)
-        return bool(matching) or not patterns
+        return bool(matching) or not wanted
 
     rows = list_rows(store, scan.models, is_chosen)
-    for pattern in patterns:
-        if pattern not in matched and is_glob(pattern):
-            raise store.no_model(pattern)
+    for pattern in wanted:
+        if pattern not in matched:
+            refuse_folder(pattern)
+            if is_glob(pattern):
+                raise store.no_model(pattern)
     return ListReport(
         store=str(store.root),
         models=rows,

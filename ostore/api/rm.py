@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.gc import hinting_at_room
+from ostore.api.typed import typed_models
 from ostore.formats.name import ModelName, choose
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, plan_removal
 from ostore.places.store.store import LocalStore
@@ -72,6 +73,8 @@ def rm(
     after they were approved of, UnsafeError, DamagedStoreError, BusyError, NoSpaceError, OSError.
     """
     store = chosen_store(models).require()
+    # A removal that was interrupted may go on, although nobody lists its models any more.
+    names = typed_models(names, store, may_be_elsewhere=True)
     approved = None
     if not dry_run:
         # Find a word that matches no model before anything is written.

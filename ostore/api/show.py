@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import typed_models
 from ostore.formats import media_types
 from ostore.formats.errors import DamagedStoreError, UsageError
 from ostore.formats.store_layout import BLOBS
@@ -78,7 +79,7 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
 
 def _chosen(name: str, models: Path | None) -> tuple[LocalStore, StoredModel]:
     store = chosen_store(models).require()
-    scan = store.scan([name])
+    scan = store.scan(typed_models([name], store))
     for entry in scan.unreadable:
         raise DamagedStoreError(f"{entry.path}: {entry.reason}")
     if len(scan.models) > 1:

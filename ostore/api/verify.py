@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ostore.api.addresses import is_bundle, opened_bundle
+from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
+from ostore.api.typed import listed, means_model, typed_models
+from ostore.formats.errors import OstoreError
 from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -21,28 +23,77 @@ def verify(
     models: Path | None = None,
 ) -> tuple[VerifyReport, ...]:
     """
-    Hash the whole store, or only the models and bundles in `subjects`. Return one report for the store, if it was
-    hashed, then one for each bundle.
+    Hash the whole store, or only the models, bundles and folders in `subjects`. Return one report for the store, if it
+    was hashed, then one for each bundle and folder.
 
-    A subject is a bundle if it is `-`, a file, or a word that ends in `.tar.zst` or `.tar`; else it is a name or glob.
-    Damaged blobs, manifests and names are problems in a report, not errors. Raises NotFoundError, UsageError,
-    InvalidNameError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its
-    end, OSError.
+    A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
+    that ends in `.tar.zst` or `.tar`. Damaged blobs, manifests and names are problems in a report, not errors. Raises
+    TypeError, NotFoundError, UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that
+    cannot be read to its end, OSError. If there are several subjects, the others are hashed before it is raised.
     """
-    bundles = [subject for subject in subjects if is_bundle(subject)]
-    names = [str(subject) for subject in subjects if not is_bundle(subject)]
-    reports = [_verify_bundle(bundle, jobs=threads(jobs), progress=progress) for bundle in bundles]
-    if names or not bundles:
-        store = chosen_store(models).require_whole()
-        reports.insert(0, _verify_store(store, names, jobs=threads(jobs), progress=progress))
+    reports = []
+    errors = []
+    for verified in verify_each(subjects, jobs=jobs, progress=progress, models=models):
+        if isinstance(verified, VerifyReport):
+            reports.append(verified)
+        else:
+            errors.append(verified)
+    for error in errors:
+        raise error
     return tuple(reports)
 
 
-def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progress: Progress) -> VerifyReport:
+def verify_each(
+    subjects: Sequence[str | Path] = (),
+    *,
+    jobs: int | None = None,
+    progress: Progress = SILENT,
+    models: Path | None = None,
+) -> Iterator[VerifyReport | OstoreError | OSError]:
+    """
+    Hash the same as `verify`, and yield a report or the error that stopped it, one after another. Errors name their
+    subject. Raises TypeError, and UsageError or NotFoundError for names, before anything is hashed.
+    """
+    store = chosen_store(models)
+    words = listed(subjects)
+    folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
+    bundles = [word for word in words if is_bundle(word) and word not in folders]
+    names = [word for word in words if word not in folders and word not in bundles]
+    if names or not words:
+        names = typed_models(names, store.require_whole())
+        yield _verify_store(store, names, str(store.root), jobs=threads(jobs), progress=progress)
+    for word in words:
+        if word in folders or word in bundles:
+            try:
+                yield _verify_place(word, is_folder=word in folders, jobs=threads(jobs), progress=progress)
+            except (OstoreError, OSError) as error:
+                yield _naming(word, error)
+
+
+def _is_folder(word: str) -> bool:
+    try:
+        return Path(word).is_dir()
+    except (OSError, ValueError):
+        # It is too long for a path, or has a NUL.
+        return False
+
+
+def _verify_place(word: str, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
+    if is_folder:
+        with opened_source(word, jobs=jobs) as source:
+            if isinstance(source, LocalStore):
+                return _verify_store(source, (), word, jobs=jobs, progress=progress)
+    with opened_bundle(word, jobs=jobs) as reader:
+        return verify_bundle(word, reader, progress)
+
+
+def _verify_store(
+    store: LocalStore, names: Sequence[str], subject: str, *, jobs: int, progress: Progress
+) -> VerifyReport:
     scan = store.passing_scan(names)
     promised = Promises(scan)
     return verify_store(
-        str(store.root),
+        subject,
         store,
         promised,
         beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
@@ -52,6 +103,7 @@ def _verify_store(store: LocalStore, names: Sequence[str], *, jobs: int, progres
     )
 
 
-def _verify_bundle(bundle: str | Path, *, jobs: int, progress: Progress) -> VerifyReport:
-    with opened_bundle(bundle, jobs=jobs) as reader:
-        return verify_bundle(str(bundle), reader, progress)
+def _naming(subject: str, error: OstoreError | OSError) -> OstoreError | OSError:
+    if isinstance(error, OstoreError) and subject != "-" and str(Path(subject)) not in str(error):
+        error.args = (f"{subject}: {error}",)
+    return error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.host.accounts import owner_of
-from ostore.host.discovery import FoundStore, find_store, other_stores
+from ostore.host.discovery import FoundStore, doubts_of_choice, find_store, other_stores
 from ostore.settings import surroundings
 
 
@@ -17,7 +17,8 @@ class WhereReport:
     The store that is used, and why.
 
     `reason` and `detail` say what decided. `owner` is a user name or number, and None on Windows; `free` is the free
-    bytes of the disk. Both are None if the store does not exist. `others` are other stores on this machine.
+    bytes of the disk. Both are None if the store does not exist. `others` are other stores on this machine. `warnings`
+    say what a person probably did not mean by the setting that decided.
     """
 
     store: str
@@ -27,6 +28,7 @@ class WhereReport:
     owner: str | None
     free: int | None
     others: tuple[FoundStore, ...]
+    warnings: tuple[str, ...]
 
 
 def where(*, models: Path | None = None) -> WhereReport:
@@ -46,4 +48,5 @@ def where(*, models: Path | None = None) -> WhereReport:
         owner=owner_of(choice.path) if exists else None,
         free=shutil.disk_usage(choice.path).free if exists else None,
         others=other_stores(known, choice),
+        warnings=doubts_of_choice(known, choice),
     )

@@ -50,10 +50,12 @@ def _denied(path: Path | None, store: Path | None) -> Path | None:
         path = store if path is None or not os.path.lexists(path) else Path.cwd() / path
     if path is None:
         return None
+    # A link may lead into a folder that is closed.
+    path = Path(os.path.realpath(path))
     for folder in reversed(path.parents):
         if folder.exists() and not os.access(folder, os.X_OK):
             return folder
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
 
 def _is_within(place: Path, store: Path) -> bool:

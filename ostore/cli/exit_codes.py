@@ -26,14 +26,6 @@ CODES = {
     "limit": 13,
 }
 
-# What Python says when the system has no memory or no right for one more thread.
-_NO_THREAD = "can't start new thread"
-
-
-def is_lack_of_threads(error: BaseException) -> bool:
-    """Whether a thread could not be started, because of `ulimit -v` or `ulimit -u`."""
-    return isinstance(error, RuntimeError) and _NO_THREAD in str(error)
-
 
 def end_with(*classes: str) -> None:
     """Exit with the code of the worst of these classes. Return if every one is `whole`."""

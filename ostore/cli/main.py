@@ -19,7 +19,7 @@ from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
 from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
-from ostore.formats.errors import OstoreError, class_of
+from ostore.formats.errors import OstoreError, class_of, is_lack_of_memory
 from ostore.formats.remedy import Remedy
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
     except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
-        return _failed(error, as_json="--json" in arguments)
+        return tell_error(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
@@ -89,7 +89,8 @@ def _occupy_standard_streams() -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
-def _failed(error: Exception, *, as_json: bool) -> int:
+def tell_error(error: Exception, *, as_json: bool) -> int:
+    """Print the line, or the document, of an error, and return its exit code."""
     if os.environ.get("OSTORE_DEBUG"):
         import traceback
 
@@ -126,9 +127,7 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 
 def _class_of(error: Exception) -> str:
-    if isinstance(error, UnprintedError):
-        return "io"
-    return "limit" if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error) else class_of(error)
+    return "io" if isinstance(error, UnprintedError) else class_of(error)
 
 
 def _denied(error: PermissionError) -> Remedy:
@@ -149,7 +148,7 @@ def _message(error: Exception) -> str:
         return one_line(str(error))
     if isinstance(error, UnprintedError):
         return f"{error}; this was done: {error.done}" if error.done else str(error)
-    if isinstance(error, MemoryError) or exit_codes.is_lack_of_threads(error):
+    if is_lack_of_memory(error):
         return "the system gives this process no more memory or threads"
     return f"{type(error).__name__}: {error} (a bug in ostore; OSTORE_DEBUG=1 shows the traceback)"
 

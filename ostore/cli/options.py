@@ -35,16 +35,23 @@ class ColorMode(enum.StrEnum):
     NEVER = "never"
 
 
-Models = Annotated[
-    Path | None,
-    typer.Option(
-        "--models",
-        metavar="DIR",
-        # An unreadable folder is not a wrong argument: `where` reports it.
-        readable=False,
-        help="Folder of the store. Default: OLLAMA_MODELS, then where Ollama looks (see `ostore where`).",
-    ),
-]
+def _folder(text: str) -> Path:
+    return Path(_not_empty(text))
+
+
+def _not_empty(text: str) -> str:
+    from ostore.formats.errors import UsageError
+
+    if not text:
+        # An unset variable in a script. The path would mean the working folder.
+        raise UsageError("--models: empty; expected a folder")
+    return text
+
+
+_MODELS_HELP = "Folder of the store. Default: OLLAMA_MODELS, then where Ollama looks (see `ostore where`)."
+Models = Annotated[Path | None, typer.Option("--models", metavar="DIR", parser=_folder, help=_MODELS_HELP)]
+# As it was typed: a path forgets that "./x" is no bare word.
+ModelsText = Annotated[str | None, typer.Option("--models", metavar="DIR", parser=_not_empty, help=_MODELS_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No summary, no progress; lists print one name per line.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would happen; change nothing.")]

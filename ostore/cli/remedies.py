@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ostore.formats.errors import OstoreError
+from ostore.cli.text import as_options
+from ostore.formats.errors import OstoreError, is_lack_of_memory
 from ostore.formats.remedy import Remedy, command, person
 
 # The arguments of the command that runs. It is one in a process, and whatever it prints is about its store.
@@ -37,9 +40,20 @@ def arguments(remedy: Remedy) -> list[list[str]] | None:
 def hint_of(error: Exception) -> Remedy | None:
     """Return what to do about an error, or None. `denial.way_out` knows more about what the system denies."""
     if context := getattr(error, "ctx", None):
-        return command(*context.command_path.split(), "--help", after="shows how it is typed")
+        usage = command(*context.command_path.split(), "--help", after="shows how it is typed")
+        # typer's own class for a missing argument has no public name.
+        is_missing = type(error).__name__ == "MissingParameter"
+        return _example(context.command).otherwise(usage) if is_missing else usage
+    if is_lack_of_memory(error):
+        return person("ulimit -a shows the limits; fewer threads need less: --jobs 1")
     hint = error.hint if isinstance(error, OstoreError) else None
     return person(hint) if isinstance(hint, str) else hint
+
+
+def _example(program: object) -> Remedy:
+    """Return the first example of a command's help. Every command has one."""
+    lines = str(getattr(program, "epilog", "")).splitlines()
+    return command(*shlex.split(next(line for line in lines if line.startswith("  ostore "))), before="for example")
 
 
 def typed() -> tuple[str, ...]:
@@ -64,6 +78,7 @@ def is_root() -> bool:
 
 
 def _complete(remedy: Remedy) -> Remedy:
-    """Name the store in commands that name none, if this command was told it."""
+    """Name options instead of parameters, and the store in commands that name none, if this command was told it."""
+    remedy = replace(remedy, before=as_options(remedy.before), after=as_options(remedy.after))
     models = models_of(_typed)
     return remedy if models is None else remedy.about(models)

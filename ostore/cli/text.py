@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,16 @@ __all__ = [
     "table",
     "tell",
 ]
+
+# A parameter in a hint, and its value. Not preceded by what a path may end with.
+_PARAMETER = re.compile(r"(?<![\w./=-])(models|replace|without_models)=('[^']*'|True|[^\s?;)]+)")
+
+
+def as_options(hint: str) -> str:
+    """Return a hint of the library, which names parameters, with the options of the same names: --replace, --models."""
+    return _PARAMETER.sub(
+        lambda found: f"--{found[1].replace('_', '-')}" + ("" if found[2] == "True" else f" {found[2]}"), hint
+    )
 
 
 class UnprintedError(Exception):

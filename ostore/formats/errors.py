@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ostore.formats.remedy import Remedy
 
+# What Python says when the system has no memory or no right for one more thread.
+_NO_THREAD = "can't start new thread"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Of several classes, the first of these is the worst.
 _WORST_FIRST = ("integrity", "io", "damaged", "unsafe", "format", "limit")
@@ -144,7 +146,12 @@ def class_of(error: BaseException) -> str:
         return name
     if isinstance(error, OSError):
         return "no-space" if error.errno in _NO_SPACE else "io"
-    return "failed"
+    return "limit" if is_lack_of_memory(error) else "failed"
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether the system gives no memory or no thread, because of `ulimit -v` or `ulimit -u`."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error))
 
 
 def worst(classes: Iterable[str]) -> str:

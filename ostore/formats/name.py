@@ -197,6 +197,25 @@ def is_all(patterns: Sequence[str]) -> bool:
     return not patterns or "*" in patterns
 
 
+def alike(word: str, names: Iterable[ModelName]) -> list[str]:
+    """Return up to three names that a word may have meant, short, the most likely first."""
+    known = {str(name): name for name in names}
+    path, _, _ = word.lower().partition(":")
+    same = sorted(short for short, name in known.items() if name.model.lower() == path.rpartition("/")[2])
+    spellings = {name.model.lower(): short for short, name in sorted(known.items(), reverse=True)}
+    spellings |= {short.lower().removesuffix(f":{DEFAULT_TAG}"): short for short in sorted(known)}
+    close = alike_words(word.lower(), spellings) or alike_words(path, spellings)
+    return list(dict.fromkeys([*same, *(spellings[one] for one in close)]))[:3]
+
+
+def alike_words(word: str, words: Iterable[str]) -> list[str]:
+    """Return up to three words that are spelled almost like one, the most likely first."""
+    import difflib  # noqa: PLC0415 - only a mistake needs it
+
+    # Nothing so long is a slip of the keyboard, and comparing takes a time that grows with the square.
+    return difflib.get_close_matches(word, list(words), n=3) if len(word) < _MAX_COMPONENT_BYTES else []
+
+
 def is_glob(pattern: str) -> bool:
     return not _GLOB_CHARACTERS.isdisjoint(pattern)
 

@@ -6,6 +6,7 @@ All facts about the process come from `Surroundings`. Nothing here writes. What 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -71,7 +72,7 @@ def find_store(surroundings: Surroundings, flag: Path | None) -> StoreChoice:
             return choice
     raise NotFoundError(
         f"store: expected {MODELS_VARIABLE}, an {UNIT} or a home directory, got none of them",
-        hint="say where it is: --models DIR",
+        hint="say where it is: models=DIR",
     )
 
 
@@ -93,6 +94,35 @@ def settings_of(surroundings: Surroundings) -> tuple[StoreChoice, ...]:
         if choice and not (choice.reason == "default" and said):
             said.setdefault(choice.reason, choice)
     return tuple(said.values())
+
+
+def doubts_of_choice(surroundings: Surroundings, choice: StoreChoice) -> tuple[str, ...]:
+    """Return the doubts about the setting that chose the store, if OLLAMA_MODELS of this process did."""
+    if choice.reason != "environment":
+        return ()
+    return doubts_of_setting(surroundings.environ.get(MODELS_VARIABLE, ""), surroundings.platform)
+
+
+def doubts_of_setting(text: str, platform: str) -> tuple[str, ...]:
+    """
+    Return what a person probably did not mean by a value of OLLAMA_MODELS. Ollama takes it as it is, and so do we.
+
+    A shell expands `~` and `$NAME`, but not in quotes, nor in a unit file. A relative path depends on the folder where
+    each program is started.
+    """
+    path = _as_ollama_reads(text)
+    if not path:
+        return ()
+    what = ""
+    if path.startswith("~"):
+        what = "begins with ~, which nothing expands here"
+    elif "$" in path or (platform == "win32" and "%" in path):
+        what = "holds the name of a variable, which nothing expands here"
+    elif platform != "win32" and re.match(r"[A-Za-z]:[\\/]", path):
+        what = "is a path of Windows, and here the name of a folder"
+    elif not os.path.isabs(path):  # noqa: PTH117 - of this platform
+        what = "is relative: each program finds another store"
+    return (f"{MODELS_VARIABLE} {what}; write the whole path",) if what else ()
 
 
 def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:

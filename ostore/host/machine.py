@@ -18,7 +18,7 @@ from pathlib import Path
 from ostore.formats.errors import NotFoundError
 from ostore.formats.store_layout import BLOBS
 from ostore.host.accounts import Account, account_of, login_homes
-from ostore.host.discovery import FoundStore, find_store, other_stores
+from ostore.host.discovery import FoundStore, doubts_of_choice, find_store, other_stores
 from ostore.host.servers import OllamaProcess, ollama_processes
 from ostore.host.service_unit import Directive, service_account, service_directives, service_environment, service_home
 from ostore.host.surroundings import StoreChoice, Surroundings
@@ -61,7 +61,8 @@ class Host:
 
     `is_server_known` is false if nothing tells the server's user; the owner of the store then stands in for it.
     `is_named_by_flag` is true if `--models` names the store, `is_found_by_root` if the service does, so that a command
-    of root finds it without `--models`. `servers` run outside of containers and use another store or an unknown one.
+    of root finds it without `--models`. `setting_doubts` say what was probably not meant by OLLAMA_MODELS. `servers`
+    run outside of containers and use another store or an unknown one.
     """
 
     is_offline: bool
@@ -70,6 +71,7 @@ class Host:
     is_cloud_off: bool | None
     is_server_known: bool
     is_named_by_flag: bool
+    setting_doubts: tuple[str, ...]
     is_found_by_root: bool
     servers: tuple[RunningServer, ...]
     others: tuple[OtherStore, ...]
@@ -94,6 +96,7 @@ def read_host(
         is_cloud_off=_is_cloud_off(known, directives, servers),
         is_server_known=is_known,
         is_named_by_flag=choice.reason == "flag",
+        setting_doubts=doubts_of_choice(known, choice),
         is_found_by_root=choice.reason == "service",
         servers=tuple(
             RunningServer(server.pid, server.store)

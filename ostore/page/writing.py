@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ostore.formats.errors import UsageError
 from ostore.streams.durable import Directory, naming, sync_file
-from ostore.streams.writing import write_all
+from ostore.streams.writing import refuse_to_overwrite, write_all
 
 _LIBRARIES = ("jinja2", "squarify")
 # The umask applies, as to any file that a person makes.
@@ -17,15 +17,12 @@ _MODE = 0o666
 
 
 def require(path: Path, *, replace: bool) -> None:
-    """Check a destination before any work. Raises UsageError if a page cannot be made here or written there."""
+    """Check a destination before any work. Raises UsageError or NotFoundError if it cannot be made or written."""
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
         raise UsageError("a page needs libraries that are not installed", hint="pip install 'ostore[report]'")
-    if path.is_dir() or path.name in {"", "-"}:
+    if path.name in {"", "-"}:
         raise UsageError(f"{path}: expected the name of a file for the page")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path.parent}: no such folder")
-    if not replace and os.path.lexists(path):
-        raise _exists(path)
+    refuse_to_overwrite(path, replace=replace)
 
 
 def write_page(path: Path, page: str, *, replace: bool) -> None:
@@ -58,11 +55,7 @@ def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) ->
             if directory.link(part, directory, path.name):
                 return
         except FileExistsError:
-            raise _exists(path) from None
-        if directory.lstat(path.name) is not None:
-            raise _exists(path)
+            # The check below tells what is there now.
+            pass
+    refuse_to_overwrite(path, replace=replace)
     directory.rename(part, directory, path.name)
-
-
-def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path}: exists", hint="--replace overwrites it")

@@ -96,6 +96,8 @@ class Directory:
 
     def lstat(self, name: str) -> os.stat_result | None:
         """Return the status of an entry, or None if it does not exist. Does not follow links. Raises OSError."""
+        if os.name == "nt" and ":" in name:  # pragma: no cover - Windows
+            return None  # no entry has such a name there; blobs of old Ollamas do elsewhere
         try:
             return os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:

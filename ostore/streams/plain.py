@@ -8,6 +8,9 @@ from ostore.formats.errors import InvalidBundleError, TruncatedError
 from ostore.streams.bytes_at import BytesAt, Forward, Output
 from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_until_full
 
+# `tar` fills up the last record with zeros, 10 KiB or what --blocking-factor says, and `dd conv=sync` the last block.
+MAX_PADDING_BYTES = 1024 * 1024
+
 
 class PlainWriter:
     """Writes data as it is. There are no frames to cut or finish."""
@@ -55,9 +58,9 @@ class SeekablePlainStream:
         """Ignore the hint: reading ahead gains nothing here."""
 
     def finish(self) -> None:
-        """Raises InvalidBundleError unless the file ends here. Raises OSError."""
+        """Raises InvalidBundleError unless the file ends here, or after the padding of a tar. Raises OSError."""
         if self._source.read_at(1, self.position):
-            raise _unfinished()
+            _refuse_rest(self._source.read_at(MAX_PADDING_BYTES + 1, self.position))
 
 
 class PipedPlainStream:
@@ -87,9 +90,8 @@ class PipedPlainStream:
         """Ignore the hint: this stream reads everything anyway."""
 
     def finish(self) -> None:
-        """Raises InvalidBundleError unless the pipe ends here. Raises OSError."""
-        if len(self._start) or self._source.read(1):
-            raise _unfinished()
+        """Raises InvalidBundleError unless the pipe ends here, or after the padding of a tar. Raises OSError."""
+        _refuse_rest(bytes(self._start) + read_until_full(self._source.read, MAX_PADDING_BYTES + 1))
 
     def _next(self, size: int) -> Chunk:
         if len(self._start):
@@ -102,5 +104,6 @@ def _truncated(position: int) -> TruncatedError:
     return TruncatedError(f"bundle: truncated at byte {position}")
 
 
-def _unfinished() -> InvalidBundleError:
-    return InvalidBundleError("bytes after the end of the bundle")
+def _refuse_rest(rest: Chunk) -> None:
+    if len(rest) > MAX_PADDING_BYTES or any(rest):
+        raise InvalidBundleError("bytes after the end of the bundle")

@@ -22,6 +22,7 @@ _OVERHEAD = 1.01
 # FAT32 stores the length of a file in 32 bits.
 _FAT32_LIMIT = 2**32 - 1
 _TRIAL = "trial.part"
+_LEAVE_OUT = "leave that model out, or carry it in a bundle: ostore export MODEL FILE.tar"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -44,18 +45,23 @@ def refuse_full(path: Path, needed: int) -> None:
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
     """Raises InvalidNameError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
     if (problem := _first_problem(names)) and not _holds_colons(directory):
-        raise InvalidNameError(problem)
+        raise InvalidNameError(problem, hint=_LEAVE_OUT)
 
 
 def refuse_on_windows(names: Iterable[ModelName]) -> None:
     """Raises InvalidNameError if this is Windows and a name is impossible there. No disk is asked."""
     if os.name == "nt" and (problem := _first_problem(names)):
-        raise InvalidNameError(problem)
+        raise InvalidNameError(problem, hint=_LEAVE_OUT)
 
 
-def _refuse_too_large(directory: Directory, size: int) -> None:
-    """Create and remove a sparse file of this size. It takes no room if the disk has sparse files."""
-    fd = directory.create(_TRIAL)
+def refuse_too_large(fd: int, path: Path, size: int) -> None:
+    """
+    Raises NoSpaceError if the disk of an open, empty file cannot hold a file of `size` bytes, as FAT above 4 GiB.
+
+    For a moment, the file is sparse and that large. `path` is for the message.
+    """
+    if size <= _FAT32_LIMIT:
+        return
     try:
         if sys.platform == "win32":  # pragma: no cover - Windows
             windows.set_size(fd, size)
@@ -64,7 +70,17 @@ def _refuse_too_large(directory: Directory, size: int) -> None:
     except OSError as error:
         if error.errno not in _TOO_LARGE:
             raise
-        raise NoSpaceError(f"{directory.path}: this disk cannot hold a file of {size} bytes") from None
+        raise NoSpaceError(
+            f"{path}: this disk cannot hold a file of {size} bytes",
+            hint="FAT has no files of 4 GiB and more: use another disk, or exFAT, or models with smaller files",
+        ) from None
+    os.ftruncate(fd, 0)
+
+
+def _refuse_too_large(directory: Directory, size: int) -> None:
+    fd = directory.create(_TRIAL)
+    try:
+        refuse_too_large(fd, directory.path, size)
     finally:
         os.close(fd)
         directory.unlink(_TRIAL)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ostore.formats.errors import NotFoundError, UsageError
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory, naming, sync_file
 from ostore.streams.owners import FILE_MODE, Ownership, unless_unsupported
@@ -28,6 +29,37 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
     for start in range(0, len(views), _IOV_MAX):
         _write_views(fd, views[start : start + _IOV_MAX])
     return total
+
+
+def refuse_missing_folder(folder: Path) -> None:
+    """
+    Raises NotFoundError unless a folder is there in which a person wants something written. It is never created.
+
+    Its path may have a typo, or a disk may not be mounted.
+    """
+    if not folder.is_dir():
+        raise NotFoundError(f"{folder}: no such folder", hint="is the disk mounted? If so, create the folder first")
+
+
+def refuse_to_overwrite(path: Path, *, replace: bool) -> None:
+    """
+    Raises UsageError if something has the name of a file that a command is to write, NotFoundError without its folder.
+
+    With `replace`, only a regular file may be there. A link, a FIFO or a device is never replaced: root would take
+    /dev/full away from the whole machine. The rule of every command that writes a file for a person.
+    """
+    refuse_missing_folder(path.parent)
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path}: expected the name of a file, got a folder")
+    if not stat.S_ISREG(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "a pipe or a device"
+        raise UsageError(f"{path}: not a regular file but {what}, which is never replaced", hint="choose another name")
+    if not replace:
+        raise UsageError(f"{path}: exists", hint="replace=True overwrites it")
 
 
 class GrowingFile:

@@ -25,6 +25,7 @@ from tests.hostile.rows import (
     DONE,
     IO,
     UNSAFE,
+    USAGE,
     Argument,
     Outcome,
     Prepare,
@@ -137,8 +138,8 @@ def typed_rows(what: str, name: str) -> Iterator[Row]:
         "move": ("move", "--yes", "--offload", "--", name, "elsewhere"),
     }
     for command, arguments in commands.items():
-        yield _quiet(Row(f"{what} [{command}]", _typed(*arguments), (UNSAFE,)))
-    yield _quiet(Row(f"{what} [import --model]", _picked(name), (UNSAFE,)))
+        yield _quiet(Row(f"{what} [{command}]", _typed(*arguments), (USAGE,)))
+    yield _quiet(Row(f"{what} [import --model]", _picked(name), (USAGE,)))
     yield _quiet(Row(f"{what} [list]", _typed("list", "--", name), (DONE,)))
 
 

@@ -12,7 +12,8 @@ from ostore.api.move.cargo import Cargo, load_cargo
 from ostore.api.move.check import absolute, servers_of
 from ostore.api.move.removal import remove_moved
 from ostore.api.move.report import MoveReport, foreseen, report_of, sum_of
-from ostore.formats.errors import BlobError, BusyError, NotFoundError, UsageError
+from ostore.api.typed import typed_models
+from ostore.formats.errors import BlobError, BusyError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
 from ostore.formats.remedy import ostore
@@ -26,6 +27,7 @@ from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.settings import refuse_globs, threads
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.space import refuse_full
+from ostore.streams.writing import refuse_missing_folder
 
 _RENAMING = ostore("cp", "MODEL", "NAME", before="nothing is moved; give one of the two another name").then(
     ostore("rm", "MODEL")
@@ -60,6 +62,8 @@ def move(
     that a server uses; NoSpaceError, UnsafeError, FormatError, LimitError, OSError.
     """
     source, target = _stores(destination, models)
+    # An interrupted move may have brought a model there already.
+    names = typed_models(names, source, may_be_elsewhere=True)
     if not names:
         _refuse_server(source)
     cargo = load_cargo(source, target, names, progress, hashed=False)
@@ -81,8 +85,7 @@ def _stores(destination: str | Path, models: Path | None) -> tuple[LocalStore, L
     source, target = chosen_store(models).require_whole(), LocalStore(absolute(destination))
     refuse_globs(target.root)
     _refuse_one_store(source.root, target.root)
-    if not target.root.parent.exists():
-        raise NotFoundError(f"{target.root.parent}: no such folder", hint="is the disk mounted? If so, create it first")
+    refuse_missing_folder(target.root.parent)
     return source, target
 
 
@@ -202,7 +205,7 @@ def _told_for_a_move() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if error.hint and "--replace" in str(error.hint):
+        if error.hint and "replace=True" in str(error.hint):
             error.hint = _RENAMING
         raise
 

@@ -11,7 +11,8 @@ from ostore.api.repair.damage import Damage, find_damage
 from ostore.api.repair.plan import plan_from
 from ostore.api.repair.report import RepairReport, foreseen, report_of
 from ostore.api.repair.respelling import with_spelling
-from ostore.api.repair.sources import open_sources
+from ostore.api.repair.sources import open_sources, refuse_no_source
+from ostore.api.typed import typed_models
 from ostore.formats.errors import OstoreError
 from ostore.formats.outcome import Received
 from ostore.operations.repair import RepairPlan, gather
@@ -46,10 +47,13 @@ def repair(
     file may also be in quarantine. Raises NotFoundError, UsageError, BusyError, NoSpaceError, UnsafeError,
     DamagedStoreError, OSError, and the error of the first source if none can be opened.
     """
+    refuse_no_source(names, sources)
     store = chosen_store(models).require_whole()
+    # A source may have a model that the store has lost.
+    words = typed_models(names, store, may_be_elsewhere=True)
     with ExitStack() as opened:
         copies, notes = open_sources(sources, store, opened, jobs=threads(jobs), progress=progress)
-        damage = find_damage(store, names, copies, jobs=threads(jobs), progress=progress)
+        damage = find_damage(store, words, copies, jobs=threads(jobs), progress=progress)
         plan = plan_from(damage, copies)
         if dry_run or plan.is_empty:
             report = foreseen(damage, plan, notes, dry_run=dry_run)

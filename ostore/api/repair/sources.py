@@ -7,10 +7,24 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_blob_sources
+from ostore.api.typed import is_place, listed
 from ostore.formats.errors import NotFoundError, OstoreError, UsageError
+from ostore.formats.remedy import ostore
 from ostore.operations.transfer import BlobSource
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import Progress
+
+
+def refuse_no_source(names: Sequence[str], sources: Sequence[str | Path]) -> None:
+    """Raises UsageError if there is no source. One may be among the names of models. TypeError for a text."""
+    if listed(sources):
+        return
+    places = [word for word in listed(names) if is_place(word)]
+    models = [word for word in listed(names) if word not in places]
+    options = [text for place in places or ["BUNDLE"] for text in ("--from", place)]
+    raise UsageError(
+        "expected a source of good copies: a bundle, a store or a folder", hint=ostore("repair", *models, *options)
+    )
 
 
 def open_sources(
@@ -22,8 +36,6 @@ def open_sources(
     Raises UsageError or NotFoundError for a mistyped source, and the error of the first source if none can be used. A
     person should learn this before hours of hashing.
     """
-    if not sources:
-        raise UsageError("expected a source of good copies", hint="--from BUNDLE or --from FOLDER")
     if [str(source) for source in sources].count("-") > 1:
         raise UsageError("standard input can be read only once")
     opened_sources: list[BlobSource] = []

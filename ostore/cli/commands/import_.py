@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +15,7 @@ from ostore.cli.options import (
     AsJson,
     DryRun,
     Jobs,
-    Models,
+    ModelsText,
     ProgressMode,
     Quiet,
     Replace,
@@ -53,7 +56,7 @@ def import_(
     strict: Strict = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
-    models: Models = None,
+    models: ModelsText = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     progress: ShowProgress = ProgressMode.AUTO,
@@ -63,7 +66,7 @@ def import_(
 
     SOURCE is a bundle file, a folder with a store, or - (standard input).
     """
-    from ostore.api.import_bundle import import_bundle
+    from ostore.api.import_bundle import import_bundle, planned_imports
     from ostore.cli.progress import shown
     from ostore.cli.render import import_ as render
     from ostore.cli.render.report import say_document, say_left_out, say_warnings, saying_what_is_done
@@ -76,15 +79,18 @@ def import_(
     take = partial(
         import_bundle, replace=replace, trust_existing=trust_existing, strict=strict, dry_run=dry_run, jobs=jobs
     )
+    planned = planned_imports(sources, names or (), jobs=jobs)
+    _refuse_bare_word(models, sources)
+    folder = Path(models) if models else None
     reports: list[ImportReport] = []
     summaries: list[str] = []
     # Each source is a transaction: if one fails, those before it are in the store and are reported.
     with saying_what_is_done(None if dry_run else lambda: "; ".join(summaries)):
         try:
-            for source in sources:
+            for source, wanted in planned:
                 started = time.monotonic()
                 with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-                    report = take(source, names or (), progress=told, models=models)
+                    report = take(source, wanted, progress=told, models=folder)
                 reports.append(report)
                 summaries.append(render.summary(report, time.monotonic() - started))
                 say_warnings(report.warnings)
@@ -95,3 +101,19 @@ def import_(
             if as_json and reports:
                 say_document("import", {"imports": reports})
     say_left_out(model for report in reports for model in report.left_out)
+
+
+def _refuse_bare_word(models: str | None, sources: list[str]) -> None:
+    """Only import makes a store that is not there, and `--models llama3` is easily typed for `--model llama3`."""
+    from ostore.api.inspect_bundle import inspect
+    from ostore.formats.errors import UsageError
+
+    if models and not {"/", os.sep} & set(models) and not Path(models).exists():
+        for source in sources:
+            # An error of the source matters more, so it is told first.
+            if source != "-":
+                inspect(source)
+        raise UsageError(
+            f"--models {models}: no such folder",
+            hint=f"--model {shlex.quote(models)} is one model; --models {shlex.quote(f'./{models}')} makes a new store",
+        )

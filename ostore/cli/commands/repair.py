@@ -31,11 +31,11 @@ app = group()
     )
 )
 def repair(
-    sources: Annotated[
-        list[str],
-        typer.Option("--from", metavar="SOURCE", show_default=False, help="Where to find good copies; repeatable."),
-    ],
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", show_default=False)] = None,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="SOURCE", show_default=False, help="Where to find good copies; repeatable."),
+    ] = None,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: Models = None,
@@ -62,7 +62,7 @@ def repair(
     keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-        report = fetch(names or (), sources=sources, dry_run=dry_run, jobs=jobs, progress=told, models=models)
+        report = fetch(names or (), sources=sources or (), dry_run=dry_run, jobs=jobs, progress=told, models=models)
     say_warnings((*report.notes, *report.warnings))
     seconds = time.monotonic() - started
     say_report(

@@ -23,7 +23,7 @@ app = group()
 
 @app.command(epilog=examples("ostore verify", "ostore verify llama3", "ostore verify /media/usb/models.tar.zst"))
 def verify(
-    subjects: Annotated[list[str] | None, typer.Argument(metavar="[MODEL|BUNDLE]...", show_default=False)] = None,
+    subjects: Annotated[list[str] | None, typer.Argument(metavar="[MODEL|BUNDLE|DIR]...", show_default=False)] = None,
     jobs: Jobs = None,
     models: Models = None,
     as_json: AsJson = False,
@@ -33,22 +33,33 @@ def verify(
     """
     Hash the whole store, some models, or bundles, and report every problem.
 
+    DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. If one of several bundles cannot be read, the
+    others are verified first.
+
     Exit codes: 0 all is whole, 4 a blob is missing or altered, 9 a blob cannot be read, 10 only manifests, names or the
     layout are wrong.
     """
-    from ostore.api.verify import verify as hash_everything
+    from ostore.api.verify import verify_each
     from ostore.cli.colours import VERDICT
     from ostore.cli.exit_codes import end_with
+    from ostore.cli.main import tell_error
     from ostore.cli.progress import shown
     from ostore.cli.render import verify as render
     from ostore.cli.render.report import say_report
+    from ostore.formats.errors import class_of
     from ostore.settings import keep_freed_memory
 
     if subjects:
         keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-        reports = hash_everything(subjects or (), jobs=jobs, progress=told, models=models)
+        verified = list(verify_each(subjects or (), jobs=jobs, progress=told, models=models))
+    errors = [one for one in verified if isinstance(one, Exception)]
+    if len(verified) == len(errors) == 1:
+        raise errors[0]
+    reports = [one for one in verified if not isinstance(one, Exception)]
+    for error in errors:
+        tell_error(error, as_json=as_json)
     say_report(
         "verify",
         {"reports": reports},
@@ -58,4 +69,4 @@ def verify(
         warnings=(warning for report in reports for warning in report.warnings),
         marks=VERDICT,
     )
-    end_with(*(report.verdict for report in reports))
+    end_with(*(report.verdict for report in reports), *map(class_of, errors))

@@ -15,4 +15,12 @@ def where(models: Models = None, as_json: AsJson = False, quiet: Quiet = False) 
     from ostore.cli.render.report import say_report
 
     report = find(models=models)
-    say_report("where", report, lambda: render.text(report), as_json=as_json, quiet=quiet, lines=[report.store])
+    say_report(
+        "where",
+        report,
+        lambda: render.text(report),
+        as_json=as_json,
+        quiet=quiet,
+        lines=[report.store],
+        warnings=report.warnings,
+    )

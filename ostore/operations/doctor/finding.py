@@ -144,6 +144,7 @@ MEANINGS: Mapping[str, str] = {
     "cloud-not-disabled": "this host has no way out, but its Ollama still tries to reach ollama.com",
     "other-store": "models in another store: an Ollama server sees the models of its own store only",
     "server-elsewhere": "the Ollama server that runs now uses another store, so it does not see these models",
+    "setting-doubtful": "the setting of the store is taken as it is written, which is hardly what was meant",
     "times-ahead": "changed in the future: a clock was or is wrong; Ollama and gc keep such files as if they were new",
     "not-checked": "this could not be read, so nothing is known of what is in it",
     "orphans": "blobs that no model here needs",

@@ -65,6 +65,10 @@ def _lack_of_room(facts: Facts, store: str) -> Iterator[Finding]:
 
 def check_host(facts: Facts) -> Iterator[Finding]:
     """Report servers and models outside this store, and an offline Ollama that still tries to reach its cloud."""
+    for doubt in facts.host.setting_doubts:
+        yield finding(
+            "setting-doubtful", "warning", "OLLAMA_MODELS", detail=doubt, remedy=ways.person("set it to a whole path")
+        )
     yield from _elsewhere(facts)
     yield from _cloud(facts.host)
 

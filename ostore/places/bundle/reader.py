@@ -26,9 +26,10 @@ from ostore.formats.errors import (
     UsageError,
 )
 from ostore.formats.manifest import Descriptor, Manifest
-from ostore.formats.name import ModelName, choose
+from ostore.formats.name import ModelName, alike, choose
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.tar_header import BLOCK
+from ostore.places.bundle.foreign import PEEK_BYTES, PIPE_PEEK_BYTES, explained
 from ostore.places.bundle.walk import Walk
 from ostore.streams.bytes_at import BytesAt, FileBytes, Forward, ForwardOver, Held
 from ostore.streams.chunks import Chunk, read_until_full
@@ -38,15 +39,8 @@ from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.plain import PipedPlainStream, SeekablePlainStream
 from ostore.streams.tar import ForwardStream, TarReader
 
-# First bytes of files that people mistake for a bundle.
-_LOOKS_LIKE = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\xfd7zXZ", "xz"),
-    (b"PK\x03\x04", "zip"),
-    (b"BZh", "bzip2"),
-    (b"GGUF", "a GGUF file"),
-    (b"age-encryption.org", "an encrypted file"),
-)
+# In a message; `ostore inspect` shows all.
+_SHOWN_NAMES = 5
 
 
 @contextlib.contextmanager
@@ -59,10 +53,10 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
     """
     with _opened(path) as file, ThreadPoolExecutor(workers(jobs)) as pool:
         try:
-            reader = BundleReader(_streams(file, path.name, pool, jobs), label or str(path), file)
+            reader = BundleReader(_streams(file, pool, jobs), label or str(path), file)
         except OstoreError as error:
             error.args = (f"{path}: {error}",)
-            raise
+            raise explained(error, file.read_at(PEEK_BYTES, 0), path) from None
         yield reader
         file.refuse_changes()
 
@@ -70,14 +64,18 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
 @contextlib.contextmanager
 def open_piped_bundle(pipe: Forward, *, jobs: int, label: str = "-") -> Iterator[BundleReader]:
     """Read a bundle from a pipe, in one pass. Raises FormatError, LimitError, UnsafeError, IntegrityError, OSError."""
-    start = read_until_full(pipe.read, BLOCK)
+    start = read_until_full(pipe.read, PIPE_PEEK_BYTES)
     with ThreadPoolExecutor(workers(jobs)) as pool:
         stream: ForwardStream
-        if _is_framed(start):
-            stream = PipedStream(PipedFrames(pipe, start), pool, in_flight(jobs))
-        else:
-            stream = PipedPlainStream(pipe, start)
-        yield BundleReader(lambda: stream, label)
+        try:
+            if _is_framed(start):
+                stream = PipedStream(PipedFrames(pipe, start), pool, in_flight(jobs))
+            else:
+                stream = PipedPlainStream(pipe, start)
+            reader = BundleReader(lambda: stream, label)
+        except OstoreError as error:
+            raise explained(error, start, None) from None
+        yield reader
 
 
 class BundleReader:
@@ -112,7 +110,7 @@ class BundleReader:
             return self.index.selection
         chosen, unmatched = choose([model.name for model in self.index.selection.models], patterns)
         if unmatched:
-            raise NotFoundError(f"no model {unmatched[0]!r} in the bundle")
+            raise self._no_model(unmatched[0])
         return self.index.selection.restricted(chosen)
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
@@ -172,6 +170,14 @@ class BundleReader:
         # The caller publishes next, so a change has to show now.
         self._refuse_changes()
 
+    def _no_model(self, word: str) -> NotFoundError:
+        names = [model.name for model in self.index.selection.models]
+        found = alike(word, names)
+        meant = f"did you mean {' or '.join(found)}? " if found else ""
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        hint = f"{meant}It holds {', '.join(map(str, names[:_SHOWN_NAMES]))}{more}"
+        return NotFoundError(f"no model {word!r} in the bundle {self.label}", hint=hint)
+
     def _refuse_changes(self) -> None:
         if self._file is not None:
             self._file.refuse_changes()
@@ -224,12 +230,13 @@ def _check_manifest(selection: Selection, model: SelectedModel, raw: bytes) -> N
             )
 
 
-def _streams(file: BytesAt, name: str, pool: ThreadPoolExecutor, jobs: int) -> Callable[[], ForwardStream]:
-    """Return a function that opens a new stream over a bundle file. Raises FormatError, LimitError, IntegrityError."""
-    is_framed = _is_framed(file.read_at(BLOCK, 0))
-    if is_framed == name.endswith(".tar") and name.endswith((".tar", ".tar.zst")):
-        raise InvalidBundleError(f"looks like {'zstd' if is_framed else 'a plain tar'}, unlike its name")
-    if not is_framed:
+def _streams(file: BytesAt, pool: ThreadPoolExecutor, jobs: int) -> Callable[[], ForwardStream]:
+    """
+    Return a function that opens a new stream over a bundle file. Its bytes say which kind it is, not its name.
+
+    Raises FormatError, LimitError, IntegrityError.
+    """
+    if not _is_framed(file.read_at(BLOCK, 0)):
         return lambda: SeekablePlainStream(file)
     spans = _read_seek_table(file)
     return lambda: SeekableStream(file, spans, pool, in_flight(jobs))
@@ -247,14 +254,7 @@ def _is_framed(start: bytes) -> bool:
         return True
     if start[1:4] == b"\x2a\x4d\x18":
         raise LimitError("a skippable frame where the index is expected")
-    looks = next((what for magic, what in _LOOKS_LIKE if start.startswith(magic)), None)
-    if start[257:262] == b"ustar":
-        looks = "a tar of something else"
-    raise InvalidBundleError("not a bundle of ostore: " + (f"looks like {looks}" if looks else _first_bytes(start)))
-
-
-def _first_bytes(start: bytes) -> str:
-    return f"begins with {start[:8]!r}" if start else "empty"
+    raise InvalidBundleError("not a bundle of ostore: " + (f"begins with {start[:8]!r}" if start else "empty"))
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ UNSAFE, IO, DAMAGED, FORMAT, LIMIT, INTERRUPTED = 8, 9, 10, 12, 13, 130
 
 CHUNK_BYTES = 1024 * 1024  # the most of a blob that is in memory at a time
 BLOCK, NAME_BYTES = 512, 100  # the block and the name field of tar
+MAX_PADDING = 1024 * 1024  # zero bytes after a plain tar: tar and dd fill up the last block of what they write
 INDEX_PATH, SIGNATURE_PATH = "ostore/bundle.json", "ostore/bundle.json.sig"
 MAX_INDEX_BYTES = 16 * 1024 * 1024
 MAX_SIGNATURE_BYTES = 64 * 1024
@@ -245,7 +246,7 @@ def open_archive(bundle: str) -> Iterator[Archive]:
         if not source.head:
             raise RestoreError(FORMAT, "not a bundle: empty")
         if not source.head.startswith(ZSTD_MAGIC):
-            yield Archive(source.read)
+            yield Archive(source.read, padding=MAX_PADDING)
             return
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode):  # find a truncated bundle before reading all of it
@@ -368,9 +369,13 @@ class Archive:
         read: Callable[[int], bytes],
         finish: Callable[[], None] = lambda: None,
         zstd_errors: tuple[type[Exception], ...] = (),
+        padding: int = 0,
     ) -> None:
-        """`read` returns at most the given number of bytes, none at the end. `finish` checks the end of the bundle."""
-        self._read, self._finish, self._zstd_errors = read, finish, zstd_errors
+        """
+        `read` returns at most the given number of bytes, none at the end. `finish` checks the end of the bundle. Up to
+        `padding` zero bytes may follow the archive.
+        """
+        self._read, self._finish, self._zstd_errors, self._padding = read, finish, zstd_errors, padding
         self._offset = 0
         self._ahead: tuple[str, int] | None = None
         self.known = {INDEX_PATH}
@@ -415,8 +420,11 @@ class Archive:
         path, _ = self.peek()
         if path:
             raise RestoreError(UNSAFE, f"member {path!r}: repeated, or not in the index")
-        if any(self._exactly(BLOCK)) or self._some(1):
-            raise RestoreError(FORMAT, f"more data after the end of the archive, at byte {self._offset}")
+        rest, end = self._exactly(BLOCK), self._offset + self._padding
+        while rest:
+            if any(rest) or self._offset > end:
+                raise RestoreError(FORMAT, f"more data after the end of the archive, at byte {self._offset}")
+            rest = self._some(BLOCK)
         self._finish()
 
     def _refuse(self, found: str, size: int, expected: str) -> NoReturn:

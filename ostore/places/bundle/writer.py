@@ -19,7 +19,7 @@ from ostore.formats.bundle_index import (
     manifest_path,
 )
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BusyError, IntegrityError, LimitError, UsageError
+from ostore.formats.errors import BusyError, IntegrityError, LimitError, NoSpaceError, UsageError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome, Received
@@ -34,9 +34,12 @@ from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
+from ostore.streams.space import refuse_full, refuse_too_large
 from ostore.streams.verified import verified
-from ostore.streams.writing import GrowingFile
+from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
+# zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
+_LEAST_SHARE = 0.7
 SUMS_PATH = "ostore/SHA256SUMS"
 
 
@@ -61,8 +64,12 @@ class BundleFile:
         self._replace = replace
 
     def compare(self, selection: Selection) -> Forecast:
-        """Forecast that everything is written. Raises UsageError if the file exists and is not to be replaced."""
+        """
+        Forecast that everything is written. Raises UsageError if the file exists and is not to be replaced,
+        NotFoundError if its folder does not, NoSpaceError if the disk cannot have room for it.
+        """
         self._refuse_existing()
+        self._refuse_full_disk(selection)
         return _all_of(selection)
 
     @contextlib.contextmanager
@@ -70,11 +77,13 @@ class BundleFile:
         """
         Yield an inbox. Leaving the block seals the bundle, syncs it and gives it its name.
 
-        Raises UsageError if the file exists, BusyError if another export writes it, LimitError if the selection is too
-        large for one bundle, OSError.
+        Raises UsageError if the file exists, NotFoundError if its folder does not, NoSpaceError if the disk cannot have
+        room for it, BusyError if another export writes it, LimitError if the selection is too large for one bundle,
+        OSError.
         """
         self._refuse_existing()
-        with Directory.open(self.path.parent) as directory, self._part(directory) as output:
+        self._refuse_full_disk(selection)
+        with Directory.open(self.path.parent) as directory, self._part(directory, self._least(selection)) as output:
             with contextlib.closing(self._writer(output)) as writer:
                 inbox = BundleInbox(writer, selection)
                 yield inbox
@@ -95,10 +104,11 @@ class BundleFile:
         return f"{self.path.name}.part"
 
     @contextlib.contextmanager
-    def _part(self, directory: Directory) -> Iterator[Output]:
+    def _part(self, directory: Directory, size: int) -> Iterator[Output]:
         fd = self._open_part(directory)
         try:
             with naming(self.path):
+                refuse_too_large(fd, self.path, size)
                 yield GrowingFile(fd)
         except BaseException:
             # An error while cleaning up must not hide the first one.
@@ -128,11 +138,28 @@ class BundleFile:
             raise BusyError(f"{self.path}: another export has just finished it")
         return is_ours(status) and status.st_nlink == 1
 
+    def _least(self, selection: Selection) -> int:
+        """Return the bytes that the bundle will hardly be smaller than."""
+        return selection.size if self.path.name.endswith(".tar") else int(selection.size * _LEAST_SHARE)
+
+    def _refuse_full_disk(self, selection: Selection) -> None:
+        try:
+            # What a dead export has left is taken over, so its room is free.
+            left = self.path.with_name(self._part_name).lstat().st_size
+        except OSError:
+            left = 0
+        try:
+            refuse_full(self.path.parent, self._least(selection) - left)
+        except NoSpaceError as error:
+            error.hint = (
+                "export fewer models; or, if they shrink unusually well: ostore export MODEL... - > FILE.tar.zst"
+            )
+            raise
+
     def _refuse_existing(self) -> None:
-        if self.path.is_dir():
+        if self.path.is_dir() and not self.path.is_symlink():
             raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
-        if self.path.exists() and not self._replace:
-            raise UsageError(f"{self.path}: exists", hint="--replace overwrites it")
+        refuse_to_overwrite(self.path, replace=self._replace)
 
 
 class BundlePipe:

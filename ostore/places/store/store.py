@@ -6,13 +6,14 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ostore.formats.digest import Digest, blob_digest, is_misspelled
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
-from ostore.formats.name import ModelName, choose, is_all, is_glob
+from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
@@ -134,7 +135,7 @@ class LocalStore:
             raise UsageError(f"{self.root}: not a folder")
         raise NotFoundError(
             f"{self.root}: no such store",
-            hint=ostore("where", after="shows which store is used; --models DIR names another"),
+            hint=ostore("where", after="shows which store is used; models=DIR names another"),
         )
 
     def scan(self, patterns: Sequence[str] = ()) -> ManifestScan:
@@ -170,6 +171,8 @@ class LocalStore:
                 return NotFoundError(f"{what}, but {where}", hint=fix)
         if self.is_half:
             return NotFoundError(f"{what}: {_HALF}", hint="copy the store again, with manifests/")
+        if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
+            hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
         return NotFoundError(what, hint=hint)
 
     def select(self, patterns: Sequence[str]) -> Selection:

@@ -348,7 +348,7 @@ def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
 
 def _came_meanwhile(name: ModelName) -> UsageError:
     return UsageError(
-        f"{name}: another program has just stored a model of that name", hint="run this again, or use --replace"
+        f"{name}: another program has just stored a model of that name", hint="run this again, or with replace=True"
     )
 
 

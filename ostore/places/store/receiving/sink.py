@@ -14,7 +14,6 @@ from ostore.formats.errors import (
     FormatError,
     LimitError,
     NoSpaceError,
-    NotFoundError,
     OstoreError,
     UnsafeError,
     UsageError,
@@ -36,6 +35,7 @@ from ostore.streams.owners import Ownership, is_root
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_on_windows, refuse_unholdable
+from ostore.streams.writing import refuse_missing_folder
 
 # The errors for a folder, or for a file where a folder has to be. EINVAL: `read_small_file` of a FIFO or a device.
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP})
@@ -81,10 +81,14 @@ class StoreSink:
         Return what would become of each model, and the blobs that are missing, judged by size. Nothing is written.
 
         Raises UsageError if another model has the name and `replace` is not set, or if the store is not a folder;
+        NotFoundError if the folder that it is to be created in is missing;
         UnsafeError if a name differs from another one only by case, or something that is no manifest is in its place;
         OSError.
         """
-        return Forecast(self._outcomes(selection), self._store.missing_of(selection.blobs))
+        outcomes = self._outcomes(selection)
+        if not self._store.exists:
+            self._absent_folders()
+        return Forecast(outcomes, self._store.missing_of(selection.blobs))
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection without the models whose names clash with other spellings. They are left out."""
@@ -205,7 +209,7 @@ class StoreSink:
         if not _may_be_read(raw):
             return Outcome.REPAIRED
         if not self._replace:
-            raise UsageError(f"{model.name}: another model of that name is there", hint="--replace overwrites it")
+            raise UsageError(f"{model.name}: another model of that name is there", hint="replace=True overwrites it")
         return Outcome.REPLACED
 
     @contextlib.contextmanager
@@ -246,17 +250,20 @@ class StoreSink:
     def _create_root(self, root: Path) -> list[Path]:
         if root.exists() or is_link(root):
             self._store.require_folder()
-        absent = [root]
-        while not absent[0].parent.exists():
-            absent.insert(0, absent[0].parent)
-        if len(absent) > 1 and not self._make_parents:
-            raise NotFoundError(
-                f"{root.parent}: no such folder", hint="is the disk mounted? If so, create the folder first"
-            )
+        absent = self._absent_folders()
         for path in absent:
             with Directory.open(path.parent) as parent:
                 owner = parent.ownership
                 parent.make_child(path.name, Ownership(owner.uid, owner.gid, 0o755)).close()
+        return absent
+
+    def _absent_folders(self) -> list[Path]:
+        """Return the folders to create for a store that is not there. Raises NotFoundError for a missing parent."""
+        absent = [self._store.root]
+        while not absent[0].parent.exists():
+            absent.insert(0, absent[0].parent)
+        if not self._make_parents:
+            refuse_missing_folder(self._store.root.parent)
         return absent
 
 

@@ -1,0 +1,192 @@
+"""
+Read the words that a person types for models, and say what was probably meant by a word that means none.
+
+A name that nobody can have is a UsageError here: only in a bundle or a store it is unsafe. `addresses` does the same
+for words that stand for places.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
+from ostore.formats.name import ModelName, is_glob
+from ostore.formats.remedy import Remedy, ostore
+from ostore.operations.transfer import Source
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import find_manifests
+
+BUNDLE_SUFFIXES = (".tar.zst", ".tar")
+# `ostore list` shows twelve digits of the digest of a manifest.
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.IGNORECASE)
+# One letter before the colon is a drive of Windows.
+_ADDRESS = re.compile(r"(file|[a-z][a-z0-9+.-]+(?=://)):", re.IGNORECASE)
+
+
+def listed(words: Sequence[str | Path]) -> list[str]:
+    """Return the words of a parameter that takes several. Raises TypeError for a text, whose letters are no words."""
+    if isinstance(words, (str, bytes, Path)):
+        raise TypeError(f"expected a list of words, got {words!r}; write [{words!r}]")
+    return [str(word) for word in words]
+
+
+def typed_name(word: str) -> ModelName:
+    """Return the name that a person typed. Raises UsageError if it is none."""
+    try:
+        return ModelName.parse(word)
+    except InvalidNameError as error:
+        raise _no_name(word, error) from None
+
+
+def typed_models(words: Sequence[str], store: LocalStore, *, may_be_elsewhere: bool = False) -> list[str]:
+    """
+    Return the words that mean models of a store, each a name or a glob. An ID of `ostore list` becomes a name.
+
+    With `may_be_elsewhere`, a name that the store does not have may be right.
+
+    Raises TypeError for a text instead of a list; UsageError for a word that cannot be a name, or an ID of several
+    models; NotFoundError for the word of a file or folder that is no model.
+    """
+    checked = _checked(words)
+    if not any(_ID.fullmatch(word) or is_place(word) for word in checked):
+        return checked
+    names = {entry.name.folded for entry in find_manifests(store.root).entries if entry.name}
+    for word in checked:
+        is_absent = not is_glob(word) and means_name(word) and typed_name(word).folded not in names
+        if is_absent and is_place(word) and (not may_be_elsewhere or word.endswith(BUNDLE_SUFFIXES)):
+            what = f"{word}: a folder, and no model" if _is_folder(word) else f"no model {word!r}"
+            raise NotFoundError(f"{what} in {store.root}", hint=_place_instead(word))
+    return _without_ids(checked, names, lambda: _identities(store))
+
+
+def typed_models_of(words: Sequence[str], source: Source) -> list[str]:
+    """Return the words that mean models of a source, as `typed_models` does for a store."""
+    if isinstance(source, LocalStore):
+        return typed_models(words, source)
+    checked = _checked(words)
+    if not any(_ID.fullmatch(word) for word in checked):
+        return checked
+    models = source.select(()).models
+    return _without_ids(
+        checked,
+        {model.name.folded for model in models},
+        lambda: ((model.name, model.manifest_digest) for model in models),
+    )
+
+
+def means_model(word: str, store: LocalStore) -> bool:
+    """Whether a store has a model of this name."""
+    if not means_name(word):
+        return False
+    folded = ModelName.parse(word).folded
+    return any(entry.name and entry.name.folded == folded for entry in find_manifests(store.root).entries)
+
+
+def refuse_folder(pattern: str) -> None:
+    """Raises UsageError if a pattern that matches no model is the path of a folder."""
+    if _is_folder(pattern):
+        raise UsageError(f"{pattern}: a folder; expected the name of a model", hint=_place_instead(pattern))
+
+
+def refuse_address(word: str) -> None:
+    """Raises UsageError for `file:` and `http:`: what stands for a place is a path, and nothing is downloaded."""
+    found = _ADDRESS.match(word)
+    if found is None or os.path.lexists(word):
+        return
+    scheme = found[1].lower()
+    if scheme == "file":
+        path = unquote(re.sub(r"^file:(//(localhost)?(?=/))?", "", word, flags=re.IGNORECASE))
+        raise UsageError("file: an address; expected a path", hint=f"type the path: {shlex.quote(path)}")
+    # A password may stand in it, so only a plain address is repeated.
+    is_plain = scheme in {"http", "https"} and "@" not in word and "?" not in word
+    name = word.rstrip("/").rpartition("/")[2] if is_plain else "FILE"
+    fetch = f"curl -fLO {shlex.quote(word)}" if is_plain else "download it first"
+    raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=f"{fetch}, then name the file {name}")
+
+
+def _checked(words: Sequence[str]) -> list[str]:
+    checked = listed(words)
+    for word in checked:
+        if not is_glob(word) and not _ID.fullmatch(word):
+            typed_name(word)
+    return checked
+
+
+def _no_name(word: str, error: InvalidNameError) -> UsageError:
+    if not word:
+        return UsageError("name: expected the name of a model, got nothing")
+    if "://" in word or "@" in word or word.lower().startswith("file:"):
+        # The text is not repeated: it may hold a password.
+        return UsageError(
+            str(error), hint="a name is MODEL:TAG, or HOST/NAMESPACE/MODEL:TAG; no address goes before it"
+        )
+    if is_place(word):
+        kind = "a folder" if _is_folder(word) else "a file"
+        return UsageError(f"{word}: {kind}; expected the name of a model", hint=_place_instead(word))
+    bare = word.rstrip("/")
+    hint = (
+        f"did you mean {bare}?"
+        if bare != word and means_name(bare)
+        else "a name is like llama3, llama3:8b or me/llama3:8b"
+    )
+    return UsageError(str(error), hint=hint)
+
+
+def _place_instead(word: str) -> Remedy | str:
+    quoted = shlex.quote(word)
+    if _is_folder(word):
+        return f"did you mean models={quoted}?"
+    if os.path.lexists(word) and not word.endswith(BUNDLE_SUFFIXES):
+        return "it is a file; ostore list shows the names of models"
+    if not os.path.lexists(word):
+        return "a bundle would have that name, but there is no such file; ostore list shows the names of models"
+    return ostore("inspect", word, before="it is a bundle", after="shows the models in it")
+
+
+def is_place(word: str) -> bool:
+    """Whether a word looks like a file, or is the path of something."""
+    # A NUL cannot be in a path.
+    return word.endswith(BUNDLE_SUFFIXES) or ("\0" not in word and os.path.lexists(word))
+
+
+def _is_folder(word: str) -> bool:
+    return "\0" not in word and os.path.isdir(word)  # noqa: PTH112 - a word, too long for a path perhaps
+
+
+def means_name(word: str) -> bool:
+    """Whether a word can be the name of a model."""
+    try:
+        ModelName.parse(word)
+    except InvalidNameError:
+        return False
+    return True
+
+
+def _identities(store: LocalStore) -> Iterator[tuple[ModelName, Digest]]:
+    return ((model.name, model.manifest.digest) for model in store.passing_scan().models)
+
+
+def _without_ids(
+    words: Iterable[str], names: set[str], identities: Callable[[], Iterable[tuple[ModelName, Digest]]]
+) -> list[str]:
+    """Return the words with each ID replaced by the name of its model. A name that looks like an ID is a name."""
+    chosen = list(words)
+    for number, word in enumerate(chosen):
+        found = _ID.fullmatch(word)
+        if found is None or (means_name(word) and ModelName.parse(word).folded in names):
+            continue
+        models = sorted(name.full for name, digest in identities() if digest.hex.startswith(found[1].lower()))
+        if len(models) > 1:
+            short = ", ".join(str(ModelName.parse(name)) for name in models)
+            raise UsageError(f"{word}: the ID of {len(models)} models: {short}", hint="name one of them")
+        if models:
+            chosen[number] = models[0]
+        elif not means_name(word):
+            raise UsageError(f"{word}: no model has this ID", hint="ostore list shows the IDs")
+    return chosen

@@ -1,0 +1,238 @@
+"""
+Say what a file is that is no bundle, and what to type next. Only its first bytes and its name are looked at.
+
+What is found is for a message and decides nothing else. The bytes are hostile, so every decoder has a limit.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import re
+import shlex
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import zstandard
+
+from ostore.formats import zstd_frame
+from ostore.formats.bundle_index import INDEX_PATH
+from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, OstoreError
+from ostore.formats.remedy import Remedy, command, ostore
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.tar_header import BLOCK, padding, parse_header
+from ostore.streams.frames import decode_frame
+
+# A whole frame of ours, and one byte more.
+PEEK_BYTES = zstd_frame.MAX_FRAME_BYTES + 1
+# A zstd block has at most 128 KiB, and a frame shows nothing before its first block is complete.
+PIPE_PEEK_BYTES = 256 * 1024
+_DECODED_BYTES = 64 * 1024
+_MEMORY_BYTES = 64 * 1024 * 1024
+_SKIPPABLE = b"\x2a\x4d\x18"
+_UNFINISHED = ".part"
+# `split` and other programs append a number or letters to the name of a part.
+_PART_NAME = re.compile(r"(.*\.tar(?:\.zst)?\.(?:part-?)?)([0-9]{1,4}|[a-z]{2})", re.IGNORECASE)
+_UNPACK = "unpack it into a folder, and import the folder"
+
+
+class _Packed(NamedTuple):
+    """How another program compresses: its magic, its name, the command that undoes it, and a bounded decoder."""
+
+    magic: bytes
+    program: str
+    undo: str
+    decode: Callable[[bytes], bytes]
+
+
+def _zstd(start: bytes) -> bytes:
+    # pzstd and others begin with a skippable frame, which has its length in bytes 4 to 8.
+    if start[1:4] == _SKIPPABLE:
+        start = start[8 + int.from_bytes(start[4:8], "little") :]
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY_BYTES)
+    return decompressor.stream_reader(io.BytesIO(start)).read(_DECODED_BYTES)
+
+
+def _gzip(start: bytes) -> bytes:
+    return zlib.decompressobj(wbits=31).decompress(start, _DECODED_BYTES)
+
+
+def _xz(start: bytes) -> bytes:
+    return lzma.LZMADecompressor(memlimit=_MEMORY_BYTES).decompress(start, _DECODED_BYTES)
+
+
+def _bzip2(start: bytes) -> bytes:
+    return bz2.BZ2Decompressor().decompress(start, _DECODED_BYTES)
+
+
+# What a file is, and the next step. Pipes are text: a Remedy has commands only. Both are empty if nothing is known.
+_Recognised = tuple[str, Remedy | str]
+_PACKED = (
+    _Packed(zstd_frame.MAGIC, "zstd", "zstd -dc", _zstd),
+    _Packed(b"\x1f\x8b", "gzip", "gzip -dc", _gzip),
+    _Packed(b"\xfd7zXZ", "xz", "xz -dc", _xz),
+    _Packed(b"BZh", "bzip2", "bzip2 -dc", _bzip2),
+)
+# First bytes of other files: what they are, and what can be done with them.
+_OTHERS = (
+    (b"7z\xbc\xaf\x27\x1c", "looks like a 7z archive", _UNPACK),
+    (b"Rar!", "looks like a rar archive", _UNPACK),
+    (
+        b"GGUF",
+        "looks like a GGUF file, the weights of one model",
+        "ollama create NAME -f Modelfile, with FROM FILE in it",
+    ),
+    (b"age-encryption.org", "looks like a file that age has encrypted", "age -d FILE | ostore import -"),
+    (b"<!doctype", "looks like a web page", "download the file itself again"),
+    (b"<html", "looks like a web page", "download the file itself again"),
+)
+
+
+def explained(error: OstoreError, start: bytes, path: Path | None) -> OstoreError:
+    """
+    Return the error that says what a file is and what to type, if its first bytes or its name tell; else the same.
+
+    `start` are its first bytes, up to PEEK_BYTES, and `path` its name, None for a pipe. An error of another class
+    becomes an InvalidBundleError if the file is an archive of another program.
+    """
+    what, hint = _recognised(start, path)
+    if what:
+        label = "" if path is None else f"{path}: "
+        return InvalidBundleError(f"{label}{what}", hint=hint)
+    if path is not None and not error.hint:
+        error.hint = _part_of(path)
+    return error
+
+
+def _recognised(start: bytes, path: Path | None) -> _Recognised:
+    """Return what other program's file it is, and the next step; empty if it is none, or one of our own."""
+    packed = next((one for one in _PACKED if start.startswith(one.magic)), None)
+    if packed is None and start[1:4] == _SKIPPABLE:
+        packed = _PACKED[0]
+    if packed:
+        return _unpacked(packed, start, path)
+    if start.startswith(b"PK\x03\x04"):
+        return _zip(start, path)
+    if start[257:262] == b"ustar" and not _is_bundle(start):
+        return _tar("a tar of something else", start, path)
+    found = ((what, hint) for magic, what, hint in _OTHERS if start[:20].lower().startswith(magic.lower()))
+    return next(found, ("", ""))
+
+
+def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> _Recognised:
+    try:
+        inner = packed.decode(start[:PIPE_PEEK_BYTES])
+    except (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error, zstandard.ZstdError):
+        inner = b""
+    is_zstd = packed.program == "zstd"
+    if inner[:4] == zstd_frame.MAGIC or (_is_bundle(inner) and not (is_zstd and _is_ours(start))):
+        return f"a bundle that {packed.program} has compressed anew", _piped(packed.undo, path)
+    if inner[257:262] == b"ustar" and not _is_bundle(inner):
+        return _tar(f"a tar of other files, compressed by {packed.program}", inner, path)
+    return ("", "") if is_zstd else (f"looks like {packed.program}, not like a bundle", _piped(packed.undo, path))
+
+
+def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
+    names = list(_member_names(start))
+    folder = _store_in(names)
+    what = "a tar of a store, made by another program" if folder is not None else what
+    if path is None:
+        return what, _UNPACK
+    target = _new_folder(path)
+    unpack = command("mkdir", target).then(command("tar", "-xf", _no_option(path), "-C", target))
+    return what, unpack.then(ostore("import", Path(target) / (folder or "")))
+
+
+def _zip(start: bytes, path: Path | None) -> _Recognised:
+    # The first entry: the length of its name is at 26, the name at 30 (APPNOTE.TXT 4.3.7).
+    name = start[30 : 30 + int.from_bytes(start[26:28], "little")].decode("utf-8", "replace")
+    if path is None:
+        return "a zip archive", _UNPACK
+    if name.endswith((".tar", ".tar.zst")):
+        return "a zip archive of a bundle", f"unzip -p {_quoted(path)} {shlex.quote(name)} | ostore import -"
+    target = _new_folder(path)
+    folder = _store_in([name])
+    if folder is None:
+        # The first entry may be the folder that was packed.
+        folder = name if name.find("/") == len(name) - 1 else ""
+    unpack = command("unzip", "-q", _no_option(path), "-d", target)
+    return "a zip archive", unpack.then(ostore("import", Path(target) / folder))
+
+
+def _is_bundle(start: bytes) -> bool:
+    return start.startswith(INDEX_PATH.encode() + b"\0")
+
+
+def _is_ours(start: bytes) -> bool:
+    """
+    Whether ostore may have written the first frame of a bundle, even if the file is cut off or damaged.
+
+    The zstd program writes a checksum, no content size, or one large frame. If it writes one frame like ours, that is
+    the whole file and holds blobs; ostore ends a frame before the first blob, and writes a table behind the last.
+    """
+    try:
+        span = zstd_frame.measure_frame(start)
+        if span is None or span.size != len(start):
+            return True
+        return not any(name.startswith(f"{BLOBS}/") for name in _member_names(bytes(decode_frame(start))))
+    except (FormatError, LimitError):
+        return False
+    except IntegrityError:
+        return True
+
+
+def _member_names(start: bytes) -> Iterator[str]:
+    """Yield the names of the members that begin in these bytes of a tar."""
+    offset = 0
+    while offset + BLOCK <= len(start) and any(block := start[offset : offset + BLOCK]):
+        try:
+            header = parse_header(block)
+        except OstoreError:
+            # Other programs write headers that ours never has. The name is in the same place.
+            yield block[:100].rstrip(b"\0").decode("utf-8", "replace")
+            number = block[124:135].strip(b" \0")
+            size = int(number, 8) if re.fullmatch(rb"[0-7]+", number) else len(start)
+        else:
+            yield header.name
+            size = header.size
+        offset += BLOCK + size + padding(size)
+
+
+def _store_in(names: list[str]) -> str | None:
+    """Return the folder in an archive that holds a store, or None if no name says so."""
+    for name in names:
+        parts = Path(name).parts
+        for part in (BLOBS, MANIFESTS):
+            if part in parts:
+                return str(Path(*parts[: parts.index(part)])) if parts.index(part) else ""
+    return None
+
+
+def _piped(undo: str, path: Path | None) -> str:
+    return f"{undo} {_quoted(path)} | ostore import -" if path else f"put {undo} between: | {undo} | ostore import -"
+
+
+def _new_folder(path: Path) -> str:
+    return f"{path.name.partition('.')[0] or 'unpacked'}-unpacked"
+
+
+def _no_option(path: Path) -> str:
+    # A name that begins with a dash would be an option.
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(_no_option(path))
+
+
+def _part_of(path: Path) -> str | None:
+    """Return what to type if the name is that of a part of a bundle, or of an unfinished one."""
+    if path.name.endswith(_UNFINISHED):
+        return "an export has not finished it; run that export again"
+    if split := _PART_NAME.fullmatch(path.name):
+        parts = _quoted(path.with_name(split[1])) + "?" * len(split[2])
+        return f"if it is one of several parts: cat {parts} | ostore import -"
+    return None

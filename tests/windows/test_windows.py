@@ -1,0 +1,186 @@
+"""
+The program on Windows, driven from outside: it leaves what it leaves on Linux, also where it is killed.
+
+Windows is that of Wine. README.md says what this cannot show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import some
+from tests.torture.commands import COMMANDS, NOTHING_LEFT, Command, a_store, run, with_a_second_store
+from tests.torture.judge import State, output_problems, problems
+from tests.windows import wine
+from tests.windows.killing import KILLED
+
+# Set by `make test-windows`: `whole`, or `slice` for a part of some minutes.
+ASKED = os.environ.get("OSTORE_WINDOWS")
+pytestmark = pytest.mark.skipif(ASKED is None, reason="needs Windows: make test-windows")
+
+# restore.py is for POSIX, a colon is in no name on Windows (doctor-fix renames one), and strace takes hard links away.
+ELSEWHERE = {"restore.py", "doctor-fix", "dedup-link"}
+HERE = {command.name: command for command in COMMANDS if command.name not in ELSEWHERE and not command.always}
+STAGES = ("import", "rm", "gc", "move")
+
+
+def windows(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return wine.python("-m", "ostore", *words, folder=folder, OLLAMA_MODELS="models")
+
+
+class Scene:
+    """What a command begins with, and where it ends on Linux."""
+
+    def __init__(self, command: Command, place: Path) -> None:
+        self.command, self.origin, self.folder = command, place / "origin", place / "work"
+        self.origin.mkdir()
+        command.prepare(self.origin)
+        self.before = State.of(self.origin)
+        self.is_whole = run(self.origin, "verify").returncode == 0
+        done = run(self.reset(), *command.words)
+        assert done.returncode == 0, done.stderr
+        self.after = State.of(self.folder)
+        self.reset()
+
+    def reset(self) -> Path:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(self.origin, self.folder, symlinks=True)
+        return self.folder
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        return windows(self.folder, *self.command.words)
+
+    def kill(self, log: Path, number: int) -> subprocess.CompletedProcess[str]:
+        """Run it until it calls for change number `number`."""
+        killing = ("-m", "tests.windows.killing", wine.windows_path(log), str(number), *self.command.words)
+        log.write_text("")
+        return wine.python(*killing, folder=self.folder, OLLAMA_MODELS="models")
+
+    def judge_what_is_left(self, told: str) -> None:
+        assert problems(self.folder, self.before, self.after) == [], told
+        kept = [root for root in ("models", "elsewhere") if (self.folder / root / "manifests").is_dir()]
+        for root in kept if self.is_whole else ():
+            checked = windows(self.folder, "verify", "--models", root)
+            assert checked.returncode == 0, f"{told}\n{checked.stdout}{checked.stderr}"
+
+    def finish(self, told: str) -> None:
+        """Run it again, to where an undisturbed one ends."""
+        again = self.run()
+        told += f"\nand then {again.returncode}: {again.stderr}"
+        assert again.returncode == 0 or (again.returncode == NOTHING_LEFT and self.command.once), told
+        assert output_problems(again.returncode, again.stdout, again.stderr) == [], told
+        assert problems(self.folder, self.before, self.after) == [], told
+        assert State.of(self.folder) == self.after, told
+
+
+@pytest.mark.parametrize("name", ("export", "repair", "move") if ASKED == "slice" else HERE)
+def test_a_command_leaves_on_windows_what_it_leaves_on_linux(tmp_path: Path, name: str) -> None:
+    scene = Scene(HERE[name], tmp_path)
+    done = scene.run()
+    assert done.returncode == 0, done.stderr
+    assert output_problems(0, done.stdout, done.stderr) == []
+    assert State.of(scene.folder) == scene.after
+
+
+@pytest.mark.parametrize("bundle", ["b.tar", "b.tar.zst"])
+def test_a_bundle_has_the_same_bytes_on_windows_and_linux(tmp_path: Path, bundle: str) -> None:
+    a_store(tmp_path)
+    assert run(tmp_path, "export", "--all", bundle).returncode == 0
+    there = tmp_path / "windows"
+    there.mkdir()
+    done = windows(tmp_path, "export", "--all", f"windows/{bundle}")
+    assert (done.returncode, done.stderr) == (0, done.stderr)
+    assert (there / bundle).read_bytes() == (tmp_path / bundle).read_bytes()
+
+
+def test_looking_finds_on_windows_what_it_finds_on_linux(tmp_path: Path) -> None:
+    with_a_second_store(tmp_path)
+    assert run(tmp_path, "export", "--all", "b.tar.zst").returncode == 0
+    for words in (("list",), ("show", "tiny"), ("verify",), ("verify", "b.tar.zst"), ("inspect", "b.tar.zst")):
+        here, there = run(tmp_path, *words, "--json"), windows(tmp_path, *words, "--json")
+        assert there.returncode == here.returncode == 0, (words, there.stderr)
+        assert without_paths(there.stdout) == without_paths(here.stdout), words
+    assert windows(tmp_path, "doctor").returncode in {0, 10}
+    assert "kept more than once" in windows(tmp_path, "dedup", "other").stdout
+    assert windows(tmp_path, "du", "--html", "page.html").returncode == 0
+    assert "tiny:latest" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def without_paths(report: str) -> str:
+    """What both systems say alike: neither times, nor where something lies, nor how much room a disk takes for it."""
+    differs = {
+        "store",
+        "bundle",
+        "subject",
+        "path",
+        "modified",
+        "modified_at",
+        "allocated",
+        "seconds",
+        "because",
+        "disk",
+    }
+
+    def cleaned(value: object) -> object:
+        if isinstance(value, dict):
+            return {name: cleaned(inside) for name, inside in value.items() if name not in differs}
+        return [cleaned(inside) for inside in value] if isinstance(value, list) else value
+
+    return json.dumps(cleaned(json.loads(report)), indent=1)
+
+
+@pytest.mark.parametrize("name", STAGES if ASKED == "slice" else HERE)
+def test_a_command_killed_on_windows_loses_nothing_and_goes_on(tmp_path: Path, name: str) -> None:
+    scene, log = Scene(HERE[name], tmp_path), tmp_path / "log"
+    assert scene.kill(log, 0).returncode == 0
+    calls = log.read_text().splitlines()
+    assert len(calls) > 3
+    points = range(1, len(calls) + 1)
+    for number in some(points, 1, name) if ASKED == "slice" else points:
+        scene.reset()
+        killed = scene.kill(log, number)
+        told = f"{name} killed before call {number}, {calls[number - 1]}: {killed.returncode} {killed.stderr}"
+        # Threads do not always share the work alike, so it may have ended before.
+        assert killed.returncode in {KILLED, 0}, told
+        scene.judge_what_is_left(told)
+        scene.finish(told)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """A program has this file open, and lets nobody remove or rename it, as scanners and most programs do."""
+    hold = "import sys; file = open(sys.argv[1], 'rb'); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        ["wine", str(wine.PYTHON), "-c", hold, wine.windows_path(path)],
+        env=wine.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as holding:
+        assert holding.stdin
+        assert holding.stdout
+        assert holding.stdout.readline().strip() == b"held"
+        yield
+        holding.stdin.close()
+
+
+@pytest.mark.parametrize("name", ["rm"] if ASKED == "slice" else STAGES[1:])
+def test_a_file_that_a_program_holds_open_ends_a_removal_with_6_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
+    scene = Scene(HERE[name], tmp_path)
+    gone = [path for path in scene.before.files if "/blobs/" in path and path not in scene.after.files]
+    with held(scene.folder / gone[0]):
+        stopped = scene.run()
+        told = f"{name} with {gone[0]} held: {stopped.returncode} {stopped.stdout}{stopped.stderr}"
+        assert stopped.returncode == 6, told
+        assert "another program" in stopped.stdout + stopped.stderr, told
+        assert output_problems(6, stopped.stdout, stopped.stderr) == [], told
+        scene.judge_what_is_left(told)
+    scene.finish(told)
