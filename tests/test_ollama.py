@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import ostore
+from tests.remedies.ollama_double import OllamaDouble
 from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -67,7 +68,7 @@ def _value(value: str | float) -> bytes:
 class Server:
     """A real server on a loopback port of its own."""
 
-    def __init__(self, models: Path, home: Path) -> None:
+    def __init__(self, models: Path, home: Path, **environment: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -78,6 +79,7 @@ class Server:
             "OLLAMA_HOST": self._address,
             "OLLAMA_MODELS": str(models),
             "OLLAMA_NO_CLOUD": "1",
+            **environment,
         }
         self._process = subprocess.Popen(
             [str(OLLAMA), "serve"],
@@ -312,3 +314,22 @@ def test_a_moved_store_is_the_same_to_the_server(imported: Path, tmp_path: Path)
     finally:
         started.stop()
     assert ostore.verify(models=tmp_path / "moved")[0].verdict == "whole"
+
+
+def test_the_double_of_the_remedies_deletes_what_this_server_deletes(imported: Path, tmp_path: Path) -> None:
+    """Digests with a dash are other digests to a server that removes a model, although they open the same files."""
+    manifest = Store(imported).manifest_path(full("tiny:q4"))
+    manifest.write_bytes(manifest.read_bytes().replace(b"sha256:", b"sha256-"))
+    copied = tmp_path / "copied"
+    shutil.copytree(imported, copied, symlinks=True)
+    assert OllamaDouble(copied, copied).run(("rm", "tiny:q4")) == 0
+    # A start would prune what this test is about.
+    started = Server(imported, tmp_path / "server-home", OLLAMA_NOPRUNE="1")
+    try:
+        started.wait()
+        started.cli("rm", "tiny:q4")
+    finally:
+        started.stop()
+    assert {path.name for path in (imported / "blobs").iterdir()} == {
+        path.name for path in (copied / "blobs").iterdir()
+    }

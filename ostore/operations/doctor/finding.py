@@ -59,12 +59,6 @@ class Facts:
         made = remedy.command("mkdir", "-p", target.parent, before=before)
         return made.then(remedy.command("mv", "-n", self.root / relative, target))
 
-    def privileged(self, *words: object) -> str:
-        """Return an ostore command about this store for somebody who may do everything. Windows has no sudo."""
-        if self.store.account is None:
-            return f"as an administrator: {self.ostore(*words)}"
-        return f"sudo {self.ostore(*words)}"
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
