@@ -362,7 +362,7 @@ def test_what_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a place where a file cannot be made")
-@pytest.mark.parametrize(("place", "code"), [("nowhere/usage.html", 2), ("", 2), ("-", 2)])
+@pytest.mark.parametrize(("place", "code"), [("nowhere/usage.html", 3), ("", 2), ("-", 2)])
 def test_a_place_where_no_page_can_be_is_refused_before_any_work(
     three: Path, tmp_path: Path, place: str, code: int
 ) -> None:

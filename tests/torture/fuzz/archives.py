@@ -59,11 +59,18 @@ def read_frames(data: bytes) -> None:
         assert decoded.read() == content
 
 
+# The end of an archive, and what fills its last block.
+_END_BYTES = 2 * 512 + 511
+
+
 def read_bundle(data: bytes) -> None:
     """A bundle as a file and through a pipe, plain and compressed, and by restore.py: all read the same or refuse."""
     stream = repaired(data)
     framed = _framed(stream)
-    pieces = {"file": stream, "pipe": stream, "compressed file": framed, "compressed pipe": framed}
+    pieces = {"file": stream, "pipe": stream}
+    if len(stream) - len(stream.rstrip(b"\0")) <= _END_BYTES:
+        # Only a plain archive may have more zeros at its end: other tar programs and dd write them.
+        pieces |= {"compressed file": framed, "compressed pipe": framed}
     outcomes: dict[str, str | Exception] = {
         way: _read_by_us(content, is_piped="pipe" in way) for way, content in pieces.items()
     }
