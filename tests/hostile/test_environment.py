@@ -238,5 +238,5 @@ def test_g135_two_imports_of_one_bundle_at_once_both_succeed(world: World) -> No
 def test_c75_a_password_in_a_source_is_not_a_crash(world: World) -> None:
     ended = command(world, "import", "https://user:hunter2@host/b.tar.zst")
     assert ended.returncode == USAGE
-    assert "hunter2" not in ended.stdout + ended.stderr
+    assert b"hunter2" not in ended.stdout + ended.stderr
     assert full("old:latest") in world.store.names
