@@ -137,6 +137,7 @@ def page_of(root: Path, *names: str) -> str:
 
 @pytest.fixture(params=["three", "many", "hostile", "empty"])
 def text(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    (tmp_path / "manifests").mkdir(exist_ok=True)
     return page_of(tmp_path if request.param == "empty" else request.getfixturevalue(request.param))
 
 
