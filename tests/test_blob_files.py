@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import ostore
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMismatchError
+from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMismatchError, InUseError, class_of
 from ostore.formats.manifest import MAX_MANIFEST_BYTES
+from ostore.formats.name import meant_by
 from ostore.places.store.fixing import Fix, fix_store
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.strays import StrayKind, is_side_file_at, judge_strays
+from ostore.streams.progress import SILENT
 from tests.odd_stores import APPLE
-from tests.support import Store, as_user, full, sha256
+from tests.support import CONFIG, MODEL, Store, as_user, full, sha256
 
 WEIGHTS = b"the weights"
 DIGEST = Digest(sha256(WEIGHTS))
@@ -238,3 +241,103 @@ def test_a_step_of_a_fix_is_not_taken_if_the_store_has_changed(store: Store) -> 
     blob = store.blob_path(WEIGHTS)
     shutil.copyfile(blob, blob.with_name(DIGEST.hex))
     assert "is there by now" in outcome(Fix("rename", f"blobs/{DIGEST.hex}", f"blobs/{blob.name}"))
+
+
+def test_a_small_blob_under_another_name_is_read_too(store: Store) -> None:
+    blob = store.blob_path(WEIGHTS)
+    blob.rename(blob.with_name(DIGEST.hex))
+    assert BlobFiles(store.root).read_small(DIGEST, 3) == WEIGHTS[:3]
+
+
+def test_a_manifest_that_changes_while_its_blobs_are_hashed_stays(store: Store) -> None:
+    path = store.manifest_path(full("tiny:latest"))
+    right = path.read_bytes()
+    path.write_bytes(right.replace(b"sha256:", b"sha256-"))
+
+    class Meanwhile:
+        def phase(self, label: str, total_bytes: int) -> None:
+            assert label, total_bytes
+            path.write_bytes(b"another")
+
+        def begin(self, item: str, size: int) -> None:
+            SILENT.begin(item, size)
+
+        advance = begin
+
+        def end(self, item: str) -> None:
+            SILENT.end(item)
+
+    (step,) = fix_store(store.root, [Fix("respell", path.relative_to(store.root).as_posix())], Meanwhile())
+    assert (step.outcome, path.read_bytes()) == ("changed meanwhile", b"another")
+
+
+@pytest.mark.parametrize(
+    ("parts", "name"),
+    [
+        (("x", "latest"), "x:latest"),
+        (("library", "x", "latest"), "x:latest"),
+        (("me", "x", "latest"), "me/x:latest"),
+        (("hf.co", "x", "latest"), "hf.co/library/x:latest"),
+        (("latest",), None),
+        (("a", "b", "c", "d"), None),
+        (("x", "no tag"), None),
+    ],
+)
+def test_of_a_misplaced_manifest_the_parts_that_names_leave_out_are_added(
+    parts: tuple[str, ...], name: str | None
+) -> None:
+    meant = meant_by(parts)
+    assert (str(meant) if meant else None) == name
+
+
+def test_what_an_open_file_on_windows_ends_with_is_busy() -> None:
+    assert class_of(InUseError("C:/blob")) == "busy"
+    assert isinstance(InUseError("C:/blob"), PermissionError)
+
+
+def test_odd_configs_are_carried_and_only_what_is_known_of_them_is_said(store: Store, tmp_path: Path) -> None:
+    store.add(full("nan:latest"), config=store.layer(CONFIG, b'{"remote_host":NaN}'))
+    store.add(full("bare:latest"), store.layer(MODEL, WEIGHTS), config={"mediaType": CONFIG, "digest": "", "size": 0})
+    report = ostore.export(["*"], tmp_path / "b.tar", models=store.root)
+    assert (len(report.models), report.left_out) == (3 - len(report.left_out), report.left_out)
+    assert not [warning for warning in report.warnings if warning.startswith("nan")]
+
+
+def test_a_folder_in_the_place_of_a_blob_leaves_its_model_out(store: Store, tmp_path: Path) -> None:
+    store.model("other:latest", b"other")
+    store.blob_path(WEIGHTS).unlink()
+    store.blob_path(WEIGHTS).mkdir()
+    report = ostore.export(["*"], tmp_path / "b.tar", models=store.root)
+    assert [(model.name, model.error_class) for model in report.left_out] == [("tiny:latest", "damaged")]
+
+
+@posix
+def test_of_several_second_names_the_one_that_was_spelled_goes(store: Store) -> None:
+    folder = store.manifest_path(full("tiny:latest")).parent.parent
+    for name in ("TINY", "Tiny", "other"):
+        (folder / name).symlink_to("tiny")
+    (store.manifest_path(full("tiny:latest")).parent / "q4").write_bytes(
+        store.manifest_path(full("tiny:latest")).read_bytes()
+    )
+    with pytest.raises(ostore.UnsafeError):
+        ostore.rm(["Tiny"], models=store.root)
+    (folder / "tiny/q4").unlink()
+    assert ostore.rm(["Tiny"], models=store.root)
+    assert not (folder / "Tiny").is_symlink()
+    assert (folder / "TINY").is_symlink()
+    report = ostore.rm(["tiny:latest"], models=store.root)
+    assert report
+    assert not any(path.is_symlink() for path in folder.parent.rglob("*"))
+
+
+def test_a_name_that_is_nowhere_is_told_from_one_that_is_misplaced(store: Store) -> None:
+    raw = store.manifest_path(full("tiny:latest")).read_bytes()
+    for path in ("manifests/library/a/latest", "manifests/library/b/latest"):
+        (store.root / path).parent.mkdir(parents=True)
+        (store.root / path).write_bytes(raw)
+    with pytest.raises(ostore.NotFoundError, match="its manifest is at manifests/library/b/latest"):
+        ostore.show("b", models=store.root)
+    with pytest.raises(ostore.NotFoundError, match="no model 'c'"):
+        ostore.show("c", models=store.root)
+    with pytest.raises(ostore.NotFoundError, match="no model"):
+        ostore.export(["c*"], "b.tar", models=store.root)

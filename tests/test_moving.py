@@ -736,7 +736,7 @@ def test_somebody_who_may_not_change_the_old_store_copies_nothing(store: Store) 
         if "No module named" in done.stderr or "can't open" in done.stderr:
             pytest.skip("the interpreter cannot be run as another user")
         assert done.returncode == 9, done.stderr
-        assert re.fullmatch(r"ostore: error\[io\]: .*Permission denied \(.*sudo -u.*\)\n", done.stderr)
+        assert re.fullmatch(r"ostore: error\[io\]: .*Permission denied \(.*sudo .*\)\n", done.stderr)
         assert (tree(folder / "from", without=()), (folder / "to").exists()) == (before, False)
 
 
@@ -746,7 +746,7 @@ def test_somebody_who_may_not_change_the_old_store_copies_nothing(store: Store) 
         (["a", "b"], 2),
         (["--offload", "b"], 2),
         (["--offload", "absent", "to"], 3),
-        (["--offload", "../../etc/passwd", "to"], 8),
+        (["--offload", "../../etc/passwd", "to"], 2),
         (["x*y"], 2),
         (["absent/to"], 3),
         ([""], 2),

@@ -531,7 +531,7 @@ def test_a_store_that_may_not_be_read_gets_one_line_and_a_hint(closed: str) -> N
             if "No module named" in done.stderr or "can't open" in done.stderr:
                 pytest.skip("the interpreter cannot be run as another user")
             assert done.returncode == 9, done.stderr
-            assert re.fullmatch(r"ostore: error\[io\]: .*Permission denied \(.*sudo -u.*\)\n", done.stderr)
+            assert re.fullmatch(r"ostore: error\[io\]: .*Permission denied \(.*sudo .*\)\n", done.stderr)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")

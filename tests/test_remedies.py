@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -17,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.cli.program import COMMANDS
 from ostore.formats import remedy as remedies
 from ostore.formats.remedy import Remedy
 from ostore.formats.shell import in_order
@@ -172,7 +169,7 @@ def test_what_an_error_hints_at_can_be_typed_and_loses_nothing(
 DASHED, FOREIGN, SHORT = (
     "digest with a dash",
     "side file or foreign file in `blobs/` 1",
-    "missing or has another size 1",
+    "blob that has another size",
 )
 _COMMAND = remedies.command
 # A situation, a finding of it, and a remedy that somebody might have written.
@@ -267,26 +264,3 @@ def test_findings_of_a_kind_share_a_line_only_if_it_is_right_for_each(store: Sto
     assert f"mv -n {store.root}/blobs/one " in shown
     assert f"mv -n {store.root}/blobs/two " in shown
     assert shown.count("-> ostore doctor --fix") == 1
-
-
-def test_no_text_names_a_command_of_ostore() -> None:
-    """A command in a text is quoted by nobody and names no store. A remedy is."""
-    names = re.compile(rf"\bostore ({'|'.join(COMMANDS)})\b")
-    found = []
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).parts
-        if parts[:2] != ("cli", "commands") and path.name not in {"restore.py", "options.py", "program.py"}:
-            found += [f"{path}: {text}" for text in _texts(ast.parse(path.read_text("utf-8"))) if names.search(text)]
-    assert found == []
-
-
-def _texts(tree: ast.AST) -> Iterator[str]:
-    """Every text in a source that is no docstring."""
-    told = {
-        id(first.value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and isinstance(first := node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-            yield node.value

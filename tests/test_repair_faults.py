@@ -100,10 +100,10 @@ def test_a_blob_that_cannot_be_read_any_more_is_replaced_with_the_manifest_that_
     store.write_manifest(full("tiny:q4"), b"{")
     inode, is_sound = weights.stat().st_ino, pinning.is_sound
 
-    def failing(where: Directory, name: str, blob: Descriptor, progress: Progress) -> bool:
+    def failing(where: Directory, name: str, blob: Descriptor, progress: Progress, *, follows: bool) -> bool:
         if blob.digest.filename == weights.name:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return is_sound(where, name, blob, progress)
+        return is_sound(where, name, blob, progress, follows=follows)
 
     # A double of a disk that fails once it has been read whole: one that fails at a call of choice fails at the first.
     monkeypatch.setattr(pinning, "is_sound", failing)

@@ -137,6 +137,7 @@ def page_of(root: Path, *names: str) -> str:
 
 @pytest.fixture(params=["three", "many", "hostile", "empty"])
 def text(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    (tmp_path / "manifests").mkdir(exist_ok=True)
     return page_of(tmp_path if request.param == "empty" else request.getfixturevalue(request.param))
 
 
@@ -362,7 +363,7 @@ def test_what_comes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a place where a file cannot be made")
-@pytest.mark.parametrize(("place", "code"), [("nowhere/usage.html", 2), ("", 2), ("-", 2)])
+@pytest.mark.parametrize(("place", "code"), [("nowhere/usage.html", 3), ("", 2), ("-", 2)])
 def test_a_place_where_no_page_can_be_is_refused_before_any_work(
     three: Path, tmp_path: Path, place: str, code: int
 ) -> None:

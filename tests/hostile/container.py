@@ -464,7 +464,7 @@ def plain_rows(name: str, rest: bytes, code: int) -> Iterator[Row]:
 
 def odd_source_rows() -> Iterator[Row]:
     for command in ("import", "inspect", "verify"):
-        yield Row(f"A34 a directory [{command}]", _odd_source(command, Path.mkdir), (USAGE,))
+        yield Row(f"A34 a directory [{command}]", _odd_source(command, Path.mkdir), (USAGE, NOT_FOUND))
         yield Row(f"A34 a FIFO that nobody writes [{command}]", _odd_source(command, os.mkfifo), (USAGE,))
         yield Row(f"A34 a socket [{command}]", _odd_source(command, _bind), (USAGE, IO))
         yield Row(
@@ -495,7 +495,7 @@ def odd_source_rows() -> Iterator[Row]:
     ):
         yield Row(f"A35 {name!a}, truncated", _named(name, lambda: good()[:-1]), (INTEGRITY,))
         yield Row(f"A35 {name!a}, absent", _named(name, None), (NOT_FOUND,))
-        yield Row(f"A35 {name!a}, a directory", _named(name, lambda: b"", is_folder=True), (USAGE,))
+        yield Row(f"A35 {name!a}, a directory", _named(name, lambda: b"", is_folder=True), (USAGE, NOT_FOUND))
         yield Row(f"A35 {name!a}, good", _named(name, good), (DONE,))
     yield Row(
         "A35 begins with a dash and is taken for options", lambda world: ("import", "-x.tar.zst", *world.at), (USAGE,)

@@ -163,12 +163,16 @@ def odd_store_rows() -> Iterator[Row]:
 def _odd_blob_rows(kind: str) -> Iterator[Row]:
     needed, unneeded = put_odd(kind, OLD_WEIGHTS), put_odd(kind, ORPHAN)
     removed, moved = meeting(*RM, change=needed), meeting(*MOVE, change=needed)
-    stays = _still_there(OLD_BLOB)
+    # A link goes like a blob, and what it leads to stays.
+    is_link = "link" in kind
+    broken = (INTEGRITY,) if is_link else (DAMAGED,)
+    stays = None if is_link else _still_there(OLD_BLOB)
     yield Row(f"G124 {kind} in place of a blob, rm", removed, (DONE,), changes=(BLOBS, TREE), check=stays)
-    yield Row(f"G124 {kind} by the name of an orphan, gc", meeting(*GC, change=unneeded), (DONE,))
-    yield Row(f"G124 {kind} in place of a blob, cp", meeting(*CP, change=needed), (DAMAGED,))
+    gone = (BLOBS,) if is_link else ()
+    yield Row(f"G124 {kind} by the name of an orphan, gc", meeting(*GC, change=unneeded), (DONE,), changes=gone)
+    yield Row(f"G124 {kind} in place of a blob, cp", meeting(*CP, change=needed), broken)
     # What was copied and verified before waits there for another try.
-    yield Row(f"G124 {kind} in place of a blob, move", moved, (DAMAGED,), moving=("elsewhere",), check=_lists_nothing)
+    yield Row(f"G124 {kind} in place of a blob, move", moved, broken, moving=("elsewhere",), check=_lists_nothing)
     yield from _looked_at(f"G124 {kind} in place of a blob", needed)
 
 

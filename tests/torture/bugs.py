@@ -231,7 +231,8 @@ BUGS = (
     Bug(
         "a blob that is there is relied upon without being hashed",
         PINNING,
-        "            if not self._terms.trust_existing and not is_sound(where, name, blob, progress):\n",
+        "            if not self._terms.trust_existing and not"
+        " is_sound(where, name, blob, progress, follows=is_link):\n",
         "            if not where:\n",
         (FAULTS, "-k", "import"),
     ),

@@ -27,7 +27,7 @@ from ostore.cli.text import tell
 app = group()
 
 # Weights hardly shrink. From this level on, only time and memory grow.
-_HIGH_LEVEL = 10
+_HIGH_LEVEL, _HIGHEST_LEVEL = 10, 19
 _COST = "19 takes 250 MB and 8 times the time or more, to save about 1 %"
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
@@ -78,7 +78,7 @@ def export(
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything)
     zstd, started = _level(level), time.monotonic()
-    if zstd and zstd >= _HIGH_LEVEL and not quiet and not as_json:
+    if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
         if_stopped(_remark_if_stopped(destination))

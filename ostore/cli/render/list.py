@@ -27,7 +27,9 @@ def ordered(report: ListReport, order: str) -> ListReport:
 def nothing(report: ListReport, patterns: Sequence[str]) -> str:
     """What to say instead of rows."""
     if patterns:
-        return one_line(f"no model in {report.store} begins with {' or '.join(patterns)}")
+        # A password may stand before an '@', and no name has one.
+        words = [word.rpartition("@")[2] for word in patterns]
+        return one_line(f"no model in {report.store} begins with {' or '.join(words)}")
     found = [f"{store.models:,} {'is' if store.models == 1 else 'are'} in {store.path}" for store in report.elsewhere]
     return one_line("; ".join([f"no models in {report.store}", *found]))
 

@@ -32,7 +32,5 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 def _is_store(path: Path) -> bool:
-    try:
-        return (path / BLOBS).is_dir() and (path / MANIFESTS).is_dir()
-    except OSError:
-        return False
+    # Unlike Path.is_dir, this says False of what we may not look at.
+    return all(os.path.isdir(path / part) for part in (BLOBS, MANIFESTS))  # noqa: PTH112

@@ -27,7 +27,7 @@ from ostore.formats.store_layout import BLOBS, MANIFESTS, STAGED_MANIFESTS, TRAN
 from ostore.places.store.removing.emptying import remove_empty_folders
 from ostore.places.store.removing.trash import Batch, manifest_filename, opened_trash
 from ostore.places.store.survey.batches import BatchRecord, find_batches
-from ostore.places.store.survey.census import DiskFacts, StoredBlob, UnfinishedDownload
+from ostore.places.store.survey.census import DiskFacts, EntryKind, StoredBlob, UnfinishedDownload
 from ostore.places.store.survey.references import find_references
 from ostore.places.store.survey.scan import StandingManifest, refuse_others
 from ostore.places.store.workspace import Workspace, clear_transaction
@@ -207,7 +207,10 @@ class Sweep:
     def _take_blobs(self, batch: Batch, blobs: Iterable[StoredBlob], latest: float | None) -> dict[str, str]:
         stayed: dict[str, str] = {}
         for blob in blobs:
-            reason = batch.take(self._folder, blob.filename, reason_to_keep(blob.facts.identity, latest))
+            is_link = blob.facts.kind is EntryKind.LINK
+            reason = batch.take(
+                self._folder, blob.filename, reason_to_keep(blob.facts.identity, latest), is_link=is_link
+            )
             if reason:
                 stayed[blob.filename] = reason
         return stayed

@@ -23,6 +23,7 @@ from ostore.formats.store_layout import TRASH
 from ostore.places.store.survey.batches import KEPT_RECORD, UNFINISHED_RECORD, BatchRecord
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory, remove_tree
+from ostore.streams.links import mode_of
 from ostore.streams.writing import write_file
 
 _MANIFEST = "manifest-"
@@ -78,14 +79,22 @@ class Batch:
         """Return the file names of the blobs in the folder."""
         return [name for name in self.directory.names() if blob_digest(name)]
 
-    def take(self, folder: Directory, filename: str, check: Callable[[os.stat_result], str | None]) -> str | None:
+    def take(
+        self,
+        folder: Directory,
+        filename: str,
+        check: Callable[[os.stat_result], str | None],
+        *,
+        is_link: bool = False,
+    ) -> str | None:
         """
         Move a file of `blobs/` here, or return the reason why it stays. Raises OSError.
 
-        `check` checks the open file right before it moves. It returns None if the file may go, else the reason.
+        With `is_link`, a link is expected, and else a file. `check` checks it right before it moves, and returns None
+        if it may go, else the reason.
         """
-        if (status := folder.lstat(filename)) and stat.S_ISLNK(status.st_mode):
-            return self._take_link(folder, filename, status, check)
+        if is_link:
+            return self._take_link(folder, filename, check)
         try:
             fd = folder.open_file(filename)
         except FileNotFoundError:
@@ -106,10 +115,11 @@ class Batch:
             os.close(fd)
         return None
 
-    def _take_link(
-        self, folder: Directory, filename: str, status: os.stat_result, check: Callable[[os.stat_result], str | None]
-    ) -> str | None:
+    def _take_link(self, folder: Directory, filename: str, check: Callable[[os.stat_result], str | None]) -> str | None:
         """Move a link here. What it leads to is not touched."""
+        status = folder.lstat(filename)
+        if status is None or not stat.S_ISLNK(mode_of(status)):
+            return "replaced meanwhile"
         if reason := check(status):
             return reason
         try:

@@ -39,6 +39,7 @@ class KeptBlob:
     digest: Digest
     size: int
     identity: tuple[int, int]
+    is_link: bool = False
 
 
 def untrash(root: Path, progress: Progress, *, dry_run: bool) -> dict[KeptBlob, UntrashOutcome]:
@@ -73,7 +74,9 @@ def _find_kept(root: Path) -> tuple[KeptBlob, ...]:
                 digest, status = blob_digest(name), folder.lstat(name)
                 if digest and status:
                     identity = (status.st_dev, status.st_ino)
-                    kept.append(KeptBlob(found.name, name, digest, status.st_size, identity))
+                    kept.append(
+                        KeptBlob(found.name, name, digest, status.st_size, identity, stat.S_ISLNK(status.st_mode))
+                    )
     return tuple(kept)
 
 
@@ -119,7 +122,7 @@ def _blobs(root: Directory, workspace: Workspace) -> Directory:
 
 def _is_sound(root: Path, blob: KeptBlob, progress: Progress) -> bool:
     with Directory.open(workspace_path(root) / TRASH / blob.batch) as folder:
-        if (status := folder.lstat(blob.filename)) and stat.S_ISLNK(status.st_mode):
+        if blob.is_link:
             # A link has no bytes to hash, and leads to its file only from `blobs/`. It goes back as it was.
             return True
         try:

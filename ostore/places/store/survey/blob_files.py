@@ -88,7 +88,7 @@ class BlobFiles:
 
     def _opened_quickly(self, digest: Digest) -> int | None:
         """Open a blob if it is a regular file of the usual name. Lists and plans do this for thousands of configs."""
-        if not _NOFOLLOW:
+        if not _NOFOLLOW:  # pragma: no cover - Windows
             return None
         try:
             fd = os.open(self._prefix + digest.filename, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _BINARY | _CLOEXEC)

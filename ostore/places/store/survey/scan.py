@@ -170,7 +170,10 @@ class Alias(NamedTuple):
 
 def aliases_of(tree: ManifestTree, leaving: Collection[ManifestEntry]) -> Iterator[Alias]:
     """Yield the links that will lead nowhere once these manifests are gone."""
-    going = {os.path.realpath(entry.path) for entry in leaving}
+    # Of an entry that is a link, or lies behind one, only that link goes.
+    links = tuple(f"{link}/" for link in tree.links)
+    files = (entry for entry in leaving if not entry.is_link and not entry.relative.startswith(links))
+    going = {os.path.realpath(entry.path) for entry in files}
     paths = {entry.path for entry in leaving}
     for entry in tree.entries:
         if entry.is_link and entry.path not in paths and entry.name and os.path.realpath(entry.path) in going:
