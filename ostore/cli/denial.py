@@ -53,7 +53,7 @@ def _denied(path: Path | None, store: Path | None) -> Path | None:
     # A link may lead into a folder that is closed.
     path = Path(os.path.realpath(path))
     for folder in reversed(path.parents):
-        if folder.exists() and not os.access(folder, os.X_OK):
+        if folder.exists() and not os.access(folder, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return folder
     return next(place for place in (path, *path.parents) if os.path.lexists(place))
 
