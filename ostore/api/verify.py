@@ -8,7 +8,7 @@ from pathlib import Path
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import listed, means_model, typed_models
-from ostore.formats.errors import OstoreError
+from ostore.formats.errors import OstoreError, UsageError
 from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -54,6 +54,8 @@ def verify_each(
     Hash the same as `verify`, and yield a report or the error that stopped it, one after another. Errors name their
     subject. Raises TypeError, and UsageError or NotFoundError for names, before anything is hashed.
     """
+    if "" in map(str, subjects):
+        raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
     words = listed(subjects)
     folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
