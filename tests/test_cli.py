@@ -16,11 +16,12 @@ import pytest
 from ostore.cli import other_words
 from ostore.cli.colours import SEVERITY, painted
 from ostore.cli.exit_codes import CODES
+from ostore.cli.other_words import remedy_for
 from ostore.cli.program import ALIASES, COMMANDS
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, terminal
 from tests.support import ostore as run
 
-OLLAMAS = "ollama {} is a command of Ollama, and this version of ostore has none of that name"
+OLLAMAS = "a command of Ollama, not of this version of ostore: ollama {} llama3"
 
 
 def test_list_prints_the_columns_of_ollama_and_what_is_unique(store: Store) -> None:
@@ -208,31 +209,33 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        ("remove", "ostore rm MODEL removes a model"),
-        ("remov", "ostore rm MODEL removes a model"),
-        ("delete", "ostore rm MODEL removes a model"),
-        ("save", "ostore export MODEL... FILE.tar.zst writes models to a file"),
-        ("load", "ostore import FILE.tar.zst adds the models of a file"),
+        ("remove", "did you mean: ostore rm llama3"),
+        ("remov", "did you mean: ostore rm llama3"),
+        ("delete", "did you mean: ostore rm llama3"),
+        ("save", "ostore export --help says how to write models to a file"),
+        ("load", "ostore import --help says how to add the models of a file"),
         ("serve", OLLAMAS.format("serve")),
         ("run", OLLAMAS.format("run")),
-        ("pull", f"{OLLAMAS.format('pull')}; where there is no network, ostore import adds models of a file"),
-        ("verfy", "did you mean ostore verify?"),
-        ("Prun", "did you mean ostore prune?"),
+        ("pull", f"{OLLAMAS.format('pull')}, or where there is no network: ostore import --help"),
+        ("verfy", "did you mean: ostore verify llama3"),
+        ("Prun", "did you mean: ostore prune llama3"),
         ("llama3:8b", "ostore --help lists the commands"),
     ],
 )
 def test_a_word_that_is_no_command_is_answered_with_what_was_meant(word: str, hint: str) -> None:
-    for words in ([word, "llama3"], ["help", word]):
-        done = run(*words)
-        assert (done.returncode, done.stderr) == (2, f"ostore: error[usage]: no command {word!r} ({hint})\n")
+    done = run(word, "llama3")
+    assert (done.returncode, done.stderr) == (2, f"ostore: error[usage]: no command {word!r} ({hint})\n")
+    assert run("help", word).stderr == done.stderr.replace(" llama3", " --help")
 
 
 def test_no_word_of_others_is_answered_with_a_command_that_does_not_exist() -> None:
-    assert not {*other_words._MEANT, *other_words._OLLAMAS} & {*COMMANDS, *ALIASES}
-    for hint in (*other_words._MEANT.values(), *other_words._BESIDE.values()):
-        named = re.findall(r"ostore (\w+)", hint)
-        assert named
-        assert set(named) <= COMMANDS.keys()
+    words = {*other_words._SAME, *other_words._ALIKE, *other_words._OLLAMAS}
+    assert not words & {*COMMANDS, *ALIASES}
+    for word in words:
+        for remedy in remedy_for(word, (), COMMANDS).each():
+            told = [*remedy.commands, *(named.split() for named in re.findall(r"ostore \w+", remedy.after))]
+            assert {command[1] for command in told if command[0] == "ostore"} <= COMMANDS.keys()
+            assert told
 
 
 @pytest.mark.parametrize("command", [[], ["export"], ["gc"], ["prune"], ["help"]], ids=" ".join)

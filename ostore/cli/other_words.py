@@ -3,46 +3,53 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-_REMOVE = "ostore rm MODEL removes a model"
-_EXPORT = "ostore export MODEL... FILE.tar.zst writes models to a file"
-_IMPORT = "ostore import FILE.tar.zst adds the models of a file"
-_RENAME = "ostore cp OLD NEW and ostore rm OLD rename a model; ostore move moves the whole store"
-# What other programs, and people, call what a command of ostore does.
-_MEANT = {
+from ostore.formats.remedy import Remedy, command, ostore
+
+# Other words for a command that takes the same arguments.
+_SAME = {
+    "check": "verify",
+    "clean": "gc",
+    "copy": "cp",
+    "delete": "rm",
+    "info": "show",
+    "remove": "rm",
+    "uninstall": "rm",
+}
+_EXPORT = ("export", "says how to write models to a file")
+_IMPORT = ("import", "says how to add the models of a file")
+_RENAME = ("cp", "says how to give a second name; ostore rm takes the first, ostore move moves the whole store")
+# Other words for what a command does with other arguments, and what its help says.
+_ALIKE = {
     "backup": _EXPORT,
-    "check": "ostore verify hashes everything; ostore doctor looks for other problems",
-    "clean": "ostore gc removes what no model needs",
-    "copy": "ostore cp MODEL NEW gives a model a second name",
-    "delete": _REMOVE,
-    "fix": "ostore doctor --fix, or ostore repair --from SOURCE if bytes are missing or wrong",
-    "info": "ostore show MODEL shows a model, ostore inspect FILE a bundle",
+    "fix": ("doctor", "says how to fix what is safe; ostore repair brings bytes that are missing or wrong"),
     "load": _IMPORT,
     "mv": _RENAME,
-    "remove": _REMOVE,
     "rename": _RENAME,
-    "restore": f"{_IMPORT}; ostore gc --restore brings back what gc --keep kept",
+    "restore": _IMPORT,
     "save": _EXPORT,
-    "uninstall": _REMOVE,
 }
 _OLLAMAS = frozenset({"create", "launch", "ps", "pull", "push", "run", "serve", "signin", "signout", "stop"})
 _BESIDE = {
-    "create": "ostore import adds models of a file or folder",
-    "pull": "where there is no network, ostore import adds models of a file",
-    "push": "ostore export writes models to a file",
+    "create": ostore("import", "--help", before="for a file or folder of models"),
+    "pull": ostore("import", "--help", before="where there is no network"),
+    "push": ostore("export", "--help", before="where there is no network"),
 }
 
 
-def hint_for(word: str, commands: Iterable[str]) -> str:
-    """Return what somebody may have meant by `word`, or where the commands are listed."""
-    known = [*commands, *_MEANT, *_OLLAMAS]
+def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> Remedy:
+    """Return what somebody who typed `word` and the words `following` may have meant, or where the commands are."""
+    known = [*commands, *_SAME, *_ALIKE, *_OLLAMAS]
     if word not in known:
         close = difflib.get_close_matches(word.lower(), known, n=1)
         if not close:
-            return "ostore --help lists the commands"
+            return ostore("--help", after="lists the commands")
         word = close[0]
     if word in _OLLAMAS:
-        beside = f"; {_BESIDE[word]}" if word in _BESIDE else ""
-        return f"ollama {word} is a command of Ollama, and this version of ostore has none of that name{beside}"
-    return _MEANT.get(word, f"did you mean ostore {word}?")
+        theirs = command("ollama", word, *following, before="a command of Ollama, not of this version of ostore")
+        return theirs.otherwise(_BESIDE[word]) if word in _BESIDE else theirs
+    if word in _ALIKE:
+        meant, says = _ALIKE[word]
+        return ostore(meant, "--help", after=says)
+    return ostore(_SAME.get(word, word), *following, before="did you mean")

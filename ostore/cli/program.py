@@ -107,10 +107,10 @@ class _Program(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
         word = args[0]
         if word not in self.commands:
-            from ostore.cli.other_words import hint_for
+            from ostore.cli.other_words import remedy_for
             from ostore.formats.errors import UsageError
 
-            raise UsageError(f"no command {word!r:.90}", hint=hint_for(word, (*COMMANDS, *ALIASES)))
+            raise UsageError(f"no command {word!r:.90}", hint=remedy_for(word, args[1:], (*COMMANDS, *ALIASES)))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401, ARG002

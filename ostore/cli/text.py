@@ -114,8 +114,9 @@ def say_data(data: bytes) -> None:
         if data:
             say(data.removesuffix(b"\n").decode("utf-8", "backslashreplace"))
         return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
+    with _standard_output() as out:
+        out.flush()
+        out.buffer.write(data)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

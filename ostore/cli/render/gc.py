@@ -131,7 +131,7 @@ def _resting(report: GcReport, downloads: Sequence[KeptDownload]) -> Iterator[st
     due = min(download.goes_after or 0.0 for download in downloads)
     first = "it" if len(downloads) == 1 else "the first"
     if due <= time.time():
-        yield f"  stays: {what}; ostore gc --partials takes {first} now"
+        yield one_line(f"  stays: {what}; {line(ostore('gc', '--partials', after=f'takes {first} now'))}")
     elif report.partials:
         yield f"  stays: {what}; {first} goes after {human_time(due)} (--partials-grace)"
     else:
