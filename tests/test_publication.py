@@ -177,6 +177,29 @@ def test_a_blob_that_a_model_of_somebody_needs_by_now_is_not_taken_back(
     assert len(list((other.root / "blobs").iterdir())) == 2
 
 
+def test_no_blob_is_taken_back_while_a_folder_of_manifests_cannot_be_read(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`os.scandir` is a double: root reads every folder, and this one is to close during the import."""
+    other, scandir = Store(tmp_path / "other"), os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("library/mine"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    def create_and_fail(*_: object) -> NoReturn:
+        other.model("mine:latest", WEIGHTS)
+        monkeypatch.setattr(os, "scandir", refusing)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Publication, "_settle", create_and_fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        ostore.import_bundle(bundle, models=other.root)
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert ostore.verify(models=other.root)[0].verdict == "whole"
+
+
 def test_an_export_that_fails_says_why_and_not_what_went_wrong_after(store: Store, tmp_path: Path) -> None:
     log = tmp_path / "log"
     done = subprocess.run(

@@ -325,10 +325,15 @@ class Publication:
                 blobs.sync()
 
     def _take_back_blobs(self, blobs: Directory) -> None:
-        """Remove the blobs that we placed, unless a model needs them by now. Called last, when manifests are back."""
-        entries = find_manifests(self._root.path).entries
+        """
+        Remove the blobs that we placed, unless a model needs them by now. Called last, when manifests are back.
+
+        Raises the OSError of a folder that cannot be read: a manifest in it may need any blob.
+        """
+        stored = find_manifests(self._root.path)
+        stored.refuse_closed()
         needed: set[Digest] = set()
-        for entry in entries:
+        for entry in stored.entries:
             with contextlib.suppress(FileNotFoundError):
                 raw, _ = read_small_file(entry.path, MAX_MANIFEST_BYTES)
                 needed |= mentioned_by(raw)
