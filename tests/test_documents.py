@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ostore.cli import exit_codes
 from ostore.formats import bundle_index, manifest, seek_table, tar_header, zstd_frame
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
+from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
 from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
 from tests.test_json import REPORTS, report_fields, schema
@@ -218,6 +220,12 @@ def test_exit_codes_are_those_of_the_program() -> None:
         exit_codes.INTERRUPTED: "",
         exit_codes.TERMINATED: "",
     }
+
+
+def test_the_kinds_of_problems_in_the_json_document_are_those_of_verify() -> None:
+    text = (ROOT / "docs/json.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `reports\[\]\.problems\[\]\.kind` .*$", text, re.MULTILINE)
+    assert re.findall(r"`([a-z-]+)`", row) == list(typing.get_args(ProblemKind))
 
 
 @pytest.mark.parametrize("name", [*REPORTS, *EVENTS])

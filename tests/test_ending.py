@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -206,6 +205,8 @@ def test_too_little_memory_is_a_limit_and_not_a_bug(tmp_path: Path, words: list[
 
 
 def no_room_for_threads() -> Callable[[], None]:
+    import resource  # POSIX only
+
     # The stack of each thread counts: 8 MB, if nobody has changed that.
     limit = 60_000_000
     return partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit))

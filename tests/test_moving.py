@@ -664,9 +664,9 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(store: Store, tmp_path:
 
 @pytest.mark.parametrize(("answer", "is_left"), [("n", True), ("", True), ("y", False)])
 def test_the_old_store_is_cleared_only_after_a_yes(store: Store, tmp_path: Path, answer: str, is_left: bool) -> None:
-    before = tree(store.root)
     import pty  # POSIX only
 
+    before = tree(store.root)
     terminal, theirs = pty.openpty()
     command = [*OSTORE, "move", str(tmp_path / "to"), "--models", str(store.root), "--color", "never"]
     with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -802,6 +802,7 @@ def test_a_store_that_a_running_ollama_uses_does_not_move(
     assert (tree(store.root), (tmp_path / "to").exists()) == (before, False)
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_beside_a_running_ollama_models_can_go_and_what_it_may_be_working_on_stays(
     store: Store, tmp_path: Path, server: subprocess.Popen[bytes]
 ) -> None:

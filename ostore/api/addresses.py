@@ -8,7 +8,7 @@ mistyped addresses are here too.
 from __future__ import annotations
 
 import os
-import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ostore.api.typed import BUNDLE_SUFFIXES, refuse_address
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
+from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
@@ -143,12 +144,12 @@ def _no_sink(text: str) -> UsageError:
     """Return the error for a word that is no destination, with the spelling that was probably meant."""
     if Path(text).is_dir():
         return UsageError(
-            f"{text}: a folder", hint=f"{shlex.quote(f'{text}/')} makes a store in it; a bundle is a file"
+            f"{text}: a folder", hint=f"{quoted_word(f'{text}/', sys.platform)} makes a store in it; a bundle is a file"
         )
     for endings, what in _MISTAKES.items():
         for ending in endings:
             if text.lower().endswith(ending):
-                meant = shlex.quote(f"{text[: -len(ending)]}.tar.zst")
+                meant = quoted_word(f"{text[: -len(ending)]}.tar.zst", sys.platform)
                 return UsageError(f"{text}: the name of {what}", hint=f"bundles end in .tar.zst or .tar: {meant}?")
     return UsageError(f"{text!r}: expected a destination as the last argument", hint=_SINKS)
 
@@ -161,7 +162,7 @@ def _no_bundle(text: str) -> NotFoundError:
     except OSError:
         return NotFoundError(f"{text}: no such bundle; {path.parent} is no folder that can be read", hint=_MOUNTED)
     if found := alike_words(path.name, files):
-        meant = " or ".join(shlex.quote(str(path.with_name(name))) for name in found)
+        meant = " or ".join(quoted_word(str(path.with_name(name)), sys.platform) for name in found)
         return NotFoundError(f"{text}: no such bundle", hint=f"did you mean {meant}?")
     hint = None
     if not text.endswith(BUNDLE_SUFFIXES):

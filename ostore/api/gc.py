@@ -83,8 +83,8 @@ class GcReport:
     the number of needed blobs. `downloads` were removed, `kept_downloads` stay. `leftovers` counts the files of
     interrupted commands, `expired` the files of the trash whose time was over. `freed` is the bytes that were freed.
     `trashed` is the bytes that wait in the trash until `kept_until`. `download_since` is when the oldest download that
-    seems to be under way began, or None. `partials` and `partials_grace` are those of the call,
-    `warnings` are about what stays.
+    seems to be under way began, or None. `partials` and `partials_grace` are those of the call, `warnings` are about
+    what stays.
     """
 
     store: str

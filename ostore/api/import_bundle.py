@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
-from ostore.api.typed import is_place, listed, means_name, typed_models_of
+from ostore.api.typed import is_place, means_name, typed_models_of, words_of
 from ostore.formats.errors import InvalidNameError, NotFoundError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
@@ -67,7 +67,7 @@ def planned_imports(
     Each name has to be in one of the sources, not in each. What is on standard input cannot be known before. Raises
     TypeError, NotFoundError, UsageError, and the errors of a bad bundle, OSError.
     """
-    wanted = listed(names)
+    wanted = words_of(names)
     if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
         return [(source, wanted) for source in sources]
     found: list[tuple[str | Path, list[str]]] = []
@@ -138,11 +138,11 @@ def import_bundle(
         with _hinting_at_the_others(selection):
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)
-            elif is_lenient:
-                received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
-                report = _report(source, store, received, len(received.present), selection, dry_run=False)
             else:
-                received = copy(bundle, sink, selection, phase="importing", progress=progress)
+                if is_lenient:
+                    received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
+                else:
+                    received = copy(bundle, sink, selection, phase="importing", progress=progress)
                 report = _report(source, store, received, len(received.present), selection, dry_run=False)
     return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
 
@@ -186,13 +186,7 @@ def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selecti
 
 
 def _report(
-    source: str | Path,
-    store: LocalStore,
-    received: Received,
-    present: int,
-    selection: Selection,
-    *,
-    dry_run: bool,
+    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
 ) -> ImportReport:
     """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(

@@ -32,8 +32,8 @@ class InspectReport:
     What the index of a bundle, or the manifests of a store, say. Nothing of it is verified.
 
     `bundle_size` is the bytes of the file, or None for standard input and for a folder. `creator` is empty for a
-    folder. `blobs` counts the distinct blobs and `size` is
-    their bytes. `requires` counts the blobs that the bundle leaves out and the target must have.
+    folder. `blobs` counts the distinct blobs and `size` is their bytes. `requires` counts the blobs that the bundle
+    leaves out and the target must have.
     """
 
     bundle: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.typed import listed, refuse_folder
+from ostore.api.typed import refuse_folder, words_of
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
@@ -27,8 +27,8 @@ class ListReport:
     """
     The models, newest first, and the entries among their manifests that cannot be read as models.
 
-    `warnings` are about whatever else is odd in the store.
-    If the store has no model, `elsewhere` are the stores on this machine that have some.
+    `warnings` are about whatever else is odd in the store. If the store has no model, `elsewhere` are the stores on
+    this machine that have some.
     """
 
     store: str
@@ -45,7 +45,7 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     A pattern is a glob, or a prefix of a name as in `ollama list`. Case does not matter. Raises NotFoundError if there
     is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
-    wanted = listed(patterns)
+    wanted = words_of(patterns)
     store = chosen_store(models).require()
     scan = store.passing_scan()
     matched: set[str] = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
 from ostore.formats.name import ModelName, is_glob
 from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.shell import quoted_word
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
@@ -29,7 +30,7 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.IGNORECASE)
 _ADDRESS = re.compile(r"(file|[a-z][a-z0-9+.-]+(?=://)):", re.IGNORECASE)
 
 
-def listed(words: Sequence[str | Path]) -> list[str]:
+def words_of(words: Sequence[str | Path]) -> list[str]:
     """Return the words of a parameter that takes several. Raises TypeError for a text, whose letters are no words."""
     if isinstance(words, (str, bytes, Path)):
         raise TypeError(f"expected a list of words, got {words!r}; write [{words!r}]")
@@ -102,16 +103,16 @@ def refuse_address(word: str) -> None:
     scheme = found[1].lower()
     if scheme == "file":
         path = unquote(re.sub(r"^file:(//(localhost)?(?=/))?", "", word, flags=re.IGNORECASE))
-        raise UsageError("file: an address; expected a path", hint=f"type the path: {shlex.quote(path)}")
+        raise UsageError("file: an address; expected a path", hint=f"type the path: {quoted_word(path, sys.platform)}")
     # A password may stand in it, so only a plain address is repeated.
     is_plain = scheme in {"http", "https"} and "@" not in word and "?" not in word
     name = word.rstrip("/").rpartition("/")[2] if is_plain else "FILE"
-    fetch = f"curl -fLO {shlex.quote(word)}" if is_plain else "download it first"
+    fetch = f"curl -fLO {quoted_word(word, sys.platform)}" if is_plain else "download it first"
     raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=f"{fetch}, then name the file {name}")
 
 
 def _checked(words: Sequence[str]) -> list[str]:
-    checked = listed(words)
+    checked = words_of(words)
     for word in checked:
         if not is_glob(word) and not _ID.fullmatch(word):
             typed_name(word)
@@ -139,7 +140,7 @@ def _no_name(word: str, error: InvalidNameError) -> UsageError:
 
 
 def _place_instead(word: str) -> Remedy | str:
-    quoted = shlex.quote(word)
+    quoted = quoted_word(word, sys.platform)
     if _is_folder(word):
         return f"did you mean models={quoted}?"
     if os.path.lexists(word) and not word.endswith(BUNDLE_SUFFIXES):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
-from ostore.api.typed import listed, means_model, typed_models
+from ostore.api.typed import means_model, typed_models, words_of
 from ostore.formats.errors import OstoreError, UsageError
 from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
@@ -57,7 +57,7 @@ def verify_each(
     if "" in map(str, subjects):
         raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
-    words = listed(subjects)
+    words = words_of(subjects)
     folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
     names = [word for word in words if word not in folders and word not in bundles]

@@ -59,7 +59,7 @@ def paused(progress: Progress) -> Iterator[None]:
 
 
 class _Lines:
-    """A line at the start of each phase, then one every so many seconds."""
+    """A line at the start of each phase, then one every so many seconds. What the lines say is up to a subclass."""
 
     seconds: float
 
@@ -93,10 +93,10 @@ class _Lines:
         pass
 
     def _begun(self) -> str:
-        raise NotImplementedError
+        raise NotImplementedError("a subclass says what begins")
 
     def _advanced(self) -> str:
-        raise NotImplementedError
+        raise NotImplementedError("a subclass says how far it is")
 
 
 class PlainProgress(_Lines):

@@ -34,7 +34,7 @@ def line(remedy: Remedy) -> str:
 def arguments(remedy: Remedy) -> list[list[str]] | None:
     """Return the commands of a remedy, each a list of arguments, or None if only a person can do it."""
     commands = _complete(remedy).arguments(sys.platform, is_root=is_root())
-    return [list(command) for command in commands] or None
+    return [list(words) for words in commands] or None
 
 
 def hint_of(error: Exception) -> Remedy | None:

@@ -77,7 +77,7 @@ class InUseError(BusyError, PermissionError):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"{path}: another program has it open", hint="stop Ollama, then run the same command again")
-        self.errno, self.strerror, self.filename = 13, "another program has it open", path
+        self.errno, self.strerror, self.filename = errno.EACCES, "another program has it open", path
 
 
 class NoSpaceError(OstoreError):

@@ -29,8 +29,8 @@ TRANSACTIONS = "tx"
 TRASH = "trash"
 QUARANTINE = "quarantine"
 # In the folder of a transaction: the folder of manifests, the file whose lock shows that the command lives, and the
-# suffixes of a blob that is being written, of the
-# first bytes of one whose source can go on from there, and of a pin (a second name for a blob of the store).
+# suffixes of a blob that is being written, of the first bytes of one whose source can go on from there, and of a pin (a
+# second name for a blob of the store).
 TRANSACTION_MANIFESTS = "m"
 ALIVE = "alive"
 PART = ".part"

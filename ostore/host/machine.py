@@ -2,8 +2,7 @@
 What this machine says of Ollama: the server's user, other stores, and whether the network and the cloud are off.
 
 Nothing here opens a socket. The kernel's route tables tell whether there is a way out, and its processes whether a
-server runs.
-What we may not see stays unknown.
+server runs. What we may not see stays unknown.
 """
 
 from __future__ import annotations

@@ -71,9 +71,9 @@ class OllamaProcess:
 def ollama_processes(processes: Path = _PROCESSES) -> Iterator[OllamaProcess]:
     """Yield every Ollama process that we can see, in order of process number."""
     if sys.platform == "win32":  # pragma: no cover - Windows
-        from ostore.host.toolhelp import listed  # noqa: PLC0415 - Windows only
+        from ostore.host.toolhelp import running  # noqa: PLC0415 - Windows only
 
-        programs = [process for process in listed() if process.program.lower() == f"{_PROGRAM}.exe"]
+        programs = [process for process in running() if process.program.lower() == f"{_PROGRAM}.exe"]
         ours = {process.pid for process in programs}
         for process in sorted(programs):
             is_server = process.parent not in ours

@@ -46,8 +46,8 @@ class ListedProcess(NamedTuple):
     program: str
 
 
-def listed() -> Iterator[ListedProcess]:
-    """Yield every process. None if Windows does not tell."""
+def running() -> Iterator[ListedProcess]:
+    """Yield every process, or nothing if Windows does not tell."""
     snapshot = _kernel32.CreateToolhelp32Snapshot(_SNAPSHOT_OF_PROCESSES, 0)
     if snapshot == _INVALID_HANDLE:
         return

@@ -38,8 +38,8 @@ class RepairReport:
     What was repaired, or with `dry_run` would be (judged by names and sizes), and every problem that is left.
 
     `models` and `blobs` are the counts of what was hashed, `size` is its bytes. `quarantine` are the paths of the
-    damaged files now. `notes` say what sources failed to deliver, `warnings` are
-    about entries that do no harm. `verdict` is about the problems that are left.
+    damaged files now. `notes` say what sources failed to deliver, `warnings` are about entries that do no harm.
+    `verdict` is about the problems that are left.
     """
 
     store: str

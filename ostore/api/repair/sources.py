@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_blob_sources
-from ostore.api.typed import is_place, listed
+from ostore.api.typed import is_place, words_of
 from ostore.formats.errors import NotFoundError, OstoreError, UsageError
 from ostore.formats.remedy import ostore
 from ostore.operations.transfer import BlobSource
@@ -17,10 +17,10 @@ from ostore.streams.progress import Progress
 
 def refuse_no_source(names: Sequence[str], sources: Sequence[str | Path]) -> None:
     """Raises UsageError if there is no source. One may be among the names of models. TypeError for a text."""
-    if listed(sources):
+    if words_of(sources):
         return
-    places = [word for word in listed(names) if is_place(word)]
-    models = [word for word in listed(names) if word not in places]
+    places = [word for word in words_of(names) if is_place(word)]
+    models = [word for word in words_of(names) if word not in places]
     options = [text for place in places or ["BUNDLE"] for text in ("--from", place)]
     raise UsageError(
         "expected a source of good copies: a bundle, a store or a folder", hint=ostore("repair", *models, *options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -107,13 +107,15 @@ def _refuse_bare_word(models: str | None, sources: list[str]) -> None:
     """Only import makes a store that is not there, and `--models llama3` is easily typed for `--model llama3`."""
     from ostore.api.inspect_bundle import inspect
     from ostore.formats.errors import UsageError
+    from ostore.formats.shell import quoted_word
 
     if models and not {"/", os.sep} & set(models) and not Path(models).exists():
         for source in sources:
             # An error of the source matters more, so it is told first.
             if source != "-":
                 inspect(source)
+        model, store = (quoted_word(word, sys.platform) for word in (models, f"./{models}"))
         raise UsageError(
             f"--models {models}: no such folder",
-            hint=f"--model {shlex.quote(models)} is one model; --models {shlex.quote(f'./{models}')} makes a new store",
+            hint=f"--model {model} is one model; --models {store} makes a new store",
         )

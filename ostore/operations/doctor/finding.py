@@ -67,8 +67,8 @@ class Finding:
 
     `code` never changes between versions. `subject` is a path relative to the store, a model, a digest or whatever else
     is meant. `detail` says what was found there, `meaning` what it does to a user, and `remedy` what to type or do,
-    false if there is nothing. `is_fixable` says that `--fix` fixes it. `models` suffer from it. `size` is
-    bytes, or None where none matter.
+    false if there is nothing. `is_fixable` says that `--fix` fixes it. `models` suffer from it. `size` is bytes, or
+    None where none matter.
     """
 
     code: str

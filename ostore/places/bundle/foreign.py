@@ -10,7 +10,7 @@ import bz2
 import io
 import lzma
 import re
-import shlex
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +22,7 @@ from ostore.formats import zstd_frame
 from ostore.formats.bundle_index import INDEX_PATH
 from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, OstoreError
 from ostore.formats.remedy import Remedy, command, ostore
+from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.tar_header import BLOCK, padding, parse_header
 from ostore.streams.frames import decode_frame
@@ -152,7 +153,10 @@ def _zip(start: bytes, path: Path | None) -> _Recognised:
     if path is None:
         return "a zip archive", _UNPACK
     if name.endswith((".tar", ".tar.zst")):
-        return "a zip archive of a bundle", f"unzip -p {_quoted(path)} {shlex.quote(name)} | ostore import -"
+        return (
+            "a zip archive of a bundle",
+            f"unzip -p {_quoted(path)} {quoted_word(name, sys.platform)} | ostore import -",
+        )
     target = _new_folder(path)
     folder = _store_in([name])
     if folder is None:
@@ -225,7 +229,7 @@ def _no_option(path: Path) -> str:
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(_no_option(path))
+    return quoted_word(_no_option(path), sys.platform)
 
 
 def _part_of(path: Path) -> str | None:

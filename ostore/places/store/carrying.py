@@ -6,6 +6,7 @@ Every command that takes models out of a store asks here, a dry run as well: onl
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
@@ -49,11 +50,11 @@ def carriable(store: _Store, scan: ManifestScan, *, named: Collection[ModelName]
 
     Models in `named` were asked for one by one: the error of such a model is raised.
     """
-    left = [_left(entry.name, entry.path, unreadable_error(entry, store.option), named) for entry in scan.unreadable]
+    left = [_left(entry.name, entry.path, _unreadable_error(entry, store.option), named) for entry in scan.unreadable]
     blobs, models = _Blobs(store), []
     for model in _without_coming(scan.models):
         try:
-            refuse_to_carry(model)
+            _refuse_to_carry(model)
             blobs.refuse(model)
         except (OstoreError, OSError) as error:
             left.append(_left(model.name, model.relative, error, named))
@@ -79,13 +80,13 @@ def _without_coming(models: Iterable[StoredModel]) -> list[StoredModel]:
     return [model for model in models if model.tree != COMING_MANIFESTS or model.name not in present]
 
 
-def unreadable_error(entry: UnreadableManifest, models: str | None = None) -> DamagedStoreError | OSError:
+def _unreadable_error(entry: UnreadableManifest, models: str | None = None) -> DamagedStoreError | OSError:
     """Return the error of a manifest that cannot be read. `models` is the `option` of its store."""
     hint = ostore("verify", models=models, after="lists everything that is damaged")
     return entry.error or DamagedStoreError(f"{entry.path}: {entry.reason}", hint=hint)
 
 
-def refuse_to_carry(model: StoredModel) -> None:
+def _refuse_to_carry(model: StoredModel) -> None:
     """Raises FormatError, UnsafeError or LimitError for a model whose manifest must not travel."""
     if model.tree == COMING_MANIFESTS:
         raise FormatError(f"{model.name}: stored under {COMING_MANIFESTS}/, which no released Ollama writes")
@@ -138,7 +139,7 @@ class _Blobs:
 def _closed(path: str, status: os.stat_result) -> PermissionError | None:
     if status.st_mode & stat.S_IROTH or os.access(path, os.R_OK):
         return None
-    return PermissionError(13, "Permission denied", path)
+    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def _without_aliases(models: list[StoredModel], named: Collection[ModelName]) -> tuple[list[StoredModel], list[str]]:

@@ -26,7 +26,7 @@ from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPAC
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.store import LocalStore
-from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.workspace import Workspace, clear_transaction
 from ostore.streams.durable import Directory
@@ -92,7 +92,7 @@ class StoreSink:
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection without the models whose names clash with other spellings. They are left out."""
-        clashes = dict(self._clashes(selection))
+        clashes = dict(self._clashes(selection, _names(find_manifests(self._store.root))))
         return selection.without((LeftOut(str(name), error) for name, error in clashes.items()), clashes)
 
     def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
@@ -158,31 +158,24 @@ class StoreSink:
         if self._store.root.exists():
             self._store.require_folder()
         tree = find_manifests(self._store.root)
-        stored = {entry.name for entry in tree.entries if entry.name}
+        stored = _names(tree)
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
-        if not tree.folders:
-            # A new store has no manifests, so no model has to be looked up.
-            self._refuse_clashes(selection)
-            return dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
-        outcomes = {model.name: self._outcome(model) for model in selection.models}
-        self._refuse_clashes(selection)
+        # A new store has no manifests, so no model has to be looked up.
+        outcomes = {model.name: self._outcome(model) if tree.folders else Outcome.ADDED for model in selection.models}
+        # What moves keeps its names.
+        if self._predecessor is None:
+            for _, error in self._clashes(selection, stored):
+                raise error
         return outcomes
 
-    def _refuse_clashes(self, selection: Selection) -> None:
-        """Raises UnsafeError for a name that clashes. What moves keeps its names."""
-        if self._predecessor is None:
-            for _, error in self._clashes(selection):
-                raise error
-
-    def _clashes(self, selection: Selection) -> Iterator[tuple[ModelName, UnsafeError]]:
+    def _clashes(self, selection: Selection, stored: Collection[ModelName]) -> Iterator[tuple[ModelName, UnsafeError]]:
         """
-        Yield each model with a part of its name that differs only by case from one in the store, or before it.
+        Yield each model with a part of its name that differs only by case from one that is stored, or before it.
 
         Since 0.5.2 a server takes the spelling of each part from any name that it has (server/routes.go of ollama at
         fb30760), so one of the two models could not be reached.
         """
-        stored = {entry.name for entry in find_manifests(self._store.root).entries if entry.name}
         spellings: list[dict[str, set[str]]] = [{}, {}, {}, {}]
         for name in stored:
             _learn(spellings, name)
@@ -265,6 +258,10 @@ class StoreSink:
         if not self._make_parents:
             refuse_missing_folder(self._store.root.parent)
         return absent
+
+
+def _names(tree: ManifestTree) -> set[ModelName]:
+    return {entry.name for entry in tree.entries if entry.name}
 
 
 def _learn(spellings: list[dict[str, set[str]]], name: ModelName) -> None:

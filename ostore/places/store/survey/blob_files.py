@@ -24,7 +24,6 @@ from ostore.streams.links import mode_of, open_to_read
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _SMALL_BYTES = 64 * 1024
 
@@ -91,7 +90,7 @@ class BlobFiles:
         if not _NOFOLLOW:  # pragma: no cover - Windows
             return None
         try:
-            fd = os.open(self._prefix + digest.filename, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _BINARY | _CLOEXEC)
+            fd = os.open(self._prefix + digest.filename, os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
         except OSError:
             return None
         if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -118,7 +117,7 @@ class BlobFiles:
         except DigestMismatchError:
             if not found.is_link:
                 raise
-            raise other_bytes_behind_link(digest) from None
+            raise _other_bytes_behind_link(digest) from None
         finally:
             os.close(fd)
 
@@ -172,7 +171,7 @@ class BlobFiles:
         return odd
 
 
-def other_bytes_behind_link(digest: Digest) -> DigestMismatchError:
+def _other_bytes_behind_link(digest: Digest) -> DigestMismatchError:
     """Return the error of a link to a file with other bytes. It tells nothing of them."""
     return DigestMismatchError(f"blob {digest}: a link to a file with other bytes", digest=str(digest))
 

@@ -16,6 +16,7 @@ from ostore.formats.name import ModelName, meant_by
 from ostore.formats.side_file import is_side_file, may_be_side_file
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.survey.reading import read_small_file
+from ostore.streams.links import is_link
 
 
 class StrayKind(StrEnum):
@@ -73,7 +74,7 @@ def _judge(root: Path, path: str) -> Stray | None:
         raw, _ = read_small_file(full, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         # A link that leads nowhere may have led to a folder of models.
-        return Stray(path, StrayKind.FOREIGN) if full.is_symlink() else None
+        return Stray(path, StrayKind.FOREIGN) if is_link(full) else None
     except OSError:
         return Stray(path, StrayKind.CLOSED if _is_file(full) else StrayKind.FOREIGN)
     mentioned = _mentioned(raw)
