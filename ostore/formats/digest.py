@@ -95,3 +95,9 @@ def blob_filenames(digest: Digest) -> tuple[str, str, str]:
     Source: ollama server/fixblobs.go and manifest/paths.go at fb30760.
     """
     return digest.filename, str(digest), f"sha256-{digest.hex.upper()}"
+
+
+def reading_order(digest: Digest, filename: str) -> tuple[int, str]:
+    """Return a key that sorts the names of one blob: those of `blob_filenames` first, in that order."""
+    names = blob_filenames(digest)
+    return names.index(filename) if filename in names else len(names), filename

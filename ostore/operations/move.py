@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from ostore.formats.digest import Digest, blob_filenames
+from ostore.formats.digest import Digest, reading_order
 from ostore.formats.errors import DamagedStoreError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
@@ -63,8 +63,8 @@ def removable(
     found: dict[Digest, StoredBlob] = {}
     for blob in census.blobs:
         if blob.digest in proved and blob.digest not in needed and blob.digest not in spared:
-            rival = found.get(blob.digest)
-            found[blob.digest] = min(rival, blob, key=_reading_order) if rival else blob
+            rival = found.get(blob.digest, blob)
+            found[blob.digest] = min(rival, blob, key=lambda one: reading_order(one.digest, one.filename))
     files = (blob for blob in found.values() if blob.facts.kind is EntryKind.FILE)
     return sorted(files, key=by_filename)
 
@@ -114,11 +114,6 @@ def what_stays(
     for part, why in (("quarantine", "damaged files that were set aside"), ("trash", "what gc keeps for a while")):
         left += _left(".ostore/", census.workspace.below(part), why)
     return tuple(sorted(left, key=lambda entry: entry.path))
-
-
-def _reading_order(blob: StoredBlob) -> tuple[int, str]:
-    names = blob_filenames(blob.digest)
-    return names.index(blob.filename) if blob.filename in names else len(names), blob.filename
 
 
 def _why_blob_stays(blob: StoredBlob, damaged: Collection[Digest], spared: Collection[Digest]) -> str:

@@ -22,9 +22,8 @@ from ostore.formats.name import ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS, QUARANTINE, STAGED_MANIFESTS
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.examination import leads_nowhere
-from ostore.places.store.survey.reading import read_small_file
+from ostore.places.store.survey.reading import read_manifest_in, read_small_file
 from ostore.places.store.workspace import Workspace
-from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.links import mode_of
 from ostore.streams.progress import SILENT, Progress, watching
@@ -119,7 +118,7 @@ class _Fixer:
             raise DamagedStoreError(found)
         *parts, name = step.path.split("/")
         with self._opened(parts) as folder, self._quarantine(parts) as quarantine:
-            if _read(folder, name) != found.old:
+            if read_manifest_in(folder, name) != found.old:
                 raise DamagedStoreError("changed meanwhile")
             # The old bytes are on the disk before the new ones take their place, and these are whole by then.
             write_file(quarantine, name, (found.old,), self._workspace.ownership)
@@ -137,7 +136,7 @@ class _Fixer:
         with self._opened(parts) as folder, self._made(target_parts) as target:
             if target.lstat(tag) is not None:
                 raise DamagedStoreError("a manifest of that name is there by now")
-            Manifest.parse(_read(folder, name))
+            Manifest.parse(read_manifest_in(folder, name))
             folder.rename(name, target, tag)
             target.sync()
             folder.sync()
@@ -238,14 +237,6 @@ def respell(root: Path, path: str, progress: Progress) -> Respelled | str:
     except OstoreError as error:
         return str(error)
     return Respelled(raw, new)
-
-
-def _read(folder: Directory, name: str) -> bytes:
-    fd = folder.open_file(name)
-    try:
-        return read_full(fd, MAX_MANIFEST_BYTES + 1)
-    finally:
-        os.close(fd)
 
 
 def _refuse_unless_odd(root: Path, folder: Directory, path: str) -> None:

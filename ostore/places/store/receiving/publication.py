@@ -25,9 +25,8 @@ from ostore.formats.manifest import MAX_MANIFEST_BYTES, Manifest, mentioned_by
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import MANIFESTS, PIN, QUARANTINE
 from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.places.store.survey.reading import read_small_file
+from ostore.places.store.survey.reading import read_manifest_in, read_small_file
 from ostore.places.store.workspace import Workspace
-from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.links import mode_of
 from ostore.streams.writing import write_file
@@ -261,7 +260,7 @@ class Publication:
 
     def _keep_former(self, tree: Directory, folder: Directory, manifest: StagedManifest) -> None:
         name, former = manifest.name, manifest.filename + _FORMER
-        ours = Digest.of(_read(self._staging, manifest.filename))
+        ours = Digest.of(read_manifest_in(self._staging, manifest.filename))
         self._staging.unlink(former)
         if folder.lstat(name.tag) is None:
             self._on_failure(lambda: self._take_back_manifest(tree, name, ours, former=None))
@@ -269,12 +268,12 @@ class Publication:
         if manifest.is_new:
             raise _came_meanwhile(name)
         if not folder.link(name.tag, self._staging, former):
-            write_file(self._staging, former, (_read(folder, name.tag),), self._workspace.ownership)
+            write_file(self._staging, former, (read_manifest_in(folder, name.tag),), self._workspace.ownership)
         self._on_failure(lambda: self._take_back_manifest(tree, name, ours, former=former))
 
     def _take_back_manifest(self, tree: Directory, name: ModelName, ours: Digest, *, former: str | None) -> None:
         with _reopened(tree, name.parts[:-1]) as folder:
-            if Digest.of(_read(folder, name.tag)) != ours:
+            if Digest.of(read_manifest_in(folder, name.tag)) != ours:
                 # Our manifest is not placed yet, or another program has replaced it.
                 return
             if former:
@@ -291,7 +290,7 @@ class Publication:
         manifest can be read by now.
         """
         with contextlib.suppress(FileNotFoundError, DamagedStoreError):
-            raw = _read(folder, name.tag)
+            raw = read_manifest_in(folder, name.tag)
             if _is_manifest(raw):
                 # The manifest was being written when it was first read.
                 raise _came_meanwhile(name)
@@ -363,15 +362,6 @@ def _is_manifest(raw: bytes) -> bool:
     except OstoreError:
         return False
     return True
-
-
-def _read(folder: Directory, name: str) -> bytes:
-    """Return a manifest's bytes, no link followed. Raises DamagedStoreError unless it is a regular file, OSError."""
-    fd = folder.open_file(name)
-    try:
-        return read_full(fd, MAX_MANIFEST_BYTES + 1)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -21,17 +21,16 @@ from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, UsageError
-from ostore.formats.manifest import MAX_MANIFEST_BYTES
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS, STAGED_MANIFESTS, TRANSACTIONS
 from ostore.places.store.removing.emptying import remove_empty_folders
 from ostore.places.store.removing.trash import Batch, manifest_filename, opened_trash
 from ostore.places.store.survey.batches import BatchRecord, find_batches
 from ostore.places.store.survey.census import DiskFacts, EntryKind, StoredBlob, UnfinishedDownload
+from ostore.places.store.survey.reading import read_manifest_in
 from ostore.places.store.survey.references import find_references
 from ostore.places.store.survey.scan import StandingManifest, refuse_others
 from ostore.places.store.workspace import Workspace, clear_transaction
-from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.writing import write_file
 
@@ -305,10 +304,6 @@ def _changed(manifest: StandingManifest) -> UsageError:
 def _read(folder: Directory, name: str) -> bytes:
     """Return a manifest's bytes, or none for a link, wherever it leads."""
     try:
-        fd = folder.open_file(name)
+        return read_manifest_in(folder, name)
     except DamagedStoreError:
         return b""
-    try:
-        return read_full(fd, MAX_MANIFEST_BYTES + 1)
-    finally:
-        os.close(fd)

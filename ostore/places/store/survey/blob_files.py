@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from ostore.formats.digest import Digest, blob_digest, blob_filenames, is_misspelled
+from ostore.formats.digest import Digest, blob_digest, is_misspelled, reading_order
 from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMismatchError
 from ostore.formats.store_layout import BLOBS
 from ostore.streams.chunks import read_full
@@ -167,15 +167,10 @@ class BlobFiles:
         for name in sorted(names):
             if Digest.of_filename(name) is None and (digest := blob_digest(name)):
                 rival = odd.setdefault(digest, name)
-                odd[digest] = min(rival, name, key=lambda filename: _order(digest, filename))
+                odd[digest] = min(rival, name, key=lambda filename: reading_order(digest, filename))
         return odd
 
 
 def _other_bytes_behind_link(digest: Digest) -> DigestMismatchError:
     """Return the error of a link to a file with other bytes. It tells nothing of them."""
     return DigestMismatchError(f"blob {digest}: a link to a file with other bytes", digest=str(digest))
-
-
-def _order(digest: Digest, filename: str) -> tuple[int, str]:
-    names = blob_filenames(digest)
-    return names.index(filename) if filename in names else len(names), filename
