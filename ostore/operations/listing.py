@@ -10,7 +10,7 @@ from itertools import starmap
 from typing import NamedTuple, Protocol
 
 from ostore.formats import media_types
-from ostore.formats.config import ModelConfig, is_config
+from ostore.formats.config import is_config, is_stub
 from ostore.formats.errors import BlobMissingError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
@@ -137,7 +137,7 @@ def _config_note(store: SmallBlobs, manifest: Manifest, config: Descriptor) -> s
         return f"its config cannot be read, so no server lists it: {error}"
     if not is_config(raw):
         return "its config is not JSON, so no server lists it"
-    return _CLOUD_STUB if not _has_weights(manifest) and ModelConfig.parse(raw).is_cloud_stub else ""
+    return _CLOUD_STUB if is_stub(raw) and not _has_weights(manifest) else ""
 
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
@@ -145,7 +145,7 @@ def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
     if _has_weights(manifest) or manifest.config is None:
         return False
     try:
-        return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub
+        return is_stub(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1))
     except (OstoreError, OSError):
         return False
 

@@ -27,7 +27,7 @@ LONG = "long " * 2000
 PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store", "another", "other"))
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
 # What these find is told on standard output, and is no error of the command.
-REPORTING = {"verify", "doctor", "repair", "dedup", "move"}
+REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import"}
 # What may talk to others; `s3://` in an argument will as well.
 TALKING = {"pull", "push", "serve", "probe"}
 
