@@ -17,6 +17,8 @@ import pytest
 
 from tests.documents import ROOT, Step, type_all
 
+# Processes of its own: those that are left end with the last command, and a server of the real machine is not seen.
+APART = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
 HOME = "/usr/share/alice"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 # Other users may not enter the folders where the interpreter, its packages and the tests lie. $1 to $4 name them.
@@ -36,13 +38,14 @@ END
 # There is no systemd in a test. What it would do is not what pages are about.
 echo '#!/bin/sh' >bin/systemctl
 chmod 755 bin/*
-cp /etc/passwd /etc/group /etc/shadow .
 for user in ollama:7001 alice:7002 bob:7003; do
     name=${{user%:*}} id=${{user#*:}}
     echo "$name:x:$id:$id::/usr/share/$name:/bin/bash" >>passwd
     echo "$name:x:$id:$([ $name = bob ] || echo alice)" >>group
     echo "$name:!:19000::::::" >>shadow
 done
+# Of two entries with one name the first counts.
+for file in passwd group shadow; do cat /etc/$file >>$file; done
 cat >sudoers <<'END'
 Defaults secure_path="/usr/share/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 root ALL=(ALL) ALL
@@ -70,22 +73,18 @@ exec setpriv --reuid=alice --regid=alice --init-groups "$@"
 
 def type_there(steps: list[Step], *, given: Path, situation: str) -> None:
     """Type commands there. `situation` is what to do before, in shell; `given` is a folder that it may take from."""
-    programs = [
-        "unshare",
-        "setpriv",
-        "sudo",
-        *(name for name in ("faketime", "fusefat", "mkfs.vfat") if name in situation),
-    ]
+    programs = ["unshare", "setpriv", "sudo"]
+    programs += [name for name in ("faketime", "fusefat", "mkfs.vfat") if name in situation]
     if missing := [program for program in programs if shutil.which(program) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if not Path("/etc/systemd/system").is_dir():
         pytest.skip("needs /etc/systemd/system")
-    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode:
-        pytest.skip("needs root, to mount")
+    if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs root, to mount disks and be other users")
     places: list[str | Path] = [sys.base_prefix, sysconfig.get_path("purelib"), ROOT, given]
     type_all(
         steps,
         folder=given,
         environment={"HOME": HOME, "PATH": "/usr/share/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-        inside=["unshare", "--mount", "bash", "-c", _MADE + situation + _ENTERED, "bash", *places],
+        inside=[*APART, "bash", "-c", _MADE + situation + _ENTERED, "bash", *places],
     )

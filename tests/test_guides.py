@@ -21,7 +21,6 @@ from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise
 OLLAMA = os.environ.get("OSTORE_TEST_OLLAMA") or shutil.which("ollama")
 # A folder with a wheel of ostore. scripts/release_check.sh has just built it, and has an index for the others.
 WHEELS = os.environ.get("OSTORE_TEST_WHEELS")
-ON_THE_HOST = "\n## On the host\n"
 # Lines of the tutorial that are not typed everywhere: how they begin, whether they are typed, and why not.
 NOT_EVERYWHERE = {
     "ollama pull ": (False, "needs Ollama's registry; the store of the test has the model"),
@@ -77,41 +76,31 @@ def type_side(steps: list[Step], home: Path, environment: Mapping[str, str], sti
     type_all(steps, folder=home, environment=environment, inside=[*inside, *served], places=places)
 
 
-@pytest.fixture(scope="module")
-def stick(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stick, after all that the tutorial does on the laptop."""
-    folder = tmp_path_factory.mktemp("tutorial")
-    stick, home = folder / "stick", folder / "laptop"
-    stick.mkdir()
-    environment = surroundings(home)
-    store = Store(home / ".ollama/models")
+def fill(models: Path) -> None:
+    """The model of the tutorial. It talks."""
+    store = Store(models)
     texts = {TEMPLATE: b"{{ .Prompt }}", PARAMS: b'{"num_predict":3}\n'}
     layers = [store.layer(MODEL, talking_gguf()), *(store.layer(kind, data) for kind, data in texts.items())]
     store.add(full("gemma3:270m"), *layers, config=store.config(model_family="llama", model_families=["llama"]))
-    laptop, host = TUTORIAL.read_text("utf-8").split(ON_THE_HOST)
-    assert steps_in(laptop)
-    assert steps_in(host)
-    type_side(typed_here(laptop), home, environment, stick)
-    return stick
 
 
-def test_the_tutorial_puts_all_that_the_host_needs_on_the_stick(stick: Path) -> None:
+def test_the_tutorial_carries_a_model_to_a_host_without_a_network(tmp_path: Path) -> None:
+    on_the_laptop, on_the_host = map(typed_here, TUTORIAL.read_text("utf-8").split("\n## On the host\n"))
+    laptop, stick, host = tmp_path / "laptop", tmp_path / "stick", tmp_path / "host"
+    stick.mkdir()
+    environment = surroundings(laptop)
+    fill(laptop / ".ollama/models")
+    type_side(on_the_laptop, laptop, environment, stick)
     assert {path.name for path in stick.iterdir()} == {"gemma3.tar.zst", *(["wheelhouse"] if WHEELS else [])}
 
-
-def test_the_tutorial_brings_the_model_to_a_host_without_a_network(stick: Path, tmp_path: Path) -> None:
-    if (
-        not shutil.which("unshare")
-        or subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True).returncode
-    ):
-        pytest.skip("needs root and unshare, for a host without a network")
-    _, host = TUTORIAL.read_text("utf-8").split(ON_THE_HOST)
-    home = tmp_path / "host"
+    apart = ["unshare", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("the laptop was fine; a host without a network needs root and unshare")
     # What pip is told on this machine is not known there.
-    environment = {name: said for name, said in surroundings(home).items() if not name.startswith("PIP_")}
-    type_side(typed_here(host), home, environment, stick, "unshare", "--net")
-    assert talking_gguf() in [path.read_bytes() for path in (home / ".ollama/models/blobs").iterdir()]
-    assert (home / "ostore/bin/ostore").exists() == bool(WHEELS)
+    environment = {name: said for name, said in surroundings(host).items() if not name.startswith("PIP_")}
+    type_side(on_the_host, host, environment, stick, *apart)
+    assert talking_gguf() in [path.read_bytes() for path in (host / ".ollama/models/blobs").iterdir()]
+    assert (host / "ostore/bin/ostore").exists() == bool(WHEELS)
 
 
 def test_only_lines_that_a_reason_names_are_not_typed() -> None:
