@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds sdist and wheel twice and compares them, then runs the wheel in an empty environment.
+# Builds sdist and wheel twice and compares them, then runs the wheel in an empty environment, and the tutorial with it.
 # Needs .venv (make release-check makes it). Leaves the result in dist/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +38,12 @@ wanted=$("$python" -m hatchling version)
 cd "$work"
 said=$("$work/empty/bin/ostore" --version)
 [[ $said == "ostore $wanted" ]] || fail "ostore --version says '$said', the package says '$wanted'"
+
+# The tutorial word for word, with its lines of pip: the wheel just built stands in for the published one.
+sed -n 's/^\([a-z0-9._-]*==[^ ]*\).*/\1/p' "$root/requirements/run.txt" >"$work/constraints"
+echo "ostore==$wanted" >>"$work/constraints"
+(cd "$root" && OSTORE_TEST_WHEELS=$work/first PIP_FIND_LINKS="$work/first ${PIP_FIND_LINKS-}" \
+    PIP_CONSTRAINT=$work/constraints "$python" -m pytest -q tests/test_guides.py -k tutorial) || fail "the tutorial does not hold"
 
 mkdir -p "$root/dist"
 cp "$work"/first/* "$root/dist/"

@@ -79,3 +79,13 @@ def test_outside_of_the_store_nobody_is_told_to_become_its_owner(owned: Store) -
 @as_root
 def test_root_is_not_told_to_become_root(owned: Store) -> None:
     assert "not even root may do that" in told(0, denied(owned.root, "list"))
+
+
+@as_root
+def test_a_bundle_in_a_closed_folder_is_not_taken_for_the_store(owned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = owned.root.parent / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, OTHER, OTHER)
+    monkeypatch.chdir(home)
+    said = told(OWNER, denied(Path("x.tar"), "import", "x.tar", "--models", str(owned.root)))
+    assert said.startswith(f"{home} belongs to #{OTHER}, and this command runs as ")

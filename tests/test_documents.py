@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
 import json
 import os
@@ -24,24 +22,48 @@ from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
 from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
+from tests.documents import (
+    DOCUMENTS,
+    HOW_TO,
+    ROOT,
+    TUTORIAL,
+    blocks,
+    having,
+    name_of,
+    path_with_ostore,
+    steps_in,
+    type_all,
+)
 from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
 from tests.test_json import REPORTS, report_fields, schema
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-# Lines in ```sh blocks do not run here: each one, and why.
+_AS_ROOT = "installs for every user of this machine"
+_WINDOWS = "is PowerShell, which only Windows has"
+# Lines in ```sh and ```powershell blocks do not run here: each one, and why. What PowerShell starts of ours does run.
 NOT_RUN = {
     "pip install ostore": "installs a published package",
     "pip download ostore --dest wheelhouse": "needs a package index",
     "pip install --no-index --find-links wheelhouse ostore": "needs the folder that the line before it makes",
+    "sudo python3 -m venv /opt/ostore": _AS_ROOT,
+    "sudo /opt/ostore/bin/pip install --no-index --find-links wheelhouse ostore": _AS_ROOT,
+    "sudo ln -s /opt/ostore/bin/ostore /usr/local/bin/ostore": _AS_ROOT,
+    "ssh other-host ostore export llama3 - | ostore repair llama3 --from -": "needs another host",
+    "rm ~/.ollama/models/blobs/sha256-DIGEST": "is for a digest that a person fills in",
+    "ollama pull llama3": "needs Ollama's registry",
+    "py -m venv $HOME\\ostore": _WINDOWS,
+    "& $HOME\\ostore\\Scripts\\Activate.ps1": _WINDOWS,
+    '$linux = "--only-binary", ":all:", "--platform", "manylinux2014_x86_64"': _WINDOWS,
+    "pip download ostore --dest E:\\wheelhouse @linux --python-version 3.12": _WINDOWS,
+    "robocopy $HOME\\.ollama\\models E:\\models /E": _WINDOWS,
     "make check": ".ci/run does it",
     "make demo": "takes a model of 253 MB; .ci/run does it",
     "make test": "is this",
 }
+# The commands of a guide run in a place of its own: test_guides.py.
+WITHOUT_GUIDES = [document for document in DOCUMENTS if document not in {TUTORIAL, *HOW_TO}]
 # Documents that are no reports, and their sections.
 EVENTS = {"error": "\n## Errors\n", "progress": "\n## Progress\n"}
-LANGUAGES = {"console", "json", "python", "sh"}
+LANGUAGES = {"console", "json", "powershell", "python", "sh"}
 # Programs that commands in documents use besides ostore; a document whose programs are missing is skipped.
 PROGRAMS = {"bash", "gzip", "sha256sum", "tar", "zstd"}
 
@@ -61,34 +83,6 @@ LIMITS = {
     "blocks in a frame": zstd_frame._MAX_BLOCKS,
     "frames": seek_table.MAX_FRAMES,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    language: str
-    text: str
-
-    @property
-    def commands(self) -> list[tuple[str, int]]:
-        """What is typed, and the exit code that a comment `# exit N` announces."""
-        typed = [line[2:] for line in self.text.splitlines() if line.startswith("$ ")]
-        return [(line.partition("# exit ")[0].rstrip(), int(line.partition("# exit ")[2] or 0)) for line in typed]
-
-
-@functools.cache
-def blocks(document: Path) -> tuple[Block, ...]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    return tuple(Block(*block) for block in found)
-
-
-def having(language: str) -> list[Path]:
-    return [document for document in DOCUMENTS if any(block.language == language for block in blocks(document))]
-
-
-def name_of(document: Path) -> str:
-    return document.relative_to(ROOT).as_posix()
 
 
 def rows(document: str, columns: int) -> Iterator[list[str]]:
@@ -124,34 +118,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def surroundings(made: Path, tmp_path: Path) -> tuple[Path, Mapping[str, str]]:
     """An empty folder to work in, and the environment: a store of its own, and `ostore` on PATH."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    assert shutil.which("ostore", path=path), f"{sys.executable}: ostore is not installed beside it"
     models, work = tmp_path / "models", tmp_path / "work"
     shutil.copytree(made, models)
     work.mkdir()
-    return work, {**os.environ, "PATH": path, "OLLAMA_MODELS": str(models)}
+    return work, {**os.environ, "PATH": path_with_ostore(), "OLLAMA_MODELS": str(models)}
 
 
-@pytest.mark.parametrize("document", having("console"), ids=name_of)
+@pytest.mark.parametrize("document", having("console", WITHOUT_GUIDES), ids=name_of)
 def test_commands_run(document: Path, surroundings: tuple[Path, Mapping[str, str]]) -> None:
     work, environment = surroundings
-    commands = [command for block in blocks(document) if block.language == "console" for command in block.commands]
-    used = PROGRAMS & {"bash", *re.findall(r"\w+", " ".join(line for line, _ in commands))}
+    steps = steps_in(document.read_text("utf-8"))
+    used = PROGRAMS & {"bash", *re.findall(r"\w+", " ".join(step.line for step in steps))}
     if missing := sorted(program for program in used if shutil.which(program) is None):
         pytest.skip(f"not installed: {', '.join(missing)}")
-    for line, code in commands:
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line],
-            cwd=work,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == code, f"$ {line}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr
+    type_all(steps, folder=work, environment=environment)
 
 
 @pytest.mark.parametrize("document", having("python"), ids=name_of)
@@ -172,8 +152,9 @@ def test_python_examples_run(document: Path, surroundings: tuple[Path, Mapping[s
 
 
 def test_lines_that_do_not_run_are_known() -> None:
-    shown = [block.text.splitlines() for document in DOCUMENTS for block in blocks(document) if block.language == "sh"]
-    assert {line for lines in shown for line in lines} == NOT_RUN.keys()
+    shown = [block for document in DOCUMENTS for block in blocks(document) if block.language in {"sh", "powershell"}]
+    lines = {(block.language, line) for block in shown for line in block.text.splitlines()}
+    assert {line for language, line in lines if language == "sh" or not line.startswith("ostore ")} == NOT_RUN.keys()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -182,7 +163,7 @@ def test_blocks_are_of_a_kind_that_is_tested(document: Path) -> None:
     assert document.read_text("utf-8").count("```") == 2 * len(blocks(document))
     for block in blocks(document):
         if block.language == "console":
-            assert all(line.startswith("$ ") for line in block.text.splitlines())
+            assert block.steps
         if block.language == "json":
             json.loads(block.text)
 
@@ -209,7 +190,8 @@ def anchors(document: Path) -> set[str]:
 
 def test_every_document_is_linked_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"(docs/{path.name})" not in readme] == []
+    linked = [path for path in DOCUMENTS if path.parent in {ROOT / "docs", ROOT / "docs/how-to"}]
+    assert [name_of(path) for path in linked if f"({name_of(path)})" not in readme] == []
 
 
 def test_exit_codes_are_those_of_the_program() -> None:

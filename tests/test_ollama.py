@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 import socket
-import struct
 import subprocess
 import time
 import urllib.request
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 
 import ostore
+from tests.gguf import ONE_LAYER, gguf
 from tests.remedies.ollama_double import OllamaDouble
 from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
@@ -30,39 +29,9 @@ pytestmark = pytest.mark.skipif(OLLAMA is None, reason="no ollama on PATH, and O
 
 def tiny_gguf(seed: int) -> bytes:
     """A GGUF that every release shows and can build on: the keys and a few of the tensors of a llama of one layer."""
-    keys: dict[str, str | float] = {
-        "general.architecture": "llama",
-        "general.name": noise(20, seed).hex(),
-        "general.file_type": 0,
-        "llama.block_count": 1,
-        "llama.context_length": 64,
-        "llama.embedding_length": 32,
-        "llama.feed_forward_length": 64,
-        "llama.attention.head_count": 1,
-        "llama.attention.head_count_kv": 1,
-        "llama.attention.layer_norm_rms_epsilon": 0.5,
-        "llama.rope.dimension_count": 32,
-        "llama.vocab_size": 4,
-    }
-    tensors = {"token_embd.weight": (32, 4), "blk.0.attn_norm.weight": (32,), "output_norm.weight": (32,)}
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
-    head += b"".join(_text(key) + _value(value) for key, value in keys.items())
-    offset = 0
-    for name, shape in tensors.items():
-        # Type 0 is F32. Every tensor is a multiple of 32 bytes long, so none needs padding.
-        head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
-        offset += 4 * math.prod(shape)
-    return head + bytes(-len(head) % 32) + struct.pack("<f", 0.5) * (offset // 4)
-
-
-def _text(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
-
-
-def _value(value: str | float) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + _text(value)
-    return struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<If", 6, value)
+    keys = {**ONE_LAYER, "general.name": noise(20, seed).hex(), "llama.vocab_size": 4}
+    shapes = {"token_embd.weight": (32, 4), "blk.0.attn_norm.weight": (32,), "output_norm.weight": (32,)}
+    return gguf(keys, {name: (shape, [0.5]) for name, shape in shapes.items()})
 
 
 class Server:

@@ -122,6 +122,7 @@ def test_a_bundle_of_ours_that_was_cut_off_is_called_truncated(packed: Path, tmp
         (b"<!DOCTYPE html><html>" + b" " * 600, "a web page"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7z archive"),
         (b"Rar!\x1a\x07\x01\0" + bytes(600), "a rar archive"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X        ", "a side file of macOS"),
         (b"", "empty"),
     ],
 )

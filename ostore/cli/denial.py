@@ -20,7 +20,7 @@ _WITHOUT_STORE = frozenset({"inspect", "completion"})
 def way_out(error: PermissionError, typed: Sequence[str]) -> Remedy:
     """Return what to do after an error of the system that denies a command with the arguments `typed` something."""
     store = _store(typed)
-    place = _denied(Path(os.fsdecode(error.filename)) if error.filename else None, store)
+    place = _denied(Path(os.fsdecode(error.filename)) if error.filename else None, store, typed)
     if is_root() or place is None:
         return person("not even root may do that: is it immutable (lsattr), or on a drive that does not trust root?")
     if not hasattr(os, "geteuid"):
@@ -44,10 +44,12 @@ def _store(typed: Sequence[str]) -> Path | None:
         return None
 
 
-def _denied(path: Path | None, store: Path | None) -> Path | None:
+def _denied(path: Path | None, store: Path | None, typed: Sequence[str]) -> Path | None:
     """Return the nearest entry that is there and whose owner may allow what was denied."""
     if path is None or not path.is_absolute():
-        path = store if path is None or not os.path.lexists(path) else Path.cwd() / path
+        # In a closed folder we do not see what was typed. Other relative paths are those of a store.
+        is_here = path is not None and (os.path.lexists(path) or path in map(Path, typed))
+        path = Path.cwd() / path if path is not None and is_here else store
     if path is None:
         return None
     # A link may lead into a folder that is closed.

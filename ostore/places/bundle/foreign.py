@@ -87,6 +87,8 @@ _OTHERS = (
         "ollama create NAME -f Modelfile, with FROM FILE in it",
     ),
     (b"age-encryption.org", "looks like a file that age has encrypted", "age -d FILE | ostore import -"),
+    # RFC 1740, appendix B. macOS writes `._NAME` beside a file on a stick.
+    (b"\0\5\x16\7", "a side file of macOS, without the models", "take the file of the same name without ._ before it"),
     (b"<!doctype", "looks like a web page", "download the file itself again"),
     (b"<html", "looks like a web page", "download the file itself again"),
 )

@@ -1,0 +1,208 @@
+"""The tutorial and the how-to pages are true: each is typed on a machine like the one that it is about."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import ostore
+from tests.documents import HOW_TO, TUTORIAL, Step, blocks, name_of, path_with_ostore, steps_in, type_all
+from tests.gguf import talking_gguf
+from tests.machine import type_there
+from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise
+
+OLLAMA = os.environ.get("OSTORE_TEST_OLLAMA") or shutil.which("ollama")
+# A folder with a wheel of ostore. scripts/release_check.sh has just built it, and has an index for the others.
+WHEELS = os.environ.get("OSTORE_TEST_WHEELS")
+# Lines of the tutorial that are not typed everywhere: how they begin, whether they are typed, and why not.
+NOT_EVERYWHERE = {
+    "ollama pull ": (False, "needs Ollama's registry; the store of the test has the model"),
+    "ollama ": (OLLAMA, "needs a real Ollama"),
+    "python3 -m venv ": (WHEELS, "scripts/release_check.sh installs, from an index"),
+    "source ": (WHEELS, "the same"),
+    "pip ": (WHEELS, "the same"),
+}
+# Starts a server and waits for it, then what follows; a machine without a network first learns to reach itself.
+SERVED = """
+ip link set lo up 2>/dev/null
+ollama serve >/dev/null 2>&1 & trap "kill $!" EXIT
+for _ in $(seq 100); do ollama list >/dev/null 2>&1 && break; sleep 0.1; done
+"$@"
+"""
+
+
+def typed_here(part: str) -> list[Step]:
+    def is_typed(line: str) -> bool:
+        return all(typed for begin, (typed, _) in NOT_EVERYWHERE.items() if line.startswith(begin))
+
+    return [step for step in steps_in(part) if is_typed(step.line)]
+
+
+def surroundings(home: Path) -> dict[str, str]:
+    """A home of its own, where Ollama ran once, and on PATH what the tutorial expects there."""
+    programs = home.parent / f"{home.name}-bin"
+    programs.mkdir()
+    (home / ".ollama").mkdir(parents=True)
+    if OLLAMA:
+        (programs / "ollama").symlink_to(OLLAMA)
+    if WHEELS:
+        (programs / "python3").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "utf-8")
+        (programs / "python3").chmod(0o755)
+    path = os.environ["PATH"] if WHEELS else path_with_ostore()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {
+        # What pip installed is what runs.
+        **{name: said for name, said in os.environ.items() if name != "PYTHONPATH" or not WHEELS},
+        "HOME": str(home),
+        # A machine that runs the tests may have a service, which would decide.
+        "OLLAMA_MODELS": str(home / ".ollama/models"),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "PATH": f"{programs}:{path}",
+    }
+
+
+def type_side(steps: list[Step], home: Path, environment: Mapping[str, str], stick: Path, *inside: str) -> None:
+    places = {"/media/usb": str(stick), "/home/you": str(home)}
+    served = ["bash", "-c", SERVED, "bash"] if OLLAMA else []
+    type_all(steps, folder=home, environment=environment, inside=[*inside, *served], places=places)
+
+
+def fill(models: Path) -> None:
+    """The model of the tutorial. It talks."""
+    store = Store(models)
+    texts = {TEMPLATE: b"{{ .Prompt }}", PARAMS: b'{"num_predict":3}\n'}
+    layers = [store.layer(MODEL, talking_gguf()), *(store.layer(kind, data) for kind, data in texts.items())]
+    store.add(full("gemma3:270m"), *layers, config=store.config(model_family="llama", model_families=["llama"]))
+
+
+def test_the_tutorial_carries_a_model_to_a_host_without_a_network(tmp_path: Path) -> None:
+    on_the_laptop, on_the_host = map(typed_here, TUTORIAL.read_text("utf-8").split("\n## On the host\n"))
+    laptop, stick, host = tmp_path / "laptop", tmp_path / "stick", tmp_path / "host"
+    stick.mkdir()
+    environment = surroundings(laptop)
+    fill(laptop / ".ollama/models")
+    type_side(on_the_laptop, laptop, environment, stick)
+    assert {path.name for path in stick.iterdir()} == {"gemma3.tar.zst", *(["wheelhouse"] if WHEELS else [])}
+
+    apart = ["unshare", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("the laptop was fine; a host without a network needs root and unshare")
+    # What pip is told on this machine is not known there.
+    environment = {name: said for name, said in surroundings(host).items() if not name.startswith("PIP_")}
+    type_side(on_the_host, host, environment, stick, *apart)
+    assert talking_gguf() in [path.read_bytes() for path in (host / ".ollama/models/blobs").iterdir()]
+    assert (host / "ostore/bin/ostore").exists() == bool(WHEELS)
+
+
+def test_only_lines_that_a_reason_names_are_not_typed() -> None:
+    lines = [step.line for step in steps_in(TUTORIAL.read_text("utf-8"))]
+    assert [begin for begin in NOT_EVERYWHERE if not any(line.startswith(begin) for line in lines)] == []
+
+
+# What each page finds, in shell. tests/machine.py has the functions, and the rest of the machine.
+SITUATIONS = {
+    "another-disk": "service",
+    "broken-store": "store_of alice broken; cp given/models.tar.zst alice",
+    "fat": """
+store_of alice models; head -c 64M /dev/zero >disk; mkfs.vfat disk >said
+fusefat -o rw+,allow_other disk /media/usb >said 2>&1
+""",
+    "full-disk": """
+mount -t tmpfs -o size=1400k none alice/.ollama
+store_of alice full; cp given/large.tar.zst alice/models.tar.zst
+# What the store holds is old by then.
+export AT_ANOTHER_TIME="faketime -f +9d"
+""",
+    "mac-stick": "cp -r given/from-mac/. /media/usb",
+    "service": "service; cp given/models.tar.zst alice; cp -r given/other alice/backup",
+    "shared-workstation": "service; store_of bob of-bob; cp given/models.tar.zst alice",
+    "windows-to-linux": """
+cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; chown -R alice: /media/usb
+""",
+}
+SIDE_FILES = {".DS_Store": b"\0\0\0\1Bud1", "._": b"\0\5\x16\7\0\2\0\0"}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores and bundles that situations are made of."""
+    folder = tmp_path_factory.mktemp("given")
+    sizes = {
+        "llama3:latest": 300_000,
+        "gemma3:270m": 200_000,
+        "mistral:7b": 100_000,
+        "qwen3:4b": 50_000,
+        "qwen3:8b": 500_000,
+    }
+
+    def store(name: str, *models: str) -> Store:
+        made = Store(folder / name)
+        for model in models:
+            made.model(model, noise(sizes[model], sizes[model]), template=b"{{ .Prompt }}", license=b"MIT")
+        return made
+
+    three = ("llama3:latest", "gemma3:270m", "mistral:7b")
+    models, large = store("models", *three), store("large", "qwen3:8b")
+    store("other", "qwen3:4b")
+    store("of-bob", *three[1:], "qwen3:4b")
+    for name, names, kept in (("models", ["*"], models), ("llama3", ["llama3"], models), ("large", ["*"], large)):
+        ostore.export(names, folder / f"{name}.tar.zst", models=kept.root)
+
+    broken = store("broken", *three)
+    with broken.blob_path(noise(300_000, 300_000)).open("r+b") as file:
+        file.write(b"altered")
+    broken.blob_path(noise(200_000, 200_000)).unlink()
+    broken.manifest_path(full("mistral:7b")).write_bytes(b"")
+    (broken.root / "blobs/notes.txt").write_bytes(b"notes")
+
+    full_disk = store("full", *three)
+    full_disk.blob(noise(300_000, 1))
+    partial = full_disk.blob_path(noise(150_000, 2))
+    partial.with_name(f"{partial.name}-partial").write_bytes(noise(150_000, 2))
+
+    windows = store("from-windows", *three)
+    manifest = windows.manifest_path(full("mistral:7b"))
+    manifest.write_bytes(manifest.read_bytes().replace(b"sha256:", b"sha256-"))
+    samba, shouted = (windows.blob_path(noise(size, size)) for size in (300_000, 200_000))
+    samba.rename(samba.with_name(samba.name.replace("-", "_")))
+    shouted.rename(shouted.with_name(f"sha256-{shouted.name[7:].upper()}"))
+
+    mac = store("from-mac/models", *three).root.parent
+    shutil.copy(folder / "models.tar.zst", mac)
+    for path in [path for path in mac.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(SIDE_FILES["._"])
+        path.with_name(".DS_Store").write_bytes(SIDE_FILES[".DS_Store"])
+    return folder
+
+
+def test_every_page_has_its_situation() -> None:
+    assert [page.stem for page in HOW_TO] == sorted(SITUATIONS)
+
+
+@pytest.mark.parametrize("page", HOW_TO, ids=name_of)
+def test_a_how_to_page_holds(page: Path, given: Path) -> None:
+    type_there(steps_in(page.read_text("utf-8")), given=given, situation=SITUATIONS[page.stem])
+
+
+def test_what_powershell_starts_of_ours_runs(given: Path, tmp_path: Path) -> None:
+    shown = [block.text for page in HOW_TO for block in blocks(page) if block.language == "powershell"]
+    lines = [line for text in shown for line in text.splitlines() if line.startswith("ostore ")]
+    assert len(lines) == 3
+    environment = {**os.environ, "PATH": path_with_ostore(), "OLLAMA_MODELS": str(given / "models")}
+    steps = [Step(line, 0, ()) for line in lines]
+    type_all(steps, folder=tmp_path, environment=environment, places={"E:\\": f"{tmp_path}/"})
+
+
+@pytest.mark.parametrize("document", [TUTORIAL, *HOW_TO], ids=name_of)
+def test_a_guide_can_be_read_on_a_console_of_80_columns(document: Path) -> None:
+    lines = document.read_text("utf-8").splitlines()
+    assert [line for line in lines if len(line) > 79 and not line.startswith("$ ")] == []
