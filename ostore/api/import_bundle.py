@@ -23,7 +23,6 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
-_INSPECT = "ostore inspect BUNDLE shows what a bundle holds"
 # More names would make a hint unreadable.
 _MAX_HINTED = 4
 
@@ -90,7 +89,8 @@ def planned_imports(
     taken = {name for _, here in found for name in here}
     for name in wanted:
         if name not in taken:
-            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=_INSPECT)
+            hint = ostore("inspect", sources[0], after="shows what the first of them holds")
+            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=hint)
     return found
 
 

@@ -151,9 +151,7 @@ class BundleFile:
         try:
             refuse_full(self.path.parent, self._least(selection) - left)
         except NoSpaceError as error:
-            error.hint = (
-                "export fewer models; or, if they shrink unusually well: ostore export MODEL... - > FILE.tar.zst"
-            )
+            error.hint = "export fewer models, or to another disk; a bundle that is written to a pipe is not estimated"
             raise
 
     def _refuse_existing(self) -> None:
