@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -130,6 +131,15 @@ def test_other_files_are_named(tmp_path: Path, data: bytes, says: str) -> None:
     done = run("import", "x.tar.zst", "--models", tmp_path / "new", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (12, 1)
     assert says in done.stderr
+
+
+def test_a_pipe_in_a_hint_leads_to_the_store_that_was_named(packed: Path, tmp_path: Path) -> None:
+    subprocess.run(["gzip", "-k", packed / "b.tar"], check=True)
+    done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new")
+    hint = f"(gzip -dc {packed}/b.tar.gz | ostore import - --models {tmp_path}/new)\n"
+    assert (done.returncode, done.stderr.endswith(hint)) == (12, True), done.stderr
+    done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new", "--json")
+    assert json.loads(done.stderr)["remedy_arguments"] is None
 
 
 @pytest.mark.usefixtures("_process_as_before")

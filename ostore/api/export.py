@@ -72,7 +72,7 @@ def export(
         raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
     try:
         selection = store.select(words)
-        refuse_nothing(selection, store.root, strict=strict)
+        refuse_nothing(selection, store, store.root, strict=strict)
         if dry_run:
             sink.compare(selection)
         else:

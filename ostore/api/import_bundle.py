@@ -134,7 +134,7 @@ def import_bundle(
         is_lenient = isinstance(bundle, LocalStore) and not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
-        refuse_nothing(selection, source, strict=strict)
+        refuse_nothing(selection, bundle, source, strict=strict)
         with _hinting_at_the_others(selection):
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)

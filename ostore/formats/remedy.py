@@ -27,6 +27,7 @@ class Remedy:
     `commands` are carried out in order, each as a list of arguments; without any, `before` is a sentence for a person.
     `before` says what to look at first, or when; `after` says what the commands do. `user` is who runs them: empty for
     whoever reads this, or the name of another user. `others` are remedies that do instead, with none of their own.
+    `fed_by` is how a person types what writes to the first command through a pipe.
     """
 
     commands: tuple[Command, ...] = ()
@@ -34,6 +35,7 @@ class Remedy:
     after: str = ""
     user: str = ""
     others: tuple[Remedy, ...] = ()
+    fed_by: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -46,7 +48,14 @@ class Remedy:
         return "ostore" if programs == {"ostore"} else "system"
 
     def arguments(self, platform: str, *, is_root: bool = False) -> tuple[Command, ...]:
-        """Return the commands for a platform (a `sys.platform`) as they are typed by root or by somebody else."""
+        """
+        Return the commands for a platform (a `sys.platform`) as they are typed by root or by somebody else.
+
+        There are none for what needs a pipe.
+        """
+        return () if self.fed_by else self._typed(platform, is_root=is_root)
+
+    def _typed(self, platform: str, *, is_root: bool) -> tuple[Command, ...]:
         commands = tuple(native(command, platform) for command in self.commands)
         if not self.user or platform == WINDOWS or (is_root and self.user == ROOT):
             return commands
@@ -58,7 +67,8 @@ class Remedy:
         before = self.before
         if self.user and platform == WINDOWS and self.commands:
             before = f"as {'an administrator' if self.user == ROOT else self.user}{', ' if before else ''}{before}"
-        line = in_order(self.arguments(platform, is_root=is_root), platform) if self.commands else ""
+        line = in_order(self._typed(platform, is_root=is_root), platform) if self.commands else ""
+        line = f"{self.fed_by} | {line}" if self.fed_by else line
         told = f"{': '.join(filter(None, (before, line)))}{' ' if self.after else ''}{self.after}"
         return ", or ".join([told, *(other.text(platform, is_root=is_root) for other in self.others)])
 
@@ -103,6 +113,11 @@ def ostore(*words: object, models: object = None, before: str = "", after: str =
 def command(*words: object, before: str = "", after: str = "", user: str = "") -> Remedy:
     """Return a remedy of one command."""
     return Remedy((tuple(map(str, words)),), before, after, user)
+
+
+def piped(writer: str, *words: object, before: str = "") -> Remedy:
+    """Return an ostore command that reads what `writer`, as a person types it, writes."""
+    return replace(ostore(*words, before=before), fed_by=writer)
 
 
 def person(sentence: str) -> Remedy:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.remedy import NOTHING, Remedy, command, person
+from ostore.formats.remedy import NOTHING, Remedy, command, ostore, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
 from ostore.formats.wording import plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
@@ -31,6 +31,9 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
     if facts.store.is_half:
         remedy = person("copy the store again, with manifests/")
         yield finding("manifests-missing", "problem", MANIFESTS, remedy=remedy)
+    if near := facts.store.store_instead:
+        detail = "there are no models here; was this one meant?"
+        yield finding("other-store", "warning", str(near), detail=detail, remedy=ostore("doctor", models=near))
     for lost in facts.store.lost:
         yield finding(
             "folder-lost", "problem", lost.path, detail=lost.reason, remedy=person("mount the disk it leads to")

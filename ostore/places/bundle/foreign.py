@@ -21,7 +21,7 @@ import zstandard
 from ostore.formats import zstd_frame
 from ostore.formats.bundle_index import INDEX_PATH
 from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, OstoreError
-from ostore.formats.remedy import Remedy, command, ostore
+from ostore.formats.remedy import Remedy, command, ostore, piped
 from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.tar_header import BLOCK, padding, parse_header
@@ -69,7 +69,7 @@ def _bzip2(start: bytes) -> bytes:
     return bz2.BZ2Decompressor().decompress(start, _DECODED_BYTES)
 
 
-# What a file is, and the next step. Pipes are text: a Remedy has commands only. Both are empty if nothing is known.
+# What a file is, and the next step. Both are empty if nothing is known.
 _Recognised = tuple[str, Remedy | str]
 _PACKED = (
     _Packed(zstd_frame.MAGIC, "zstd", "zstd -dc", _zstd),
@@ -86,7 +86,7 @@ _OTHERS = (
         "looks like a GGUF file, the weights of one model",
         "ollama create NAME -f Modelfile, with FROM FILE in it",
     ),
-    (b"age-encryption.org", "looks like a file that age has encrypted", "age -d FILE | ostore import -"),
+    (b"age-encryption.org", "looks like a file that age has encrypted", piped("age -d FILE", "import", "-")),
     (b"<!doctype", "looks like a web page", "download the file itself again"),
     (b"<html", "looks like a web page", "download the file itself again"),
 )
@@ -155,7 +155,7 @@ def _zip(start: bytes, path: Path | None) -> _Recognised:
     if name.endswith((".tar", ".tar.zst")):
         return (
             "a zip archive of a bundle",
-            f"unzip -p {_quoted(path)} {quoted_word(name, sys.platform)} | ostore import -",
+            piped(f"unzip -p {_quoted(path)} {quoted_word(name, sys.platform)}", "import", "-"),
         )
     target = _new_folder(path)
     folder = _store_in([name])
@@ -215,8 +215,10 @@ def _store_in(names: list[str]) -> str | None:
     return None
 
 
-def _piped(undo: str, path: Path | None) -> str:
-    return f"{undo} {_quoted(path)} | ostore import -" if path else f"put {undo} between: | {undo} | ostore import -"
+def _piped(undo: str, path: Path | None) -> Remedy:
+    if path is None:
+        return piped(f"| {undo}", "import", "-", before=f"put {undo} between")
+    return piped(f"{undo} {_quoted(path)}", "import", "-")
 
 
 def _new_folder(path: Path) -> str:
@@ -232,11 +234,11 @@ def _quoted(path: Path) -> str:
     return quoted_word(_no_option(path), sys.platform)
 
 
-def _part_of(path: Path) -> str | None:
+def _part_of(path: Path) -> Remedy | str | None:
     """Return what to type if the name is that of a part of a bundle, or of an unfinished one."""
     if path.name.endswith(_UNFINISHED):
         return "an export has not finished it; run that export again"
     if split := _PART_NAME.fullmatch(path.name):
         parts = _quoted(path.with_name(split[1])) + "?" * len(split[2])
-        return f"if it is one of several parts: cat {parts} | ostore import -"
+        return piped(f"cat {parts}", "import", "-", before="if it is one of several parts")
     return None

@@ -18,7 +18,7 @@ from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.nearby import nearby_store
+from ostore.places.store.nearby import nearby_store, store_instead
 from ostore.places.store.survey.batches import find_batches
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
+_COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
 
 
 class BesideBlobs(NamedTuple):
@@ -124,7 +125,7 @@ class LocalStore:
         """Return the store itself. Raises what `require` raises, and DamagedStoreError for blobs without manifests."""
         self.require()
         if self.is_half:
-            raise DamagedStoreError(f"{self.root}: {_HALF}", hint="copy the store again, with manifests/")
+            raise DamagedStoreError(f"{self.root}: {_HALF}", hint=_COPY_AGAIN)
         return self
 
     def require_folder(self) -> None:
@@ -170,10 +171,24 @@ class LocalStore:
                 fix = ostore("doctor", "--fix", models=self.option, after="puts it in its place")
                 return NotFoundError(f"{what}, but {where}", hint=fix)
         if self.is_half:
-            return NotFoundError(f"{what}: {_HALF}", hint="copy the store again, with manifests/")
+            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
         if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
             hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
         return NotFoundError(what, hint=hint)
+
+    def no_models(self) -> NotFoundError:
+        """Return the error for a store where nothing can be chosen, with the place of the models that were meant."""
+        tree, what = find_manifests(self.root), f"no models in {self.label}"
+        if near := store_instead(tree):
+            return NotFoundError(what, hint=f"there are some in {near}")
+        if self.is_half:
+            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
+        if any(stray.is_misplaced for stray in judge_strays(self.root, tree.strays)):
+            where = ostore("doctor", models=self.option, before="there is a manifest where Ollama does not look")
+            return NotFoundError(what, hint=replace(where, after="says where it belongs"))
+        if self.option is not None:
+            return NotFoundError(what, hint=ostore("doctor", models=self.option, after="shows what is in it"))
+        return NotFoundError(what, hint=ostore("where", after="shows which store is used"))
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
