@@ -19,14 +19,14 @@ from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
 from ostore.places.store.nearby import nearby_store, store_instead
-from ostore.places.store.survey.batches import find_batches
+from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.oddities import Occasion, told_oddities
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blobs, scan_manifests
 from ostore.places.store.survey.strays import judge_strays
-from ostore.places.store.workspace import Workspace, workspace_path
+from ostore.places.store.workspace import Workspace, dead_transactions, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
@@ -368,6 +368,10 @@ class LocalStore:
             if error.errno not in FULL:
                 raise
             raise NoSpaceError(f"{error.filename}: no room left for the record of what is removed") from error
+
+    def ended(self) -> tuple[frozenset[str], Sequence[FoundBatch]]:
+        """Return the folders of commands that have ended, and those of the trash, oldest first."""
+        return dead_transactions(self.workspace), find_batches(self.workspace)
 
     def return_needed(self) -> None:
         """
