@@ -135,9 +135,25 @@ def test_a_name_that_differs_only_by_case_is_refused(bundle: Path, tmp_path: Pat
     other = Store(tmp_path / "other")
     other.model("Tiny:q4", b"something else")
     before = tree(other.root)
-    with pytest.raises(ostore.UnsafeError, match="differ only by case"):
-        ostore.import_bundle(bundle, models=other.root)
-    assert tree(other.root) == before
+    for names, strict in ((["tiny:q4"], False), ([], True)):
+        with pytest.raises(ostore.UnsafeError, match="differ only by case"):
+            ostore.import_bundle(bundle, names, strict=strict, models=other.root)
+        assert tree(other.root) == before
+
+
+def test_of_a_bundle_only_the_names_that_clash_are_left_out(store: Store, tmp_path: Path) -> None:
+    """One neighbour costs a line, and the exit code: the others are imported."""
+    store.model("fine:latest", b"fine weights")
+    ostore.export(["*"], tmp_path / "b.tar", models=store.root)
+    other = Store(tmp_path / "other")
+    other.model("Tiny:q4", b"something else")
+    done = run("import", tmp_path / "b.tar", "--models", other.root)
+    assert done.returncode == 8
+    assert "  fine:latest: added\n" in done.stdout
+    told = [line for line in done.stderr.splitlines() if "left out" in line]
+    assert [line.split(": ")[2] for line in told] == ["tiny:latest", "tiny:q4"]
+    assert told[1].endswith(f"tiny:q4 and Tiny:q4 in {other.root} differ only by case")
+    assert [model.name for model in ostore.list_models(models=other.root).models] == ["fine:latest", "Tiny:q4"]
 
 
 def test_a_model_whose_folder_is_a_file_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -72,16 +72,17 @@ def export(
         raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
     try:
         selection = store.select(words)
+        # What went to a pipe cannot be taken back, so there it is all or nothing.
+        is_lenient = not strict and str(destination) != "-" and any(map(is_glob, words))
+        if is_lenient:
+            selection = sink.without_clashes(selection)
         refuse_nothing(selection, store, store.root, strict=strict)
         if dry_run:
             sink.compare(selection)
+        elif is_lenient:
+            _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
         else:
-            # What went to a pipe cannot be taken back, so there it is all or nothing.
-            is_final = strict or str(destination) == "-" or not any(map(is_glob, words))
-            if is_final:
-                copy(store, sink, selection, phase="exporting", progress=progress)
-            else:
-                _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
+            copy(store, sink, selection, phase="exporting", progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
     return _report(destination, selection, dry_run=dry_run)

@@ -42,7 +42,7 @@ class ImportReport:
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed. `left_out` are models of a folder that could not be taken.
+    damaged; they also count as written or resumed. `left_out` are models that could not be taken.
     """
 
     source: str
@@ -111,9 +111,10 @@ def import_bundle(
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
-    of the same name. A damaged model of a folder is left out, unless it is named or `strict` is set; a bundle is taken
-    as a whole. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
-    crash leaves whole models, and finished blobs that the next import uses.
+    of the same name. A model whose name clashes with another spelling in the store, or a damaged model of a folder, is
+    left out, unless it is named or `strict` is set; a damaged bundle is refused. With `dry_run`, nothing is written.
+    Models become visible at the end; after an error, none does. A crash leaves whole models, and finished blobs that
+    the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
@@ -131,7 +132,7 @@ def import_bundle(
     with opened_source(source, jobs=threads(jobs)) as bundle:
         words = typed_models_of(names, bundle)
         selection = bundle.select(words)
-        is_lenient = isinstance(bundle, LocalStore) and not strict and (not words or any(map(is_glob, words)))
+        is_lenient = not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
         refuse_nothing(selection, bundle, source, strict=strict)
@@ -139,7 +140,7 @@ def import_bundle(
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)
             else:
-                if is_lenient:
+                if is_lenient and isinstance(bundle, LocalStore):
                     received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
                 else:
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)

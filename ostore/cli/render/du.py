@@ -77,7 +77,7 @@ def _part(part: UsagePart) -> tuple[str, str, str]:
 
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
-        return f"nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
+        return f"gc takes nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
     if not report.reclaimable.allocated:
         return ""
     return "; ".join(_ways_to_reclaim({part.kind for part in report.parts if part.reclaimable.allocated}))

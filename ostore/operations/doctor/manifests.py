@@ -12,7 +12,7 @@ from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.remedy import NOTHING, Remedy, command, ostore, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
-from ostore.formats.wording import plural
+from ostore.formats.wording import listed, plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
 from ostore.operations.doctor.permissions import looked_at_by_root
 from ostore.places.store.survey.census import EntryKind
@@ -69,9 +69,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
             yield told("manifest-ambiguous", _pulled_anew(facts, model.name))
         elif manifest.unfit:
             yield told("manifest-unfit", _pulled_anew(facts, model.name))
-    coming = [model for model in facts.store.scan.models if model.tree == COMING_MANIFESTS]
+    coming = tuple(str(model.name) for model in facts.store.scan.models if model.tree == COMING_MANIFESTS)
     if coming:
-        yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=f"{len(coming)} of them")
+        yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=listed(coming), models=coming)
     for name in facts.unlisted:
         # No copy is better: these are the bytes that the manifest promises.
         remedy = person("have the model created anew, where it comes from")
