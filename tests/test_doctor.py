@@ -355,6 +355,13 @@ def test_quiet_says_nothing_of_a_store_that_is_well_and_of_notes(store: Store) -
     assert [line for line in lines if line.split(": ")[1] not in OF_THE_MACHINE] == []
 
 
+def test_a_copy_under_another_spelling_is_looked_at_before_it_goes(store: Store) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    shutil.copy(path, path.with_name("Q4"))
+    told = run("doctor", "--models", store.root).stdout
+    assert "-> look at which name your programs ask for; to keep tiny:q4: ostore rm " in told
+
+
 def test_hostile_names_do_not_reach_the_terminal(store: Store) -> None:
     put(store, f"{LIBRARY}/tiny/\x1b[2Jclear\nPROBLEM  forged")
     put(store, "blobs/\x1b]0;title\x07")

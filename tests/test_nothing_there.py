@@ -84,3 +84,14 @@ def test_a_word_of_one_letter_is_a_folder_and_any_other_is_refused(here: Path) -
     assert (done.returncode, done.stderr.endswith(hint)) == (2, True)
     assert run("import", "disk/models", "--models", "t", "-q").returncode == 0
     assert run("verify", "--models", "t").returncode == 0
+
+
+def test_a_source_without_models_is_not_said_to_be_the_store_that_is_used(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bare").mkdir()
+    for command in (["import", "bare", "--models", "./new"], ["verify", "bare"]):
+        assert run_here(command) == NOT_FOUND
+        told = capsys.readouterr().err
+        assert "A source is a bundle, or a folder with blobs/ and manifests/" in told
+        assert "ostore where" not in told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
@@ -104,6 +104,7 @@ def import_bundle(
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
+    before: Callable[[ImportReport], object] | None = None,
     models: Path | None = None,
 ) -> ImportReport:
     """
@@ -113,8 +114,8 @@ def import_bundle(
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
     of the same name. A model whose name clashes with another spelling in the store, or a damaged model of a folder, is
     left out, unless it is named or `strict` is set; a damaged bundle is refused. With `dry_run`, nothing is written.
-    Models become visible at the end; after an error, none does. A crash leaves whole models, and finished blobs that
-    the next import uses.
+    `before` gets the report of a dry run before anything is written. Models become visible at the end; after an error,
+    none does. A crash leaves whole models, and finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
@@ -140,6 +141,8 @@ def import_bundle(
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)
             else:
+                if before:
+                    before(_foreseen(source, store, sink.compare(selection), selection))
                 if is_lenient and isinstance(bundle, LocalStore):
                     received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
                 else:

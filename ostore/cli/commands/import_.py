@@ -68,7 +68,7 @@ def import_(
     SOURCE is a bundle file, a folder with a store, or - (standard input).
     """
     from ostore.api.import_bundle import import_bundle, planned_imports
-    from ostore.cli.progress import shown
+    from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import import_ as render
     from ostore.cli.render.report import say_document, say_left_out, say_warnings, saying_what_is_done
     from ostore.cli.stopping import GOES_ON, if_stopped
@@ -91,7 +91,8 @@ def import_(
             for source, wanted in planned:
                 started = time.monotonic()
                 with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-                    report = take(source, wanted, progress=told, models=folder)
+                    before = summed_up(told, render.outlook)
+                    report = take(source, wanted, progress=told, before=before, models=folder)
                 reports.append(report)
                 summaries.append(render.summary(report, time.monotonic() - started))
                 say_warnings(report.warnings)

@@ -192,7 +192,8 @@ def _aliases(facts: Facts, names: list[ModelName]) -> Iterator[Finding]:
         if name in links or name in behind:
             remedy = command("rm", facts.root / behind[name] if name in behind else _path(facts, name))
         else:
-            remedy = facts.ostore("rm", name.full, "--yes")
+            before = f"look at which name your programs ask for; to keep {kept}"
+            remedy = facts.ostore("rm", name.full, "--yes", before=before)
         yield finding("name-alias", "warning", str(name), detail=f"also {kept}", remedy=remedy, models=texts)
 
 

@@ -14,7 +14,7 @@ from ostore.formats.digest import Digest, blob_digest, is_misspelled
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
-from ostore.formats.remedy import ostore
+from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
@@ -118,6 +118,9 @@ class LocalStore:
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
+        if self.option is not None:
+            # It was named as a source, so which store is used does not matter.
+            where = person("is the disk mounted? A source is a bundle, or a folder with blobs/ and manifests/")
         hint = f"there is a store in {near}" if near else where
         raise NotFoundError(f"{self.root}: no store (neither {BLOBS}/ nor {MANIFESTS}/)", hint=hint)
 
