@@ -55,6 +55,8 @@ def test_there_is_nothing_to_name_once_the_last_model_is_removed(
     capsys.readouterr()
     assert run_here(["verify", "--models", "disk", "-q"]) == 0
     assert capsys.readouterr().err == ""
+    assert run_here(["export", "--all", "x.tar", "--models", "disk"]) == NOT_FOUND
+    assert "ostore where shows which store is used" in capsys.readouterr().err
     assert run_here(["import", "disk", "--models", "t"]) == NOT_FOUND
     assert "ostore doctor --models disk shows what is in it" in capsys.readouterr().err
 

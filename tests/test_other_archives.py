@@ -13,7 +13,7 @@ import pytest
 
 import ostore
 from ostore.formats.errors import FormatError, OstoreError
-from tests.support import Store, noise
+from tests.support import OSTORE, Store, noise
 from tests.support import ostore as run
 
 # Each: how a file is made in a folder with a store `s` and the bundles b.tar and b.tar.zst; part of the message.
@@ -138,6 +138,10 @@ def test_a_pipe_in_a_hint_leads_to_the_store_that_was_named(packed: Path, tmp_pa
     done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new")
     hint = f"(gzip -dc {packed}/b.tar.gz | ostore import - --models {tmp_path}/new)\n"
     assert (done.returncode, done.stderr.endswith(hint)) == (12, True), done.stderr
+    with (packed / "b.tar.gz").open("rb") as piped:
+        command = [*OSTORE, "import", "-", "--models", tmp_path / "new"]
+        done = subprocess.run(command, stdin=piped, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(f"(put gzip -dc between: | gzip -dc | ostore import - --models {tmp_path}/new)\n")
     done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new", "--json")
     assert json.loads(done.stderr)["remedy_arguments"] is None
 
