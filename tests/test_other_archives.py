@@ -139,7 +139,7 @@ def test_a_pipe_in_a_hint_leads_to_the_store_that_was_named(packed: Path, tmp_pa
     hint = f"(gzip -dc {packed}/b.tar.gz | ostore import - --models {tmp_path}/new)\n"
     assert (done.returncode, done.stderr.endswith(hint)) == (12, True), done.stderr
     with (packed / "b.tar.gz").open("rb") as piped:
-        command = [*OSTORE, "import", "-", "--models", tmp_path / "new"]
+        command = [*OSTORE, "import", "-", "--models", str(tmp_path / "new")]
         done = subprocess.run(command, stdin=piped, capture_output=True, text=True, check=False)
     assert done.stderr.endswith(f"(put gzip -dc between: | gzip -dc | ostore import - --models {tmp_path}/new)\n")
     done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new", "--json")
