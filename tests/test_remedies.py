@@ -23,8 +23,8 @@ from ostore.formats.shell import in_order
 from ostore.places.store.receiving import publication
 from ostore.places.store.survey import scan
 from tests.remedies.carrying import Carrying, Holding, judge, typed
-from tests.remedies.situations import Situation, later, situations
-from tests.support import OSTORE, Store, some
+from tests.remedies.situations import Situation, situations
+from tests.support import OSTORE, Store, later, some
 from tests.support import ostore as ostore_run
 from tests.test_doctor import OF_THE_MACHINE, put
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
-from ostore.formats.name import ModelName, is_glob
+from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.remedy import Remedy, command, ostore
 from ostore.formats.shell import quoted_word
 from ostore.operations.transfer import Source
@@ -79,6 +79,21 @@ def typed_models_of(words: Sequence[str], source: Source) -> list[str]:
         {model.name.folded for model in models},
         lambda: ((model.name, model.manifest_digest) for model in models),
     )
+
+
+def models_of_ids(words: Sequence[str], store: LocalStore) -> dict[str, frozenset[ModelName]]:
+    """
+    Return the models that the IDs among the patterns of a list stand for, also several, as `list` shows them.
+
+    What begins the name of a model is no ID.
+    """
+    chosen = [found for word in words if (found := _ID.fullmatch(word))]
+    names = [entry.name for entry in find_manifests(store.root).entries if entry.name] if chosen else []
+    ids = [found for found in chosen if not any(matches_listing(found[0], name) for name in names)]
+    known = list(_identities(store)) if ids else []
+    return {
+        found[0]: frozenset(name for name, digest in known if digest.hex.startswith(found[1].lower())) for found in ids
+    }
 
 
 def means_model(word: str, store: LocalStore) -> bool:

@@ -128,6 +128,10 @@ class Sink(Protocol):
         """Return what `receive` would do. Nothing is written or hashed. Raises the refusals of `receive`."""
         ...
 
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection without the models whose names the place does not take beside others. They are left."""
+        ...
+
     def receive(self, selection: Selection) -> AbstractContextManager[Inbox]:
         """Open a transaction. Leaving its block publishes all models; an exception publishes nothing."""
         ...

@@ -42,6 +42,16 @@ def refuse_full(path: Path, needed: int) -> None:
         raise NoSpaceError(f"{path}: expected {needed} bytes of free space, got {disk.free}")
 
 
+def room_at(path: Path) -> int | None:
+    """Return the bytes that are free where a path is, or is to be made. None if the disk does not tell."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    try:
+        disk = shutil.disk_usage(place)
+    except OSError:
+        return None
+    return disk.free if disk.total else None
+
+
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
     """Raises InvalidNameError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
     if (error := _unholdable(names)) and not _holds_colons(directory):

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 
 def text(report: VerifyReport, seconds: float) -> str:
+    if not report.models + report.blobs + len(report.problems):
+        return f"nothing to verify: no models in {report.subject}"
     checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     verdict = plural(len(report.problems), "problem") if report.problems else "whole"
     verified = f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"

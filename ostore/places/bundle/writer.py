@@ -72,6 +72,10 @@ class BundleFile:
         self._refuse_full_disk(selection)
         return _all_of(selection)
 
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection: a bundle takes any names."""
+        return selection
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
@@ -171,6 +175,10 @@ class BundlePipe:
     def compare(self, selection: Selection) -> Forecast:
         """Forecast that everything is written."""
         return _all_of(selection)
+
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection: a bundle takes any names."""
+        return selection
 
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
