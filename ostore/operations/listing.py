@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import starmap
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ostore.formats import media_types
 from ostore.formats.config import is_config, is_stub
@@ -16,24 +16,8 @@ from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS
 
-
-class StoredManifest(Protocol):
-    """One model of a store."""
-
-    @property
-    def name(self) -> ModelName: ...
-    @property
-    def manifest(self) -> Manifest: ...
-    @property
-    def modified(self) -> float: ...
-    @property
-    def tree(self) -> str: ...
-
-
-class SmallBlobs(Protocol):
-    """A store whose small blobs can be read whole."""
-
-    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
+if TYPE_CHECKING:
+    from ostore.operations.transfer import SmallBlobs, StoredManifest
 
 
 @dataclass(frozen=True, slots=True)
