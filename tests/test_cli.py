@@ -177,7 +177,8 @@ def test_bars_on_a_terminal_and_questions_to_it(tmp_path: Path) -> None:
             time.sleep(0.02)
             assert len(screens) < 2000
         assert any(re.search(r"exporting .*[━╸].*MB", screen) for screen in screens)
-        assert re.match(r"exported 3 models, 4 blobs, 180 MB .* in .* s -> ", screens[-1].lstrip())
+        assert screens[-1].lstrip().startswith("to export: 3 models, 180 MB -> ")
+        assert re.search(r"^exported 3 models, 4 blobs, 180 MB .*in .* s -> ", screens[-1], re.MULTILINE)
         assert "exit 0" in screens[-1]
     finally:
         subprocess.run(["tmux", "kill-session", "-t", session], check=False)
