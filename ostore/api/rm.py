@@ -12,6 +12,7 @@ from ostore.api.gc import hinting_at_room
 from ostore.api.typed import typed_models
 from ostore.formats.name import ModelName, choose
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, plan_removal
+from ostore.places.store.removing.sweep import Swept
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import StoredBlob
@@ -42,7 +43,8 @@ class RmReport:
     The models that were removed, or with `dry_run` would be, and their blobs.
 
     `freed` is the bytes on the disk that were freed, `linked` those of removed blobs that have another name on the disk
-    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None.
+    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
+    store of blobs that stay because, on Windows, another program has them open; the same call takes them later.
     """
 
     store: str
@@ -53,6 +55,7 @@ class RmReport:
     freed: int
     doubt: str | None
     linked: int
+    in_use: tuple[str, ...]
 
 
 def rm(
@@ -88,16 +91,12 @@ def rm(
             return planned
         if approve and not approve(planned):
             return None
-    plan, doubt = _remove(store, names, approved)
-    return _rm_report(store, plan, dry_run=False, doubt=doubt)
+    plan, swept = _remove(store, names, approved)
+    return _rm_report(store, plan, dry_run=False, doubt=swept.doubt, in_use=swept.in_use)
 
 
-def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, str | None]:
-    """
-    Remove what is planned, but nothing that was not approved of.
-
-    Return the plan of what was removed, and the doubt that has come up meanwhile and kept the blobs, or None.
-    """
+def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, Swept]:
+    """Remove what is planned, but nothing that was not approved of. Return the plan of what was removed."""
     with hinting_at_room(store), store.sweeping() as sweep:
         plan, resumed = _plan_rm(store, words)
         plan = plan.within(approved) if approved else plan
@@ -110,7 +109,7 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
         # Do this last. Until now only their records tell what is left of models that nobody lists any more.
         sweep.finish_interrupted(resumed)
         sweep.prune(plan.resumed)
-        return plan.without(swept.stayed), swept.doubt
+        return plan.without(swept.stayed), swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,9 @@ def _interrupted(batches: Sequence[FoundBatch]) -> list[tuple[FoundBatch, set[Mo
     ]
 
 
-def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None) -> RmReport:
+def _rm_report(
+    store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None, in_use: tuple[str, ...] = ()
+) -> RmReport:
     return RmReport(
         store=str(store.root),
         dry_run=dry_run,
@@ -191,6 +192,7 @@ def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: st
         freed=plan.freed,
         doubt=plan.doubt or doubt,
         linked=plan.linked,
+        in_use=in_use,
     )
 
 

@@ -155,11 +155,14 @@ def test_a_command_killed_on_windows_loses_nothing_and_goes_on(tmp_path: Path, n
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """A program has this file open, and lets nobody remove or rename it, as scanners and most programs do."""
-    hold = "import sys; file = open(sys.argv[1], 'rb'); print('held', flush=True); sys.stdin.read()"
+def held(path: Path, share: int) -> Iterator[None]:
+    """A program has this file open, and shares only this with others."""
+    hold = (
+        "import _winapi, sys; _winapi.CreateFile(sys.argv[1], 0x80000000, int(sys.argv[2]), 0, 3, 0, 0);"
+        " print('held', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
-        ["wine", str(wine.PYTHON), "-c", hold, wine.windows_path(path)],
+        ["wine", str(wine.PYTHON), "-c", hold, wine.windows_path(path), str(share)],
         env=wine.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -172,15 +175,26 @@ def held(path: Path) -> Iterator[None]:
         holding.stdin.close()
 
 
-@pytest.mark.parametrize("name", ["rm"] if ASKED == "slice" else STAGES[1:])
-def test_a_file_that_a_program_holds_open_ends_a_removal_with_6_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
+# winnt.h: FILE_SHARE_READ. Most programs let others read what they read, and scanners and backups let nobody.
+READING, NOTHING = 1, 0
+HOLDS = [(name, share) for name in (*STAGES[1:], "offload") for share in (READING, NOTHING)]
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("rm", NOTHING), ("gc", READING), ("move", READING)] if ASKED == "slice" else HOLDS
+)
+def test_a_blob_that_a_program_has_open_stays_and_the_rest_is_done(tmp_path: Path, name: str, share: int) -> None:
     scene = Scene(HERE[name], tmp_path)
-    gone = [path for path in scene.before.files if "/blobs/" in path and path not in scene.after.files]
-    with held(scene.folder / gone[0]):
+    blob, *others = [path for path in scene.before.files if "/blobs/" in path and path not in scene.after.files]
+    with held(scene.folder / blob, share):
         stopped = scene.run()
-        told = f"{name} with {gone[0]} held: {stopped.returncode} {stopped.stdout}{stopped.stderr}"
+        told = f"{name} with {blob} held: {stopped.returncode} {stopped.stdout}{stopped.stderr}"
         assert stopped.returncode == 6, told
-        assert "another program" in stopped.stdout + stopped.stderr, told
         assert output_problems(6, stopped.stdout, stopped.stderr) == [], told
-        scene.judge_what_is_left(told)
+        assert Path(blob).name in stopped.stderr, told
+        assert "another program has it open" in stopped.stderr, told
+        # What cannot be read cannot be copied, and then nothing goes.
+        goes = share == READING or name in {"rm", "gc"}
+        assert [(scene.folder / path).exists() for path in (blob, *others)] == [True] + [not goes] * len(others), told
+    scene.judge_what_is_left(told)
     scene.finish(told)
