@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 what=${1:-whole}
 # What asks Windows for something. One process, because under Wine another takes long to start.
-inside=(tests/test_lock.py tests/test_durable.py tests/test_trash.py)
+inside=(tests/test_bytes_at.py tests/test_durable.py tests/test_lock.py tests/test_trash.py)
 [[ $what == slice ]] || inside=(-n 2 tests)
 
 code=0

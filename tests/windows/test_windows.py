@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import some
-from tests.torture.commands import COMMANDS, NOTHING_LEFT, Command, a_store, run, with_a_second_store
+from tests.torture.commands import COMMANDS, NOTHING_LEFT, WEIGHTS, Command, a_store, run, with_a_second_store
 from tests.torture.judge import State, output_problems, problems
 from tests.windows import wine
 from tests.windows.killing import KILLED
@@ -38,7 +38,7 @@ _sessions: list[wine.Session] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def _session() -> Iterator[None]:
-    """One program stays: without any, Windows ends, and takes long to start again. It runs the commands of a slice."""
+    """One program stays: without any, Windows ends, and takes long to start again. It runs what need not be alone."""
     if ASKED is None:
         yield
         return
@@ -48,7 +48,7 @@ def _session() -> Iterator[None]:
         _sessions.clear()
 
 
-def windows(folder: Path, *words: str, alone: bool = ASKED != "slice") -> subprocess.CompletedProcess[str]:
+def windows(folder: Path, *words: str, alone: bool = False) -> subprocess.CompletedProcess[str]:
     """Run ostore on Windows; `alone` in a process of its own."""
     if alone:
         return wine.python("-m", "ostore", *words, folder=folder, OLLAMA_MODELS="models")
@@ -74,8 +74,8 @@ class Scene:
         shutil.copytree(self.origin, self.folder, symlinks=True)
         return self.folder
 
-    def run(self) -> subprocess.CompletedProcess[str]:
-        return windows(self.folder, *self.command.words)
+    def run(self, *, alone: bool = False) -> subprocess.CompletedProcess[str]:
+        return windows(self.folder, *self.command.words, alone=alone)
 
     def calls(self, log: Path) -> list[str]:
         """Return its calls that change a disk, as they are on Linux, where looking at them is quick."""
@@ -110,7 +110,7 @@ class Scene:
 @pytest.mark.parametrize("name", ("export", "repair", "move") if ASKED == "slice" else HERE)
 def test_a_command_leaves_on_windows_what_it_leaves_on_linux(tmp_path: Path, name: str) -> None:
     scene = Scene(HERE[name], tmp_path)
-    done = scene.run()
+    done = scene.run(alone=ASKED == "whole")
     assert done.returncode == 0, done.stderr
     assert output_problems(0, done.stdout, done.stderr) == []
     assert State.of(scene.folder) == scene.after
@@ -136,6 +136,9 @@ def test_looking_finds_on_windows_what_it_finds_on_linux(tmp_path: Path) -> None
         assert without_paths(there.stdout) == without_paths(here.stdout), words
     assert windows(tmp_path, "doctor").returncode in {0, 10}
     assert "kept more than once" in windows(tmp_path, "dedup", "other").stdout
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/weights.gguf").write_bytes(WEIGHTS)
+    assert "weights.gguf" in windows(tmp_path, "dedup", "files").stdout
     assert windows(tmp_path, "du", "--html", "page.html").returncode == 0
     assert "tiny:latest" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -169,7 +172,7 @@ def test_a_command_killed_on_windows_loses_nothing_and_goes_on(tmp_path: Path, n
     calls = scene.calls(log)
     assert len(calls) > 3
     points = range(1, len(calls) + 1)
-    for number in some(points, 1, name) if ASKED == "slice" else points:
+    for number in some(points, 2, name) if ASKED == "slice" else points:
         scene.reset()
         killed = scene.kill(log, number)
         told = f"{name} killed before call {number}, {log.read_text()[-200:]}: {killed.returncode} {killed.stderr}"
@@ -212,7 +215,7 @@ def test_a_blob_that_a_program_has_open_stays_and_the_rest_is_done(tmp_path: Pat
     scene = Scene(HERE[name], tmp_path)
     blob, *others = [path for path in scene.before.files if "/blobs/" in path and path not in scene.after.files]
     with held(scene.folder / blob, share):
-        stopped = scene.run()
+        stopped = scene.run(alone=ASKED == "whole")
         told = f"{name} with {blob} held: {stopped.returncode} {stopped.stdout}{stopped.stderr}"
         assert stopped.returncode == 6, told
         assert output_problems(6, stopped.stdout, stopped.stderr) == [], told
