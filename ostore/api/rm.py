@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
@@ -12,7 +12,6 @@ from ostore.api.gc import hinting_at_room
 from ostore.api.typed import typed_models
 from ostore.formats.name import ModelName, choose
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, plan_removal
-from ostore.places.store.removing.sweep import Swept
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import StoredBlob
@@ -91,12 +90,16 @@ def rm(
             return planned
         if approve and not approve(planned):
             return None
-    plan, swept = _remove(store, names, approved)
-    return _rm_report(store, plan, dry_run=False, doubt=swept.doubt, in_use=swept.in_use)
+    plan, doubt = _remove(store, names, approved)
+    return _rm_report(store, plan, dry_run=False, doubt=doubt)
 
 
-def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, Swept]:
-    """Remove what is planned, but nothing that was not approved of. Return the plan of what was removed."""
+def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, str | None]:
+    """
+    Remove what is planned, but nothing that was not approved of.
+
+    Return the plan of what was removed, and the doubt that has come up meanwhile and kept the blobs, or None.
+    """
     with hinting_at_room(store), store.sweeping() as sweep:
         plan, resumed = _plan_rm(store, words)
         plan = plan.within(approved) if approved else plan
@@ -109,7 +112,7 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
         # Do this last. Until now only their records tell what is left of models that nobody lists any more.
         sweep.finish_interrupted(resumed)
         sweep.prune(plan.resumed)
-        return plan.without(swept.stayed), swept
+        return replace(plan.without(swept.stayed), in_use=swept.in_use), swept.doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +183,7 @@ def _interrupted(batches: Sequence[FoundBatch]) -> list[tuple[FoundBatch, set[Mo
     ]
 
 
-def _rm_report(
-    store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None, in_use: tuple[str, ...] = ()
-) -> RmReport:
+def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: str | None = None) -> RmReport:
     return RmReport(
         store=str(store.root),
         dry_run=dry_run,
@@ -192,7 +193,7 @@ def _rm_report(
         freed=plan.freed,
         doubt=plan.doubt or doubt,
         linked=plan.linked,
-        in_use=in_use,
+        in_use=plan.in_use,
     )
 
 
