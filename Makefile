@@ -28,7 +28,7 @@ help: ## list the targets
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
 	@.venv/bin/python -m compileall -q ostore
 	@.venv/bin/python -m pytest -n 2 $(if $(MEASURE),-p tests.measuring) $(ARGS)
-test-windows: .venv/.dev ## the tests on Windows, under Wine (SLICE=1 for a part of some minutes)
+test-windows: .venv/.dev ## the tests on Windows, under Wine (SLICE=1 for a part of two minutes)
 	@scripts/windows_tests.sh $(if $(SLICE),slice)
 check: .venv/.dev ## format, lint and types
 	.venv/bin/ruff format --check

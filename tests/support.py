@@ -154,6 +154,8 @@ def odd_manifest(store: Store) -> bytes:
 def tree(root: Path, *, without: tuple[str, ...] = (".ostore",)) -> dict[str, str]:
     """Every path below a folder and what it is; for comparing before and after."""
     seen: dict[str, str] = {}
+    # A LongPath of Windows writes itself otherwise.
+    root = Path(os.fspath(root))
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in without]
         base = Path(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +52,7 @@ def test_a_file_is_read_at_any_place_and_short_only_at_its_end(
     source: FileBytes, monkeypatch: pytest.MonkeyPatch, has_pread: bool
 ) -> None:
     if not has_pread:
-        monkeypatch.setattr(bytes_at, "read_at", seek_and_read())
+        monkeypatch.setattr(bytes_at, "read_at", chunks.seek_and_read)
     assert source.size == 5000
     assert source.read_at(5000, 0) == CONTENT
     assert source.read_at(10, 100) == CONTENT[100:110]
@@ -65,16 +64,12 @@ def test_a_file_is_read_at_any_place_and_short_only_at_its_end(
     assert b"".join(source.read_at(1, offset) for offset in range(5000)) == CONTENT
 
 
-def seek_and_read() -> Callable[[int, int, int], bytes]:
-    """How a system without pread does it (Windows)."""
-    lock = threading.Lock()
-
-    def read(fd: int, size: int, offset: int) -> bytes:
-        with lock:
-            os.lseek(fd, offset, os.SEEK_SET)
-            return chunks.read_full(fd, size)
-
-    return read
+@pytest.mark.parametrize("read", [read_at, chunks.seek_and_read], ids=["the system's", "seek and read"])
+def test_reading_at_a_place_leaves_the_position_of_the_file(path: Path, read: Callable[[int, int, int], bytes]) -> None:
+    with path.open("rb", buffering=0) as file:
+        file.seek(7)
+        assert read(file.fileno(), 10, 100) == CONTENT[100:110]
+        assert file.tell() == 7
 
 
 def test_a_call_that_gives_less_than_it_was_asked_for_is_not_the_end(

@@ -42,7 +42,7 @@ Change = Callable[[Store], object]
 
 def age(path: Path, seconds: float = 3600) -> Path:
     when = time.time() - seconds
-    os.utime(path, (when, when), follow_symlinks=False)
+    os.utime(path, (when, when), follow_symlinks=os.utime not in os.supports_follow_symlinks)
     return path
 
 

@@ -16,7 +16,8 @@ import pytest
 
 import ostore
 from ostore.api import rm
-from ostore.formats.errors import DamagedStoreError, UsageError
+from ostore.cli.main import run
+from ostore.formats.errors import DamagedStoreError, InUseError, UsageError
 from ostore.places.store.receiving import sink
 from ostore.places.store.removing import sweep as sweep_module
 from ostore.places.store.removing import untrash
@@ -88,6 +89,43 @@ def replace(path: Path, content: bytes) -> None:
 def as_link(path: Path) -> None:
     path.unlink()
     path.symlink_to("elsewhere")
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, path: Path, *methods: str) -> None:
+    """Let `Directory` answer as on Windows where another program has this file open."""
+
+    def held(original: Callable[..., object]) -> Callable[..., object]:
+        def call(self: Directory, name: str, *arguments: object, **more: object) -> object:
+            if self.path / name == path:
+                raise InUseError(str(path))
+            return original(self, name, *arguments, **more)
+
+        return call
+
+    for method in methods:
+        monkeypatch.setattr(Directory, method, held(getattr(Directory, method)))
+
+
+@pytest.mark.parametrize("method", ["rename", "open_file"])
+@pytest.mark.parametrize("words", ["gc --grace 0s", "rm only", "move {}", "move --offload only {}"])
+def test_a_blob_that_another_program_has_open_is_named_and_the_same_command_takes_it_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, method: str
+) -> None:
+    if words.startswith("gc"):
+        store.blob(ORPHAN)
+        store.blob(OTHER)
+    else:
+        store.model("only:latest", ORPHAN, template=OTHER)
+    stays, goes = store.blob_path(ORPHAN), store.blob_path(OTHER)
+    command = [*words.format(store.root.with_name("elsewhere")).split(), "--yes", "--models", str(store.root)]
+    with monkeypatch.context() as opened:
+        hold(opened, stays, method)
+        assert run(command) == 6
+    assert f"blobs/{stays.name}: stays, because another program has it open" in capsys.readouterr().err
+    assert (stays.exists(), goes.exists()) == (True, False)
+    assert run(command) == 0
+    assert not stays.exists()
+    assert [path for path in tree(store.root) if path.startswith(".ostore/trash")] == []
 
 
 @pytest.mark.parametrize(
@@ -304,10 +342,15 @@ def test_what_stands_in_the_trash_in_the_place_of_a_blob_is_not_restored(store: 
     assert not untrash._is_sound(store.root, kept, SILENT)
 
 
-def test_room_is_made_only_by_what_is_as_it_was_planned(store: Store, orphan: StoredBlob, tmp_path: Path) -> None:
+def test_room_is_made_only_by_what_is_as_it_was_planned(
+    store: Store, orphan: StoredBlob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planned_entry = FoundEntry(orphan.filename, orphan.facts)
     latest = orphan.facts.newest + 1
     with FullDisk.opened(store.root) as room:
+        with monkeypatch.context() as opened:
+            hold(opened, store.blob_path(ORPHAN), "unlink")
+            assert not room.remove([planned_entry], latest=latest)
         assert not room.remove([planned_entry], latest=orphan.facts.newest - 10)
         assert not room.remove([FoundEntry(f"sha256-{'f' * 64}", orphan.facts)], latest=latest)
         assert room.remove([planned_entry], latest=latest)

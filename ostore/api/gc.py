@@ -84,7 +84,7 @@ class GcReport:
     interrupted commands, `expired` the files of the trash whose time was over. `freed` is the bytes that were freed.
     `trashed` is the bytes that wait in the trash until `kept_until`. `download_since` is when the oldest download that
     seems to be under way began, or None. `partials` and `partials_grace` are those of the call, `warnings` are about
-    what stays.
+    what stays. `in_use` are the paths in the store of what stays because, on Windows, another program has it open.
     """
 
     store: str
@@ -105,6 +105,7 @@ class GcReport:
     partials_grace: float
     kept_downloads: tuple[KeptDownload, ...]
     warnings: tuple[str, ...]
+    in_use: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,7 @@ def _sweep(store: LocalStore, terms: GcTerms, approved: GcPlan | None) -> GcPlan
                 raise DamagedStoreError(
                     f"nothing was removed, because it is no longer known which blobs are needed: {swept.doubt}"
                 )
-            plan = plan.without(swept.stayed)
+            plan = replace(plan.without(swept.stayed), in_use=swept.in_use)
         sweep.clear_leftovers()
     return plan
 
@@ -321,6 +322,7 @@ def _gc_report(store: LocalStore, plan: GcPlan, terms: GcTerms, *, dry_run: bool
             for group in plan.resting
         ),
         warnings=plan.warnings,
+        in_use=plan.in_use,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
@@ -42,7 +42,8 @@ class RmReport:
     The models that were removed, or with `dry_run` would be, and their blobs.
 
     `freed` is the bytes on the disk that were freed, `linked` those of removed blobs that have another name on the disk
-    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None.
+    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
+    store of blobs that stay because, on Windows, another program has them open; the same call takes them later.
     """
 
     store: str
@@ -53,6 +54,7 @@ class RmReport:
     freed: int
     doubt: str | None
     linked: int
+    in_use: tuple[str, ...]
 
 
 def rm(
@@ -110,7 +112,7 @@ def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | Non
         # Do this last. Until now only their records tell what is left of models that nobody lists any more.
         sweep.finish_interrupted(resumed)
         sweep.prune(plan.resumed)
-        return plan.without(swept.stayed), swept.doubt
+        return replace(plan.without(swept.stayed), in_use=swept.in_use), swept.doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: st
         freed=plan.freed,
         doubt=plan.doubt or doubt,
         linked=plan.linked,
+        in_use=plan.in_use,
     )
 
 

@@ -106,7 +106,8 @@ class GcPlan:
 
     `leftovers` are the files of dead commands, `expired` the files of the trash that go for good. `has_leftovers` says
     that a dead command or an interrupted removal is to be cleaned up, `keeps` that blobs wait in the trash. `began`
-    is the start of the oldest download that seems to be under way, or None. `warnings` are about what stays.
+    is the start of the oldest download that seems to be under way, or None. `warnings` are about what stays. `in_use`
+    are the paths in the store of what was to go and stays because another program has it open.
     """
 
     judgements: tuple[Judgement, ...]
@@ -121,6 +122,7 @@ class GcPlan:
     latest_download: float
     began: float | None
     warnings: tuple[str, ...] = ()
+    in_use: tuple[str, ...] = ()
 
     @property
     def blobs(self) -> tuple[StoredBlob, ...]:

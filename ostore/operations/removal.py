@@ -60,7 +60,8 @@ class RemovalPlan:
     What goes, and what stays.
 
     `resumed` are models whose manifests an interrupted removal has removed; their blobs go now. `taken` are the blobs
-    that such a removal has already put in the trash. `doubt` says why no blob goes, or is None.
+    that such a removal has already put in the trash. `doubt` says why no blob goes, or is None. `in_use` are the paths
+    in the store of what was to go and stays because another program has it open.
     """
 
     manifests: tuple[DoomedManifest, ...]
@@ -69,6 +70,7 @@ class RemovalPlan:
     blobs: tuple[StoredBlob, ...]
     stays: tuple[StayingBlob, ...]
     doubt: str | None
+    in_use: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:

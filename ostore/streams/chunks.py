@@ -52,13 +52,19 @@ def forget_cached(fd: int) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-if hasattr(os, "pread"):
-    read_at = os.pread
-else:
-    _seek_and_read = threading.Lock()
+_seek_and_read = threading.Lock()
 
-    def read_at(fd: int, size: int, offset: int, /) -> bytes:
-        """Read from an offset, as os.pread does. Windows has no os.pread."""
-        with _seek_and_read:
-            os.lseek(fd, offset, os.SEEK_SET)
+
+def seek_and_read(fd: int, size: int, offset: int, /) -> bytes:
+    """Read from an offset and leave the position, as os.pread does. Raises OSError."""
+    with _seek_and_read:
+        position = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, offset, os.SEEK_SET)
+        try:
             return read_full(fd, size)
+        finally:
+            os.lseek(fd, position, os.SEEK_SET)
+
+
+# Windows has no os.pread.
+read_at: Callable[[int, int, int], bytes] = getattr(os, "pread", seek_and_read)

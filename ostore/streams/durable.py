@@ -200,6 +200,12 @@ class Directory:
         else:
             os.replace(at, target_at, src_dir_fd=self._fd, dst_dir_fd=target._fd)
 
+    def may_rename(self, name: str) -> bool:
+        """Return whether nobody keeps a file from being renamed. On Windows a program can. Raises OSError."""
+        if sys.platform == "win32":  # pragma: no cover - Windows
+            return windows.may_rename(self._at(name))
+        return True
+
     def link(self, name: str, target: Directory, target_name: str) -> bool:
         """Give a file a second name. Returns False if the file system or its settings forbid it. Raises OSError."""
         at, target_at = self._at(name), target._at(target_name)

@@ -205,6 +205,16 @@ def rename(path: str, target: str) -> None:
         raise _last_error(path)
 
 
+def may_rename(path: str) -> bool:
+    """Return whether no program keeps others from renaming a file, after the usual tries. Raises OSError."""
+    try:
+        handle = sharing(lambda: _handle(path, _DELETE, _OPEN_EXISTING, _BACKUP_SEMANTICS | _OPEN_REPARSE_POINT), path)
+    except InUseError:
+        return False
+    _kernel32.CloseHandle(handle)
+    return True
+
+
 def remove_folder(path: str) -> None:
     """Remove an empty folder, and never a junction. Raises NotADirectoryError for one, InUseError, OSError."""
     if _is_reparse_point(path):

@@ -155,7 +155,9 @@ class _FileOfAPipe:
         self._path = path
 
     def __call__(self) -> Sink:
-        return BundlePipe(os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644), level=None, jobs=2)
+        return BundlePipe(
+            os.open(self._path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644), level=None, jobs=2
+        )
 
 
 def _sealed(path: Path) -> AbstractContextManager[Source | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import struct
@@ -49,6 +48,8 @@ class Disk:
 
     def stop(self) -> None:
         """From now on it answers nothing but that it has failed."""
+        import fcntl
+
         fd = os.open(self.mounted, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, _GOING_DOWN, struct.pack("I", _NO_LOG_FLUSH))

@@ -57,9 +57,11 @@ def remove_moved(cargo: Cargo, report: MoveReport, progress: Progress) -> MoveRe
             ],
             blobs=blobs,
         )
-        if cargo.is_whole:
+        # Without `manifests/`, nobody would take the rest for a store.
+        if cargo.is_whole and not swept.in_use:
             sweep.remove_empty_folders()
-    return _final(cargo, report, names, [blob for blob in blobs if blob.filename in swept.removed])
+    removed = [blob for blob in blobs if blob.filename in swept.removed]
+    return _final(cargo, replace(report, in_use=swept.in_use), names, removed)
 
 
 def _as_compared(entry: ManifestEntry, raw: bytes | None) -> StandingManifest:

@@ -37,7 +37,8 @@ class MoveReport:
     What was moved, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, linked (on the same disk), resumed (an interrupted move had finished them) or present
-    already. `removed` says whether the old store was cleared, and `left` is what is still in it.
+    already. `removed` says whether the old store was cleared, and `left` is what is still in it. `in_use` are the paths
+    in the old store of what was to go and stays because, on Windows, another program has it open.
     """
 
     source: str
@@ -56,6 +57,7 @@ class MoveReport:
     left: tuple[LeftEntry, ...]
     settings: tuple[StoreSetting, ...]
     warnings: tuple[str, ...]
+    in_use: tuple[str, ...]
 
 
 def foreseen(cargo: Cargo, forecast: Forecast) -> MoveReport:
@@ -97,6 +99,7 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
             *(warnings_of(cargo.source, cargo.target) if cargo.is_whole else ()),
             *_told_left(cargo, left),
         ),
+        in_use=(),
     )
 
 

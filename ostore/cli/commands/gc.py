@@ -104,8 +104,9 @@ def gc(
 
 
 def _end(report: GcReport | None, declined: GcReport | None, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.render import gc as render
-    from ostore.cli.render.report import say_report
+    from ostore.cli.render.report import in_use, say_report
 
     if report is None:
         tell("nothing was removed")
@@ -117,9 +118,11 @@ def _end(report: GcReport | None, declined: GcReport | None, *, as_json: bool, q
             lambda: render.text(shown, verbose=verbose),
             as_json=as_json,
             quiet=quiet,
-            warnings=shown.warnings,
+            warnings=(*shown.warnings, *in_use(shown.in_use)),
             done=None if shown.dry_run else lambda: render.summary(shown),
         )
+        if shown.in_use:
+            end_with("busy")
 
 
 def _restore(dry_run: bool, models: Models, as_json: bool, quiet: bool, progress: ProgressMode) -> None:

@@ -90,7 +90,7 @@ def move(
 def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> None:
     from ostore.cli.exit_codes import end_with
     from ostore.cli.render import move as render
-    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.render.report import in_use, say_report, say_warnings
 
     if (report.dry_run or render.is_nothing(report)) and not as_json:
         say_warnings(report.warnings)
@@ -102,7 +102,9 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
         quiet=quiet,
         done=None if report.dry_run else lambda: render.summary(report, seconds),
     )
-    if report.removed and not all(model.removed for model in report.models):
+    if not as_json:
+        say_warnings(in_use(report.in_use))
+    if report.in_use or (report.removed and not all(model.removed for model in report.models)):
         end_with("busy")
 
 

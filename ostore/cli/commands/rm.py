@@ -41,8 +41,9 @@ def rm(
     """
     from ostore.api.rm import rm as remove
     from ostore.cli.asking import Asking
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.render import rm as render
-    from ostore.cli.render.report import say_report
+    from ostore.cli.render.report import in_use, say_report
     from ostore.cli.stopping import GOES_ON, if_stopped
 
     if not dry_run:
@@ -59,6 +60,8 @@ def rm(
             lambda: render.text(shown, verbose=verbose),
             as_json=as_json,
             quiet=quiet,
-            warnings=render.warnings(shown),
+            warnings=(*render.warnings(shown), *in_use(shown.in_use)),
             done=None if shown.dry_run else lambda: render.summary(shown),
         )
+        if shown.in_use:
+            end_with("busy")

@@ -82,6 +82,14 @@ def _say_report(
         say(text(), stream, marks=marks)
 
 
+def in_use(paths: Sequence[str]) -> Iterator[str]:
+    """Yield a warning for each file that stays because another program has it open, and then what to do."""
+    for path in paths:
+        yield f"{path}: stays, because another program has it open"
+    if paths:
+        yield "stop Ollama or the other program, then run the same command again"
+
+
 def say_left_out(left: Iterable[OmittedModel]) -> None:
     """Print a warning for each model that was left out, and exit with the code of the worst reason, if there is one."""
     from ostore.cli.exit_codes import end_with

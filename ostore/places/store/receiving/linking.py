@@ -87,7 +87,8 @@ class _Link:
 
 def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
     try:
-        return source.link(name, target, target_name)
+        # A second name could not be renamed either, nor removed.
+        return source.may_rename(name) and source.link(name, target, target_name)
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ostore.formats.errors import DamagedStoreError
+from ostore.formats.errors import DamagedStoreError, InUseError
 from ostore.formats.store_layout import BLOBS
 from ostore.places.store.removing.sweep import clear_leftovers, reason_to_keep
 from ostore.places.store.survey.census import EntryKind, FoundEntry
@@ -58,7 +58,8 @@ class FullDisk:
         """
         Remove files of `blobs/` for good, and return whether that was done. Raises OSError.
 
-        Nothing is removed unless all are as planned and none is newer than `latest`, seconds since 1970.
+        Nothing is removed unless all are as planned and none is newer than `latest`, seconds since 1970. On Windows, it
+        is not done either if another program has a file open.
         """
         if self._blobs is None:
             return False
@@ -66,8 +67,12 @@ class FullDisk:
             for file in files:
                 if not _is_unchanged(self._blobs, file, latest, opened):
                     return False
-            for file in files:
-                self._blobs.unlink(file.path)
+            try:
+                for file in files:
+                    self._blobs.unlink(file.path)
+            except InUseError:
+                # Another program has it open. What is removed of a download by then is not missed.
+                return False
             self._blobs.sync()
         return True
 

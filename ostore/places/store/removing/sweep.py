@@ -24,7 +24,7 @@ from ostore.formats.errors import DamagedStoreError, OstoreError, UnsafeError, U
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, MANIFESTS, STAGED_MANIFESTS, TRANSACTIONS
 from ostore.places.store.removing.emptying import remove_empty_folders
-from ostore.places.store.removing.trash import Batch, manifest_filename, opened_trash
+from ostore.places.store.removing.trash import IN_USE, Batch, manifest_filename, opened_trash
 from ostore.places.store.survey.batches import BatchRecord, find_batches
 from ostore.places.store.survey.census import DiskFacts, EntryKind, StoredBlob, UnfinishedDownload
 from ostore.places.store.survey.reading import read_manifest_in
@@ -47,6 +47,11 @@ class Swept:
     removed: frozenset[str]
     stayed: dict[str, str]
     doubt: str | None = None
+
+    @property
+    def in_use(self) -> tuple[str, ...]:
+        """The paths in the store of those that stayed because, on Windows, another program has them open."""
+        return tuple(f"{BLOBS}/{name}" for name, reason in self.stayed.items() if reason == IN_USE)
 
 
 class Sweep:
@@ -117,6 +122,9 @@ class Sweep:
         A blob newer than `latest` stays, and so does a download newer than `latest_download`. Raises UsageError for a
         manifest that has changed, UnsafeError for a link on the way to it, DamagedStoreError for one that is neither
         file nor link, OSError. After an error, the next removal finishes this one.
+
+        A file that another program has open stays. If models go, their record stays too, so that the next removal of
+        these models takes it.
         """
         with contextlib.closing(Batch.begin(self._trash, self._workspace, record, now)) as batch:
             try:
@@ -131,10 +139,14 @@ class Sweep:
                 raise
             doubt, back = self._second_mark(batch)
             stayed |= dict.fromkeys(back, doubt or "a model has just come that needs it")
+            names = {blob.filename for blob in blobs} | {file.path for group in downloads for file in group.files}
+            swept = Swept(frozenset(names - stayed.keys()), stayed, doubt)
             self._sync_blobs()
-            batch.finish(keep=record.expires is not None)
-        names = {blob.filename for blob in blobs} | {file.path for group in downloads for file in group.files}
-        return Swept(frozenset(names - stayed.keys()), stayed, doubt)
+            if swept.in_use and record.models:
+                batch.empty()
+            else:
+                batch.finish(keep=record.expires is not None)
+        return swept
 
     def prune(self, names: Iterable[ModelName]) -> None:
         """Remove the folders of these models that an interrupted removal left empty."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from ostore.formats.digest import Digest, blob_digest
-from ostore.formats.errors import DamagedStoreError
+from ostore.formats.errors import DamagedStoreError, InUseError
 from ostore.formats.store_layout import TRASH
 from ostore.places.store.survey.batches import KEPT_RECORD, UNFINISHED_RECORD, BatchRecord
 from ostore.places.store.workspace import Workspace
@@ -26,6 +26,8 @@ from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.links import mode_of
 from ostore.streams.writing import write_file
 
+# Why a file stays that Windows lets nobody rename or open now.
+IN_USE = "another program has it open"
 _MANIFEST = "manifest-"
 
 
@@ -99,35 +101,34 @@ class Batch:
             fd = folder.open_file(filename)
         except FileNotFoundError:
             return "gone meanwhile"
+        except InUseError:
+            return IN_USE
         except (DamagedStoreError, PermissionError) as error:
             return f"cannot be opened: {error.strerror if isinstance(error, OSError) else 'not a file'}"
         try:
             status = os.fstat(fd)
-            if reason := check(status):
-                return reason
-            folder.rename(filename, self.directory, filename)
-            moved = self.directory.lstat(filename)
-            if moved is None or not os.path.samestat(moved, status):
-                # Another file took the name between the two calls.
-                self.return_blobs(folder, [filename])
-                return "replaced meanwhile"
+            return check(status) or self._move_here(folder, filename, status)
         finally:
             os.close(fd)
-        return None
 
     def _take_link(self, folder: Directory, filename: str, check: Callable[[os.stat_result], str | None]) -> str | None:
         """Move a link here. What it leads to is not touched."""
         status = folder.lstat(filename)
         if status is None or not stat.S_ISLNK(mode_of(status)):
             return "replaced meanwhile"
-        if reason := check(status):
-            return reason
+        return check(status) or self._move_here(folder, filename, status)
+
+    def _move_here(self, folder: Directory, filename: str, status: os.stat_result) -> str | None:
+        """Move the entry that has this status here, or return the reason why it stays. Raises OSError."""
         try:
             folder.rename(filename, self.directory, filename)
         except FileNotFoundError:
             return "gone meanwhile"
+        except InUseError:
+            return IN_USE
         moved = self.directory.lstat(filename)
         if moved is None or not os.path.samestat(moved, status):
+            # Another entry took the name between the two calls.
             self.return_blobs(folder, [filename])
             return "replaced meanwhile"
         return None
@@ -167,6 +168,11 @@ class Batch:
         self.directory.rename(filename, blobs, filename)
         return True
 
+    def empty(self) -> None:
+        """Delete everything but the record, so that a later removal goes on with what the record names."""
+        remove_tree(self._trash, self.name, when=_is_no_record)
+        self.directory.sync()
+
     def finish(self, *, keep: bool) -> None:
         """End a removal: delete its blobs, or keep them until the time in its record."""
         kept = self.blobs() if keep else []
@@ -182,10 +188,14 @@ class Batch:
     def remove(self) -> None:
         """Delete the folder and everything in it."""
         # The record goes last, on the disk too: without it nothing says that the rest was to go.
-        if not remove_tree(self._trash, self.name, when=lambda name: name not in {UNFINISHED_RECORD, KEPT_RECORD}):
+        if not remove_tree(self._trash, self.name, when=_is_no_record):
             self.directory.sync()
             remove_tree(self._trash, self.name)
         self._trash.sync()
+
+
+def _is_no_record(filename: str) -> bool:
+    return filename not in {UNFINISHED_RECORD, KEPT_RECORD}
 
 
 def manifest_filename(number: int) -> str:
