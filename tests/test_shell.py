@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ostore.formats.remedy import ROOT, Remedy, command, ostore, person
+from ostore.formats.remedy import ROOT, Remedy, command, ostore, person, pipe
 from ostore.formats.shell import WINDOWS, in_order, native, quoted
 from tests.remedies.situations import ODD_WORDS
 
@@ -63,6 +63,20 @@ def test_a_remedy_says_what_to_look_at_first_and_what_else_would_do() -> None:
     assert str(remedy) == "look at it first: rm 'a b', or ostore gc --models /x does it too"
     assert [way.kind for way in remedy.each()] == ["system", "ostore"]
     assert not Remedy()
+
+
+def test_a_pipe_is_typed_as_one_and_its_arguments_are_those_of_a_shell() -> None:
+    remedy = pipe(("gzip", "-dc", "a b"), ("ostore", "import", "-"), before="if it is whole")
+    assert str(remedy) == "if it is whole: gzip -dc 'a b' | ostore import -"
+    assert remedy.arguments("linux") == (("sh", "-c", "gzip -dc 'a b' | ostore import -"),)
+    assert str(remedy.about("/x")) == "if it is whole: gzip -dc 'a b' | ostore import - --models /x"
+    assert remedy.kind == "system"
+
+
+def test_windows_runs_a_pipe_in_cmd_which_leaves_the_bytes_as_they_are() -> None:
+    remedy = pipe(("gzip", "-dc", r"C:\a b"), ("ostore", "import", "-"))
+    assert remedy.text(WINDOWS) == r"""cmd /c 'gzip -dc "C:\a b" | ostore import -'"""
+    assert remedy.arguments(WINDOWS) == (("cmd", "/c", r'gzip -dc "C:\a b" | ostore import -'),)
 
 
 def test_sudo_is_said_to_those_who_need_it() -> None:
