@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.support import CONFIG, MODEL, TEMPLATE, Store, full, noise, sha256
 
 DAY = 86_400
+ODD = "odd"
 WEIGHTS = noise(40_000, 77)
 OTHER_WEIGHTS = noise(30_000, 78)
 APPLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
@@ -24,21 +25,21 @@ APPLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 @dataclass(frozen=True)
 class OddStore:
     """
-    `make` puts the odd entry into a store. `odd` is the model in question, as a person types it, or empty.
-
-    `named` is a word that a warning about it contains. `is_posix` marks what Windows cannot hold.
+    `make` puts the odd entry into a store; it takes another name and other weights. `odd` is the model in question, as
+    a person types it, or empty. `named` is a word that a warning about it contains. `is_posix` marks what Windows
+    cannot hold.
     """
 
-    make: Callable[[Store], object]
+    make: Callable[..., object]
     odd: str = ""
     named: str = ""
     is_posix: bool = False
 
 
-def odd_model(store: Store, name: str = "odd", weights: bytes = WEIGHTS) -> Path:
+def odd_model(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> Path:
     """Add the whole model that a row then changes."""
     layers = store.layer(MODEL, weights), store.layer(TEMPLATE, b"{{ .Prompt }}")
-    return store.add(full(f"{name}:latest"), *layers, config=store.config(model_type="7.7M"))
+    return store.add(full(f"{name}:latest"), *layers, config=store.config(model_type="7.7M", named=name))
 
 
 def aged(path: Path, days: float = 30) -> Path:
@@ -63,99 +64,108 @@ def put(store: Store, path: str, data: bytes) -> Path:
     return target
 
 
-def manifest(store: Store, name: str = "odd") -> Path:
+def number_of(name: str) -> int:
+    """The digits of a file that Ollama numbers."""
+    return int(sha256(name.encode())[:4], 16)
+
+
+def manifest(store: Store, name: str = ODD) -> Path:
     return store.manifest_path(full(f"{name}:latest"))
 
 
-def _config_of(store: Store, name: str = "odd") -> Path:
+def _config_of(store: Store, name: str = ODD) -> Path:
     digest: str = json.loads(manifest(store, name).read_bytes())["config"]["digest"]
     return store.root / "blobs" / digest.replace(":", "-")
 
 
-def linked(store: Store) -> None:
-    odd_model(store)
-    blob = store.blob_path(WEIGHTS)
-    target = elsewhere(store, "weights.gguf")
+def linked(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    blob = store.blob_path(weights)
+    target = elsewhere(store, f"{name}.gguf")
     shutil.move(blob, target)
     blob.symlink_to(target)
 
 
-def linked_nowhere(store: Store) -> None:
-    odd_model(store)
-    blob = store.blob_path(WEIGHTS)
+def linked_nowhere(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    blob = store.blob_path(weights)
     blob.unlink()
     blob.symlink_to(elsewhere(store, "gone.gguf"))
 
 
-def linked_to_folder(store: Store) -> None:
-    odd_model(store)
-    blob = store.blob_path(WEIGHTS)
+def linked_to_folder(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    blob = store.blob_path(weights)
     blob.unlink()
     blob.symlink_to(elsewhere(store, "x").parent)
 
 
-def side_file(store: Store) -> None:
-    odd_model(store)
-    put(store, f"{manifest(store).parent.relative_to(store.root).as_posix()}/._latest", APPLE)
+def side_file(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    put(store, f"{manifest(store, name).parent.relative_to(store.root).as_posix()}/._latest", APPLE)
     put(store, "manifests/.DS_Store", b"\x00\x00\x00\x01Bud1\x00\x00")
-    put(store, f"{manifest(store).parent.relative_to(store.root).as_posix()}/.DS_Store", b"\x00\x00\x00\x01Bud1\x00")
+    put(
+        store,
+        f"{manifest(store, name).parent.relative_to(store.root).as_posix()}/.DS_Store",
+        b"\x00\x00\x00\x01Bud1\x00",
+    )
 
 
-def side_blob(store: Store) -> None:
-    odd_model(store)
-    put(store, f"blobs/._sha256-{sha256(WEIGHTS)}", APPLE)
+def side_blob(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    put(store, f"blobs/._sha256-{sha256(weights)}", APPLE)
 
 
-def foreign_blob(store: Store) -> None:
-    odd_model(store)
-    put(store, "blobs/README.txt", b"these are the blobs of the group\n")
+def foreign_blob(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    put(store, f"blobs/{name}-README.txt", b"these are the blobs of the group\n")
 
 
-def closed_folder(store: Store) -> None:
-    odd_model(store)
-    manifest(store).parent.chmod(0)
+def closed_folder(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    manifest(store, name).parent.chmod(0)
 
 
-def misplaced(store: Store) -> None:
-    odd_model(store)
-    target = store.root / "manifests" / "library" / "odd" / "latest"
+def misplaced(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    target = store.root / "manifests" / "library" / name / "latest"
     target.parent.mkdir(parents=True)
-    shutil.move(manifest(store), target)
-    manifest(store).parent.rmdir()
+    shutil.move(manifest(store, name), target)
+    manifest(store, name).parent.rmdir()
 
 
-def twins(store: Store) -> None:
-    odd_model(store)
-    store.model("Odd:latest", OTHER_WEIGHTS)
+def twins(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    store.model(f"{name.capitalize()}:latest", OTHER_WEIGHTS)
 
 
-def part_twins(store: Store) -> None:
-    store.model("registry.ollama.ai/odd/one:latest", WEIGHTS)
-    store.model("registry.ollama.ai/Odd/two:latest", OTHER_WEIGHTS)
+def part_twins(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    store.model(f"registry.ollama.ai/{name}/one:latest", weights)
+    store.model(f"registry.ollama.ai/{name.capitalize()}/two:latest", OTHER_WEIGHTS)
 
 
-def alias_of_tag(store: Store) -> None:
-    path = odd_model(store)
+def alias_of_tag(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    path = odd_model(store, name, weights)
     (path.parent / "LATEST").symlink_to("latest")
 
 
-def alias_of_folder(store: Store) -> None:
-    path = odd_model(store)
-    (path.parent.parent / "ODD").symlink_to("odd")
+def alias_of_folder(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    path = odd_model(store, name, weights)
+    (path.parent.parent / name.upper()).symlink_to(name)
 
 
-def _respelled(spelled: Callable[[str], str]) -> Callable[[Store], None]:
-    def make(store: Store) -> None:
-        odd_model(store)
-        blob = store.blob_path(WEIGHTS)
-        blob.rename(blob.with_name(spelled(sha256(WEIGHTS))))
+def _respelled(spelled: Callable[[str], str]) -> Callable[..., None]:
+    def make(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+        odd_model(store, name, weights)
+        blob = store.blob_path(weights)
+        blob.rename(blob.with_name(spelled(sha256(weights))))
 
     return make
 
 
-def _respelled_manifest(spelled: Callable[[str], str]) -> Callable[[Store], None]:
-    def make(store: Store) -> None:
-        path = odd_model(store)
+def _respelled_manifest(spelled: Callable[[str], str]) -> Callable[..., None]:
+    def make(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+        path = odd_model(store, name, weights)
         document = json.loads(path.read_bytes())
         for part in (document["config"], *document["layers"]):
             part["digest"] = spelled(part["digest"])
@@ -164,87 +174,87 @@ def _respelled_manifest(spelled: Callable[[str], str]) -> Callable[[Store], None
     return make
 
 
-def empty_manifest(store: Store) -> None:
-    odd_model(store).write_bytes(b"")
+def empty_manifest(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights).write_bytes(b"")
 
 
-def cut_manifest(store: Store) -> None:
-    path = odd_model(store)
+def cut_manifest(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    path = odd_model(store, name, weights)
     path.write_bytes(path.read_bytes()[:150])
 
 
-def manifest_linked_nowhere(store: Store) -> None:
-    path = odd_model(store)
+def manifest_linked_nowhere(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    path = odd_model(store, name, weights)
     path.unlink()
     path.symlink_to("/nowhere/at/all")
 
 
-def download(store: Store) -> None:
-    digits = sha256(b"still coming")
+def download(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    digits = sha256(f"still coming {name}".encode())
     aged(put(store, f"blobs/sha256-{digits}-partial", b"half"), 0.1)
     aged(put(store, f"blobs/sha256-{digits}-partial-0", b"{}"), 0.1)
 
 
-def numbered_download(store: Store) -> None:
-    odd_model(store)
-    aged(put(store, "blobs/sha256-123456-partial", b"half"), 0.1)
+def numbered_download(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    aged(put(store, f"blobs/sha256-123456{number_of(name)}-partial", b"half"), 0.1)
 
 
-def temporary(store: Store) -> None:
-    odd_model(store)
-    aged(put(store, "blobs/sha256-1234567", b"half"))
+def temporary(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    aged(put(store, f"blobs/sha256-1234567{number_of(name)}", b"half"))
 
 
-def only_in_v2(store: Store) -> None:
-    path = odd_model(store)
+def only_in_v2(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    path = odd_model(store, name, weights)
     target = store.root / "manifests-v2" / path.relative_to(store.root / "manifests")
     target.parent.mkdir(parents=True)
     shutil.move(path, target)
     path.parent.rmdir()
 
 
-def cloud_stub(store: Store) -> None:
-    config = store.config(model_format="", remote_host="https://ollama.com:443", remote_model="odd")
-    store.add(full("odd:latest"), config=config)
+def cloud_stub(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    config = store.config(model_format="", remote_host="https://ollama.com:443", remote_model=name)
+    store.add(full(f"{name}:latest"), config=config)
 
 
-def no_config(store: Store) -> None:
-    odd_model(store)
-    _config_of(store).unlink()
+def no_config(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    _config_of(store, name).unlink()
 
 
-def cut_config(store: Store) -> None:
-    odd_model(store)
-    path = _config_of(store)
+def cut_config(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    path = _config_of(store, name)
     path.write_bytes(path.read_bytes()[:20])
 
 
-def config_without_json(store: Store) -> None:
+def config_without_json(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
     store.add(
-        full("odd:latest"), store.layer(MODEL, WEIGHTS), config=store.layer(CONFIG, b"this is no JSON document\n")
+        full(f"{name}:latest"), store.layer(MODEL, weights), config=store.layer(CONFIG, b"this is no JSON document\n")
     )
 
 
-def missing_blob(store: Store) -> None:
-    odd_model(store)
-    store.blob_path(WEIGHTS).unlink()
+def missing_blob(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    store.blob_path(weights).unlink()
 
 
-def short_blob(store: Store) -> None:
-    odd_model(store)
-    path = store.blob_path(WEIGHTS)
+def short_blob(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    path = store.blob_path(weights)
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def altered_blob(store: Store) -> None:
-    odd_model(store)
-    path = store.blob_path(WEIGHTS)
+def altered_blob(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    odd_model(store, name, weights)
+    path = store.blob_path(weights)
     path.write_bytes(b"X" + path.read_bytes()[1:])
 
 
-def orphan(store: Store) -> None:
-    store.blob(WEIGHTS)
-    aged(store.blob_path(WEIGHTS))
+def orphan(store: Store, name: str = ODD, weights: bytes = WEIGHTS) -> None:
+    store.blob(weights)
+    aged(store.blob_path(weights))
 
 
 def only_blobs(store: Store) -> None:

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,6 +255,15 @@ def ostore(
         env={**os.environ, **(environment or {})},
         cwd=cwd,
     )
+
+
+@contextlib.contextmanager
+def later(days: float) -> Iterator[None]:
+    """Let time pass for whatever runs in this process. A file's own times cannot all be set back."""
+    when = time.time() + days * 86_400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: when)
+        yield
 
 
 def as_user(uid: int, *command: str | Path) -> subprocess.CompletedProcess[str]:

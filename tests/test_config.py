@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ostore.formats.config import ModelConfig
+from ostore.formats.config import ModelConfig, is_config
 from ostore.formats.errors import FormatError, LimitError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES
 
@@ -51,6 +51,7 @@ def test_every_field_that_is_shown_is_read() -> None:
 def test_what_is_absent_or_odd_is_left_empty(raw: bytes, config: ModelConfig) -> None:
     assert ModelConfig.parse(raw) == config
     assert not config.is_cloud_stub
+    assert is_config(raw)
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,14 @@ def test_what_is_absent_or_odd_is_left_empty(raw: bytes, config: ModelConfig) ->
         (b"", FormatError),
         (b"[]", FormatError),
         (b"GGUF", FormatError),
+        (b'{"context_length":NaN}', FormatError),
+        ("{}".encode("utf-16"), FormatError),
         (b"[" * 200_000, LimitError),
         (b" " * (MAX_CONFIG_BYTES + 1), LimitError),
     ],
-    ids=["empty", "list", "weights", "nested too deeply", "too long"],
+    ids=["empty", "list", "weights", "NaN", "UTF-16", "nested too deeply", "too long"],
 )
 def test_a_config_that_is_no_object_is_refused(raw: bytes, error: type[OstoreError]) -> None:
     with pytest.raises(error):
         ModelConfig.parse(raw)
+    assert not is_config(raw)

@@ -355,6 +355,24 @@ def test_quiet_says_nothing_of_a_store_that_is_well_and_of_notes(store: Store) -
     assert [line for line in lines if line.split(": ")[1] not in OF_THE_MACHINE] == []
 
 
+def test_an_empty_manifest_is_repaired_before_it_is_given_up(store: Store) -> None:
+    """Once it is set aside, nobody knows which model its blobs are of."""
+    path = store.model("gone:latest", noise(900))
+    path.write_bytes(b"")
+    os.utime(path, (0, 0))
+    told = run("doctor", "--models", store.root).stdout
+    about = f" --models {store.root}"
+    way = f"-> ostore repair --from BUNDLE{about}, or ostore doctor --fix{about} gives it up, and 1 blob with it\n"
+    assert way in told
+
+
+def test_a_copy_under_another_spelling_is_looked_at_before_it_goes(store: Store) -> None:
+    path = store.manifest_path(full("tiny:q4"))
+    shutil.copy(path, path.with_name("Q4"))
+    told = run("doctor", "--models", store.root).stdout
+    assert "-> look at which name your programs ask for; to keep tiny:q4: ostore rm " in told
+
+
 def test_hostile_names_do_not_reach_the_terminal(store: Store) -> None:
     put(store, f"{LIBRARY}/tiny/\x1b[2Jclear\nPROBLEM  forged")
     put(store, "blobs/\x1b]0;title\x07")

@@ -79,7 +79,15 @@ def test_a_command_that_cannot_print_its_report_says_what_it_has_done(untidy: St
 
 @needs_full
 def test_a_command_that_changes_nothing_says_only_that_it_cannot_print(store: Store) -> None:
-    for words in (["list"], ["verify"], ["rm", "tiny:q4", "-n"], [], ["gc", "-n", "--json"]):
+    for words in (
+        ["list"],
+        ["verify"],
+        ["rm", "tiny:q4", "-n"],
+        [],
+        ["gc", "-n", "--json"],
+        ["import", "--help"],
+        ["help"],
+    ):
         with Path("/dev/full").open("w") as out:
             done = subprocess.run(
                 [*OSTORE, *words], stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=environment(store)

@@ -477,7 +477,7 @@ def test_what_ollama_writes_is_recognised_by_its_bytes() -> None:
 
 
 @given(nearly_plain())
-@settings(max_examples=1000, deadline=None, database=None)
+@settings(max_examples=300, deadline=None, database=None)
 def test_what_is_recognised_by_its_bytes_says_what_it_says_as_json(raw: bytes) -> None:
     with patch("ostore.formats.manifest.is_plain", return_value=False):
         read, error = outcome(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
+from ostore.formats.errors import BusyError
 from ostore.places.store import workspace
 from ostore.places.store.removing.full_disk import FullDisk
 from ostore.places.store.survey.census import take_census
@@ -20,6 +21,7 @@ from ostore.places.store.survey.scan import scan_manifests
 from ostore.places.store.workspace import Workspace, dead_transactions
 from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock
+from ostore.streams.owners import Ownership
 from tests.support import Store, full, sha256, tree
 
 LIBRARY = "manifests/registry.ollama.ai/library"
@@ -159,6 +161,52 @@ def test_a_command_that_lives_keeps_its_folder_and_a_dead_ones_file_goes_last(st
         (taken,) = [folder.path for folder in other.abandoned()]
     assert taken == running.path
     assert not taken.exists()
+
+
+@pytest.mark.parametrize("moment", ["made", "opened"])
+def test_a_new_folder_that_another_command_takes_away_is_made_once_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Until it is held, it looks like one of a dead command."""
+    taken: list[Path] = []
+    child, give = Directory.child, Directory.give
+
+    def take(directory: Directory, name: str) -> None:
+        if not taken and directory.path.name == "tx":
+            (directory.path / name).rmdir()
+            taken.append(directory.path / name)
+
+    def opened(directory: Directory, name: str) -> Directory:
+        take(directory, name)
+        return child(directory, name)
+
+    def given(directory: Directory, ownership: Ownership) -> None:
+        give(directory, ownership)
+        if directory.path.parent.name == "tx" and not taken:
+            directory.path.rmdir()
+            taken.append(directory.path)
+
+    if moment == "made":
+        monkeypatch.setattr(Directory, "child", opened)
+    else:
+        monkeypatch.setattr(Directory, "give", given)
+    with Directory.open(store.root) as root, Workspace.open(root).transaction() as running:
+        assert running.path.is_dir()
+        assert running.path not in taken
+        assert len(taken) == 1
+
+
+def test_where_every_new_folder_is_taken_away_the_command_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    give = Directory.give
+
+    def given(directory: Directory, ownership: Ownership) -> None:
+        give(directory, ownership)
+        if directory.path.parent.name == "tx":
+            directory.path.rmdir()
+
+    monkeypatch.setattr(Directory, "give", given)
+    with Directory.open(store.root) as root, pytest.raises(BusyError), Workspace.open(root).transaction():
+        pass
 
 
 @pytest.mark.parametrize(

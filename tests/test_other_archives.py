@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 import ostore
 from ostore.formats.errors import FormatError, OstoreError
-from tests.support import Store, noise
+from tests.support import OSTORE, Store, noise
 from tests.support import ostore as run
 
 # Each: how a file is made in a folder with a store `s` and the bundles b.tar and b.tar.zst; part of the message.
@@ -131,6 +132,19 @@ def test_other_files_are_named(tmp_path: Path, data: bytes, says: str) -> None:
     done = run("import", "x.tar.zst", "--models", tmp_path / "new", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (12, 1)
     assert says in done.stderr
+
+
+def test_a_pipe_in_a_hint_leads_to_the_store_that_was_named(packed: Path, tmp_path: Path) -> None:
+    subprocess.run(["gzip", "-k", packed / "b.tar"], check=True)
+    done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new")
+    line = f"gzip -dc {packed}/b.tar.gz | ostore import - --models {tmp_path}/new"
+    assert (done.returncode, done.stderr.endswith(f"({line})\n")) == (12, True), done.stderr
+    with (packed / "b.tar.gz").open("rb") as piped:
+        command = [*OSTORE, "import", "-", "--models", str(tmp_path / "new")]
+        done = subprocess.run(command, stdin=piped, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("(put gzip -dc in the pipe, before this command)\n")
+    done = run("import", packed / "b.tar.gz", "--models", tmp_path / "new", "--json")
+    assert json.loads(done.stderr)["remedy_arguments"] == [["sh", "-c", line]]
 
 
 @pytest.mark.usefixtures("_process_as_before")

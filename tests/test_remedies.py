@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,8 +23,8 @@ from ostore.formats.shell import in_order
 from ostore.places.store.receiving import publication
 from ostore.places.store.survey import scan
 from tests.remedies.carrying import Carrying, Holding, judge, typed
-from tests.remedies.situations import Situation, later, situations
-from tests.support import OSTORE, Store, some
+from tests.remedies.situations import Situation, situations
+from tests.support import OSTORE, Store, later, some
 from tests.support import ostore as ostore_run
 from tests.test_doctor import OF_THE_MACHINE, put
 
@@ -62,7 +64,7 @@ def copied(origin: Path, place: Path) -> None:
     subprocess.run(["cp", "-a", origin, place], check=True)
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)
+@pytest.mark.parametrize("situation", some(SITUATIONS, 150, "doctor"), ids=lambda situation: situation.name)
 def test_what_doctor_prints_ends_what_it_was_printed_for_and_loses_nothing(
     situation: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +141,7 @@ FAILING = (
 OF_THE_TABLE = [situation for situation in SITUATIONS if situation.name.startswith("table: ")]
 
 
-@pytest.mark.parametrize("situation", OF_THE_TABLE, ids=lambda situation: situation.name)
+@pytest.mark.parametrize("situation", some(OF_THE_TABLE, 30, "hints"), ids=lambda situation: situation.name)
 def test_what_an_error_hints_at_can_be_typed_and_loses_nothing(
     situation: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,27 @@ def test_what_an_error_hints_at_can_be_typed_and_loses_nothing(
                 carrying.carry_out(remedy)
                 judge(before, carrying, remedy)
                 assert all(code not in {1, 2} for _, code, _ in carrying.ends), carrying.ends
+
+
+COMMAND = re.compile(
+    r"(?<!`)\bostore "
+    r"(completion|cp|dedup|doctor|du|export|gc|help|import|inspect|list|move|repair|rm|show|verify|where)\b"
+)
+
+
+def test_a_command_that_people_are_told_to_type_is_a_value_and_no_text() -> None:
+    """Examples in a help, and what the code says of itself, are no remedies."""
+    told = [f"{path}: {text}" for path in PACKAGE.rglob("*.py") for text in texts_of(ast.parse(path.read_text()))]
+    assert [text for text in told if COMMAND.search(text)] == []
+
+
+def texts_of(tree: ast.Module) -> Iterator[str]:
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    examples = [argument for call in calls if ast.unparse(call.func) == "examples" for argument in call.args]
+    sentences = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in (*examples, *sentences):
+            yield node.value
 
 
 # --- this test itself ----------------------------------------------------------------------------------------------

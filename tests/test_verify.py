@@ -139,6 +139,21 @@ def test_every_damaged_blob_of_a_bundle_is_reported(store: Store, tmp_path: Path
     assert run("verify", bundle).returncode == 4
 
 
+def test_it_ends_with_what_to_type_next(store: Store, tmp_path: Path) -> None:
+    good = tmp_path / "good.tar"
+    ostore.export(["*"], good, models=store.root)
+    assert "->" not in run("verify", good).stdout
+    (store.root / "manifests/registry.ollama.ai/library/odd name").mkdir()
+    (store.root / "manifests/registry.ollama.ai/library/odd name/x").write_bytes(b"{}")
+    told = run("verify", "--models", store.root).stdout
+    assert told.endswith(f"  -> ostore doctor --models {store.root} says what to do\n")
+    store.blob_path(WEIGHTS).write_bytes(bytes(len(WEIGHTS)))
+    told = run("verify", store.root).stdout
+    assert told.endswith(f"  -> if you have good copies: ostore repair --from BUNDLE --models {store.root}\n")
+    good.write_bytes(good.read_bytes().replace(WEIGHTS, bytes(len(WEIGHTS))))
+    assert run("verify", good).stdout.endswith("  -> copy the bundle again, or export it again\n")
+
+
 def test_several_subjects_give_a_report_each_and_the_worst_code(store: Store, tmp_path: Path) -> None:
     ostore.export(["tiny"], tmp_path / "b.tar", models=store.root)
     store.write_manifest(full("empty:latest"), b"")

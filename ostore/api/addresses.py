@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.api.typed import BUNDLE_SUFFIXES, refuse_address
+from ostore.api.typed import BUNDLE_SUFFIXES, means_name, refuse_address
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
+from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
@@ -164,11 +165,11 @@ def _no_bundle(text: str) -> NotFoundError:
     if found := alike_words(path.name, files):
         meant = " or ".join(quoted_word(str(path.with_name(name)), sys.platform) for name in found)
         return NotFoundError(f"{text}: no such bundle", hint=f"did you mean {meant}?")
-    hint = None
+    hint: Remedy | str | None = None
     if not text.endswith(BUNDLE_SUFFIXES):
-        hint = (
-            "a bundle is a file that ends in .tar.zst or .tar; ostore show and ostore export take the name of a model"
-        )
+        hint = "a bundle is a file that ends in .tar.zst or .tar"
+        if means_name(text):
+            hint = ostore("show", text, before=f"{hint}; if it is a model", after="shows it")
     return NotFoundError(f"{text}: no such bundle", hint=hint)
 
 

@@ -8,6 +8,7 @@ from ostore.formats.errors import NotFoundError
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import Selection
 from ostore.host.discovery import doubts_of_choice
+from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings
 
@@ -26,8 +27,10 @@ def chosen_store(models: Path | None) -> LocalStore:
     return LocalStore(choice.path)
 
 
-def refuse_nothing(selection: Selection, source: object, *, strict: bool) -> None:
+def refuse_nothing(selection: Selection, source: Source, label: object, *, strict: bool) -> None:
     """Raise the worst error of what is left out if `strict` or if all is. Raises NotFoundError if there is nothing."""
     selection.refuse_left(strict=strict)
     if not selection.models:
-        raise NotFoundError(f"no models in {source}", hint=ostore("where", after="shows which store is used"))
+        if isinstance(source, LocalStore):
+            raise source.no_models()
+        raise NotFoundError(f"no models in {label}", hint=ostore("inspect", label, after="shows what it holds"))

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
+from ostore.formats.errors import DamagedStoreError
 from ostore.formats.name import choose
 from ostore.formats.unreadable import Unreadable
 from ostore.formats.wording import listed
-from ostore.operations.gc import DOWNLOAD_SECONDS
+from ostore.host.servers import sees_ollama
+from ostore.operations.gc import GcTerms, plan_gc
 from ostore.operations.usage import ModelUsage, SharedBlobs, Space, Tally, UsagePart, measure_usage
 from ostore.places.store.store import LocalStore
-from ostore.places.store.survey.census import Census, take_census
-from ostore.places.store.survey.references import find_references
+from ostore.places.store.survey.census import Census, FoundEntry, take_census
+from ostore.places.store.survey.references import References, find_references
 from ostore.places.store.survey.remainder import Remainder, find_remainder
 from ostore.places.store.survey.scan import StoredModel
 
@@ -48,8 +50,8 @@ class UsageReport:
 
 def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     """
-    Measure a store as `du` of coreutils does. Nothing is hashed. A download that `gc` with `partials` would leave is
-    not reclaimable.
+    Measure a store as `du` of coreutils does. Nothing is hashed. What `gc` with `partials` would leave now is not
+    reclaimable.
 
     `names` (or globs) are the models to report one by one; the default is all. The other sizes are of the whole store.
     Raises NotFoundError, InvalidNameError, OSError for a folder of the store that cannot be read.
@@ -61,8 +63,7 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     census = take_census(store.root, is_counted=tally.count)
     remainder = find_remainder(store.root, census, references.scan)
     chosen = _chosen(store, references.scan.models, words)
-    latest = time.time() - DOWNLOAD_SECONDS
-    usage = measure_usage(tally, census, references, remainder, chosen, latest_download=latest)
+    usage = measure_usage(tally, census, references, remainder, chosen, going=_going(store, census, references))
     return UsageReport(
         store=str(store.root),
         models=usage.models,
@@ -77,6 +78,17 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
         not_counted=tuple(_not_counted(census, remainder)),
         warnings=(*store.told_half(), *store.told(references.scan, "counted"), *_links(store)),
     )
+
+
+def _going(store: LocalStore, census: Census, references: References) -> tuple[FoundEntry, ...]:
+    """Return what `gc` would take now: nothing while it refuses."""
+    dead, batches = store.ended()
+    terms = GcTerms(time.time(), partials=True, sees_ollama=sees_ollama())
+    try:
+        plan = plan_gc(census, references, dead=dead, batches=batches, terms=terms)
+    except DamagedStoreError:
+        return ()
+    return (*plan.entries, *plan.leftovers, *plan.expired)
 
 
 def _links(store: LocalStore) -> Iterator[str]:

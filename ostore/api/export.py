@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def export(
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
+    before: Callable[[ExportReport], object] | None = None,
     models: Path | None = None,
 ) -> ExportReport:
     """
@@ -60,7 +61,8 @@ def export(
     bundle on standard output. `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
     cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
-    is written or hashed. After an error, no new bundle is left, and no new model is in a plain store.
+    is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
+    bundle is left, and no new model is in a plain store.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
@@ -72,19 +74,24 @@ def export(
         raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
     try:
         selection = store.select(words)
-        refuse_nothing(selection, store.root, strict=strict)
-        if dry_run:
+        # What went to a pipe cannot be taken back, so there it is all or nothing.
+        is_lenient = not strict and str(destination) != "-" and any(map(is_glob, words))
+        if is_lenient:
+            selection = sink.without_clashes(selection)
+        refuse_nothing(selection, store, store.root, strict=strict)
+        if dry_run or before:
             sink.compare(selection)
+        if dry_run:
+            return _report(destination, selection, dry_run=True)
+        if before:
+            before(_report(destination, selection, dry_run=True))
+        if is_lenient:
+            _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
         else:
-            # What went to a pipe cannot be taken back, so there it is all or nothing.
-            is_final = strict or str(destination) == "-" or not any(map(is_glob, words))
-            if is_final:
-                copy(store, sink, selection, phase="exporting", progress=progress)
-            else:
-                _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
+            copy(store, sink, selection, phase="exporting", progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=dry_run)
+    return _report(destination, selection, dry_run=False)
 
 
 def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:

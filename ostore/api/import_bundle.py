@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
@@ -23,7 +23,6 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
-_INSPECT = "ostore inspect BUNDLE shows what a bundle holds"
 # More names would make a hint unreadable.
 _MAX_HINTED = 4
 
@@ -42,7 +41,7 @@ class ImportReport:
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed. `left_out` are models of a folder that could not be taken.
+    damaged; they also count as written or resumed. `left_out` are models that could not be taken.
     """
 
     source: str
@@ -90,7 +89,8 @@ def planned_imports(
     taken = {name for _, here in found for name in here}
     for name in wanted:
         if name not in taken:
-            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=_INSPECT)
+            hint = ostore("inspect", sources[0], after="shows what the first of them holds")
+            raise NotFoundError(f"no model {name!r} in any of the {len(sources)} sources", hint=hint)
     return found
 
 
@@ -104,6 +104,7 @@ def import_bundle(
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
+    before: Callable[[ImportReport], object] | None = None,
     models: Path | None = None,
 ) -> ImportReport:
     """
@@ -111,9 +112,10 @@ def import_bundle(
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
-    of the same name. A damaged model of a folder is left out, unless it is named or `strict` is set; a bundle is taken
-    as a whole. With `dry_run`, nothing is written. Models become visible at the end; after an error, none does. A
-    crash leaves whole models, and finished blobs that the next import uses.
+    of the same name. A model whose name clashes with another spelling in the store, or a damaged model of a folder, is
+    left out, unless it is named or `strict` is set; a damaged bundle is refused. With `dry_run`, nothing is written.
+    `before` gets the report of a dry run before anything is written. Models become visible at the end; after an error,
+    none does. A crash leaves whole models, and finished blobs that the next import uses.
 
     Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
     FormatError, LimitError, OSError.
@@ -131,15 +133,17 @@ def import_bundle(
     with opened_source(source, jobs=threads(jobs)) as bundle:
         words = typed_models_of(names, bundle)
         selection = bundle.select(words)
-        is_lenient = isinstance(bundle, LocalStore) and not strict and (not words or any(map(is_glob, words)))
+        is_lenient = not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
-        refuse_nothing(selection, source, strict=strict)
+        refuse_nothing(selection, bundle, source, strict=strict)
         with _hinting_at_the_others(selection):
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)
             else:
-                if is_lenient:
+                if before:
+                    before(_foreseen(source, store, sink.compare(selection), selection))
+                if is_lenient and isinstance(bundle, LocalStore):
                     received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
                 else:
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.typed import refuse_folder, words_of
+from ostore.api.typed import models_of_ids, refuse_folder, words_of
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
@@ -42,16 +42,17 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     """
     Return the models of a store that match any of `patterns`; the default is all.
 
-    A pattern is a glob, or a prefix of a name as in `ollama list`. Case does not matter. Raises NotFoundError if there
-    is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
+    A pattern is a glob, a prefix of a name as in `ollama list`, or else an ID. Case does not matter. Raises
+    NotFoundError if there is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
     wanted = words_of(patterns)
     store = chosen_store(models).require()
+    by_id = models_of_ids(wanted, store)
     scan = store.passing_scan()
     matched: set[str] = set()
 
     def is_chosen(name: ModelName) -> bool:
-        matching = [pattern for pattern in wanted if matches_listing(pattern, name)]
+        matching = [word for word in wanted if matches_listing(word, name) or name in by_id.get(word, ())]
         matched.update(matching)
         return bool(matching) or not wanted
 

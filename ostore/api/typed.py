@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
-from ostore.formats.name import ModelName, is_glob
-from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.name import ModelName, is_glob, matches_listing
+from ostore.formats.remedy import Remedy, command, ostore
 from ostore.formats.shell import quoted_word
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
@@ -81,6 +81,21 @@ def typed_models_of(words: Sequence[str], source: Source) -> list[str]:
     )
 
 
+def models_of_ids(words: Sequence[str], store: LocalStore) -> dict[str, frozenset[ModelName]]:
+    """
+    Return the models that the IDs among the patterns of a list stand for, also several, as `list` shows them.
+
+    What begins the name of a model is no ID.
+    """
+    chosen = [found for word in words if (found := _ID.fullmatch(word))]
+    names = [entry.name for entry in find_manifests(store.root).entries if entry.name] if chosen else []
+    ids = [found for found in chosen if not any(matches_listing(found[0], name) for name in names)]
+    known = list(_identities(store)) if ids else []
+    return {
+        found[0]: frozenset(name for name, digest in known if digest.hex.startswith(found[1].lower())) for found in ids
+    }
+
+
 def means_model(word: str, store: LocalStore) -> bool:
     """Whether a store has a model of this name."""
     if not means_name(word):
@@ -107,8 +122,9 @@ def refuse_address(word: str) -> None:
     # A password may stand in it, so only a plain address is repeated.
     is_plain = scheme in {"http", "https"} and "@" not in word and "?" not in word
     name = word.rstrip("/").rpartition("/")[2] if is_plain else "FILE"
-    fetch = f"curl -fLO {quoted_word(word, sys.platform)}" if is_plain else "download it first"
-    raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=f"{fetch}, then name the file {name}")
+    then = f"then name the file {name}"
+    fetch = command("curl", "-fLO", word, after=f"downloads it; {then}") if is_plain else f"download it first, {then}"
+    raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=fetch)
 
 
 def _checked(words: Sequence[str]) -> list[str]:
@@ -144,9 +160,10 @@ def _place_instead(word: str) -> Remedy | str:
     if _is_folder(word):
         return f"did you mean models={quoted}?"
     if os.path.lexists(word) and not word.endswith(BUNDLE_SUFFIXES):
-        return "it is a file; ostore list shows the names of models"
+        return ostore("list", before="it is a file", after="shows the names of models")
     if not os.path.lexists(word):
-        return "a bundle would have that name, but there is no such file; ostore list shows the names of models"
+        absent = "a bundle would have that name, but there is no such file"
+        return ostore("list", before=absent, after="shows the names of models")
     return ostore("inspect", word, before="it is a bundle", after="shows the models in it")
 
 
@@ -189,5 +206,5 @@ def _without_ids(
         if models:
             chosen[number] = models[0]
         elif not means_name(word):
-            raise UsageError(f"{word}: no model has this ID", hint="ostore list shows the IDs")
+            raise UsageError(f"{word}: no model has this ID", hint=ostore("list", after="shows the IDs"))
     return chosen

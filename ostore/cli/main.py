@@ -65,11 +65,18 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
     except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
+        if isinstance(error, OSError) and error.filename is None and _asks_for_help(arguments):
+            # typer prints help by itself.
+            error = UnprintedError(error)
         return tell_error(error, as_json="--json" in arguments)
     if code == exit_codes.INTERRUPTED:
         # typer turns Ctrl-C into this code.
         return _stopped("interrupted", exit_codes.INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "help" in arguments[:1] or not {"--help", "-h"}.isdisjoint(arguments)
 
 
 def _has_lost_its_reader(error: Exception) -> bool:

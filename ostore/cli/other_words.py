@@ -7,6 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from ostore.formats.remedy import Remedy, command, ostore
 
+
+def _help(name: str, says: str) -> Remedy:
+    return ostore(name, "--help", after=says)
+
+
 # Other words for a command that takes the same arguments.
 _SAME = {
     "check": "verify",
@@ -17,13 +22,15 @@ _SAME = {
     "remove": "rm",
     "uninstall": "rm",
 }
-_EXPORT = ("export", "says how to write models to a file")
-_IMPORT = ("import", "says how to add the models of a file")
-_RENAME = ("cp", "says how to give a second name; ostore rm takes the first, ostore move moves the whole store")
+_EXPORT = _help("export", "says how to write models to a file")
+_IMPORT = _help("import", "says how to add the models of a file")
+_RENAME = _help("cp", "says how to give a second name").otherwise(_help("move", "says how to move the whole store"))
 # Other words for what a command does with other arguments, and what its help says.
 _ALIKE = {
     "backup": _EXPORT,
-    "fix": ("doctor", "says how to fix what is safe; ostore repair brings bytes that are missing or wrong"),
+    "fix": _help("doctor", "says how to fix what is safe").otherwise(
+        _help("repair", "says how to bring bytes that are missing or wrong")
+    ),
     "load": _IMPORT,
     "mv": _RENAME,
     "rename": _RENAME,
@@ -50,6 +57,5 @@ def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> 
         theirs = command("ollama", word, *following, before="a command of Ollama, not of this version of ostore")
         return theirs.otherwise(_BESIDE[word]) if word in _BESIDE else theirs
     if word in _ALIKE:
-        meant, says = _ALIKE[word]
-        return ostore(meant, "--help", after=says)
+        return _ALIKE[word]
     return ostore(_SAME.get(word, word), *following, before="did you mean")

@@ -7,8 +7,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ostore.cli.colours import is_coloured, is_dumb
 from ostore.cli.text import human_bytes, tell
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+T = TypeVar("T")
 Mode = Literal["auto", "plain", "json", "none"]
 _LINE_SECONDS = 10.0
 _JSON_SECONDS = 1.0
@@ -56,6 +57,18 @@ def paused(progress: Progress) -> Iterator[None]:
     yield
     if bars:
         bars.start()
+
+
+def summed_up(progress: Progress, line: Callable[[T], str]) -> Callable[[T], None] | None:
+    """Return what prints a line before the progress, or None where no person watches it at a terminal."""
+    if not (isinstance(progress, (BarProgress, PlainProgress)) and sys.stderr.isatty()):
+        return None
+
+    def print_line(report: T) -> None:
+        with paused(progress):
+            tell(line(report))
+
+    return print_line
 
 
 class _Lines:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 from ostore.formats.errors import FormatError, LimitError
-from ostore.formats.json_reading import GoObject, read_go_json
+from ostore.formats.json_reading import GoObject, is_go_object, read_go_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -67,11 +66,14 @@ class ModelConfig:
 
 
 def is_config(raw: bytes) -> bool:
-    """Return whether bytes are a JSON object. Faster than `parse` when there are thousands of configs."""
-    try:
-        return isinstance(json.loads(raw), dict)
-    except (ValueError, RecursionError):
-        return False
+    """Return whether `parse` can read these bytes. Faster than it when there are thousands of configs."""
+    return len(raw) <= MAX_CONFIG_BYTES and is_go_object(raw)
+
+
+def is_stub(raw: bytes) -> bool:
+    """Return whether `parse` finds a cloud stub. Raises what it raises, for a config that names a host."""
+    # To read all of a config takes longer.
+    return b"remote_host" in raw.lower() and ModelConfig.parse(raw).is_cloud_stub
 
 
 def _text(document: GoObject, key: str) -> str:

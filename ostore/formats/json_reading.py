@@ -69,6 +69,15 @@ def read_go_json(raw: bytes) -> tuple[Any, int, int]:
     return value, end_offset, len(raw[end_offset:].strip(_WHITESPACE.encode()))
 
 
+def is_go_object(raw: bytes) -> bool:
+    """Return whether the first value that `read_go_json` reads is an object or null, without making it."""
+    try:
+        value, _ = _PLAIN_DECODER.raw_decode(raw.decode("utf-8", "replace").lstrip(_WHITESPACE))
+    except (ValueError, RecursionError):
+        return False
+    return value is None or isinstance(value, dict)
+
+
 def read_strict_json(raw: bytes, *, is_folded: bool = False) -> Any:  # noqa: ANN401 - the caller is the parser
     """
     Read one JSON document: UTF-8 without a byte order mark, no key twice, no lone surrogate, nothing after it.
@@ -175,6 +184,11 @@ def _integer(literal: str) -> int | OutOfRange:
     return int(literal) if len(literal) <= _MAX_INTEGER_CHARACTERS else OutOfRange()
 
 
+def _no_integer(_: str) -> int:
+    """Python's int() refuses thousands of digits, and here nobody asks for the number."""
+    return 0
+
+
 def _strict_integer(literal: str) -> int:
     if len(literal) > _MAX_INTEGER_CHARACTERS:
         raise ValueError("an integer of more than 64 bits")
@@ -193,6 +207,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 _GO_DECODER = json.JSONDecoder(object_pairs_hook=_go_object, parse_int=_integer, parse_constant=_no_constant)
+_PLAIN_DECODER = json.JSONDecoder(parse_int=_no_integer, parse_constant=_no_constant)
 _STRICT_DECODER = json.JSONDecoder(
     object_pairs_hook=_strict_object, parse_int=_strict_integer, parse_float=_strict_float, parse_constant=_no_constant
 )

@@ -25,8 +25,9 @@ from ostore.formats.errors import (
 )
 from ostore.formats.json_reading import GoObject, read_go_json
 from ostore.formats.plain_manifest import (
+    PlainDescriptor,
     is_plain,
-    plain_config_size,
+    plain_config,
     plain_descriptors,
     plain_digests,
     plain_layer_types,
@@ -120,7 +121,7 @@ class Manifest:
 
     @property
     def config(self) -> Descriptor | None:
-        return self._reading.config if self._reading else self.descriptors[0]
+        return self._reading.config if self._reading else _made_of(plain_config(self.raw))
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
@@ -145,10 +146,7 @@ class Manifest:
     def descriptors(self) -> tuple[Descriptor, ...]:
         """Every descriptor: the config, then the layers, with repeats."""
         if self._reading is None:
-            return tuple(
-                Descriptor(Digest(digest), int(size), media_type, origin, name)
-                for media_type, digest, size, origin, name in plain_descriptors(self.raw)
-            )
+            return tuple(map(_made_of, plain_descriptors(self.raw)))
         return ((self._reading.config,) if self._reading.config else ()) + self._reading.layers
 
     @property
@@ -237,14 +235,13 @@ class Manifest:
             raise InvalidManifestError(f"manifest: {self.unfit}")
         if self.is_list:
             raise InvalidManifestError("manifest: a list of manifests, which no released Ollama writes")
-        if self._config_size > MAX_CONFIG_BYTES:
-            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {self._config_size}")
+        if (config := self.config) and config.size > MAX_CONFIG_BYTES:
+            raise LimitError(f"config: expected at most {MAX_CONFIG_BYTES} bytes, got {config.size}")
 
-    @property
-    def _config_size(self) -> int:
-        if self._reading is None:
-            return plain_config_size(self.raw)
-        return self._reading.config.size if self._reading.config else 0
+
+def _made_of(plain: PlainDescriptor) -> Descriptor:
+    media_type, digest, size, origin, name = plain
+    return Descriptor(Digest(digest), int(size), media_type, origin, name)
 
 
 def digest_shaped(raw: bytes) -> set[Digest]:

@@ -31,7 +31,6 @@ _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
 _MEDIA_TYPES = re.compile(r'"mediaType":"([^"]*)"')
 _SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
-_CONFIG_SIZE = re.compile(rb'","size":([0-9]+)')
 
 
 class PlainDescriptor(NamedTuple):
@@ -54,6 +53,11 @@ def plain_descriptors(raw: bytes) -> list[PlainDescriptor]:
     return [PlainDescriptor(*found) for found in _DESCRIPTORS.findall(raw.decode("ascii"))]
 
 
+def plain_config(raw: bytes) -> PlainDescriptor:
+    """Return the descriptor of the config."""
+    return PlainDescriptor(*next(_DESCRIPTORS.finditer(raw.decode("ascii"))).groups(default=""))
+
+
 def plain_digests(raw: bytes) -> list[str]:
     """Return the 64 digits of every digest: the config, then the layers."""
     return _DIGESTS.findall(raw.decode("ascii"))
@@ -62,12 +66,6 @@ def plain_digests(raw: bytes) -> list[str]:
 def plain_layer_types(raw: bytes) -> list[str]:
     """Return the media types of the layers, without those of the document and the config."""
     return _MEDIA_TYPES.findall(raw.decode("ascii"))[2:]
-
-
-def plain_config_size(raw: bytes) -> int:
-    """Return the size of the config in bytes."""
-    found = _CONFIG_SIZE.search(raw)
-    return int(found[1]) if found else 0
 
 
 def plain_sizes(raw: bytes) -> list[tuple[str, str]]:

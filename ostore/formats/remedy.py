@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ostore.formats.shell import WINDOWS, in_order, native
+from ostore.formats.shell import WINDOWS, in_order, in_pipe, native, quoted
 
 Kind = Literal["ostore", "ollama", "system", "person"]
 Command = tuple[str, ...]
@@ -24,7 +24,8 @@ class Remedy:
     """
     One way out, and the others.
 
-    `commands` are carried out in order, each as a list of arguments; without any, `before` is a sentence for a person.
+    `commands` are carried out in order, each as a list of arguments, or with `is_pipe` together, each reading what the
+    one before writes; without any, `before` is a sentence for a person.
     `before` says what to look at first, or when; `after` says what the commands do. `user` is who runs them: empty for
     whoever reads this, or the name of another user. `others` are remedies that do instead, with none of their own.
     """
@@ -34,6 +35,7 @@ class Remedy:
     after: str = ""
     user: str = ""
     others: tuple[Remedy, ...] = ()
+    is_pipe: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -47,6 +49,8 @@ class Remedy:
 
     def arguments(self, platform: str, *, is_root: bool = False) -> tuple[Command, ...]:
         """Return the commands for a platform (a `sys.platform`) as they are typed by root or by somebody else."""
+        if self.is_pipe:
+            return (in_pipe(self.commands, platform),)
         commands = tuple(native(command, platform) for command in self.commands)
         if not self.user or platform == WINDOWS or (is_root and self.user == ROOT):
             return commands
@@ -59,6 +63,8 @@ class Remedy:
         if self.user and platform == WINDOWS and self.commands:
             before = f"as {'an administrator' if self.user == ROOT else self.user}{', ' if before else ''}{before}"
         line = in_order(self.arguments(platform, is_root=is_root), platform) if self.commands else ""
+        if self.is_pipe and platform != WINDOWS:
+            line = " | ".join(quoted(command, platform) for command in self.commands)
         told = f"{': '.join(filter(None, (before, line)))}{' ' if self.after else ''}{self.after}"
         return ", or ".join([told, *(other.text(platform, is_root=is_root) for other in self.others)])
 
@@ -103,6 +109,11 @@ def ostore(*words: object, models: object = None, before: str = "", after: str =
 def command(*words: object, before: str = "", after: str = "", user: str = "") -> Remedy:
     """Return a remedy of one command."""
     return Remedy((tuple(map(str, words)),), before, after, user)
+
+
+def pipe(*commands: Command, before: str = "") -> Remedy:
+    """Return a remedy of commands in a pipe, each reading what the one before writes."""
+    return Remedy(commands, before, is_pipe=True)
 
 
 def person(sentence: str) -> Remedy:

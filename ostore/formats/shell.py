@@ -49,6 +49,18 @@ def in_order(commands: Iterable[Sequence[str]], platform: str) -> str:
     return "".join([first, *(f"; if ($?) {{ {other}" for other in others), " }" * len(others)])
 
 
+def in_pipe(commands: Sequence[Sequence[str]], platform: str) -> tuple[str, ...]:
+    """
+    Return the one command, with its arguments, that runs commands in a pipe.
+
+    Windows PowerShell changes the bytes in a pipe of its own, so cmd runs it there. No path has a quotation mark.
+    """
+    if platform == WINDOWS:
+        words = ([word if _PLAIN.fullmatch(word) else f'"{word}"' for word in command] for command in commands)
+        return ("cmd", "/c", " | ".join(map(" ".join, words)))
+    return ("sh", "-c", " | ".join(quoted(arguments, platform) for arguments in commands))
+
+
 def native(arguments: tuple[str, ...], platform: str) -> tuple[str, ...]:
     """Return a POSIX command on files (`mv -n`, `mkdir -p`, `rm`) in the words of a platform."""
     if platform == WINDOWS:

@@ -7,33 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import starmap
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from ostore.formats import media_types
-from ostore.formats.config import ModelConfig, is_config
+from ostore.formats.config import is_config, is_stub
 from ostore.formats.errors import BlobMissingError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import COMING_MANIFESTS
 
-
-class StoredManifest(Protocol):
-    """One model of a store."""
-
-    @property
-    def name(self) -> ModelName: ...
-    @property
-    def manifest(self) -> Manifest: ...
-    @property
-    def modified(self) -> float: ...
-    @property
-    def tree(self) -> str: ...
-
-
-class SmallBlobs(Protocol):
-    """A store whose small blobs can be read whole."""
-
-    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
+if TYPE_CHECKING:
+    from ostore.operations.transfer import SmallBlobs, StoredManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +121,7 @@ def _config_note(store: SmallBlobs, manifest: Manifest, config: Descriptor) -> s
         return f"its config cannot be read, so no server lists it: {error}"
     if not is_config(raw):
         return "its config is not JSON, so no server lists it"
-    return _CLOUD_STUB if not _has_weights(manifest) and ModelConfig.parse(raw).is_cloud_stub else ""
+    return _CLOUD_STUB if is_stub(raw) and not _has_weights(manifest) else ""
 
 
 def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
@@ -145,7 +129,7 @@ def is_cloud_stub(store: SmallBlobs, manifest: Manifest) -> bool:
     if _has_weights(manifest) or manifest.config is None:
         return False
     try:
-        return ModelConfig.parse(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1)).is_cloud_stub
+        return is_stub(store.read_small_blob(manifest.config, MAX_CONFIG_BYTES + 1))
     except (OstoreError, OSError):
         return False
 

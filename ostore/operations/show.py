@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ostore.formats import media_types
 from ostore.formats.config import ModelConfig
@@ -17,32 +17,17 @@ from ostore.formats.errors import (
     SizeMismatchError,
 )
 from ostore.formats.json_reading import read_strict_json
-from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
-from ostore.formats.name import ModelName
+from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.remedy import Remedy, ostore
+
+if TYPE_CHECKING:
+    from ostore.operations.transfer import SmallBlobs, StoredManifest
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 Part = Literal["template", "system", "license", "manifest", "config"]
 T = TypeVar("T")
-
-
-class StoredManifest(Protocol):
-    """One model of a store."""
-
-    @property
-    def name(self) -> ModelName: ...
-    @property
-    def manifest(self) -> Manifest: ...
-    @property
-    def modified(self) -> float: ...
-
-
-class SmallBlobs(Protocol):
-    """A store whose small blobs can be read whole."""
-
-    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, class_of
-from ostore.formats.manifest import Descriptor
+from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
@@ -22,6 +22,30 @@ from ostore.streams.bytes_at import BytesAt, Held
 from ostore.streams.chunks import Chunk
 from ostore.streams.progress import Progress, watched
 from ostore.streams.source_failure import SourceFailureError, marked
+
+
+class StoredManifest(Protocol):
+    """
+    One model of a store. `modified` is the mtime of its manifest, seconds since 1970, `tree` the folder of the store
+    that the manifest lies in.
+    """
+
+    @property
+    def name(self) -> ModelName: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def modified(self) -> float: ...
+    @property
+    def tree(self) -> str: ...
+
+
+class SmallBlobs(Protocol):
+    """A store whose small blobs can be read whole."""
+
+    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        """Return the first `limit` bytes of a blob, unverified. Raises OstoreError, OSError."""
+        ...
 
 
 class BlobSource(Protocol):
@@ -126,6 +150,10 @@ class Sink(Protocol):
 
     def compare(self, selection: Selection) -> Forecast:
         """Return what `receive` would do. Nothing is written or hashed. Raises the refusals of `receive`."""
+        ...
+
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection without the models whose names the place does not take beside others. They are left."""
         ...
 
     def receive(self, selection: Selection) -> AbstractContextManager[Inbox]:

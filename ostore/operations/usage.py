@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName
-from ostore.places.store.survey.census import Census, DiskFacts, FoundTree, StoredBlob, allocated_by
+from ostore.places.store.survey.census import Census, DiskFacts, FoundEntry, FoundTree, StoredBlob, allocated_by
 from ostore.places.store.survey.references import References
 from ostore.places.store.survey.remainder import Remainder
 from ostore.places.store.survey.scan import StoredModel
@@ -75,7 +75,7 @@ class ModelUsage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UsagePart:
-    """All files of one kind. `reclaimable` is their share of what deleting everything reclaimable frees."""
+    """All files of one kind. `reclaimable` is their share of what deleting everything reclaimable frees now."""
 
     kind: UsageKind
     files: int
@@ -159,17 +159,17 @@ def measure_usage(
     remainder: Remainder,
     models: Sequence[StoredModel],
     *,
-    latest_download: float,
+    going: Iterable[FoundEntry],
 ) -> StoreUsage:
     """
     Add up a store: what `tally` counted while the census was taken, and what the census kept.
 
-    `models` are the models asked for, some or all of `references.scan`. A download that has changed after
-    `latest_download`, seconds since 1970, is not reclaimable.
+    `models` are the models asked for, some or all of `references.scan`. `going` is what `gc` with
+    `partials` would take now: of the orphans, the downloads and the workspace, nothing else is reclaimable.
     """
     once = _Once()
     groups, orphans, absent = _sort_out(tally, census, references, remainder, once)
-    leftovers = list(_leftovers(census, orphans, latest_download))
+    leftovers = list(_leftovers(census, orphans, frozenset(going)))
     reclaimed = _Names.of(chain.from_iterable(leftover.facts for leftover in leftovers if leftover.goes))
     parts = [_needed_part(kind, groups.values()) for kind in _NEEDED]
     parts += (_part(kind, facts, once) for kind, facts in _bystanders(census, remainder))
@@ -248,7 +248,7 @@ class _Group:
 
 def _sort_out(
     tally: Tally, census: Census, references: References, remainder: Remainder, once: _Once
-) -> tuple[dict[_Owners, _Group], list[DiskFacts], AbstractSet[Digest]]:
+) -> tuple[dict[_Owners, _Group], list[StoredBlob], AbstractSet[Digest]]:
     """
     Return the needed blobs by the models that need them, the orphans, and the digests of missing blobs.
 
@@ -256,11 +256,11 @@ def _sort_out(
     """
     groups: dict[_Owners, _Group] = {}
     linked: dict[_Identity, list[StoredBlob]] = defaultdict(list)
-    orphans: list[DiskFacts] = []
+    orphans: list[StoredBlob] = []
     for blob in census.blobs:
         owners = references.users.get(blob.digest)
         if owners is None:
-            orphans.append(blob.facts)
+            orphans.append(blob)
         elif blob.facts.links > 1:
             linked[blob.facts.identity].append(blob)
         else:
@@ -370,18 +370,24 @@ class _Leftover(NamedTuple):
     goes: bool = True
 
 
-def _leftovers(census: Census, orphans: list[DiskFacts], latest_download: float) -> Iterator[_Leftover]:
-    """Yield what can be deleted without harm to any model, by kind, and the downloads that somebody may go on with."""
-    yield _Leftover("orphans", orphans)
-    for goes in (True, False):
-        groups = [group for group in census.downloads if group.has_rested_since(latest_download) is goes]
-        yield _Leftover("downloads", [file.facts for group in groups for file in group.files], goes)
+def _leftovers(census: Census, orphans: list[StoredBlob], going: AbstractSet[FoundEntry]) -> Iterator[_Leftover]:
+    """Yield what no model needs, by kind: what can be deleted now, and what `gc` leaves for now."""
+    blobs = [FoundEntry(blob.filename, blob.facts) for blob in orphans]
+    downloads = [file for group in census.downloads for file in group.files]
+    yield from _split("orphans", blobs, going)
+    yield from _split("downloads", downloads, going)
     yield _Leftover("temporary", [entry.facts for entry in census.temporary])
     yield _Leftover("working-folders", [facts for tree in census.working_folders for facts in _whole(tree)])
     # The workspace itself and its first level of folders stay for the next command.
     inside = [entry.facts for entry in census.workspace.folders if "/" in entry.path]
-    staged = [entry.facts for entry in (*census.staging.files, *census.staging.folders)]
-    yield _Leftover("workspace", [*(entry.facts for entry in census.workspace.files), *inside, *staged])
+    files = (*census.workspace.files, *census.staging.files)
+    yield from _split("workspace", files, going)
+    yield _Leftover("workspace", [*inside, *(entry.facts for entry in census.staging.folders)], goes=False)
+
+
+def _split(kind: UsageKind, found: Collection[FoundEntry], going: AbstractSet[FoundEntry]) -> Iterator[_Leftover]:
+    yield _Leftover(kind, [entry.facts for entry in found if entry in going])
+    yield _Leftover(kind, [entry.facts for entry in found if entry not in going], goes=False)
 
 
 def _whole(tree: FoundTree) -> list[DiskFacts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import NOTHING, Remedy, ostore, person
 from ostore.formats.selection import Wanted
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.formats.wording import listed
@@ -66,7 +67,7 @@ class VerifyReport:
     What was hashed, and every problem, sorted by subject.
 
     `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes. `warnings` are about entries
-    that do no harm.
+    that do no harm. `remedy` is what to do about the worst problem.
     """
 
     subject: str
@@ -76,14 +77,22 @@ class VerifyReport:
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     verdict: Verdict
+    remedy: Remedy = NOTHING
 
     @classmethod
     def of(
-        cls, subject: str, models: int, sizes: Sequence[int], problems: Iterable[Problem], warnings: Iterable[str] = ()
+        cls,
+        subject: str,
+        models: int,
+        sizes: Sequence[int],
+        problems: Iterable[Problem],
+        *,
+        warnings: Iterable[str] = (),
+        remedy: Remedy = NOTHING,
     ) -> VerifyReport:
         """Make a report. `sizes` has one size in bytes for each distinct blob."""
         ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
-        return cls(subject, models, len(sizes), sum(sizes), ordered, tuple(warnings), _verdict(ordered))
+        return cls(subject, models, len(sizes), sum(sizes), ordered, tuple(warnings), _verdict(ordered), remedy)
 
 
 class _Model(Protocol):
@@ -114,8 +123,10 @@ class StoreFindings(Protocol):
 
 
 class StoredBlobs(Protocol):
-    """A store whose blobs can be opened by digest."""
+    """A store whose blobs can be opened by digest. `option` is what `--models` says in hints, or None."""
 
+    @property
+    def option(self) -> str | None: ...
     def opened_blob(self, digest: Digest) -> AbstractContextManager[int]: ...
 
 
@@ -205,7 +216,16 @@ def verify_store(
         for path, digest in beside.misspelled
     )
     warnings = (*notes, *promised.warnings, *_told(beside))
-    return VerifyReport.of(subject, len(promised.names), _sizes_of_blobs(promises), problems, warnings)
+    remedy = _remedy(problems, store.option)
+    sizes = _sizes_of_blobs(promises)
+    return VerifyReport.of(subject, len(promised.names), sizes, problems, warnings=warnings, remedy=remedy)
+
+
+def _remedy(problems: Collection[Problem], models: str | None) -> Remedy:
+    # `doctor` names a way for each of the others.
+    if any(problem.kind in _BYTES for problem in problems):
+        return ostore("repair", "--from", "BUNDLE", models=models, before="if you have good copies")
+    return ostore("doctor", models=models, after="says what to do") if problems else NOTHING
 
 
 def _told(beside: BesideBlobs) -> Iterator[str]:
@@ -233,7 +253,8 @@ def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyRep
             users = _texts(selection.users_of(blob.digest))
             problems.append(Problem("blob-altered", str(blob.digest), str(error), users))
     models = sum(1 for _ in bundle.read_manifests(selection.models))
-    return VerifyReport.of(subject, models, [blob.size for blob in blobs], problems)
+    remedy = person("copy the bundle again, or export it again") if problems else NOTHING
+    return VerifyReport.of(subject, models, [blob.size for blob in blobs], problems, remedy=remedy)
 
 
 def _packed(digits: str, size: int) -> bytes:

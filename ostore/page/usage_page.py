@@ -177,8 +177,8 @@ def _part_row(part: UsagePart) -> _PartRow:
 
 
 def _colour(part: UsagePart) -> str:
-    # Downloads count as reclaimable only when all of them are.
-    is_resting = part.kind == "downloads" and part.reclaimable != part.size
+    # Only a part that can mostly be freed now has that colour.
+    is_resting = _COLOURS[part.kind] == "reclaimable" and 2 * part.reclaimable.allocated < part.size.allocated
     return "other" if is_resting else _COLOURS[part.kind]
 
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from ostore.formats.errors import UsageError
+from ostore.formats.remedy import command
 from ostore.streams.durable import Directory, naming, sync_file
 from ostore.streams.writing import refuse_to_overwrite, write_all
 
@@ -19,7 +20,9 @@ _MODE = 0o666
 def require(path: Path, *, replace: bool) -> None:
     """Check a destination before any work. Raises UsageError or NotFoundError if it cannot be made or written."""
     if any(importlib.util.find_spec(name) is None for name in _LIBRARIES):
-        raise UsageError("a page needs libraries that are not installed", hint="pip install 'ostore[report]'")
+        raise UsageError(
+            "a page needs libraries that are not installed", hint=command("pip", "install", "ostore[report]")
+        )
     if path.name in {"", "-"}:
         raise UsageError(f"{path}: expected the name of a file for the page")
     refuse_to_overwrite(path, replace=replace)

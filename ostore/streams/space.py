@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ostore.formats.errors import InvalidNameError, NoSpaceError
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import ostore
 from ostore.streams.durable import Directory
 
 if sys.platform == "win32":  # pragma: no cover - Windows
@@ -22,7 +23,6 @@ _OVERHEAD = 1.01
 # FAT32 stores the length of a file in 32 bits.
 _FAT32_LIMIT = 2**32 - 1
 _TRIAL = "trial.part"
-_LEAVE_OUT = "leave that model out, or carry it in a bundle: ostore export MODEL FILE.tar"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
@@ -42,16 +42,26 @@ def refuse_full(path: Path, needed: int) -> None:
         raise NoSpaceError(f"{path}: expected {needed} bytes of free space, got {disk.free}")
 
 
+def room_at(path: Path) -> int | None:
+    """Return the bytes that are free where a path is, or is to be made. None if the disk does not tell."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    try:
+        disk = shutil.disk_usage(place)
+    except OSError:
+        return None
+    return disk.free if disk.total else None
+
+
 def refuse_unholdable(directory: Directory, names: Iterable[ModelName]) -> None:
     """Raises InvalidNameError if a name is impossible on Windows, exFAT or FAT and the disk is one of these."""
-    if (problem := _first_problem(names)) and not _holds_colons(directory):
-        raise InvalidNameError(problem, hint=_LEAVE_OUT)
+    if (error := _unholdable(names)) and not _holds_colons(directory):
+        raise error
 
 
 def refuse_on_windows(names: Iterable[ModelName]) -> None:
     """Raises InvalidNameError if this is Windows and a name is impossible there. No disk is asked."""
-    if os.name == "nt" and (problem := _first_problem(names)):
-        raise InvalidNameError(problem, hint=_LEAVE_OUT)
+    if os.name == "nt" and (error := _unholdable(names)):
+        raise error
 
 
 def refuse_too_large(fd: int, path: Path, size: int) -> None:
@@ -86,8 +96,12 @@ def _refuse_too_large(directory: Directory, size: int) -> None:
         directory.unlink(_TRIAL)
 
 
-def _first_problem(names: Iterable[ModelName]) -> str | None:
-    return next((f"{name}: {problem}" for name in names if (problem := name.windows_problem())), None)
+def _unholdable(names: Iterable[ModelName]) -> InvalidNameError | None:
+    for name in names:
+        if problem := name.windows_problem():
+            hint = ostore("export", name, "FILE.tar", before="leave that model out, or carry it in a bundle")
+            return InvalidNameError(f"{name}: {problem}", hint=hint)
+    return None
 
 
 def _holds_colons(directory: Directory) -> bool:

@@ -109,6 +109,7 @@ def test_comparing_says_what_would_be_and_writes_nothing(
     forecast = sink.compare(selection)
     assert dict(forecast.outcomes) == dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
     assert set(forecast.missing) == set(selection.blobs)
+    assert sink.without_clashes(selection) == selection
     assert sorted(folder.rglob("*")) == before
     assert not is_published(place, folder)
 

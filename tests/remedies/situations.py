@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import ostore
 from tests.hostile import documents, surroundings, upkeep
 from tests.hostile.rows import OLD_WEIGHTS, Row, World
 from tests.odd_stores import ODD_STORES, aged
-from tests.support import Store, noise, sha256
+from tests.support import Store, later, noise, sha256
 from tests.test_doctor import CASES
 from tests.torture.damages import DAMAGES, Target, Whole
 
@@ -104,15 +102,6 @@ def _of_doctor() -> Iterator[Situation]:
         yield Situation(f"doctor: {code} {number}", _plain(made))
         if number % 4 == 0:
             yield Situation(f"doctor, in an odd folder: {code} {number}", _plain(made, 'it\'s a "store" $HOME/models'))
-
-
-@contextlib.contextmanager
-def later(days: float) -> Iterator[None]:
-    """Let time pass for whatever runs in this process. A file's own times cannot all be set back."""
-    when = time.time() + days * 86_400
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: when)
-        yield
 
 
 def _trashed(store: Store) -> None:

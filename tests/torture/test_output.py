@@ -17,7 +17,7 @@ from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Stor
 from tests.torture.judge import output_problems
 from tests.torture.tracing import needs_strace
 
-SAMPLE = 2
+SAMPLE = 1
 # Title, clipboard, clear screen, carriage return, backspace, C1, right to left, zero width, a tag, a combining mark.
 EVIL = "\x1b]0;evil\x07\x1b]52;c;aGk=\x07\x1b[2J\r\b\x9b2J\u202e\u200b\U000e0041a\u0301\x7f\ufeff"
 # The same where a file name has to hold it, with a line break and a byte that is no UTF-8.
@@ -27,7 +27,7 @@ LONG = "long " * 2000
 PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store", "another", "other"))
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
 # What these find is told on standard output, and is no error of the command.
-REPORTING = {"verify", "doctor", "repair", "dedup", "move"}
+REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import"}
 # What may talk to others; `s3://` in an argument will as well.
 TALKING = {"pull", "push", "serve", "probe"}
 

@@ -279,10 +279,10 @@ class AnyHistory(RuleBasedStateMachine):
         refused: type[Exception] | None = None
         if source not in there:
             refused = ostore.DamagedStoreError
-        elif there.get(target, raw) != raw and not replace:
-            refused = ostore.UsageError
         elif any(len(self.belief.files.get(name, b"")) != sizes[name] for name in blobs):
             refused = ostore.IntegrityError
+        elif there.get(target, raw) != raw and not replace:
+            refused = ostore.UsageError
         began = self._moment()
         with self._refusal(refused):
             ostore.cp(source, target, replace=replace, models=self.root)

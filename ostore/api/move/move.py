@@ -95,7 +95,7 @@ def _finished(
     """Remove here what has been brought there, if `approve` agrees. Return the final report."""
     if not cargo.target.exists:
         # There was nothing to move, so there is no store for Ollama to use.
-        return replace(report, settings=(), warnings=())
+        return replace(report, settings=(), warnings=cargo.selection.notes)
     if cargo.selection.blobs + cargo.selection.models and approve is not None and not approve(report):
         return report
     return remove_moved(cargo, report, progress)

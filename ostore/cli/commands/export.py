@@ -28,7 +28,8 @@ app = group()
 
 # Weights hardly shrink. From this level on, only time and memory grow.
 _HIGH_LEVEL, _HIGHEST_LEVEL = 10, 19
-_COST = "19 takes 250 MB and 8 times the time or more, to save about 1 %"
+# Gemma 3 270M Q4_K_M (253 MB) on two cores: 108 s, 251 MB and 236.6 MB; auto: 2.1 s, 84 MB and 239.3 MB.
+_COST = "on real weights, 19 took 250 MB of memory and 50 times as long as auto, to save 1 %"
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
 Level = Annotated[
@@ -36,7 +37,7 @@ Level = Annotated[
     typer.Option(
         "--level",
         metavar="auto|1..19",
-        help=f"zstd level; auto tries 1 and stores what does not shrink. {_COST}.",
+        help=f"zstd level; auto tries 1 and stores what does not shrink; {_COST}.",
     ),
 ]
 
@@ -69,7 +70,7 @@ def export(
     (standard output).
     """
     from ostore.api.export import export as write
-    from ostore.cli.progress import shown
+    from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import export as render
     from ostore.cli.render.report import say_left_out, say_report, say_warnings
     from ostore.cli.stopping import if_stopped
@@ -92,6 +93,7 @@ def export(
             dry_run=dry_run,
             jobs=jobs,
             progress=told,
+            before=summed_up(told, render.outlook),
             models=models,
         )
     say_warnings(report.warnings)

@@ -28,12 +28,13 @@ def help_(
     from ostore.cli.program import app as program
     from ostore.cli.text import say
     from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
 
     if man:
         from ostore.cli.manual import page
 
         if command:
-            raise UsageError("--man prints one page with every command", hint="ostore help --man")
+            raise UsageError("--man prints one page with every command", hint=ostore("help", "--man"))
         say(page())
         return
     words = [command, "--help"] if command else ["--help"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,7 @@ def import_(
     SOURCE is a bundle file, a folder with a store, or - (standard input).
     """
     from ostore.api.import_bundle import import_bundle, planned_imports
-    from ostore.cli.progress import shown
+    from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import import_ as render
     from ostore.cli.render.report import say_document, say_left_out, say_warnings, saying_what_is_done
     from ostore.cli.stopping import GOES_ON, if_stopped
@@ -80,8 +81,8 @@ def import_(
         import_bundle, replace=replace, trust_existing=trust_existing, strict=strict, dry_run=dry_run, jobs=jobs
     )
     planned = planned_imports(sources, names or (), jobs=jobs)
-    _refuse_bare_word(models, sources)
     folder = Path(models) if models else None
+    _refuse_bare_word(models, lambda: [take(*one, dry_run=True, models=folder) for one in planned if one[0] != "-"])
     reports: list[ImportReport] = []
     summaries: list[str] = []
     # Each source is a transaction: if one fails, those before it are in the store and are reported.
@@ -90,7 +91,8 @@ def import_(
             for source, wanted in planned:
                 started = time.monotonic()
                 with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-                    report = take(source, wanted, progress=told, models=folder)
+                    before = summed_up(told, render.outlook)
+                    report = take(source, wanted, progress=told, before=before, models=folder)
                 reports.append(report)
                 summaries.append(render.summary(report, time.monotonic() - started))
                 say_warnings(report.warnings)
@@ -103,17 +105,18 @@ def import_(
     say_left_out(model for report in reports for model in report.left_out)
 
 
-def _refuse_bare_word(models: str | None, sources: list[str]) -> None:
-    """Only import makes a store that is not there, and `--models llama3` is easily typed for `--model llama3`."""
-    from ostore.api.inspect_bundle import inspect
+def _refuse_bare_word(models: str | None, look: Callable[[], object]) -> None:
+    """
+    Only import makes a store that is not there, and `--models llama3` is easily typed for `--model llama3`.
+
+    One letter is taken for a folder: nobody calls a model so. `look` looks at the sources: what is wrong with them
+    matters more, so it is told first.
+    """
     from ostore.formats.errors import UsageError
     from ostore.formats.shell import quoted_word
 
-    if models and not {"/", os.sep} & set(models) and not Path(models).exists():
-        for source in sources:
-            # An error of the source matters more, so it is told first.
-            if source != "-":
-                inspect(source)
+    if models and len(models) > 1 and not {"/", os.sep} & set(models) and not Path(models).exists():
+        look()
         model, store = (quoted_word(word, sys.platform) for word in (models, f"./{models}"))
         raise UsageError(
             f"--models {models}: no such folder",

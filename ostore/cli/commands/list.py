@@ -30,7 +30,7 @@ Sort = Annotated[
 @app.command("list", epilog=examples("ostore list", "ostore list llama --sort size", "ostore list 'hf.co/*' --json"))
 def list_(
     patterns: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATTERN]...", help="Prefixes or quoted globs.")
+        list[str] | None, typer.Argument(metavar="[PATTERN]...", help="Prefixes, quoted globs or IDs.")
     ] = None,
     sort: Sort = Order.MODIFIED,
     models: Models = None,

@@ -92,7 +92,7 @@ def _end(report: MoveReport, seconds: float, *, as_json: bool, quiet: bool) -> N
     from ostore.cli.render import move as render
     from ostore.cli.render.report import in_use, say_report, say_warnings
 
-    if report.dry_run and not as_json:
+    if (report.dry_run or render.is_nothing(report)) and not as_json:
         say_warnings(report.warnings)
     say_report(
         "move",

@@ -29,6 +29,11 @@ _PARTS: dict[UsageKind, tuple[str, str, str]] = {
     "working-folders": ("working folders", "file", "of unfinished conversions"),
     "workspace": (".ostore", "file", "of interrupted commands, trash and quarantine"),
 }
+# The remark while `gc` leaves some of them.
+_RESTING: dict[UsageKind, str] = {
+    "orphans": "that no model needs; ostore gc -n -v says which stay for now",
+    "downloads": "that a pull can go on with; reclaimable after a week of rest",
+}
 _ALWAYS = frozenset({"shared", "unique"})
 
 
@@ -64,15 +69,15 @@ def _store(report: UsageReport) -> str:
 
 def _part(part: UsagePart) -> tuple[str, str, str]:
     word, noun, meaning = _PARTS[part.kind]
-    if part.kind == "downloads" and part.reclaimable != part.size:
-        meaning = "that a pull can go on with; reclaimable after a week of rest"
+    if part.kind in _RESTING and part.reclaimable.allocated < part.size.allocated:
+        meaning = _RESTING[part.kind]
     count = f"{plural(part.files, noun)} {meaning}".rstrip() if noun else ""
     return word, human_bytes(part.size.allocated), count
 
 
 def _how_to_reclaim(report: UsageReport) -> str:
     if report.doubts:
-        return f"nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
+        return f"gc takes nothing yet: {line(ostore('doctor', after='says what to do about unreadable manifests'))}"
     if not report.reclaimable.allocated:
         return ""
     return "; ".join(_ways_to_reclaim({part.kind for part in report.parts if part.reclaimable.allocated}))
@@ -81,9 +86,6 @@ def _how_to_reclaim(report: UsageReport) -> str:
 def _ways_to_reclaim(kinds: AbstractSet[UsageKind]) -> Iterator[str]:
     if not kinds <= {"temporary", "working-folders"}:
         yield line(ostore("gc", *(["--partials"] if "downloads" in kinds else [])))
-    if "workspace" in kinds:
-        # .ostore may hold only what gc leaves, and then gc finds nothing.
-        yield "it keeps the quarantine, and the trash until its time is over"
     if "temporary" in kinds:
         yield "Ollama removes temporary files when it starts"
     if "working-folders" in kinds:

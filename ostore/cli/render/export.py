@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.cli.text import human_bytes, human_seconds, plural
+from ostore.cli.text import human_bytes, human_seconds, one_line, plural
+from ostore.streams.space import room_at
 
 if TYPE_CHECKING:
     from ostore.api.export import ExportReport
+
+
+def outlook(report: ExportReport) -> str:
+    """What is about to be written, and the room for it."""
+    what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size)}"
+    return one_line(f"to export: {what} -> {report.destination}{room_text(report.destination)}")
+
+
+def room_text(place: str) -> str:
+    """How much is free where something is to be written."""
+    room = None if place == "-" else room_at(Path(place))
+    return "" if room is None else f" ({human_bytes(room)} free)"
 
 
 def text(report: ExportReport, seconds: float) -> str:

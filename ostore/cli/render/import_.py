@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ostore.cli.text import human_bytes, human_seconds, plural
+from ostore.cli.render.export import room_text
+from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
     from ostore.api.import_bundle import ImportReport
+
+
+def outlook(report: ImportReport) -> str:
+    """What is about to be written, and the room for it."""
+    what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size_written)} to write"
+    return one_line(f"to import: {what} -> {report.store}{room_text(report.store)}")
 
 
 def text(report: ImportReport, seconds: float) -> str:

@@ -60,12 +60,13 @@ def _model_lines(report: MoveReport) -> Iterator[str]:
             yield f"  {model.name}: still in the old store: it changed during the move; run the same command again"
 
 
-def _is_nothing(report: MoveReport) -> bool:
+def is_nothing(report: MoveReport) -> bool:
+    """Whether there was nothing to move."""
     return not report.models and not report.blobs_removed and not report.blobs_present
 
 
 def summary(report: MoveReport, seconds: float) -> str:
-    if _is_nothing(report):
+    if is_nothing(report):
         return one_line(f"nothing to move from {report.source}")
     what = f"{plural(len(report.models), 'model')}: {_brought(report)}"
     if report.dry_run:
@@ -104,7 +105,7 @@ def _next_lines(report: MoveReport) -> Iterator[str]:
     if report.dry_run:
         return
     yield from _instructions(report.destination, report.settings)
-    if not report.removed and not _is_nothing(report):
+    if not report.removed and not is_nothing(report):
         yield one_line(f"everything is still in {report.source} too; run the same command again to remove it there")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
@@ -11,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def text(report: VerifyReport, seconds: float) -> str:
+    if not report.models + report.blobs + len(report.problems):
+        return f"nothing to verify: no models in {report.subject}"
     checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     verdict = plural(len(report.problems), "problem") if report.problems else "whole"
     verified = f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"
-    return "\n".join([*map(problem_line, report.problems), verified])
+    remedy = [f"  -> {line(report.remedy)}"] if report.remedy else []
+    return "\n".join([*map(problem_line, report.problems), verified, *remedy])
 
 
 def problem_line(problem: Problem, lead: str = "") -> str:

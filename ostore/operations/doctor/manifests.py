@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.remedy import NOTHING, Remedy, command, person
+from ostore.formats.remedy import NOTHING, Remedy, command, ostore, person
 from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
-from ostore.formats.wording import plural
+from ostore.formats.wording import listed, plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
 from ostore.operations.doctor.permissions import looked_at_by_root
 from ostore.places.store.survey.census import EntryKind
@@ -31,6 +31,9 @@ def check_folders(facts: Facts) -> Iterator[Finding]:
     if facts.store.is_half:
         remedy = person("copy the store again, with manifests/")
         yield finding("manifests-missing", "problem", MANIFESTS, remedy=remedy)
+    if near := facts.store.store_instead:
+        detail = "there are no models here; was this one meant?"
+        yield finding("other-store", "warning", str(near), detail=detail, remedy=ostore("doctor", models=near))
     for lost in facts.store.lost:
         yield finding(
             "folder-lost", "problem", lost.path, detail=lost.reason, remedy=person("mount the disk it leads to")
@@ -66,9 +69,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
             yield told("manifest-ambiguous", _pulled_anew(facts, model.name))
         elif manifest.unfit:
             yield told("manifest-unfit", _pulled_anew(facts, model.name))
-    coming = [model for model in facts.store.scan.models if model.tree == COMING_MANIFESTS]
+    coming = tuple(str(model.name) for model in facts.store.scan.models if model.tree == COMING_MANIFESTS)
     if coming:
-        yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=f"{len(coming)} of them")
+        yield finding("coming-tree", "warning", COMING_MANIFESTS, detail=listed(coming), models=coming)
     for name in facts.unlisted:
         # No copy is better: these are the bytes that the manifest promises.
         remedy = person("have the model created anew, where it comes from")
@@ -189,7 +192,8 @@ def _aliases(facts: Facts, names: list[ModelName]) -> Iterator[Finding]:
         if name in links or name in behind:
             remedy = command("rm", facts.root / behind[name] if name in behind else _path(facts, name))
         else:
-            remedy = facts.ostore("rm", name.full, "--yes")
+            before = f"look at which name your programs ask for; to keep {kept}"
+            remedy = facts.ostore("rm", name.full, "--yes", before=before)
         yield finding("name-alias", "warning", str(name), detail=f"also {kept}", remedy=remedy, models=texts)
 
 

@@ -7,10 +7,10 @@ What is found is for a message and decides nothing else. The bytes are hostile, 
 from __future__ import annotations
 
 import bz2
+import glob
 import io
 import lzma
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,8 +21,7 @@ import zstandard
 from ostore.formats import zstd_frame
 from ostore.formats.bundle_index import INDEX_PATH
 from ostore.formats.errors import FormatError, IntegrityError, InvalidBundleError, LimitError, OstoreError
-from ostore.formats.remedy import Remedy, command, ostore
-from ostore.formats.shell import quoted_word
+from ostore.formats.remedy import Remedy, command, ostore, person, pipe
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.tar_header import BLOCK, padding, parse_header
 from ostore.streams.frames import decode_frame
@@ -37,15 +36,15 @@ _SKIPPABLE = b"\x2a\x4d\x18"
 _UNFINISHED = ".part"
 # `split` and other programs append a number or letters to the name of a part.
 _PART_NAME = re.compile(r"(.*\.tar(?:\.zst)?\.(?:part-?)?)([0-9]{1,4}|[a-z]{2})", re.IGNORECASE)
+_IMPORT = ("ostore", "import", "-")
 _UNPACK = "unpack it into a folder, and import the folder"
 
 
 class _Packed(NamedTuple):
-    """How another program compresses: its magic, its name, the command that undoes it, and a bounded decoder."""
+    """How another program compresses: its magic, its name (`-dc` undoes it), and a bounded decoder."""
 
     magic: bytes
     program: str
-    undo: str
     decode: Callable[[bytes], bytes]
 
 
@@ -69,13 +68,13 @@ def _bzip2(start: bytes) -> bytes:
     return bz2.BZ2Decompressor().decompress(start, _DECODED_BYTES)
 
 
-# What a file is, and the next step. Pipes are text: a Remedy has commands only. Both are empty if nothing is known.
+# What a file is, and the next step. Both are empty if nothing is known.
 _Recognised = tuple[str, Remedy | str]
 _PACKED = (
-    _Packed(zstd_frame.MAGIC, "zstd", "zstd -dc", _zstd),
-    _Packed(b"\x1f\x8b", "gzip", "gzip -dc", _gzip),
-    _Packed(b"\xfd7zXZ", "xz", "xz -dc", _xz),
-    _Packed(b"BZh", "bzip2", "bzip2 -dc", _bzip2),
+    _Packed(zstd_frame.MAGIC, "zstd", _zstd),
+    _Packed(b"\x1f\x8b", "gzip", _gzip),
+    _Packed(b"\xfd7zXZ", "xz", _xz),
+    _Packed(b"BZh", "bzip2", _bzip2),
 )
 # First bytes of other files: what they are, and what can be done with them.
 _OTHERS = (
@@ -84,9 +83,8 @@ _OTHERS = (
     (
         b"GGUF",
         "looks like a GGUF file, the weights of one model",
-        "ollama create NAME -f Modelfile, with FROM FILE in it",
+        command("ollama", "create", "NAME", "-f", "Modelfile", before="with its path behind FROM in a Modelfile"),
     ),
-    (b"age-encryption.org", "looks like a file that age has encrypted", "age -d FILE | ostore import -"),
     # RFC 1740, appendix B. macOS writes `._NAME` beside a file on a stick.
     (b"\0\5\x16\7", "a side file of macOS, without the models", "take the file of the same name without ._ before it"),
     (b"<!doctype", "looks like a web page", "download the file itself again"),
@@ -119,6 +117,8 @@ def _recognised(start: bytes, path: Path | None) -> _Recognised:
         return _unpacked(packed, start, path)
     if start.startswith(b"PK\x03\x04"):
         return _zip(start, path)
+    if start.startswith(b"age-encryption.org"):
+        return "looks like a file that age has encrypted", _piped(("age", "-d"), path)
     if start[257:262] == b"ustar" and not _is_bundle(start):
         return _tar("a tar of something else", start, path)
     found = ((what, hint) for magic, what, hint in _OTHERS if start[:20].lower().startswith(magic.lower()))
@@ -131,11 +131,12 @@ def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> _Recognised:
     except (OSError, EOFError, ValueError, MemoryError, lzma.LZMAError, zlib.error, zstandard.ZstdError):
         inner = b""
     is_zstd = packed.program == "zstd"
+    undo = (packed.program, "-dc")
     if inner[:4] == zstd_frame.MAGIC or (_is_bundle(inner) and not (is_zstd and _is_ours(start))):
-        return f"a bundle that {packed.program} has compressed anew", _piped(packed.undo, path)
+        return f"a bundle that {packed.program} has compressed anew", _piped(undo, path)
     if inner[257:262] == b"ustar" and not _is_bundle(inner):
         return _tar(f"a tar of other files, compressed by {packed.program}", inner, path)
-    return ("", "") if is_zstd else (f"looks like {packed.program}, not like a bundle", _piped(packed.undo, path))
+    return ("", "") if is_zstd else (f"looks like {packed.program}, not like a bundle", _piped(undo, path))
 
 
 def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
@@ -155,10 +156,7 @@ def _zip(start: bytes, path: Path | None) -> _Recognised:
     if path is None:
         return "a zip archive", _UNPACK
     if name.endswith((".tar", ".tar.zst")):
-        return (
-            "a zip archive of a bundle",
-            f"unzip -p {_quoted(path)} {quoted_word(name, sys.platform)} | ostore import -",
-        )
+        return "a zip archive of a bundle", pipe(("unzip", "-p", _no_option(path), name), _IMPORT)
     target = _new_folder(path)
     folder = _store_in([name])
     if folder is None:
@@ -217,28 +215,26 @@ def _store_in(names: list[str]) -> str | None:
     return None
 
 
-def _piped(undo: str, path: Path | None) -> str:
-    return f"{undo} {_quoted(path)} | ostore import -" if path else f"put {undo} between: | {undo} | ostore import -"
+def _piped(undo: tuple[str, ...], path: Path | None) -> Remedy:
+    if path is None:
+        return person(f"put {' '.join(undo)} in the pipe, before this command")
+    return pipe((*undo, _no_option(path)), _IMPORT)
 
 
 def _new_folder(path: Path) -> str:
     return f"{path.name.partition('.')[0] or 'unpacked'}-unpacked"
 
 
-def _no_option(path: Path) -> str:
+def _no_option(path: Path | str) -> str:
     # A name that begins with a dash would be an option.
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def _quoted(path: Path) -> str:
-    return quoted_word(_no_option(path), sys.platform)
-
-
-def _part_of(path: Path) -> str | None:
+def _part_of(path: Path) -> Remedy | str | None:
     """Return what to type if the name is that of a part of a bundle, or of an unfinished one."""
     if path.name.endswith(_UNFINISHED):
         return "an export has not finished it; run that export again"
     if split := _PART_NAME.fullmatch(path.name):
-        parts = _quoted(path.with_name(split[1])) + "?" * len(split[2])
-        return f"if it is one of several parts: cat {parts} | ostore import -"
+        parts = glob.glob(glob.escape(str(path.with_name(split[1]))) + "?" * len(split[2]))  # noqa: PTH207 - no errors
+        return pipe(("cat", *map(_no_option, sorted(parts))), _IMPORT, before="if it is one of several parts")
     return None

@@ -72,6 +72,10 @@ class BundleFile:
         self._refuse_full_disk(selection)
         return _all_of(selection)
 
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection: a bundle takes any names."""
+        return selection
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
@@ -151,9 +155,7 @@ class BundleFile:
         try:
             refuse_full(self.path.parent, self._least(selection) - left)
         except NoSpaceError as error:
-            error.hint = (
-                "export fewer models; or, if they shrink unusually well: ostore export MODEL... - > FILE.tar.zst"
-            )
+            error.hint = "export fewer models, or to another disk; a bundle that is written to a pipe is not estimated"
             raise
 
     def _refuse_existing(self) -> None:
@@ -173,6 +175,10 @@ class BundlePipe:
     def compare(self, selection: Selection) -> Forecast:
         """Forecast that everything is written."""
         return _all_of(selection)
+
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection: a bundle takes any names."""
+        return selection
 
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:

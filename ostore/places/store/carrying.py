@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ostore.formats.config import ModelConfig, is_config
+from ostore.formats.config import is_config, is_stub
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BlobMissingError,
@@ -183,8 +183,7 @@ def _config_remark(store: _Store, model: StoredModel) -> str:
         raw = store.read_small_blob(config, MAX_CONFIG_BYTES + 1)
         if not is_config(raw):
             return "its config is not JSON, so no server lists the model"
-        # Only a stub names a host, and to read all of a config takes longer.
-        if b"remote_host" in raw.lower() and ModelConfig.parse(raw).is_cloud_stub:
+        if is_stub(raw):
             return "a cloud stub, of no use without the internet"
     except (OstoreError, OSError):
         # Whoever carries the blob finds out what is wrong with it.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 
 # Below a home, the home of a service, the root of a volume of a container, or a copy of one of these.
 _USUAL = ("models", ".ollama/models", "_data/models", "_data/.ollama/models", "_data", "root/.ollama/models")
@@ -19,6 +20,12 @@ def nearby_store(folder: Path) -> Path | None:
     """Return a store near a folder, or None. A store there has both of its folders."""
     found = (path for path in _candidates(folder) if _is_store(path))
     return next(found, None)
+
+
+def store_instead(tree: ManifestTree) -> Path | None:
+    """Return a store with models near one that has none, or None. `tree` is what lies in its folders of manifests."""
+    near = None if tree.entries or tree.is_part else nearby_store(tree.root)
+    return near if near and find_manifests(near).entries else None
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -14,19 +14,19 @@ from ostore.formats.digest import Digest, blob_digest, is_misspelled
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
-from ostore.formats.remedy import ostore
+from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.nearby import nearby_store
-from ostore.places.store.survey.batches import find_batches
+from ostore.places.store.nearby import nearby_store, store_instead
+from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.oddities import Occasion, told_oddities
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blobs, scan_manifests
 from ostore.places.store.survey.strays import judge_strays
-from ostore.places.store.workspace import Workspace, workspace_path
+from ostore.places.store.workspace import Workspace, dead_transactions, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 _HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
+_COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
 
 
 class BesideBlobs(NamedTuple):
@@ -117,6 +118,9 @@ class LocalStore:
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")
+        if self.option is not None:
+            # It was named as a source, so which store is used does not matter.
+            where = person("is the disk mounted? A source is a bundle, or a folder with blobs/ and manifests/")
         hint = f"there is a store in {near}" if near else where
         raise NotFoundError(f"{self.root}: no store (neither {BLOBS}/ nor {MANIFESTS}/)", hint=hint)
 
@@ -124,7 +128,7 @@ class LocalStore:
         """Return the store itself. Raises what `require` raises, and DamagedStoreError for blobs without manifests."""
         self.require()
         if self.is_half:
-            raise DamagedStoreError(f"{self.root}: {_HALF}", hint="copy the store again, with manifests/")
+            raise DamagedStoreError(f"{self.root}: {_HALF}", hint=_COPY_AGAIN)
         return self
 
     def require_folder(self) -> None:
@@ -170,10 +174,24 @@ class LocalStore:
                 fix = ostore("doctor", "--fix", models=self.option, after="puts it in its place")
                 return NotFoundError(f"{what}, but {where}", hint=fix)
         if self.is_half:
-            return NotFoundError(f"{what}: {_HALF}", hint="copy the store again, with manifests/")
+            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
         if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
             hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
         return NotFoundError(what, hint=hint)
+
+    def no_models(self) -> NotFoundError:
+        """Return the error for a store where nothing can be chosen, with the place of the models that were meant."""
+        tree, what = find_manifests(self.root), f"no models in {self.label}"
+        if near := store_instead(tree):
+            return NotFoundError(what, hint=f"there are some in {near}")
+        if self.is_half:
+            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
+        if any(stray.is_misplaced for stray in judge_strays(self.root, tree.strays)):
+            where = ostore("doctor", models=self.option, before="there is a manifest where Ollama does not look")
+            return NotFoundError(what, hint=replace(where, after="says where it belongs"))
+        if self.option is not None:
+            return NotFoundError(what, hint=ostore("doctor", models=self.option, after="shows what is in it"))
+        return NotFoundError(what, hint=ostore("where", after="shows which store is used"))
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
@@ -353,6 +371,10 @@ class LocalStore:
             if error.errno not in FULL:
                 raise
             raise NoSpaceError(f"{error.filename}: no room left for the record of what is removed") from error
+
+    def ended(self) -> tuple[frozenset[str], Sequence[FoundBatch]]:
+        """Return the folders of commands that have ended, and those of the trash, oldest first."""
+        return dead_transactions(self.workspace), find_batches(self.workspace)
 
     def return_needed(self) -> None:
         """

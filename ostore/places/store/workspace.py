@@ -22,13 +22,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError, UnsafeError
+from ostore.formats.errors import BusyError, OstoreError, UnsafeError
 from ostore.formats.store_layout import ALIVE, BEGUN, BLOBS, TRANSACTION_MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.streams.durable import Directory, remove_tree
 from ostore.streams.file_lock import try_lock, wait_lock
 from ostore.streams.links import mode_of
 from ostore.streams.owners import FILE_MODE, Ownership, current_user, is_ours, is_root
 
+# So often is a new folder made, if others take it away.
+_ATTEMPTS = 100
 _WORLD_WRITABLE = stat.S_IWOTH
 
 
@@ -132,15 +134,15 @@ def workspace_path(root: Path) -> Path:
 
 def _new_transaction(transactions: Directory) -> tuple[str, Directory, int]:
     """Create a folder and hold it. Return its name, the open folder and its open lock."""
-    while True:
+    for _ in range(_ATTEMPTS):
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
-        directory = transactions.make_child(name, Ownership.private())
         # Before the folder is held, another command may take it for a dead one's and remove it.
-        with contextlib.suppress(FileNotFoundError):
-            alive = _hold(directory)
-            if alive is not None:
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as unless_held:
+            directory = unless_held.enter_context(transactions.make_child(name, Ownership.private()))
+            if (alive := _hold(directory)) is not None:
+                unless_held.pop_all()
                 return name, directory, alive
-        directory.close()
+    raise BusyError(f"{transactions.path}: other commands take away each new folder")
 
 
 def _hold(transaction: Directory) -> int | None:

@@ -12,7 +12,7 @@ from tests.torture.fuzz.attempt import MAX_SECONDS, attempt, mutated
 from tests.torture.fuzz.targets import TARGETS, Target
 
 # `make fuzz` is the long form.
-MUTATIONS = 100_000 if TORTURE else 1500
+MUTATIONS = 100_000 if TORTURE else 400
 
 each_target = pytest.mark.parametrize("name", TARGETS)
 

@@ -21,6 +21,7 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.places.store.receiving.inbox import StoreInbox
@@ -184,8 +185,15 @@ class StoreSink:
             if name in stored or parts == list(name.parts):
                 _learn(spellings, name)
             else:
-                told = f"{name}: Ollama would mix it up with another spelling in {self._store.root}"
-                yield name, UnsafeError(told, hint=f"{ModelName(*parts)} would do")
+                yield name, self._clash(name, ModelName(*parts), stored)
+
+    def _clash(self, name: ModelName, other: ModelName, stored: Collection[ModelName]) -> UnsafeError:
+        """Return the error for a name that the store would spell as `other`, which may be a model there."""
+        if other not in stored:
+            told = f"{name}: Ollama would mix it up with another spelling in {self._store.root}"
+            return UnsafeError(told, hint=f"{other} would do")
+        told = f"{name} and {other} in {self._store.root} differ only by case"
+        return UnsafeError(told, hint=ostore("rm", other, models=self._store.root, after="gives up the one there"))
 
     def _outcome(self, model: SelectedModel) -> Outcome:
         path = self._store.manifest_path(model.name)

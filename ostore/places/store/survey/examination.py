@@ -17,6 +17,7 @@ from ostore.formats.name import ModelName
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.unreadable import Unreadable, UnreadableManifest
 from ostore.host.accounts import Account, Misfit
+from ostore.places.store.nearby import store_instead
 from ostore.places.store.survey.access import closed_parents, find_misfits
 from ostore.places.store.survey.census import (
     Census,
@@ -82,6 +83,7 @@ class Examination:
     `is_half` is true if there are blobs, but no folder of manifests. `lost` are links and files where folders should
     be. `misfits` and `closed_parents` are about `account`, which is None where files have no owners.
     `empty_folders` are those below `manifests/`, on request only. `blobs_folder` is the status of `blobs/`.
+    `store_instead` is a store with models near this one if it has none.
     """
 
     root: Path
@@ -100,6 +102,7 @@ class Examination:
     closed_parents: tuple[Path, ...]
     empty_folders: tuple[str, ...]
     blobs_folder: os.stat_result | None
+    store_instead: Path | None
 
 
 def examine(root: Path, account: Account | None, *, with_empty_folders: bool, now: float) -> Examination:
@@ -131,6 +134,7 @@ def examine(root: Path, account: Account | None, *, with_empty_folders: bool, no
         closed_parents=closed_parents(root, account) if account else (),
         empty_folders=_empty_folders(root) if with_empty_folders else (),
         blobs_folder=_status(root / BLOBS),
+        store_instead=store_instead(scan.tree),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from ostore.formats.name import ModelName
 from ostore.formats.wording import listed
+from ostore.places.store.nearby import store_instead
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.strays import Stray, StrayKind
 
@@ -25,17 +26,18 @@ class Oddity(StrEnum):
     STRAY = "stray"
     MISPLACED = "misplaced"
     PART_TWINS = "part-twins"
+    STORE_INSTEAD = "store-instead"
 
 
 # `gc` and `move` refuse what cannot be read, and `verify` and `repair` report it as a problem.
 Occasion = Literal["carried", "judged", "counted"]
 _TOLD: Mapping[Occasion, frozenset[Oddity]] = {
     # All models go elsewhere.
-    "carried": frozenset({Oddity.SIDE_FILE, Oddity.STRAY, Oddity.MISPLACED, Oddity.PART_TWINS}),
+    "carried": frozenset(Oddity),
     # Problems are reported one by one.
-    "judged": frozenset({Oddity.SIDE_FILE, Oddity.STRAY}),
+    "judged": frozenset({Oddity.SIDE_FILE, Oddity.STRAY, Oddity.STORE_INSTEAD}),
     # The store is listed, counted or cleaned up.
-    "counted": frozenset({Oddity.SIDE_FILE, Oddity.STRAY, Oddity.MISPLACED}),
+    "counted": frozenset({Oddity.SIDE_FILE, Oddity.STRAY, Oddity.MISPLACED, Oddity.STORE_INSTEAD}),
 }
 
 
@@ -66,6 +68,9 @@ def _lines(kind: Oddity, found: Findings) -> Iterator[str]:
     elif kind is Oddity.MISPLACED:
         for path in _paths(found.strays, StrayKind.MISPLACED):
             yield f"{path}: a manifest where Ollama does not look, left out; doctor says where it belongs"
+    elif kind is Oddity.STORE_INSTEAD:
+        if near := store_instead(found.tree):
+            yield f"{found.tree.root}: no models; there are some in {near}"
     else:
         names = [entry.name for entry in found.tree.entries if entry.name]
         yield from (f"{told}: Ollama may take one spelling for the other" for told in part_twins(names))
