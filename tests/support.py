@@ -161,10 +161,10 @@ def tree(root: Path, *, without: tuple[str, ...] = (".ostore",)) -> dict[str, st
         base = Path(folder)
         for name in folders:
             path = base / name
-            seen[str(path.relative_to(root))] = f"link {path.readlink()}" if path.is_symlink() else "folder"
+            seen[path.relative_to(root).as_posix()] = f"link {path.readlink()}" if path.is_symlink() else "folder"
         for name in files:
             path = base / name
-            relative = str(path.relative_to(root))
+            relative = path.relative_to(root).as_posix()
             if path.is_symlink():
                 seen[relative] = f"link {path.readlink()}"
             elif path.is_file():

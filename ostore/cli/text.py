@@ -95,7 +95,9 @@ def _standard_output() -> Iterator[TextIO]:
     try:
         yield sys.stdout
     except OSError as error:
-        raise UnprintedError(error) from error
+        # Windows has no error of its own for a reader that has left.
+        has_left = os.name == "nt" and error.errno == errno.EINVAL
+        raise UnprintedError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if has_left else error) from error
 
 
 def _write(text: str, out: TextIO, end: str, marks: Sequence[Mark]) -> None:
