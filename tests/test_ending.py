@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree, unmeasured
 from tests.support import ostore as run
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -154,6 +154,7 @@ def huge(root: Path) -> Store:
 @pytest.mark.parametrize(
     "how", [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)], ids=["SIGINT", "SIGTERM"]
 )
+@unmeasured
 def test_a_command_that_is_stopped_says_what_is_true(
     tmp_path: Path, line: str, remark: str, how: tuple[int, str, int]
 ) -> None:
@@ -197,7 +198,7 @@ def test_a_traceback_changes_no_exit_code(store: Store, tmp_path: Path) -> None:
 def test_too_little_memory_is_a_limit_and_not_a_bug(tmp_path: Path, words: list[str]) -> None:
     store = Store(tmp_path / "models")
     for number in range(40):
-        store.model(f"m{number}:latest", noise(20_000, number))
+        store.model(f"m{number}:latest", noise(400_000, number))
     done = subprocess.run(
         [*OSTORE, *words],
         capture_output=True,

@@ -18,7 +18,7 @@ import pytest
 import ostore
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
-from tests.support import CONFIG, MODEL, OSTORE, Store, full, sha256, tree
+from tests.support import CONFIG, MODEL, OSTORE, Store, full, sha256, tree, unmeasured
 from tests.support import ostore as run
 from tests.test_import import as_root, as_user, public_path
 from tests.test_publication import injected, meanwhile, needs_strace
@@ -344,6 +344,7 @@ def test_on_a_terminal_it_shows_the_plan_and_asks(store: Store, answer: str, goe
     assert path.exists() is not goes
 
 
+@unmeasured
 def test_ctrl_c_at_the_question_removes_nothing(store: Store) -> None:
     path = orphan(store)
 
@@ -654,6 +655,7 @@ def test_it_opens_no_socket(store: Store, tmp_path: Path) -> None:
     assert "socket(" not in log.read_text()
 
 
+@unmeasured
 def test_an_interrupt_is_one_line(store: Store, tmp_path: Path) -> None:
     """The lock is held by another, so it waits; Ctrl-C ends that."""
     orphan(store)

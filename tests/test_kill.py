@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.support import OSTORE, TORTURE, Store, full, noise, sha256, tree
+from tests.support import OSTORE, TORTURE, Store, full, noise, sha256, tree, unmeasured
 
 KILLS = 200 if TORTURE else 12
 BATCHES = 4
@@ -117,6 +117,7 @@ def blobs_of_bundle(source: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@unmeasured
 def test_an_interrupted_import_says_so_and_can_go_on(source: Path, tmp_path: Path, name: str) -> None:
     root = tmp_path / "store"
     before = fresh_store(root)
@@ -162,6 +163,7 @@ def test_a_killed_export_leaves_no_bundle_and_the_next_one_takes_over(source: Pa
 
 
 @pytest.mark.parametrize("arguments", [["verify"], ["import"]], ids=" ".join)
+@unmeasured
 def test_ctrl_c_while_hashing_does_not_wait_for_the_blob(tmp_path: Path, arguments: list[str]) -> None:
     """A sparse blob of 40 GB takes half a minute to hash; nobody who wants to stop should wait for that."""
     store = Store(tmp_path / "store")

@@ -24,7 +24,7 @@ from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, NotFo
 from ostore.host.servers import ollama_processes
 from ostore.host.service_unit import environment_line, service_directives, service_environment
 from ostore.operations.move import removable
-from tests.support import MODEL, OSTORE, Store, full, noise, sha256, some, tree
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, some, tree, unmeasured
 from tests.support import ostore as run
 from tests.test_publication import injected, strace
 
@@ -682,6 +682,7 @@ def test_the_old_store_is_cleared_only_after_a_yes(store: Store, tmp_path: Path,
     assert f"ostore move --check {tmp_path}/to" in out
 
 
+@unmeasured
 def test_ctrl_c_leaves_the_old_store_whole_and_says_that_it_can_go_on(tmp_path: Path) -> None:
     """A sparse blob of 40 GB takes half a minute to hash; nobody who wants to stop should wait for that."""
     store = Store(tmp_path / "from")

@@ -22,7 +22,7 @@ from ostore.places.bundle.walk import Walk
 from ostore.streams import bytes_at
 from ostore.streams.chunks import read_at
 from ostore.streams.progress import _Silent
-from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
+from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree, unmeasured
 from tests.support import ostore as run
 
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -686,6 +686,7 @@ def test_a_hostile_path_does_not_reach_the_terminal(store: Store, bundle: Path, 
     assert "\nrepaired: all" not in told
 
 
+@unmeasured
 def test_ctrl_c_leaves_the_store_as_it_was_and_the_same_command_finishes(tmp_path: Path) -> None:
     store, source = Store(tmp_path / "models"), Store(tmp_path / "source")
     for made in (store, source):

@@ -17,7 +17,7 @@ import pytest
 import ostore
 from ostore.cli.exit_codes import CODES
 from ostore.streams.extents import share_extents
-from tests.support import OSTORE, Store, noise, sha256, tree
+from tests.support import OSTORE, Store, noise, sha256, tree, unmeasured
 from tests.support import ostore as run
 from tests.test_foreign_caches import cached_repository, put
 from tests.test_json import report
@@ -245,6 +245,7 @@ def test_it_asks_on_a_terminal_and_only_yes_means_yes(btrfs: Path, answer: str, 
     assert outcome in done.stdout
 
 
+@unmeasured
 def test_interrupted_it_leaves_whole_files_and_goes_on_from_there(btrfs: Path) -> None:
     store, cache, file = kept_twice(btrfs)
     command = [*OSTORE, "dedup", str(cache), "--link", "--yes", "--models", str(store.root)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +17,7 @@ from ostore.formats.digest import Digest
 from ostore.streams.chunks import read_at
 from ostore.streams.durable import sync_file
 from ostore.streams.extents import Extent, extents_of, share_extents, shared_bytes
+from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.same_file import opened_same
 from ostore.streams.verified import digest_file
@@ -141,7 +141,7 @@ def decide(
     """
     pairs = list(undecided.values())
     progress.phase("hashing files of the same size as a blob", sum(file.size for file, _ in pairs))
-    with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+    with Pool(max(1, jobs)) as pool, stoppable(progress) as told:
         # Progress shows numbers, because a file name may hold anything and progress is drawn on a terminal.
         items = (f"file {number} of {len(pairs)}" for number in range(1, len(pairs) + 1))
         answers = pool.map(lambda item, pair: _decide(item, pair[0], pair[1], told), items, pairs)

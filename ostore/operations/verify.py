@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby, starmap
@@ -25,6 +25,7 @@ from ostore.places.store.store import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.streams.bytes_at import nothing_held
 from ostore.streams.chunks import Chunk
+from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watched, watching
 from ostore.streams.verified import hash_file, verified
 
@@ -285,7 +286,7 @@ def _hash_all(
         checked = ((promise, _check_blob(store, promise, users_of, told)) for promise in _taken(waiting))
         return [(promise, problem) for promise, problem in checked if problem]
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool, stoppable(progress) as told:
+    with Pool(max(1, jobs)) as pool, stoppable(progress) as told:
         working = [pool.submit(check_some) for _ in range(min(max(1, jobs), len(waiting)))]
         try:
             found = [problem for future in as_completed(working) for problem in future.result()]

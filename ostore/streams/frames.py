@@ -23,6 +23,7 @@ from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
 from ostore.streams.bytes_at import BytesAt, Forward, Output
 from ostore.streams.chunks import Chunk
+from ostore.streams.pool import Pool
 
 # One SHA-256 (about 1.5 GB/s) limits one stream. Four workers are faster than that; more only take memory.
 MAX_WORKERS = 4
@@ -74,7 +75,7 @@ class FrameWriter:
     def __init__(self, output: Output, level: int | None, jobs: int) -> None:
         self._output = output
         self._level = level
-        self._pool = ThreadPoolExecutor(workers(jobs))
+        self._pool = Pool(workers(jobs))
         self._in_flight = in_flight(jobs)
         self._pending: deque[tuple[int, Future[list[Chunk]]]] = deque()
         self._pieces: list[Chunk] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from io import FileIO
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError, SizeMismatchError
 from ostore.formats.manifest import Descriptor
 from ostore.streams.chunks import Chunk
+from ostore.streams.pool import Pool
 
 # For smaller blobs, a thread costs more time than it saves.
 _INLINE_BYTES = 1024 * 1024
@@ -102,7 +103,7 @@ def _hashed(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
 
 def _hashed_beside(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
     """Hash in a second thread, at most two chunks behind. This is parallel because hashlib releases the GIL."""
-    with ThreadPoolExecutor(1) as pool:
+    with Pool(1) as pool:
         behind: deque[Future[None]] = deque()
         for chunk in chunks:
             if len(behind) == _CHUNKS_BEHIND:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ostore.formats import seek_table, zstd_frame
@@ -37,6 +36,7 @@ from ostore.streams.durable import naming
 from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, in_flight, workers
 from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.plain import PipedPlainStream, SeekablePlainStream
+from ostore.streams.pool import Pool
 from ostore.streams.tar import ForwardStream, TarReader
 
 # In a message; `ostore inspect` shows all.
@@ -51,7 +51,7 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
     Raises NotFoundError if it is absent, UsageError if it is not a regular file, FormatError, LimitError, UnsafeError,
     OSError, and IntegrityError, also on leaving, if the file has changed.
     """
-    with _opened(path) as file, ThreadPoolExecutor(workers(jobs)) as pool:
+    with _opened(path) as file, Pool(workers(jobs)) as pool:
         try:
             reader = BundleReader(_streams(file, pool, jobs), label or str(path), file)
         except OstoreError as error:
@@ -65,7 +65,7 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
 def open_piped_bundle(pipe: Forward, *, jobs: int, label: str = "-") -> Iterator[BundleReader]:
     """Read a bundle from a pipe, in one pass. Raises FormatError, LimitError, UnsafeError, IntegrityError, OSError."""
     start = read_until_full(pipe.read, PIPE_PEEK_BYTES)
-    with ThreadPoolExecutor(workers(jobs)) as pool:
+    with Pool(workers(jobs)) as pool:
         stream: ForwardStream
         try:
             if _is_framed(start):
@@ -230,7 +230,7 @@ def _check_manifest(selection: Selection, model: SelectedModel, raw: bytes) -> N
             )
 
 
-def _streams(file: BytesAt, pool: ThreadPoolExecutor, jobs: int) -> Callable[[], ForwardStream]:
+def _streams(file: BytesAt, pool: Pool, jobs: int) -> Callable[[], ForwardStream]:
     """
     Return a function that opens a new stream over a bundle file. Its bytes say which kind it is, not its name.
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from ostore.streams.bytes_at import BytesAt, FileBytes, read_chunks_at
 from ostore.streams.chunks import Chunk, forget_cached
 from ostore.streams.durable import Directory
 from ostore.streams.owners import is_ours
+from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_lack_of_space
@@ -229,7 +229,7 @@ class StoreInbox:
         written = tuple(self._written.values())
         if written:
             self._terms.progress.phase("reading back", sum(blob.size for blob in written))
-        with ThreadPoolExecutor(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
+        with Pool(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
             for _ in pool.map(lambda blob: self._read_back(blob, told), written):
                 pass
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import stat
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from ostore.places.store.receiving.pinning import is_sound
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.streams.durable import Directory
 from ostore.streams.owners import Ownership
+from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable
 
 
@@ -44,7 +44,7 @@ def link_files(
         files = [file for file in found if link.can_be(file)]
         if files and not terms.trust_existing:
             terms.progress.phase("verifying sha256 digest", sum(file.blob.size for file in files))
-        pool = opened.enter_context(ThreadPoolExecutor(max(1, terms.jobs)))
+        pool = opened.enter_context(Pool(max(1, terms.jobs)))
         told = opened.enter_context(stoppable(terms.progress))
         linked = pool.map(lambda file: link.stage(file, told), files)
         return [file.blob for file, is_staged in zip(files, linked, strict=True) if is_staged]

@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, IntegrityError
@@ -15,6 +14,7 @@ from ostore.formats.store_layout import PIN
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.streams.durable import Directory
 from ostore.streams.links import mode_of
+from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watching
 from ostore.streams.verified import hash_file
 
@@ -44,7 +44,7 @@ class Pinning:
         there.sort(key=lambda blob: -blob.size)
         if there and not self._terms.trust_existing:
             self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
-        with ThreadPoolExecutor(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
+        with Pool(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
             pinned = list(pool.map(lambda blob: self._pinned_if_sound(blob, told), there))
         sound = [blob for blob, is_sound in zip(there, pinned, strict=True) if is_sound]
         return sound, damaged + [blob for blob, is_sound in zip(there, pinned, strict=True) if not is_sound]
