@@ -56,6 +56,20 @@ def test_what_has_the_name_by_then_stays_and_so_does_the_blob(store: Store) -> N
         assert (batch.blobs(), (store.root / "blobs" / NAME).read_bytes()) == ([NAME], b"of a pull")
 
 
+def test_a_link_that_somebody_replaced_or_removed_stays_as_it_is(store: Store) -> None:
+    with taken(store) as (batch, blobs):
+        place = store.root / "blobs" / NAME
+        place.write_bytes(b"of a pull")
+        assert batch.take(blobs, NAME, lambda _status: None, is_link=True) == "replaced meanwhile"
+        place.unlink()
+        place.symlink_to("/nowhere")
+
+        def removed(_status: object) -> None:
+            place.unlink()
+
+        assert batch.take(blobs, NAME, removed, is_link=True) == "gone meanwhile"
+
+
 def test_what_somebody_has_taken_out_of_the_trash_is_not_there_to_come_back(store: Store, tmp_path: Path) -> None:
     with taken(store) as (batch, blobs):
         (batch.directory.path / NAME).rename(tmp_path / NAME)

@@ -31,7 +31,7 @@ _PARTS: dict[UsageKind, tuple[str, str, str]] = {
 }
 # The remark while `gc` leaves some of them.
 _RESTING: dict[UsageKind, str] = {
-    "orphans": "that no model needs; ostore gc -n -v says which stay for now",
+    "orphans": "that no model needs; gc leaves some of them for now",
     "downloads": "that a pull can go on with; reclaimable after a week of rest",
 }
 _ALWAYS = frozenset({"shared", "unique"})
