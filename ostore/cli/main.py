@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -18,7 +17,7 @@ from ostore.cli import exit_codes, remedies
 from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
-from ostore.cli.text import UnprintedError, abandon_output, flush, one_line, tell
+from ostore.cli.text import UnprintedError, abandon_output, flush, has_lost_its_reader, one_line, tell
 from ostore.formats.errors import OstoreError, class_of, is_lack_of_memory
 from ostore.formats.remedy import Remedy
 
@@ -65,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of our output has left, as in `| head`, so no message can reach it. typer raises SystemExit then.
         return exit_codes.CODES["io"]
     except Exception as error:  # noqa: BLE001 - no error leaves this program but as one line
-        if isinstance(error, OSError) and error.filename is None and _asks_for_help(arguments):
+        is_of_help = _asks_for_help(arguments) and not has_lost_its_reader(error)
+        if isinstance(error, OSError) and error.filename is None and is_of_help:
             # typer prints help by itself.
             error = UnprintedError(error)
         return tell_error(error, as_json="--json" in arguments)
@@ -77,11 +77,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:
     return "help" in arguments[:1] or not {"--help", "-h"}.isdisjoint(arguments)
-
-
-def _has_lost_its_reader(error: Exception) -> bool:
-    """Whether Windows says that nobody reads our output any more: it has no error of its own for that."""
-    return os.name == "nt" and isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
 
 
 def _occupy_standard_streams() -> None:
@@ -107,7 +102,7 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
         return exit_codes.CODES["io"]
     name = "usage" if isinstance(error, _ArgumentError) else _class_of(error)
     code = exit_codes.CODES[name]
-    if _has_lost_its_reader(error):
+    if has_lost_its_reader(error):
         return code
     message = " ".join(_message(error).split("\n"))
     if isinstance(error, PermissionError) and not isinstance(error, OstoreError):

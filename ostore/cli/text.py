@@ -25,6 +25,7 @@ __all__ = [
     "clean",
     "columns",
     "flush",
+    "has_lost_its_reader",
     "human_age",
     "human_bytes",
     "human_seconds",
@@ -88,6 +89,11 @@ def flush() -> None:
         out.flush()
 
 
+def has_lost_its_reader(error: Exception) -> bool:
+    """Whether Windows says that nobody reads our output any more: it has no error of its own for that."""
+    return os.name == "nt" and isinstance(error, OSError) and (error.errno, error.filename) == (errno.EINVAL, None)
+
+
 @contextlib.contextmanager
 def _standard_output() -> Iterator[TextIO]:
     if sys.stdout is None:  # closed before the program started
@@ -95,9 +101,8 @@ def _standard_output() -> Iterator[TextIO]:
     try:
         yield sys.stdout
     except OSError as error:
-        # Windows has no error of its own for a reader that has left.
-        has_left = os.name == "nt" and error.errno == errno.EINVAL
-        raise UnprintedError(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) if has_left else error) from error
+        gone = BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        raise UnprintedError(gone if has_lost_its_reader(error) else error) from error
 
 
 def _write(text: str, out: TextIO, end: str, marks: Sequence[Mark]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ostore.formats.shell import WINDOWS, in_order, in_pipe, native, quoted
+from ostore.formats.shell import WINDOWS, in_order, in_pipe, native
 
 Kind = Literal["ostore", "ollama", "system", "person"]
 Command = tuple[str, ...]
@@ -64,7 +64,8 @@ class Remedy:
             before = f"as {'an administrator' if self.user == ROOT else self.user}{', ' if before else ''}{before}"
         line = in_order(self.arguments(platform, is_root=is_root), platform) if self.commands else ""
         if self.is_pipe and platform != WINDOWS:
-            line = " | ".join(quoted(command, platform) for command in self.commands)
+            # A person's shell is one that takes the pipe as it is.
+            line = in_pipe(self.commands, platform)[-1]
         told = f"{': '.join(filter(None, (before, line)))}{' ' if self.after else ''}{self.after}"
         return ", or ".join([told, *(other.text(platform, is_root=is_root) for other in self.others)])
 
