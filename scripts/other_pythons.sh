@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Every floor but `host`, and that the program starts; less than a minute.
+# Every floor but `host`, and that the program starts; a minute or two for each.
 slice=(
     tests/test_bundle_index.py tests/test_digest.py tests/test_json_reading.py tests/test_manifest.py tests/test_name.py
     tests/test_tar_header.py tests/test_text.py tests/test_zstd_frame.py
