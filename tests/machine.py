@@ -27,8 +27,10 @@ set -e
 empty() {{ mount -t tmpfs -o mode=755 none $1; }}
 empty /usr/share && cd /usr/share
 mkdir -p bin python packages source given ollama alice/.ollama bob
-mount --bind "$1" python && mount --bind "$2" packages && mount --bind "$3" source && mount --bind "$4" given
-for place in python packages source given; do mount -o remount,bind,ro $place; done
+mount --bind "$1" python && mount --bind "$2" packages && mount --bind "$4" given
+# A copy, because a checkout may be closed to others as a whole.
+cp -a "$3" source/ostore && chmod -R a+rX source
+for place in python packages given; do mount -o remount,bind,ro $place; done
 for place in /etc/systemd/system /etc/sudoers.d /media /mnt /srv; do empty $place; done
 mkdir /media/usb /mnt/disk
 cat >bin/ostore <<'END'
@@ -81,7 +83,7 @@ def type_there(steps: list[Step], *, given: Path, situation: str) -> None:
         pytest.skip("needs /etc/systemd/system")
     if subprocess.run([*APART, "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs root, to mount disks and be other users")
-    places: list[str | Path] = [sys.base_prefix, sysconfig.get_path("purelib"), ROOT, given]
+    places: list[str | Path] = [sys.base_prefix, sysconfig.get_path("purelib"), ROOT / "ostore", given]
     type_all(
         steps,
         folder=given,
