@@ -27,7 +27,7 @@ help: ## list the targets
 # Where Python is told to write no bytecode, each of the thousands of programs that the tests start would compile ostore.
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
 	@.venv/bin/python -m compileall -q ostore
-	@.venv/bin/python -m pytest -n 2 $(if $(MEASURE),-p tests.measuring) $(ARGS)
+	@.venv/bin/python -m pytest -n 3 --dist worksteal $(if $(MEASURE),-p tests.measuring) $(ARGS)
 test-windows: .venv/.dev ## the tests on Windows, under Wine (SLICE=1 for a part of two minutes)
 	@scripts/windows_tests.sh $(if $(SLICE),slice)
 check: .venv/.dev ## format, lint and types

@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     if config.getoption("dist") == "no":
-        raise pytest.UsageError("only workers measure themselves: leave -n 2 as it is")
+        raise pytest.UsageError("only workers measure themselves: leave -n 3 as it is")
     config.pluginmanager.register(Measuring(), "measuring")
 
 

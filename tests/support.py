@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests import fork_server
+
 MODEL = "application/vnd.ollama.image.model"
 PROJECTOR = "application/vnd.ollama.image.projector"
 TEMPLATE = "application/vnd.ollama.image.template"
@@ -243,17 +245,16 @@ def terminal() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def ostore(
-    *arguments: str | Path, environment: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str | Path,
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    tracer: Sequence[str | Path] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own, output captured as text."""
-    return subprocess.run(
-        [*OSTORE, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, **(environment or {})},
-        cwd=cwd,
+    """Run the command in a process of its own, under a tracer if one is given; output captured as text."""
+    words, surroundings = [*map(str, arguments)], {**os.environ, **(environment or {})}
+    forked = None if tracer else fork_server.run(words, surroundings, cwd, 120)
+    return forked or subprocess.run(
+        [*tracer, *OSTORE, *words], capture_output=True, text=True, check=False, timeout=120, env=surroundings, cwd=cwd
     )
 
 

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -156,50 +158,39 @@ def test_progress_is_plain_in_a_pipe_and_absent_when_not_wanted(store: Store, tm
     assert run("export", "tiny", bundle, "--replace", "-q", "--models", store.root).stdout == ""
 
 
+def screens(command: str, *, columns: int) -> Iterator[str]:
+    """What a terminal shows while a command runs, the last time with its exit code."""
+    # A server of its own: one that is about to end takes no session any more. A test's own folder has too long a name.
+    with tempfile.TemporaryDirectory() as folder:
+        tmux = ["tmux", "-S", f"{folder}/tmux"]
+        start = [*tmux, "new-session", "-d", "-x", str(columns), "-y", "20", f"{command}; echo exit $?; sleep 20"]
+        environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
+        subprocess.run(start, env=environment, check=True)
+        try:
+            screen = ""
+            while "exit" not in screen:
+                capture = [*tmux, "capture-pane", "-p"]
+                screen = subprocess.run(capture, capture_output=True, text=True, check=True).stdout
+                yield screen
+                time.sleep(0.02)
+        finally:
+            subprocess.run([*tmux, "kill-server"], check=False)
+
+
 @pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 def test_bars_on_a_terminal_and_questions_to_it(tmp_path: Path) -> None:
     store = Store(tmp_path / "models")
     for number in range(3):
         store.model(f"m{number}:latest", noise(60_000_000, number))
-    session = f"ostore-test-{os.getpid()}"
-    command = f"{' '.join(OSTORE)} export --all {tmp_path}/b.tar.zst --models {store.root}; echo exit $?; sleep 20"
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
-    subprocess.run(
-        ["tmux", "new-session", "-d", "-s", session, "-x", "100", "-y", "20", command], env=environment, check=True
-    )
-    try:
-        screens: list[str] = []
-        while not screens or "exit" not in screens[-1]:
-            shown = subprocess.run(
-                ["tmux", "capture-pane", "-p", "-t", session], capture_output=True, text=True, check=True
-            )
-            screens.append(shown.stdout)
-            time.sleep(0.02)
-            assert len(screens) < 2000
-        assert any(re.search(r"exporting .*[━╸].*MB", screen) for screen in screens)
-        assert screens[-1].lstrip().startswith("to export: 3 models, 180 MB -> ")
-        assert re.search(r"^exported 3 models, 4 blobs, 180 MB .*in .* s -> ", screens[-1], re.MULTILINE)
-        assert "exit 0" in screens[-1]
-    finally:
-        subprocess.run(["tmux", "kill-session", "-t", session], check=False)
-    refused = f"{' '.join(OSTORE)} export m0 - --models {store.root}; echo exit $?; sleep 20"
-    subprocess.run(
-        ["tmux", "new-session", "-d", "-s", session, "-x", "100", "-y", "20", refused], env=environment, check=True
-    )
-    try:
-        screen = ""
-        for _ in range(300):
-            shown = subprocess.run(
-                ["tmux", "capture-pane", "-p", "-t", session], capture_output=True, text=True, check=True
-            )
-            screen = shown.stdout
-            if "exit" in screen:
-                break
-            time.sleep(0.05)
-        assert "error[usage]: standard output is a terminal" in screen
-        assert "exit 2" in screen
-    finally:
-        subprocess.run(["tmux", "kill-session", "-t", session], check=False)
+    export = f"{' '.join(OSTORE)} export --models {store.root}"
+    shown = [*screens(f"{export} --all {tmp_path}/b.tar.zst", columns=100)]
+    assert any(re.search(r"exporting .*[━╸].*MB", screen) for screen in shown)
+    assert shown[-1].lstrip().startswith("to export: 3 models, 180 MB -> ")
+    assert re.search(r"^exported 3 models, 4 blobs, 180 MB .*in .* s -> ", shown[-1], re.MULTILINE)
+    assert "exit 0" in shown[-1]
+    *_, last = screens(f"{export} m0 -", columns=100)
+    assert "error[usage]: standard output is a terminal" in last
+    assert "exit 2" in last
 
 
 def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
@@ -362,21 +353,9 @@ def test_bars_fit_forty_columns(tmp_path: Path) -> None:
     with (store.root / "blobs" / f"sha256-{sha256(b'other')}").open("wb") as file:
         file.truncate(6_000_000_000)
     store.add(full("big:latest"), {"mediaType": MODEL, "digest": f"sha256:{sha256(b'other')}", "size": 6_000_000_000})
-    session = f"ostore-narrow-{os.getpid()}"
-    command = f"env -u COLUMNS {' '.join(OSTORE)} verify --models {store.root}; echo exit $?; sleep 20"
-    environment = {**os.environ, "TERM": "xterm", "PYTHONPATH": ":".join(sys.path)}
-    start = ["tmux", "new-session", "-d", "-s", session, "-x", "40", "-y", "20", command]
-    subprocess.run(start, env=environment, check=True)
-    screens: list[str] = []
-    try:
-        bar = re.compile(r"verifying sha256 digest [━╸╺]+ +[0-9]+%\n  d9298a10d1b0 ")
-        while not screens or not bar.match(screens[-1]):
-            capture = ["tmux", "capture-pane", "-p", "-t", session]
-            screens.append(subprocess.run(capture, capture_output=True, text=True, check=True).stdout)
-            assert "exit" not in screens[-1], screens
-            time.sleep(0.05)
-    finally:
-        subprocess.run(["tmux", "kill-session", "-t", session], check=False)
+    bar = re.compile(r"verifying sha256 digest [━╸╺]+ +[0-9]+%\n  d9298a10d1b0 ")
+    command = f"env -u COLUMNS {' '.join(OSTORE)} verify --models {store.root}"
+    assert any(bar.match(screen) for screen in screens(command, columns=40))
 
 
 def test_a_high_level_says_what_it_costs(store: Store, tmp_path: Path) -> None:

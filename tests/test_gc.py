@@ -38,8 +38,7 @@ def gc(store: Store, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def under(tracer: list[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*tracer, *OSTORE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return run(*arguments, tracer=tracer)
 
 
 def on_terminal(

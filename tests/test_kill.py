@@ -16,7 +16,7 @@ import pytest
 import ostore
 from tests.support import OSTORE, TORTURE, Store, full, noise, sha256, tree, unmeasured
 
-KILLS = 200 if TORTURE else 12
+KILLS = 200 if TORTURE else 8
 BATCHES = 4
 WEIGHTS = [noise(5_000_000, seed) for seed in range(12)]
 

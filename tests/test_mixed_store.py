@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -27,7 +26,7 @@ from tests.odd_stores import (
     only_blobs,
     orphan,
 )
-from tests.support import OSTORE, Store, full, noise, ostore, sha256
+from tests.support import Store, full, noise, ostore, sha256
 
 pytestmark = pytest.mark.skipif("os.name == 'nt'", reason="Windows cannot hold half of these entries")
 
@@ -70,8 +69,7 @@ class Mixed:
         """The JSON document that a command prints about the store, now or `later`."""
         about = () if words[0] == "import" else ("--models", str(self.store.root))
         clock = ("faketime", "-f", later) if later else ()
-        command = [*clock, *OSTORE, *words, *about, "--json"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        done = ostore(*words, *about, "--json", cwd=self.folder, tracer=clock)
         assert done.returncode == code, done.stderr
         document: dict[str, Any] = json.loads(done.stdout or done.stderr)
         return document

@@ -52,8 +52,7 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 def move_under(tracer: list[str], source: Path, target: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [*tracer, *OSTORE, "move", *options, str(target), "--models", str(source), "--yes"]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    return run("move", *options, target, "--models", source, "--yes", tracer=tracer)
 
 
 def small_store(root: Path) -> Store:

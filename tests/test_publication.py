@@ -47,8 +47,7 @@ def injected(log: Path, *injections: str) -> list[str]:
 
 
 def import_under(tracer: Sequence[str], bundle: Path, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [*tracer, *OSTORE, "import", str(bundle), "--models", str(root), *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    return run("import", bundle, "--models", root, *options, tracer=tracer)
 
 
 def calls(log: Path, root: Path, *, without: str | None = None) -> list[tuple[str, int]]:

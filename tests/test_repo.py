@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +43,27 @@ OURS = [path for path in FILES if path != RESTORE]
 # They call the Windows API, and no other system can import them.
 WINDOWS_ONLY = [PACKAGE / "streams/windows.py", PACKAGE / "host/toolhelp.py"]
 
-each_file = pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+
+def each_of(paths: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Make one test of a rule for files. One for each pair of them would cost more than all the rules."""
+
+    def with_rule(rule: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            broken = {}
+            for path in paths:
+                try:
+                    rule(path)
+                except AssertionError as error:
+                    broken[path.relative_to(PACKAGE).as_posix()] = str(error)
+            assert broken == {}
+
+        test.__doc__ = rule.__doc__
+        return test
+
+    return with_rule
+
+
+each_file = each_of(OURS)
 
 
 @cache
@@ -102,7 +122,7 @@ def attributes_of(path: Path) -> Iterator[str]:
             yield f"{node.value.id}.{node.attr}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@each_of(FILES)
 def test_every_file_has_a_floor(path: Path) -> None:
     assert floor_of(parts_of(path)) in FLOORS
 
@@ -156,7 +176,7 @@ def test_the_store_has_a_door() -> None:
     assert len(DOOR) <= 12
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@each_of(sorted(PACKAGE.rglob("__init__.py")))
 def test_packages_export_nothing_but_the_library(path: Path) -> None:
     """Whoever imports one module of a package should not wait for the others."""
     if path not in {PACKAGE / "__init__.py", PACKAGE / "cli" / "__init__.py"}:
@@ -279,7 +299,7 @@ def test_what_travels_in_bundles_changes_only_on_purpose(name: str) -> None:
 VAGUE_MODULES = {"utils", "util", "helpers", "common", "base", "types", "constants", "misc", "core"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@each_of(FILES)
 def test_names_of_modules_and_classes_say_something(path: Path) -> None:
     assert not set(parts_of(path)) & VAGUE_MODULES
     classes = [node.name for node in nodes_of(path) if isinstance(node, ast.ClassDef)]

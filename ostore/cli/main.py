@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -42,6 +43,8 @@ def main() -> NoReturn:
         flush()
     except UnprintedError:
         abandon_output()
+    # Python looks for cycles once more when it ends, a sixth of a short command. It leaves frozen objects out.
+    gc.freeze()
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import MEASURED, Store, full, noise
+from tests.support import MEASURED, Store, full, noise, ostore
 
 # The installed program, not `python -m`: that would look for modules in the folder it runs in.
 OSTORE = str(Path(sys.executable).with_name("ostore"))
@@ -56,6 +56,8 @@ class Command:
 
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
+    if not tracer and words[0] != SCRIPT:
+        return ostore(*words, environment={"HOME": str(folder), "OLLAMA_MODELS": "models"}, cwd=folder)
     return subprocess.run(
         [*tracer, *_argv(words)],
         cwd=folder,

@@ -10,11 +10,11 @@ import pytest
 
 from tests.support import TORTURE, some
 
-OTHERS = 2
+OTHERS = 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of all tests, run for each command the one that kills it, and two others, which differ by command."""
+    """Of all tests, run for each command the one that kills it, and another, not the same for each."""
     if TORTURE or [Path(argument).name for argument in config.args] != ["tests"]:
         return
     by_command: dict[str, list[pytest.Item]] = defaultdict(list)
