@@ -24,9 +24,10 @@ help: ## list the targets
 	$(PIP) --only-binary atheris --require-hashes -r $<
 	@touch $@
 
-# Where Python is told to write no bytecode, each of the thousands of programs that the tests start would compile ostore.
+# Empty, because a Python that is told to keep no bytecode compiles ostore for each of the thousands of programs that the
+# tests start. A third worker for two processors: each waits for the disk a good part of its time.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.dev ## run the tests (ARGS='-k bundle' for some; MEASURE=1 also holds the gates of coverage)
-	@.venv/bin/python -m compileall -q ostore
 	@.venv/bin/python -m pytest -n 3 --dist worksteal $(if $(MEASURE),-p tests.measuring) $(ARGS)
 test-windows: .venv/.dev ## the tests on Windows, under Wine (SLICE=1 for a part of two minutes)
 	@scripts/windows_tests.sh $(if $(SLICE),slice)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import ostore.cli  # noqa: F401 - now, because it switches off what is switched on below
+from ostore.places.store.receiving import publication
+from ostore.places.store.survey import scan
 from tests.support import MEASURED, Store, six_kinds
 
 # The program switches the cyclic garbage collector off, because it ends soon. The process of the tests needs it.
@@ -41,6 +43,13 @@ def _process_as_before() -> Iterator[None]:
     os.umask(umask)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def _nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `nobody_else_writes` in support.py."""
+    monkeypatch.setattr(publication, "_SETTLE_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(scan, "_RETRY_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -80,7 +80,9 @@ class Measuring:
         if any(verdict.startswith("MISSED") for verdict in verdicts):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # the last but pytest's own line, where a long log is cut at its head
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+        yield
         if self.report:
             terminalreporter.section("coverage")
             terminalreporter.write_line("\n".join(self.report))

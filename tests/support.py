@@ -35,6 +35,8 @@ TORTURE = os.environ.get("OSTORE_TORTURE") == "1"
 MEASURED = "COVERAGE_PROCESS_CONFIG"
 # Measuring loads modules and writes files of its own. The programs that such a test starts are not measured.
 unmeasured = pytest.mark.usefixtures("_unmeasured")
+# What waits for a server that may be writing would wait in vain, a thousand times.
+nobody_else_writes = pytest.mark.usefixtures("_nobody_else_writes")
 OSTORE = (sys.executable, "-m", "ostore")
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ import pytest
 
 from ostore.cli.main import run as in_process
 from tests.odd_stores import ODD_STORES, OTHER_WEIGHTS, WEIGHTS, OddStore, closed_folder, manifest, odd_model
-from tests.support import Store, as_user, tree
+from tests.support import Store, as_user, nobody_else_writes, tree
 
+pytestmark = nobody_else_writes
 DOCUMENT = Path(__file__).parent.parent / "docs" / "store.md"
 GOOD = "good:latest"
 # The arguments of each column. `{odd}` is the odd model; {store}, {new} and {source} are paths.

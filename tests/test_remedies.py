@@ -20,14 +20,13 @@ import ostore
 from ostore.formats import remedy as remedies
 from ostore.formats.remedy import Remedy
 from ostore.formats.shell import in_order
-from ostore.places.store.receiving import publication
-from ostore.places.store.survey import scan
 from tests.remedies.carrying import Carrying, Holding, judge, typed
 from tests.remedies.situations import Situation, situations
-from tests.support import OSTORE, Store, later, some
+from tests.support import OSTORE, Store, later, nobody_else_writes, some
 from tests.support import ostore as ostore_run
 from tests.test_doctor import OF_THE_MACHINE, put
 
+pytestmark = nobody_else_writes
 pty = pytest.importorskip("pty")
 PACKAGE = Path(ostore.__file__).parent
 SITUATIONS = situations()
@@ -35,13 +34,6 @@ SITUATIONS = situations()
 LOOKING = ("doctor", "where", "list")
 # What a remedy says first if time has to pass.
 WAITS = ("in a minute", "in a day", "in a week", "once its time is over")
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a server that may be writing would wait in vain here, a thousand times."""
-    monkeypatch.setattr(publication, "_SETTLE_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(scan, "_RETRY_SECONDS", 0.0)
 
 
 def findings_of(root: Path) -> tuple[ostore.Finding, ...]:

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.places.store.receiving import publication
-from ostore.places.store.survey import scan
-from tests.support import TORTURE, Store, noise, sha256, tree
+from tests.support import TORTURE, Store, nobody_else_writes, noise, sha256, tree
 from tests.torture.damages import (
     DAMAGED,
     DAMAGES,
@@ -31,6 +29,7 @@ from tests.torture.damages import (
 )
 from tests.torture.damages import Whole as WholeStore
 
+pytestmark = nobody_else_writes
 # `make torture` makes 1,000 stores with one to three damages each; `make test` some, every damage among them.
 COUNT = 1000 if TORTURE else 48
 CODES = {"integrity": INTEGRITY, "damaged": DAMAGED, "whole": WHOLE}
@@ -68,13 +67,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
     for path in store.root.rglob("*"):
         os.utime(path, (1_600_000_000, 1_600_000_000))
     return Origin(store, WholeStore(models, contents), bundle)
-
-
-@pytest.fixture(autouse=True)
-def _nobody_else_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a server that may be writing waits in vain here, a thousand times."""
-    monkeypatch.setattr(publication, "_SETTLE_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(scan, "_RETRY_SECONDS", 0.0)
 
 
 def damaged(origin: Origin, folder: Path, damages: tuple[Damage, ...], seed: str) -> tuple[Store, list[Hit]]:
