@@ -23,6 +23,7 @@ from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import MANIFESTS
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.terminal import is_terminal
 
 # The code for bundles takes time to import, and `list` does not need it.
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _piped_bundle(_text: str, jobs: int) -> Iterator[BundleReader]:
     from ostore.places.bundle.reader import open_piped_bundle
     from ostore.streams.bytes_at import PipeBytes
 
-    if os.isatty(0):
+    if is_terminal(0):
         raise UsageError("standard input is a terminal", hint="append < FILE.tar.zst to the command to read a bundle")
     with open_piped_bundle(PipeBytes(0), jobs=jobs) as reader:
         yield reader
@@ -200,7 +201,7 @@ def _store(text: str, _jobs: int) -> Iterator[LocalStore]:
 def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:
     from ostore.places.bundle.writer import BundlePipe
 
-    if os.isatty(1):
+    if is_terminal(1):
         raise UsageError("standard output is a terminal", hint="append > FILE.tar.zst to the command to write a bundle")
     return BundlePipe(1, level=terms.level, jobs=terms.jobs)
 

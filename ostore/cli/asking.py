@@ -56,8 +56,9 @@ def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed")
 def refuse_without_terminal(hint: Remedy | str = "--dry-run shows what would happen") -> None:
     """Raise UsageError if standard input is not a terminal. A long command calls this before it starts to work."""
     from ostore.formats.errors import UsageError
+    from ostore.streams.terminal import is_terminal
 
-    if sys.stdin is None or not sys.stdin.isatty():
+    if sys.stdin is None or not is_terminal(0):
         raise UsageError(
             "this command asks for confirmation, but there is no terminal; add --yes to confirm", hint=hint
         )

@@ -80,6 +80,7 @@ _kernel32.CreateFileW.argtypes = (
 )
 _kernel32.CloseHandle.argtypes = (wintypes.HANDLE,)
 _kernel32.FlushFileBuffers.argtypes = (wintypes.HANDLE,)
+_kernel32.GetConsoleMode.argtypes = (wintypes.HANDLE, wintypes.LPDWORD)
 _kernel32.GetFileAttributesW.restype = wintypes.DWORD
 _kernel32.GetFileAttributesW.argtypes = (wintypes.LPCWSTR,)
 _kernel32.GetFileInformationByHandleEx.argtypes = (wintypes.HANDLE, ctypes.c_int, wintypes.LPVOID, wintypes.DWORD)
@@ -250,6 +251,11 @@ def set_modified(fd: int, modified_ns: int) -> None:
     modified = wintypes.FILETIME(ticks & 0xFFFF_FFFF, ticks >> 32)
     if not _kernel32.SetFileTime(msvcrt.get_osfhandle(fd), None, None, ctypes.byref(modified)):
         raise _last_error("set the time")
+
+
+def is_console(fd: int) -> bool:
+    """Whether a descriptor is a console. Only a console has a mode."""
+    return bool(_kernel32.GetConsoleMode(msvcrt.get_osfhandle(fd), ctypes.byref(wintypes.DWORD())))
 
 
 def volume_of(folder: str) -> tuple[str, bool]:

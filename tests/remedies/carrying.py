@@ -13,22 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 import ostore
 from ostore.cli.main import run
 from ostore.formats.remedy import Remedy
+from ostore.streams import terminal
 from tests.remedies.ollama_double import OllamaDouble
 
 PLACES = ("blobs", "manifests", "manifests-v2", ".ostore/quarantine", ".ostore/trash")
-
-
-class _Terminal(io.StringIO):
-    """Somebody who answers yes."""
-
-    def isatty(self) -> bool:
-        return True
-
-    def __init__(self) -> None:
-        super().__init__("y\n" * 10)
 
 
 @dataclass
@@ -42,13 +35,11 @@ class Done:
 
 def typed(arguments: Sequence[str]) -> Done:
     """Run ostore in this process, at a terminal where somebody answers yes."""
-    out, err, stdin = io.StringIO(), io.StringIO(), sys.stdin
-    sys.stdin = _Terminal()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run(list(arguments))
-    finally:
-        sys.stdin = stdin
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "stdin", io.StringIO("y\n" * 10))
+        patch.setattr(terminal, "is_terminal", lambda fd: fd == 0)
+        code = run(list(arguments))
     return Done(code, out.getvalue(), err.getvalue())
 
 

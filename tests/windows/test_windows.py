@@ -226,3 +226,15 @@ def test_a_blob_that_a_program_has_open_stays_and_the_rest_is_done(tmp_path: Pat
         assert [(scene.folder / path).exists() for path in (blob, *others)] == [True] + [not goes] * len(others), told
     scene.judge_what_is_left(told)
     scene.finish(told)
+
+
+def test_nul_is_no_terminal(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    began = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-m', 'ostore', *sys.argv[1:]], "
+    told = wine.python("-c", f"{began}stdin=-3).returncode)", "rm", "tiny", folder=tmp_path, OLLAMA_MODELS="models")
+    assert (told.returncode, told.stderr.count("[y/N]")) == (2, 0), told
+    assert "there is no terminal" in told.stderr
+    told = wine.python(
+        "-c", f"{began}stdout=-3).returncode)", "export", "tiny", "-", folder=tmp_path, OLLAMA_MODELS="models"
+    )
+    assert told.returncode == 0, told
