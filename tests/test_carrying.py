@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.places.store import carrying
+from ostore.places.store.store import LocalStore
 from tests.odd_stores import ODD_STORES, WEIGHTS, altered_blob, linked, odd_model, short_blob
 from tests.support import OSTORE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
@@ -191,3 +193,11 @@ def test_of_a_wrong_folder_the_store_nearby_is_named(tmp_path: Path, meant: Call
         assert done.returncode == 3
         assert f"there is a store in {store.root}" in done.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_a_config_that_goes_meanwhile_has_no_remark(store: Store) -> None:
+    place = LocalStore(store.root)
+    model = place.scan(["tiny"]).models[0]
+    assert model.manifest.config is not None
+    (store.root / "blobs" / model.manifest.config.digest.filename).unlink()
+    assert carrying._config_remark(place, model) == ""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.errors import NotFoundError
-from ostore.host.discovery import MAX_SETTING_CHARACTERS, FoundStore, find_store, other_stores
+from ostore.host.discovery import MAX_SETTING_CHARACTERS, FoundStore, doubts_of_setting, find_store, other_stores
 from ostore.host.service_unit import MAX_CONFIG_BYTES
 from ostore.host.surroundings import StoreChoice, Surroundings
 
@@ -762,3 +762,12 @@ def test_a_closed_directory_is_passed_over(tmp_path: Path) -> None:
 def test_without_a_home_the_known_places_are_listed_all_the_same(tmp_path: Path) -> None:
     store = make_store(tmp_path / "var/lib/ollama/models")
     assert list(others(machine(tmp_path, home=None), Path("flag"))) == [store]
+
+
+def test_on_windows_no_store_is_looked_for_where_linux_has_them(tmp_path: Path) -> None:
+    found = machine(tmp_path, platform="win32")
+    assert other_stores(found, find_store(found, None)) == ()
+
+
+def test_nothing_is_doubtful_about_a_setting_that_is_empty() -> None:
+    assert doubts_of_setting("", "linux") == ()

@@ -18,7 +18,8 @@ import ostore
 from ostore.formats.errors import NoSpaceError
 from ostore.places.store.removing import full_disk
 from ostore.places.store.removing.full_disk import FullDisk
-from ostore.places.store.survey.census import FoundEntry
+from ostore.places.store.survey.census import FoundEntry, take_census
+from ostore.streams.durable import Directory
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256, tree
 from tests.test_gc import batches, on_terminal, orphan, under
 from tests.test_import import as_user, public_path
@@ -313,3 +314,13 @@ def test_the_disk_of_these_tests_is_full(disk: Path, runner: list[str]) -> None:
         [*runner, OSTORE[0], "-c", script, disk / "models"], check=False, capture_output=True, text=True
     )
     assert os.strerror(errno.ENOSPC) in done.stderr
+
+
+def test_a_link_on_a_full_disk_is_compared_by_its_own_status(store: Store) -> None:
+    (store.root / "blobs" / f"sha256-{sha256(b'link')}").symlink_to("/nowhere")
+    (link,) = [blob for blob in take_census(store.root).blobs if blob.digest.hex == sha256(b"link")]
+    found = FoundEntry(link.filename, link.facts)
+    with Directory.open(store.root / "blobs") as blobs, contextlib.ExitStack() as opened:
+        assert full_disk._is_unchanged(blobs, found, float("inf"), opened)
+        (store.root / "blobs" / link.filename).unlink()
+        assert not full_disk._is_unchanged(blobs, found, float("inf"), opened)

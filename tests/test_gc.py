@@ -18,7 +18,7 @@ import pytest
 import ostore
 from ostore.places.store.workspace import Workspace
 from ostore.streams.durable import Directory
-from tests.support import CONFIG, MODEL, OSTORE, Store, full, sha256, tree, unmeasured
+from tests.support import CONFIG, MODEL, OSTORE, Store, full, later, sha256, tree, unmeasured
 from tests.support import ostore as run
 from tests.test_import import as_root, as_user, public_path
 from tests.test_publication import injected, meanwhile, needs_strace
@@ -681,3 +681,14 @@ def test_where_no_folder_can_be_made_orphans_go_all_the_same_but_are_not_kept(st
     assert tree(store.root) == kept
     done = under(full_disk, "gc", "--grace", "0s", "--yes", "--models", store.root)
     assert (done.returncode, tree(store.root)) == (0, before), done.stderr
+
+
+def test_a_link_comes_back_from_the_trash_as_it_was(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"linked")
+    link = store.root / "blobs" / f"sha256-{sha256(b'linked')}"
+    link.symlink_to(tmp_path / "elsewhere")
+    with later(2):
+        ostore.gc(grace=0, keep=1e9, models=store.root)
+        assert not link.is_symlink()
+        ostore.restore(models=store.root)
+    assert link.readlink() == tmp_path / "elsewhere"

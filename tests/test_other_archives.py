@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.formats import zstd_frame
 from ostore.formats.errors import FormatError, OstoreError
+from ostore.places.bundle import foreign
 from tests.support import OSTORE, Store, noise
 from tests.support import ostore as run
 
@@ -160,3 +162,26 @@ def test_a_padded_tar_is_read_by_ostore_and_by_the_script_in_it(packed: Path, tm
     with pytest.raises(FormatError, match="bytes after the end"):
         ostore.verify([padded])
     assert restore.main([str(padded), "--verify-only"]) == 12
+
+
+def test_a_file_that_age_has_encrypted_is_decrypted_in_a_pipe() -> None:
+    told = foreign.explained(FormatError("x"), b"age-encryption.org/v1\n", Path("/media/a b.age"))
+    assert str(told.hint) == "age -d '/media/a b.age' | ostore import -"
+    assert "age -d" in str(foreign.explained(FormatError("x"), b"age-encryption.org/v1\n", None).hint)
+
+
+def test_an_unfinished_bundle_says_so() -> None:
+    told = foreign.explained(FormatError("x"), b"", Path("b.tar.zst.part"))
+    assert str(told.hint) == "an export has not finished it; run that export again"
+
+
+def test_a_damaged_frame_of_ours_stays_ours(store: Store, tmp_path: Path) -> None:
+    store.model("big:latest", noise(50_000))
+    ostore.export(["*"], tmp_path / "b.tar.zst", models=store.root)
+    data = (tmp_path / "b.tar.zst").read_bytes()
+    span = zstd_frame.measure_frame(data)
+    assert span is not None
+    frame = bytearray(data[: span.size])
+    assert foreign._is_ours(bytes(frame))
+    frame[-10] ^= 0xFF
+    assert foreign._is_ours(bytes(frame))

@@ -24,6 +24,7 @@ from ostore.places.store.removing import untrash
 from ostore.places.store.removing.full_disk import FullDisk
 from ostore.places.store.removing.sweep import Sweep
 from ostore.places.store.removing.untrash import _find_kept
+from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.places.store.survey.census import FoundEntry, StoredBlob, UnfinishedDownload, facts_of, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
@@ -374,3 +375,10 @@ def test_a_file_is_no_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with Directory.open(tmp_path) as folder:
         assert [sink._is_empty_folder(folder, name) for name in ("file", "folder")] == [False, True]
+
+
+def test_a_sweep_without_blobs_has_nothing_to_put_on_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "models/manifests").mkdir(parents=True)
+    with LocalStore(tmp_path / "models").sweeping() as sweep:
+        sweep._sync_blobs()
+    assert not (tmp_path / "models/blobs").exists()
