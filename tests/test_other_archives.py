@@ -126,7 +126,10 @@ def test_a_bundle_of_ours_that_was_cut_off_is_called_truncated(packed: Path, tmp
         (b"7z\xbc\xaf\x27\x1c" + bytes(600), "a 7z archive"),
         (b"Rar!\x1a\x07\x01\0" + bytes(600), "a rar archive"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X        ", "a side file of macOS"),
-        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a pointer of Git LFS, without the file itself"),
+        (bytes(600), "there are zeros where a bundle begins (the copy may have been cut off; copy the file again)"),
+        (b"\x13n\xb8&\xf4" * 200, "nor anything else that is known: it begins with 13 6e b8 26 f4 13 6e b8 (if its"),
+        (b"", "an empty file (the copy may have been cut off; copy the file again)"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, data: bytes, says: str) -> None:

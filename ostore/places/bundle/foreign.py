@@ -87,6 +87,11 @@ _OTHERS = (
     ),
     # RFC 1740, appendix B. macOS writes `._NAME` beside a file on a stick.
     (b"\0\5\x16\7", "a side file of macOS, without the models", "take the file of the same name without ._ before it"),
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS, without the file itself",
+        command("git", "lfs", "pull", before="in its repository"),
+    ),
     (b"<!doctype", "looks like a web page", "download the file itself again"),
     (b"<html", "looks like a web page", "download the file itself again"),
 )
@@ -99,13 +104,20 @@ def explained(error: OstoreError, start: bytes, path: Path | None) -> OstoreErro
     `start` are its first bytes, up to PEEK_BYTES, and `path` its name, None for a pipe. An error of another class
     becomes an InvalidBundleError if the file is an archive of another program.
     """
-    what, hint = _recognised(start, path)
+    what, hint = _recognised(start, path) if start.strip(b"\0") else _blank(start, path)
     if what:
         label = "" if path is None else f"{path}: "
         return InvalidBundleError(f"{label}{what}", hint=hint)
-    if path is not None and not error.hint:
-        error.hint = _part_of(path)
+    if path is not None:
+        error.hint = _part_of(path) or error.hint
     return error
+
+
+def _blank(start: bytes, path: Path | None) -> _Recognised:
+    if not start and path is None:
+        return "nothing came in", "the program before the pipe may say why"
+    hint = (path and _part_of(path)) or "the copy may have been cut off; copy the file again"
+    return "there are zeros where a bundle begins" if start else "an empty file", hint
 
 
 def _recognised(start: bytes, path: Path | None) -> _Recognised:
@@ -121,7 +133,7 @@ def _recognised(start: bytes, path: Path | None) -> _Recognised:
         return "looks like a file that age has encrypted", _piped(("age", "-d"), path)
     if start[257:262] == b"ustar" and not _is_bundle(start):
         return _tar("a tar of something else", start, path)
-    found = ((what, hint) for magic, what, hint in _OTHERS if start[:20].lower().startswith(magic.lower()))
+    found = ((what, hint) for magic, what, hint in _OTHERS if start[:30].lower().startswith(magic.lower()))
     return next(found, ("", ""))
 
 

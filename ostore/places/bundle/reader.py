@@ -254,7 +254,10 @@ def _is_framed(start: bytes) -> bool:
         return True
     if start[1:4] == b"\x2a\x4d\x18":
         raise LimitError("a skippable frame where the index is expected")
-    raise InvalidBundleError("not a bundle of ostore: " + (f"begins with {start[:8]!r}" if start else "empty"))
+    raise InvalidBundleError(
+        f"not a bundle, nor anything else that is known: it begins with {start[:8].hex(' ')}",
+        hint="if its SHA-256 is not that of the original, copy the file again",
+    )
 
 
 @contextlib.contextmanager
