@@ -21,7 +21,7 @@ from ostore.formats.selection import Wanted
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.formats.wording import listed
 from ostore.operations.transfer import Source
-from ostore.places.store.store import BesideBlobs
+from ostore.places.store.survey.census import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.streams.bytes_at import nothing_held
 from ostore.streams.chunks import Chunk

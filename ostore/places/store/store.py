@@ -8,15 +8,15 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ostore.formats.digest import Digest, blob_digest, is_misspelled
+from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
 from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
-from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, is_temporary
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE
 from ostore.formats.tar_header import BLOCK
 from ostore.places.store.nearby import nearby_store, store_instead
 from ostore.places.store.survey.batches import FoundBatch, find_batches
@@ -33,34 +33,19 @@ from ostore.streams.durable import FULL, Directory
 from ostore.streams.links import on_any_length
 from ostore.streams.verified import verified
 
-# Code that locks and removes is imported on use, so that `list` starts sooner.
+# What `list` does not need is imported on use, so that it starts sooner.
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ostore.places.store.removing.full_disk import FullDisk
     from ostore.places.store.removing.sweep import Sweep
     from ostore.places.store.removing.untrash import KeptBlob, UntrashOutcome
+    from ostore.places.store.survey.census import BesideBlobs
     from ostore.streams.progress import Progress
 
 
 _HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
 _COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
-
-
-class BesideBlobs(NamedTuple):
-    """
-    What lies in `blobs/` besides the files of needed blobs, sorted.
-
-    `orphans` are blobs that no model needs. `misspelled` are the paths of blobs under names that Ollama does not find,
-    needed or not, with their digests. `foreign` are the paths of other files, except unfinished ones of Ollama. `links`
-    are the paths of blobs that are links to files, needed or not, and `dangling` those of links to no file.
-    """
-
-    orphans: tuple[Descriptor, ...] = ()
-    misspelled: tuple[tuple[str, Digest], ...] = ()
-    foreign: tuple[str, ...] = ()
-    links: tuple[str, ...] = ()
-    dangling: tuple[str, ...] = ()
 
 
 class LocalStore:
@@ -317,39 +302,15 @@ class LocalStore:
 
     def entries_of(self, digests: Iterable[Digest]) -> BesideBlobs:
         """Return what is odd about the files of these blobs. Raises OSError."""
-        found = {digest: file for digest in digests if (file := self.files.find(digest))}
-        return BesideBlobs(
-            misspelled=tuple(
-                (f"{BLOBS}/{file.filename}", digest) for digest, file in found.items() if file.is_misspelled
-            ),
-            links=tuple(f"{BLOBS}/{file.filename}" for file in found.values() if file.is_link and file.status),
-        )
+        from ostore.places.store.survey.beside import entries_of
+
+        return entries_of(self.files, digests)
 
     def unreferenced(self, is_needed: Callable[[Digest], bool]) -> BesideBlobs:
         """Return what lies in `blobs/` besides the files of the blobs that models need. No file is opened."""
-        orphans: dict[Digest, int] = {}
-        misspelled: list[tuple[str, Digest]] = []
-        foreign: list[str] = []
-        links: list[str] = []
-        dangling: list[str] = []
-        for entry in find_blobs(self.root):
-            digest = blob_digest(entry.name)
-            if digest is None:
-                foreign += [] if is_temporary(entry.name) else [f"{BLOBS}/{entry.name}"]
-                continue
-            if is_misspelled(entry.name):
-                misspelled.append((f"{BLOBS}/{entry.name}", digest))
-            if entry.is_symlink():
-                (links if _target(entry) else dangling).append(f"{BLOBS}/{entry.name}")
-            if not is_needed(digest) and (status := _target(entry)):
-                orphans[digest] = status.st_size
-        return BesideBlobs(
-            tuple(Descriptor(digest, orphans[digest]) for digest in sorted(orphans)),
-            tuple(sorted(misspelled)),
-            tuple(sorted(foreign)),
-            tuple(sorted(links)),
-            tuple(sorted(dangling)),
-        )
+        from ostore.places.store.survey.beside import unreferenced
+
+        return unreferenced(self.root, is_needed)
 
     @contextlib.contextmanager
     def sweeping(self, *others: LocalStore) -> Iterator[Sweep]:
@@ -441,14 +402,6 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def _target(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of the regular file that an entry is or leads to. None if there is none, or it has gone."""
-    with contextlib.suppress(OSError):
-        status = entry.stat()
-        return status if stat.S_ISREG(status.st_mode) else None
-    return None
 
 
 def _locked(root: Path, held: contextlib.ExitStack) -> tuple[Directory, Workspace]:

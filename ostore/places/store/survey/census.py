@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostore.formats.digest import Digest, blob_digest, blob_filenames
+from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import (
     BLOBS,
     CONVERSION_PREFIX,
@@ -35,6 +36,22 @@ from ostore.streams.links import ctime_of, is_link_entry, mode_of
 
 _BLOCK = 512
 _HAS_BLOCKS = hasattr(os.stat_result, "st_blocks")
+
+
+class BesideBlobs(NamedTuple):
+    """
+    What lies in `blobs/` besides the files of needed blobs, sorted.
+
+    `orphans` are blobs that no model needs. `misspelled` are the paths of blobs under names that Ollama does not find,
+    needed or not, with their digests. `foreign` are the paths of other files, except unfinished ones of Ollama. `links`
+    are the paths of blobs that are links to files, needed or not, and `dangling` those of links to no file.
+    """
+
+    orphans: tuple[Descriptor, ...] = ()
+    misspelled: tuple[tuple[str, Digest], ...] = ()
+    foreign: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    dangling: tuple[str, ...] = ()
 
 
 class EntryKind(StrEnum):
