@@ -13,7 +13,8 @@ import pytest
 import ostore.cli  # noqa: F401 - now, because it switches off what is switched on below
 from ostore.places.store.receiving import publication
 from ostore.places.store.survey import scan
-from tests.support import MEASURED, Store, six_kinds
+from tests.fork_server import MEASURED, TAKEN_AWAY
+from tests.support import Store, six_kinds
 
 # The program switches the cyclic garbage collector off, because it ends soon. The process of the tests needs it.
 gc.enable()
@@ -62,5 +63,5 @@ def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def _plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the store, the home or the terminal of whoever runs it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("OLLAMA_MODELS", "OSTORE_DEBUG", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("OLLAMA_MODELS", "OSTORE_DEBUG", *TAKEN_AWAY):
         monkeypatch.delenv(name, raising=False)

@@ -1,9 +1,10 @@
 """
 Run the program in processes forked from one that has loaded it, because the tests start it some thousand times.
 
-Loading Python, typer and ostore costs several times what most commands do. What is forked is a process like any other:
-its own descriptors, surroundings, folder, signals, end and exit code. A test of how the program loads, or one that
-traces, stops or kills it, starts it with OSTORE of support.py.
+Loading Python, typer and ostore costs several times what most commands do. What is forked has descriptors,
+surroundings, a folder, a umask, signals and an exit code of its own. It differs from a started process in three ways:
+every module is loaded, `__main__.py` has not run, and what was loaded is not taken apart at the end. A test about one
+of these, or one that traces, stops or kills the program, starts it with OSTORE of support.py.
 
 Run as a program, this file is the server. Its standard input is a socket. Each message there brings the descriptors of
 one process: its three standard streams, the request, and a pipe that gets its number and later how it ended.
@@ -12,6 +13,7 @@ one process: its three standard streams, the request, and a pipe that gets its n
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -23,27 +25,35 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+# Tells a Python that it is to measure what it covers: tests/measuring.py.
 MEASURED = "COVERAGE_PROCESS_CONFIG"
-# What is read when a command runs. Any other variable may change how Python or a library loads.
+# Variables that are read only when a command runs. Any other may change how Python or a library loads.
 READ_LATE = {MEASURED, "COLUMNS", "HOME", "OLLAMA_MODELS", "OSTORE_DEBUG", "PATH", "PYTEST_CURRENT_TEST"}
+# conftest.py takes these from every test.
+TAKEN_AWAY = {"FORCE_COLOR", "NO_COLOR"}
 # Only Windows has what these load.
-ELSEWHERE = {"ostore.host.toolhelp", "ostore.streams.windows"}
+WINDOWS_ONLY = {"ostore.host.toolhelp", "ostore.streams.windows"}
 
 
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, timeout: float
 ) -> subprocess.CompletedProcess[str] | None:
-    """Run it and capture what it prints. None: in these surroundings it might load otherwise than the server did."""
+    """
+    Run it and capture what it prints. None: with these variables it might load otherwise than the server did.
+
+    Raises FileNotFoundError if the folder is absent, TimeoutExpired.
+    """
     if sys.platform != "linux" or _read_early(environment) != (server := _server()).surroundings:
         return None
-    os.umask(umask := os.umask(0o022))
-    request = json.dumps([arguments, dict(environment), os.fspath(Path.cwd() / (folder or "")), umask])
-    status, printed, errors = server.fork(request.encode(), timeout)
+    place = Path.cwd() / (folder or "")
+    place.stat()
+    status, printed, errors = server.fork(arguments, environment, place, timeout)
     return subprocess.CompletedProcess(["ostore", *arguments], status, _text(printed), _text(errors))
 
 
@@ -52,6 +62,7 @@ def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _text(printed: bytes) -> str:
+    """As `text=True` has it."""
     return printed.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -64,40 +75,60 @@ class _Server:
     """The server, as the process of the tests sees it. It ends with that process, because its socket does."""
 
     def __init__(self) -> None:
-        self.surroundings = _read_early(os.environ)
+        started = {name: value for name, value in os.environ.items() if name not in {MEASURED, *TAKEN_AWAY}}
+        self.surroundings = _read_early(started)
+        self._asking = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
-            # Its output is a pipe, as that of the processes will be: Python asks what it is only once.
+            # Its output is a pipe, as that of the processes will be: Python asks what it is only once. Its folder must
+            # be in nobody's way.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__],
-                env={name: value for name, value in os.environ.items() if name != MEASURED},
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
+                env=started,
+                cwd="/",
             )
+        if not self._socket.recv(1):
+            raise RuntimeError(f"the fork server has ended with {self._process.wait()}; standard error says why")
         atexit.register(self._end)
 
     def _end(self) -> None:
         self._socket.close()
         self._process.communicate()
 
-    def fork(self, request: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+    def fork(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float
+    ) -> tuple[int, bytes, bytes]:
         """Gives the exit code, or the number of a signal below zero, and what was printed."""
-        pipes = [os.pipe() for _ in range(3)]
-        streams = [0, pipes[0][1], pipes[1][1]]
-        with tempfile.TemporaryFile() as file:
-            file.write(request)
-            file.flush()
-            socket.send_fds(self._socket, [b"."], [*streams, file.fileno(), pipes[2][1]])
-        for _, theirs in pipes:
-            os.close(theirs)
-        printed, errors, answer = _read_all([ours for ours, _ in pipes], timeout)
-        return int(answer.split()[1]), printed, errors
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as passed:
+            pipes = [(_owned(ours, end), _owned(passed, other)) for end, other in (os.pipe() for _ in range(3))]
+            reading, writing = zip(*pipes, strict=True)
+            file = passed.enter_context(tempfile.TemporaryFile())
+            with self._asking:
+                os.umask(umask := os.umask(0o022))
+                file.write(json.dumps([arguments, dict(environment), os.fspath(folder), umask]).encode())
+                file.flush()
+                printed, errors, answer = writing
+                socket.send_fds(self._socket, [b"."], [0, printed, errors, file.fileno(), answer])
+            passed.close()
+            told = _read_all(reading, ["ostore", *arguments], timeout)
+        number, _, status = told[2].partition(b"\n")
+        if not status:
+            raise RuntimeError(f"the fork server has ended before its process {number!r}; standard error says why")
+        return int(status), told[0], told[1]
 
 
-def _read_all(pipes: Sequence[int], timeout: float) -> list[bytes]:
-    """All that comes out of the pipes, which are closed. The last one brings the number of the process first."""
+def _owned(stack: contextlib.ExitStack, descriptor: int) -> int:
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _read_all(pipes: Sequence[int], command: Sequence[str], timeout: float) -> list[bytes]:
+    """All that comes out of the pipes. The last one brings the number of the process, and a line later how it ended."""
     deadline = time.monotonic() + timeout
     read = {pipe: bytearray() for pipe in pipes}
+    output, errors, answer = read.values()
     with selectors.DefaultSelector() as selector:
         for pipe in pipes:
             selector.register(pipe, selectors.EVENT_READ)
@@ -107,11 +138,12 @@ def _read_all(pipes: Sequence[int], timeout: float) -> list[bytes]:
                 read[key.fd] += piece
                 if not piece:
                     selector.unregister(key.fd)
-                    os.close(key.fd)
             if time.monotonic() > deadline:
-                os.kill(int(read[pipes[-1]].split()[0]), signal.SIGKILL)
-                raise subprocess.TimeoutExpired("ostore", timeout)
-    return [bytes(read[pipe]) for pipe in pipes]
+                if answer.endswith(b"\n"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(answer), signal.SIGKILL)
+                raise subprocess.TimeoutExpired(command, timeout, bytes(output), bytes(errors))
+    return [bytes(told) for told in read.values()]
 
 
 def _serve() -> None:
@@ -124,13 +156,13 @@ def _serve() -> None:
             number, status = os.waitpid(-1, os.WNOHANG)
             if not number:
                 return
-            answer = running.pop(number)
-            os.write(answer, b"%d" % os.waitstatus_to_exitcode(status))
-            os.close(answer)
+            _tell(running[number], b"%d" % os.waitstatus_to_exitcode(status))
+            os.close(running.pop(number))
 
     signal.signal(signal.SIGCHLD, tell_ends)
     # Ctrl-C ends the tests, and they end this.
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control.send(b".")
     while True:
         _, descriptors, _, _ = socket.recv_fds(control, 1, 5)
         if not descriptors:
@@ -141,25 +173,35 @@ def _serve() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, interrupted)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            control.detach()
+            control.close()
+            # The pipe of a process that runs meanwhile would not end with it.
+            for answer in running.values():
+                os.close(answer)
             _become(descriptors)
             return
         running[number] = descriptors.pop()
-        os.write(running[number], b"%d\n" % number)
+        _tell(running[number], b"%d\n" % number)
         for descriptor in descriptors:
             os.close(descriptor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
 
+def _tell(answer: int, what: bytes) -> None:
+    # Whoever asked has gone if it took too long.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answer, what)
+
+
 def _become(descriptors: Sequence[int]) -> None:
     """Take on what a new process has of its own."""
-    *streams, request, _ = descriptors
+    *streams, request, answer = descriptors
+    os.close(answer)
     os.lseek(request, 0, os.SEEK_SET)
     with os.fdopen(request, "rb") as file:
         arguments, environment, folder, umask = json.load(file)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
-    os.closerange(3, max(descriptors) + 1)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -172,7 +214,7 @@ def _load() -> None:
     import ostore
 
     for module in pkgutil.walk_packages(ostore.__path__, "ostore."):
-        if module.name not in ELSEWHERE:
+        if module.name not in WINDOWS_ONLY:
             importlib.import_module(module.name)
     importlib.import_module("typer.rich_utils")
 
@@ -190,10 +232,13 @@ def _main() -> NoReturn:
     try:
         main()
     except SystemExit as end:
+        # What Python does at its end, but for the modules: to take them apart costs more than most commands.
+        threading._shutdown()  # type: ignore[attr-defined]
         if measuring:
             measuring.stop()
             measuring.save()
-        # To take apart what was loaded costs more than most commands, and nobody would see it.
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(int(end.code or 0))
 
 

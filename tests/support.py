@@ -31,8 +31,6 @@ CONFIG = "application/vnd.docker.container.image.v1+json"
 
 # `make torture` asks for everything, `make test` for a slice of it.
 TORTURE = os.environ.get("OSTORE_TORTURE") == "1"
-# Tells a Python that it is to measure what it covers: tests/measuring.py.
-MEASURED = "COVERAGE_PROCESS_CONFIG"
 # Measuring loads modules and writes files of its own. The programs that such a test starts are not measured.
 unmeasured = pytest.mark.usefixtures("_unmeasured")
 # What waits for a server that may be writing would wait in vain, a thousand times.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ import pytest
 from tests import fork_server
 from tests.support import OSTORE, Store, standard_input
 
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, every process is started")
 LINES = (
     "--version",
@@ -27,8 +32,8 @@ LINES = (
 )
 
 
-def forked(words: list[str], folder: Path, **late: str) -> subprocess.CompletedProcess[str]:
-    done = fork_server.run(words, {**os.environ, **late}, folder, 60)
+def forked(words: list[str], folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    done = fork_server.run(words, {**os.environ, **variables}, folder, 60)
     assert done
     return done
 
@@ -68,8 +73,44 @@ def test_what_changes_how_the_program_loads_is_not_forked(tmp_path: Path) -> Non
 
 
 def test_one_that_takes_too_long_is_killed(store: Store, tmp_path: Path) -> None:
+    assert forked(["--version"], tmp_path).returncode == 0
     reading, writing = os.pipe()
     with standard_input(reading), pytest.raises(subprocess.TimeoutExpired):
         fork_server.run(["import", "-", "--models", str(store.root)], os.environ, tmp_path, 1)
+    latest = time.monotonic() + 60
+    with contextlib.suppress(BrokenPipeError):
+        # It would take this, and wait for more.
+        while os.write(writing, b"x"):
+            assert time.monotonic() < latest
+            time.sleep(0.05)
     os.close(writing)
     assert forked(["--version"], tmp_path).returncode == 0
+
+
+class Reading:
+    """A process that reads from a pipe of its own until `end`."""
+
+    def __init__(self, store: Store) -> None:
+        words = ["import", "-", "--models", str(store.root)]
+        reading, self._writing = os.pipe()
+        self.thread = threading.Thread(target=forked, args=(words, store.root))
+        with standard_input(reading):
+            self.thread.start()
+            os.write(self._writing, b"x")
+            # It has its descriptors once it has taken this.
+            while any(fcntl.ioctl(self._writing, termios.FIONREAD, bytes(4))):
+                time.sleep(0.01)
+
+    def end(self) -> None:
+        os.close(self._writing)
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+
+
+def test_one_that_ends_is_told_while_others_run(store: Store) -> None:
+    first, second = Reading(store), Reading(store)
+    first.end()
+    # It gets the numbers that the first one's descriptors had, and must not keep those of the second.
+    third = Reading(store)
+    second.end()
+    third.end()

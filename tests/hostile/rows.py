@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ostore.places.store.receiving import publication
 from tests.hostile.forge import NAME, SETTINGS, TEXT, WEIGHTS, Bundle, compressed, dumped, tar
 from tests.support import Store, full
 
@@ -37,8 +36,6 @@ class World:
     is_terminal: bool = False
 
     def __post_init__(self) -> None:
-        # A server that removes blobs meanwhile is not what these rows are about.
-        self.patch.setattr(publication, "_SETTLE_SECONDS", (0.0,))
         self.store = Store(self.folder / "models")
         self.store.model("old:latest", OLD_WEIGHTS)
         self.canary = self.folder / "outside" / "canary"

@@ -247,7 +247,7 @@ def _finish_soon(world: World) -> None:
     for data in (SETTINGS, WEIGHTS, TEXT):
         world.store.blob(data)
     path = world.store.write_manifest(NAME, MANIFEST[:50])
-    # The other rows wait for nobody.
+    # Without it, the command would look again at once, before the thread has written.
     world.patch.setattr(scan, "_RETRY_SECONDS", 0.1)
 
     def finish() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.api import addresses  # noqa: F401 - now, because it would keep the replacement below for good
 from ostore.cli.main import run
 from ostore.formats.remedy import Remedy
 from ostore.streams import terminal

@@ -1,8 +1,8 @@
 """
 The commands that write, one line each. To torture a new command, add its line to COMMANDS and nothing else.
 
-Each command has a scene, built in an empty folder of the test, and runs there as the installed program. Nothing here
-imports ostore. docs/testing.md says what holds for all commands.
+Each command has a scene, built in an empty folder of the test, and runs there: under a tracer as the installed program,
+else forked. docs/testing.md says what holds for all commands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import MEASURED, Store, full, noise, ostore
+from tests.fork_server import MEASURED
+from tests.support import Store, full, noise
+from tests.support import ostore as in_a_fork
 
 # The installed program, not `python -m`: that would look for modules in the folder it runs in.
 OSTORE = str(Path(sys.executable).with_name("ostore"))
@@ -57,7 +59,7 @@ class Command:
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
     if not tracer and words[0] != SCRIPT:
-        return ostore(*words, environment={"HOME": str(folder), "OLLAMA_MODELS": "models"}, cwd=folder)
+        return in_a_fork(*words, environment={"HOME": str(folder), "OLLAMA_MODELS": "models"}, cwd=folder)
     return subprocess.run(
         [*tracer, *_argv(words)],
         cwd=folder,
