@@ -115,7 +115,7 @@ def explained(error: OstoreError, start: bytes, path: Path | None) -> OstoreErro
 
 def _blank(start: bytes, path: Path | None) -> _Recognised:
     if not start and path is None:
-        return "nothing came in", "the program before the pipe may say why"
+        return "the input is empty", "the program before the pipe may say why"
     hint = (path and _part_of(path)) or "the copy may have been cut off; copy the file again"
     return "there are zeros where a bundle begins" if start else "an empty file", hint
 
