@@ -259,13 +259,17 @@ def is_console(fd: int) -> bool:
 
 
 def volume_of(folder: str) -> tuple[str, bool]:
-    """Return the name of a folder's file system (`NTFS`, `FAT32`), and whether it is read-only. Raises OSError."""
+    """
+    Return the name of a folder's file system (`NTFS`, `FAT32`), and whether it is read-only.
+
+    The name is empty if Windows does not tell. Raises OSError.
+    """
     place, name = ctypes.create_unicode_buffer(1024), ctypes.create_unicode_buffer(64)
     flags = wintypes.DWORD()
     if not _kernel32.GetVolumePathNameW(folder, place, len(place)):
         raise _last_error(folder)
-    if not _kernel32.GetVolumeInformationW(place, None, 0, None, None, ctypes.byref(flags), name, len(name)):
-        raise _last_error(folder)
+    # It fails for some disks that are folders of another one; then all else of the disk can still be said.
+    _kernel32.GetVolumeInformationW(place, None, 0, None, None, ctypes.byref(flags), name, len(name))
     return name.value, bool(flags.value & _READ_ONLY_VOLUME)
 
 
