@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def store(tmp_path: Path) -> Store:
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One model of every kind; tests must not change it."""
     return six_kinds(tmp_path_factory.mktemp("kinds") / "models")
+
+
+@pytest.fixture
+def public() -> Iterator[Store]:
+    """A store with two models in a folder that everybody may enter, as pytest's own may not."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        made = Store(Path(name) / "models")
+        made.model("tiny:latest", b"the weights")
+        made.model("other:latest", b"other")
+        yield made
 
 
 @pytest.fixture

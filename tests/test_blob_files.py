@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,17 +31,6 @@ def store(tmp_path: Path) -> Store:
     made = Store(tmp_path / "models")
     made.model("tiny:latest", WEIGHTS)
     return made
-
-
-@pytest.fixture
-def public() -> Iterator[Store]:
-    """A store of another user, in a folder that everybody may enter."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        made = Store(Path(name) / "models")
-        made.model("tiny:latest", WEIGHTS)
-        made.model("other:latest", b"other")
-        yield made
 
 
 def give(root: Path) -> None:
