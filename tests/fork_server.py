@@ -49,7 +49,7 @@ def run(
 
     Raises FileNotFoundError if the folder is absent, TimeoutExpired.
     """
-    if sys.platform != "linux" or _read_early(environment) != (server := _server()).surroundings:
+    if sys.platform != "linux" or read_early(environment) != (server := _server()).surroundings:
         return None
     place = Path.cwd() / (folder or "")
     place.stat()
@@ -57,7 +57,7 @@ def run(
     return subprocess.CompletedProcess(["ostore", *arguments], status, _text(printed), _text(errors))
 
 
-def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+def read_early(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in READ_LATE}
 
 
@@ -76,7 +76,7 @@ class _Server:
 
     def __init__(self) -> None:
         started = {name: value for name, value in os.environ.items() if name not in {MEASURED, *TAKEN_AWAY}}
-        self.surroundings = _read_early(started)
+        self.surroundings = read_early(started)
         self._asking = threading.Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests import fork_server
+from tests.windows.session import Session
 
 MODEL = "application/vnd.ollama.image.model"
 PROJECTOR = "application/vnd.ollama.image.projector"
@@ -252,10 +254,30 @@ def ostore(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, under a tracer if one is given; output captured as text."""
     words, surroundings = [*map(str, arguments)], {**os.environ, **(environment or {})}
-    forked = None if tracer else fork_server.run(words, surroundings, cwd, 120)
-    return forked or subprocess.run(
+    done = None if tracer else _run_in_what_is_loaded(words, surroundings, cwd)
+    return done or subprocess.run(
         [*tracer, *OSTORE, *words], capture_output=True, text=True, check=False, timeout=120, env=surroundings, cwd=cwd
     )
+
+
+def _run_in_what_is_loaded(
+    words: Sequence[str], surroundings: Mapping[str, str], cwd: Path | None
+) -> subprocess.CompletedProcess[str] | None:
+    """Run the command where Python and ostore are loaded already. None: with these variables that may be wrong."""
+    if os.name != "nt":
+        return fork_server.run(words, surroundings, cwd, 120)
+    if fork_server.read_early(surroundings) != fork_server.read_early(os.environ):
+        return None
+    try:
+        return _session().run(os.fspath(cwd or Path.cwd()), *words, environment=surroundings)
+    except subprocess.TimeoutExpired:
+        _session.cache_clear()
+        raise
+
+
+@functools.cache
+def _session() -> Session:
+    return Session([sys.executable], os.environ)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from tests.torture.commands import COMMANDS, NOTHING_LEFT, WEIGHTS, Command, a_s
 from tests.torture.judge import State, output_problems, problems
 from tests.windows import wine
 from tests.windows.killing import KILLED
+from tests.windows.session import Session
 
 # Set by `make test-windows`: `whole`, or `slice` for a part of two minutes.
 ASKED = os.environ.get("OSTORE_WINDOWS")
@@ -33,7 +34,7 @@ HERE = {command.name: command for command in COMMANDS if command.name not in ELS
 STAGES = ("import", "rm", "gc", "move")
 
 
-_sessions: list[wine.Session] = []
+_sessions: list[Session] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +43,7 @@ def _session() -> Iterator[None]:
     if ASKED is None:
         yield
         return
-    with wine.Session(OLLAMA_MODELS="models") as session:
+    with wine.session(OLLAMA_MODELS="models") as session:
         _sessions.append(session)
         yield
         _sessions.clear()
@@ -52,7 +53,7 @@ def windows(folder: Path, *words: str, alone: bool = False) -> subprocess.Comple
     """Run ostore on Windows; `alone` in a process of its own."""
     if alone:
         return wine.python("-m", "ostore", *words, folder=folder, OLLAMA_MODELS="models")
-    return _sessions[0].run(folder, *words)
+    return _sessions[0].run(wine.windows_path(folder), *words)
 
 
 class Scene:

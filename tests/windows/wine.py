@@ -4,19 +4,18 @@ The first call makes all of it in .windows/: a Wine of its own, CPython, and the
 one of them cannot be had, it says so in one line and ends with 3.
 """
 
-import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
 import sysconfig
-import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+
+from tests.windows.session import Session
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = ROOT / ".windows"
@@ -139,36 +138,9 @@ def python(*arguments: str, folder: Path, **more: str) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(command, done.returncode, out, err)
 
 
-class Session:
+def session(**more: str) -> Session:
     """An ostore for Windows that runs one command after the other, with `more` in its environment. Use it in `with`."""
-
-    def __init__(self, **more: str) -> None:
-        self._process = subprocess.Popen(
-            ["wine", str(PYTHON), "-m", "tests.windows.session"],
-            env={**environment(), **more},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.__exit__(None, None, None)
-
-    def run(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in a folder."""
-        assert self._process.stdin
-        assert self._process.stdout
-        print(json.dumps([windows_path(folder), *arguments]), file=self._process.stdin, flush=True)
-        late = threading.Timer(300, self._process.kill)
-        late.start()
-        try:
-            return subprocess.CompletedProcess(arguments, *json.loads(self._process.stdout.readline()))
-        finally:
-            late.cancel()
+    return Session(["wine", str(PYTHON)], {**environment(), **more})
 
 
 def run(arguments: Sequence[str]) -> int:
