@@ -74,6 +74,7 @@ def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _plain_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the store, the home or the terminal of whoever runs it."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path / "home"))
     for name in ("OLLAMA_MODELS", "OSTORE_DEBUG", *TAKEN_AWAY):
         monkeypatch.delenv(name, raising=False)

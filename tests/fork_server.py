@@ -34,7 +34,16 @@ from typing import NoReturn
 # Tells a Python that it is to measure what it covers: tests/measuring.py.
 MEASURED = "COVERAGE_PROCESS_CONFIG"
 # Variables that are read only when a command runs. Any other may change how Python or a library loads.
-READ_LATE = {MEASURED, "COLUMNS", "HOME", "OLLAMA_MODELS", "OSTORE_DEBUG", "PATH", "PYTEST_CURRENT_TEST"}
+READ_LATE = {
+    MEASURED,
+    "COLUMNS",
+    "HOME",
+    "OLLAMA_MODELS",
+    "OSTORE_DEBUG",
+    "PATH",
+    "PYTEST_CURRENT_TEST",
+    "USERPROFILE",
+}
 # conftest.py takes these from every test.
 TAKEN_AWAY = {"FORCE_COLOR", "NO_COLOR"}
 # Only Windows has what these load.

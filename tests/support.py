@@ -266,7 +266,8 @@ def _run_in_what_is_loaded(
     """Run the command where Python and ostore are loaded already. None: with these variables that may be wrong."""
     if os.name != "nt":
         return fork_server.run(words, surroundings, cwd, 120)
-    if fork_server.read_early(surroundings) != fork_server.read_early(os.environ):
+    # A completion ends its process at once.
+    if words[:1] == ["_complete"] or fork_server.read_early(surroundings) != fork_server.read_early(os.environ):
         return None
     try:
         return _session().run(os.fspath(cwd or Path.cwd()), *words, environment=surroundings)

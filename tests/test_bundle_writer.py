@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,10 @@ def test_a_bundle_into_an_open_file_is_whole_and_so_is_one_into_a_pipe(
         deliver(inbox, store)
     assert is_whole(target)
     reading, writing = os.pipe()
-    with BundlePipe(writing, level=None, jobs=1).receive(selection) as inbox:
-        deliver(inbox, store)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        assert sha256(pipe.read()) == sha256(target.read_bytes())
+    # A pipe of Windows holds less than a bundle.
+    with os.fdopen(reading, "rb") as pipe, ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read)
+        with BundlePipe(writing, level=None, jobs=1).receive(selection) as inbox:
+            deliver(inbox, store)
+        os.close(writing)
+        assert sha256(read.result()) == sha256(target.read_bytes())

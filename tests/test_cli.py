@@ -273,7 +273,7 @@ def test_list_of_nothing_is_one_line_that_says_where_models_are(store: Store, tm
     (tmp_path / "empty/blobs").mkdir(parents=True)
     (tmp_path / "home/.ollama").mkdir(parents=True)
     done = run("list", "--models", tmp_path / "empty", environment={"HOME": str(tmp_path)})
-    assert (done.returncode, done.stderr) == (0, f"no models in {tmp_path}/empty\n")
+    assert (done.returncode, done.stderr) == (0, f"no models in {tmp_path / 'empty'}\n")
     store.root.rename(tmp_path / "home/.ollama/models")
     home = {"HOME": str(tmp_path / "home")}
     done = run("list", "--models", tmp_path / "empty", environment=home)

@@ -381,6 +381,7 @@ def test_a_blob_that_a_server_removes_while_publishing_is_put_back(store: Store,
         "blobs = pathlib.Path(sys.argv[1])\n"
         "end = time.monotonic() + 20\n"
         "seen = False\n"
+        "print(flush=True)\n"
         "while time.monotonic() < end and not seen:\n"
         "    for path in blobs.glob('sha256-*') if blobs.exists() else ():\n"
         "        path.unlink(missing_ok=True); seen = True\n"
@@ -388,9 +389,10 @@ def test_a_blob_that_a_server_removes_while_publishing_is_put_back(store: Store,
     other = tmp_path / "other"
     (other / "blobs").mkdir(parents=True)
     for _ in range(5):
-        pruner = subprocess.Popen([sys.executable, "-c", prune, other / "blobs"])
-        done = run("import", bundle, "--models", other)
-        pruner.wait()
+        with subprocess.Popen([sys.executable, "-c", prune, other / "blobs"], stdout=subprocess.PIPE) as pruner:
+            assert pruner.stdout
+            pruner.stdout.readline()
+            done = run("import", bundle, "--models", other)
         assert done.returncode == 0, done.stderr
         assert tree(other) == tree(store.root)
         shutil.rmtree(other / "manifests")

@@ -645,7 +645,9 @@ def test_who_comes_second_to_a_store_that_is_being_moved_is_told_that_it_was_bus
 def test_where_there_is_nothing_to_move_nothing_is_said_to_be_in_both(tmp_path: Path) -> None:
     (tmp_path / "from/blobs").mkdir(parents=True)
     done = run("move", tmp_path / "to", "--yes", "--models", tmp_path / "from")
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"nothing to move from {tmp_path}/from"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"nothing to move from {tmp_path / 'from'}"), (
+        done.stderr
+    )
     assert "is still in" not in done.stdout
     # There is no store there that Ollama could find.
     assert ("to make Ollama use it" in done.stdout, (tmp_path / "to").exists()) == (False, False)

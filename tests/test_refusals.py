@@ -7,7 +7,7 @@ import io
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +129,10 @@ class Shop:
     here: Path
     store: Store
 
+    def words(self, typed: str) -> list[str]:
+        """What a shell makes of it. A path of Windows has characters that a shell takes for others."""
+        return [self.command(word) for word in shlex.split(typed)]
+
     def command(self, typed: str) -> str:
         return typed.format(here=self.here, store=self.store.root, twins=_id(self.store, "llama3:latest"))
 
@@ -164,10 +168,10 @@ def shop(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     return Shop(tmp_path / "here", Store(tmp_path / "here" / "models"))
 
 
-def _typed_here(command: str) -> tuple[int, str]:
+def _typed_here(words: Sequence[str]) -> tuple[int, str]:
     told = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
-        code = run_here(shlex.split(command))
+        code = run_here(words)
     return code, told.getvalue()
 
 
@@ -181,19 +185,19 @@ def _offered(told: str) -> str:
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.typed)
 def test_a_mistake_says_what_to_type_and_changes_nothing(shop: Shop, mistake: Mistake) -> None:
     before = sorted(shop.here.rglob("*"))
-    code, told = _typed_here(shop.command(mistake.typed))
+    code, told = _typed_here(shop.words(mistake.typed))
     assert (code, told.count("\n")) == (mistake.code, 1), told
     assert shop.command(mistake.says) in told
     assert "secret" not in told
     assert sorted(shop.here.rglob("*")) == before
     if mistake.works:
-        code, told = _typed_here(_offered(told).removeprefix("ostore "))
+        code, told = _typed_here(shlex.split(_offered(told))[1:])
         assert code == 0, told
 
 
 @pytest.mark.parametrize("mistake", MISTAKES[::9], ids=lambda mistake: mistake.typed)
 def test_the_program_says_the_same(shop: Shop, mistake: Mistake) -> None:
-    done = run(*shlex.split(shop.command(mistake.typed)))
+    done = run(*shop.words(mistake.typed))
     assert (done.returncode, done.stderr.count("\n")) == (mistake.code, 1)
     assert shop.command(mistake.says) in done.stderr
 
@@ -214,7 +218,7 @@ ID = {
 @pytest.mark.parametrize("typed", ID.values(), ids=ID)
 @pytest.mark.parametrize("shape", [lambda text: text, str.upper, lambda text: f"sha256:{text}"])
 def test_an_id_of_list_stands_for_its_model(shop: Shop, typed: str, shape: Callable[[str], str]) -> None:
-    code, told = _typed_here(typed.format(shape(_id(shop.store, "mistral:7b"))))
+    code, told = _typed_here(typed.format(shape(_id(shop.store, "mistral:7b"))).split())
     assert code == 0, told
 
 
@@ -227,7 +231,7 @@ def test_a_name_comes_before_an_id(shop: Shop) -> None:
 def test_several_bundles_share_the_names(shop: Shop) -> None:
     ostore.export(["mistral:7b"], "two.tar")
     (shop.here / "new").mkdir()
-    code, told = _typed_here("import one.tar two.tar --model mistral:7b --models new -q")
+    code, told = _typed_here(["import", "one.tar", "two.tar", "--model", "mistral:7b", "--models", "new", "-q"])
     assert (code, told) == (0, "")
     assert [row.name for row in ostore.list_models(models=shop.here / "new").models] == ["mistral:7b"]
 
@@ -271,10 +275,10 @@ def test_a_setting_that_nobody_means_is_told(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, value: str, says: str
 ) -> None:
     monkeypatch.setenv("OLLAMA_MODELS", value)
-    code, told = _typed_here("where")
+    code, told = _typed_here(["where"])
     assert (code, told.count("\n")) == (0, 1)
     assert told.startswith(f"ostore: warning: OLLAMA_MODELS {says}")
-    code, told = _typed_here("list")
+    code, told = _typed_here(["list"])
     assert code == NOT_FOUND
     assert says in told
     shutil.copytree(shop.store.root, value.strip("'"))

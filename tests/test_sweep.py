@@ -84,7 +84,7 @@ def is_blob(name: str) -> bool:
 def replace(path: Path, content: bytes) -> None:
     new = path.with_name("new")
     new.write_bytes(content)
-    new.rename(path)
+    new.replace(path)
 
 
 def as_link(path: Path) -> None:

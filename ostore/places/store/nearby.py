@@ -31,11 +31,11 @@ def store_instead(tree: ManifestTree) -> Path | None:
 def _candidates(folder: Path) -> Iterator[Path]:
     yield from (folder / usual for usual in _USUAL)
     yield from list(folder.absolute().parents)[:2]
-    below = []
+    names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(folder) as listing:
-        below = sorted(entry.path for entry, _ in zip(listing, range(_MAX_FOLDERS), strict=False) if entry.is_dir())
-    yield from map(Path, below)
-    yield from (Path(path) / usual for path in below for usual in _USUAL)
+        names = sorted(entry.name for entry, _ in zip(listing, range(_MAX_FOLDERS), strict=False) if entry.is_dir())
+    yield from (folder / name for name in names)
+    yield from (folder / name / usual for name in names for usual in _USUAL)
 
 
 def _is_store(path: Path) -> bool:
