@@ -25,7 +25,7 @@ MAX_DIMENSIONS = 4
 MAX_KEYS = 65_536
 MAX_TENSORS = 131_072
 MAX_TEXT_BYTES = 64 * 1024 * 1024
-MAX_HEADER_BYTES = 1024 * 1024 * 1024
+MAX_HEADER_BYTES = 256 * 1024 * 1024
 # What `read_array` gives at once.
 MAX_READ_ITEMS = 65_536
 
@@ -168,6 +168,11 @@ class Gguf:
     def text(self, key: str) -> str:
         """Return the text under a key, as `number` does."""
         return self._text(self._full(key))
+
+    def is_true(self, key: str) -> bool:
+        """Return whether a key, as of `number`, has the value true."""
+        field = self.fields.get(self._full(key))
+        return field is not None and field.value is True
 
     def has(self, key: str) -> bool:
         """Return whether the header has exactly this key."""
