@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-Value = str | float | list[str] | list[float] | list[int]
+
+class Typed(NamedTuple):
+    """A number of a type that is not u32, f32 or bool: the number of the type, its letter in struct, and the number."""
+
+    kind: int
+    letter: str
+    number: float
+
+
+Value = str | float | Typed | list[str] | list[float] | list[int]
+Tensor = tuple[tuple[int, ...], list[float]]
 ONE_LAYER: dict[str, Value] = {
     "general.architecture": "llama",
     "general.file_type": 0,
@@ -21,16 +32,65 @@ ONE_LAYER: dict[str, Value] = {
 }
 
 
-def gguf(keys: Mapping[str, Value], tensors: Mapping[str, tuple[tuple[int, ...], list[float]]]) -> bytes:
+def gguf(
+    keys: Mapping[str, Value], tensors: Mapping[str, Tensor], *, version: int = 3, order: str = "<", alignment: int = 32
+) -> bytes:
     """Return a file with these keys and tensors: of each, the shape, and numbers that are repeated to fill it."""
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
-    head += b"".join(_text(key) + _value(value) for key, value in keys.items())
-    data = b""
+    infos, data = [], b""
     for name, (shape, numbers) in tensors.items():
-        # Type 0 is F32. Every tensor is a multiple of 32 bytes long, so none needs padding.
-        head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
-        data += struct.pack(f"<{len(numbers)}f", *numbers) * (math.prod(shape) // len(numbers))
-    return head + bytes(-len(head) % 32) + data
+        infos.append(info(name, shape, 0, len(data), order=order, version=version))
+        # Type 0 is F32.
+        data += struct.pack(f"{order}{len(numbers)}f", *numbers) * (math.prod(shape) // len(numbers))
+        data += bytes(-len(data) % alignment)
+    entries = [entry(key, value, order, version) for key, value in keys.items()]
+    return assembled(entries, infos, data, version=version, order=order, alignment=alignment)
+
+
+def assembled(
+    entries: Sequence[bytes],
+    infos: Sequence[bytes],
+    data: bytes = b"",
+    *,
+    version: int = 3,
+    order: str = "<",
+    alignment: int = 32,
+    counts: tuple[int, int] | None = None,
+) -> bytes:
+    """Return a file of ready parts. `counts` are the numbers of tensors and keys that it says it has."""
+    tensors, keys = counts or (len(infos), len(entries))
+    head = b"GGUF" + struct.pack(f"{order}I2{'I' if version == 1 else 'Q'}", version, tensors, keys)
+    head += b"".join([*entries, *infos])
+    return head + bytes(-len(head) % alignment) + data
+
+
+def entry(key: str, value: Value, order: str = "<", version: int = 3) -> bytes:
+    """Return one key with its value."""
+    return _text(key, order, version) + _value(value, order, version)
+
+
+def info(
+    name: str, shape: Sequence[int], kind: int = 0, offset: int = 0, *, order: str = "<", version: int = 3
+) -> bytes:
+    """Return what a header says of one tensor."""
+    return _text(name, order, version) + struct.pack(f"{order}I{len(shape)}QIQ", len(shape), *shape, kind, offset)
+
+
+def split(keys: Mapping[str, Value], *parts: Mapping[str, Tensor]) -> list[bytes]:
+    """Return the files of a set with these tensors in each, as `llama-gguf-split` writes them."""
+    number = sum(map(len, parts))
+    return [
+        gguf({**({} if index else keys), **split_keys(index, len(parts), number)}, part)
+        for index, part in enumerate(parts)
+    ]
+
+
+def split_keys(index: int, count: int, tensors: int) -> dict[str, Value]:
+    """Return the keys of one part of a set."""
+    return {
+        "split.no": Typed(2, "H", index),
+        "split.count": Typed(2, "H", count),
+        "split.tensors.count": Typed(5, "i", tensors),
+    }
 
 
 def talking_gguf() -> bytes:
@@ -51,7 +111,7 @@ def talking_gguf() -> bytes:
     scores = [0.0] * 32 * (len(tokens) - 1) + [1.0] * 32
     within = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (32, 32))
     within |= {"ffn_gate": (32, 64), "ffn_up": (32, 64), "ffn_down": (64, 32)}
-    tensors: dict[str, tuple[tuple[int, ...], list[float]]] = {
+    tensors: dict[str, Tensor] = {
         "token_embd.weight": ((32, len(tokens)), [1.0]),
         "output_norm.weight": ((32,), [1.0]),
         "output.weight": ((32, len(tokens)), scores),
@@ -62,15 +122,20 @@ def talking_gguf() -> bytes:
     return gguf(keys, tensors)
 
 
-def _text(text: str) -> bytes:
-    return struct.pack("<Q", len(text.encode())) + text.encode()
+def _text(text: str, order: str = "<", version: int = 3) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape") + (b"\0" if version == 1 else b"")
+    return struct.pack(f"{order}Q", len(raw)) + raw
 
 
-def _value(value: Value) -> bytes:
+def _value(value: Value, order: str = "<", version: int = 3) -> bytes:
     """A value, after its type. Whole numbers are unsigned."""
+    if isinstance(value, Typed):
+        return struct.pack(f"{order}I{value.letter}", value.kind, value.number)
     if isinstance(value, list):
-        items = [_value(item) for item in value]
-        return struct.pack("<I4sQ", 9, items[0][:4], len(items)) + b"".join(item[4:] for item in items)
+        items = [_value(item, order, version) for item in value]
+        return struct.pack(f"{order}I4sQ", 9, items[0][:4], len(items)) + b"".join(item[4:] for item in items)
     if isinstance(value, str):
-        return struct.pack("<I", 8) + _text(value)
-    return struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<If", 6, value)
+        return struct.pack(f"{order}I", 8) + _text(value, order, version)
+    if isinstance(value, bool):
+        return struct.pack(f"{order}I?", 7, value)
+    return struct.pack(f"{order}II", 4, value) if isinstance(value, int) else struct.pack(f"{order}If", 6, value)
