@@ -132,7 +132,10 @@ def _value(value: Value, order: str = "<", version: int = 3) -> bytes:
     if isinstance(value, Typed):
         return struct.pack(f"{order}I{value.letter}", value.kind, value.number)
     if isinstance(value, list):
-        items = [_value(item, order, version) for item in value]
+        # There may be 128,000 empty ones.
+        listed: Sequence[str | float] = value
+        made = {item: _value(item, order, version) for item in set(listed)}
+        items = [made[item] for item in listed]
         return struct.pack(f"{order}I4sQ", 9, items[0][:4], len(items)) + b"".join(item[4:] for item in items)
     if isinstance(value, str):
         return struct.pack(f"{order}I", 8) + _text(value, order, version)
