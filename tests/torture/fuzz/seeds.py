@@ -12,6 +12,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.tar_header import member_header
 from ostore.formats.zstd_frame import measure_frame
 from ostore.places.store.survey.batches import BatchRecord
+from tests.gguf import ONE_LAYER, Tensor, Value, gguf, split
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
 from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
 
@@ -123,6 +124,30 @@ def headers() -> list[bytes]:
     long = member_header("manifests/hf.co/" + "n" * 80 + "/m/t", 480)
     kinds = (member("x", b"", flag=flag, link=b"../y")[:512] for flag in (b"1", b"2", b"x", b"L"))
     return [member_header("ostore/bundle.json", 740), member_header("x", 2**33), long[:512], long[1024:], *kinds]
+
+
+def weights() -> list[bytes]:
+    words: dict[str, Value] = {"tokenizer.ggml.tokens": ["<s>", "", "a" * 40], "tokenizer.chat_template": "{{ tools }}"}
+    some: dict[str, Tensor] = {"token_embd.weight": ((32, 2), [1.0]), "v.b": ((3,), [0.5])}
+    clip: dict[str, Value] = {"general.architecture": "clip", "clip.has_vision_encoder": True, "general.alignment": 64}
+    return [
+        gguf({**ONE_LAYER, **words}, some),
+        gguf({**ONE_LAYER, **words}, some, version=1),
+        gguf(ONE_LAYER, some, order=">"),
+        gguf(clip, some, alignment=64),
+        *split(ONE_LAYER, some, {}),
+    ]
+
+
+def tensors() -> list[bytes]:
+    one = {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]}
+    headers: tuple[dict[str, object], ...] = (
+        {"__metadata__": {"a": "b"}, "x": one},
+        {},
+        {"x": one, "y": {**one, "data_offsets": [12, 24]}},
+    )
+    made = [(dumped(header), bytes(12 * len({*header} - {"__metadata__"}))) for header in headers]
+    return [len(raw).to_bytes(8, "little") + raw + data for raw, data in made]
 
 
 def archives() -> list[bytes]:

@@ -11,18 +11,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import patch
 
 from ostore.formats import seek_table
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.config import ModelConfig
+from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
+from ostore.formats.gguf_facts import capabilities, kind_of, parameter_count, parameter_label, split_of
+from ostore.formats.gguf_split import SplitPart, merged
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
 from ostore.formats.wording import clean, one_line
@@ -210,6 +216,47 @@ def read_header(data: bytes) -> None:
         assert again == header
 
 
+def read_weights(data: bytes) -> None:
+    """The header of a GGUF, and all that is told from it."""
+    gguf = read_gguf(_at(data), len(data), "x")
+    assert all(field.offset + field.size <= gguf.data_offset for field in gguf.fields.values())
+    for tensor in gguf.tensors:
+        assert gguf.data_offset + tensor.offset + (tensor.size or 0) <= len(data)
+    for value in gguf.metadata.values():
+        if isinstance(value, GgufArray):
+            assert len(read_array(_at(data), gguf, value, count=9)) == min(9, value.count)
+    assert kind_of(gguf) in {"model", "adapter", "projector"}
+    assert parameter_label(parameter_count(gguf))
+    assert capabilities(gguf, uses_template_of_header=True)
+    assert dialect_of(gguf, _at(data)) in {None, gguf.architecture}
+    if split_of(gguf) is None and None not in {tensor.size for tensor in gguf.tensors}:
+        _merge(gguf, data)
+
+
+def _merge(gguf: Gguf, data: bytes) -> None:
+    """As the first part of a set whose second has no tensors: the whole is like the part."""
+    own = {key: field for key, field in gguf.fields.items() if not key.startswith("split.")}
+    values = ({"no": number, "count": 2, "tensors.count": len(gguf.tensors)} for number in (0, 1))
+    first, second = ({f"split.{key}": GgufField(value, 4, 0, 0) for key, value in said.items()} for said in values)
+    parts = (replace(gguf, fields={**own, **first}), replace(gguf, fields=second, tensors=()))
+    plan = merged([SplitPart("x", part, _at(data)) for part in parts])
+    pieces = (data[piece.offset :][: piece.size] + bytes(piece.padding) for piece in plan.pieces)
+    whole = plan.header + b"".join(pieces)
+    again = read_gguf(_at(whole), len(whole), "x")
+    assert (list(again.fields), plan.size) == (list(own), len(whole))
+    assert [tensor.name for tensor in again.tensors] == [tensor.name for tensor in gguf.tensors]
+
+
+def read_tensors(data: bytes) -> None:
+    found = read_safetensors(_at(data), len(data), "x")
+    assert found.data_offset + sum(tensor.size for tensor in found.tensors) == len(data)
+    assert sum(found.parameters.values()) == sum(tensor.elements for tensor in found.tensors)
+
+
+def _at(data: bytes) -> Callable[[int, int], bytes]:
+    return lambda size, offset: data[offset : offset + size]
+
+
 def read_frame(data: bytes) -> None:
     span = measure_frame(data)
     if span is None or span.size > len(data):
@@ -238,6 +285,8 @@ TARGETS = {
     "text": Target(read_text, seeds.names),
     "header": Target(read_header, seeds.headers),
     "tar": Target(read_tar, seeds.archives),
+    "gguf": Target(read_weights, seeds.weights),
+    "safetensors": Target(read_tensors, seeds.tensors),
     "frame": Target(read_frame, seeds.frames),
     "table": Target(read_table, seeds.tables),
     "frames": Target(read_frames, seeds.framed),
