@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel
     from ostore.operations.move import LeftEntry
-    from ostore.operations.show import Message, Parameter, ShownLayer, ShownModel
+    from ostore.operations.show import Message, Parameter, ShownKey, ShownLayer, ShownModel, ShownTensor, ShownWeights
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
     from ostore.places.store.fixing import Fix
@@ -132,8 +132,11 @@ __all__ = [
     "RmReport",
     "SearchedFolder",
     "SharedBlobs",
+    "ShownKey",
     "ShownLayer",
     "ShownModel",
+    "ShownTensor",
+    "ShownWeights",
     "SizeMismatchError",
     "Space",
     "StoreElsewhere",
@@ -226,8 +229,11 @@ _HOMES = {
     "RmReport": "ostore.api.rm",
     "SearchedFolder": "ostore.api.dedup",
     "SharedBlobs": "ostore.operations.usage",
+    "ShownKey": "ostore.operations.show",
     "ShownLayer": "ostore.operations.show",
     "ShownModel": "ostore.operations.show",
+    "ShownTensor": "ostore.operations.show",
+    "ShownWeights": "ostore.operations.show",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
     "StoreElsewhere": "ostore.api.list_models",

@@ -67,41 +67,6 @@ def test_the_label_of_a_quantization(gguf: Gguf, in_config: str, shown: str) -> 
     assert (facts.quantization_in_config(gguf), facts.quantization_shown(gguf)) == (in_config, shown)
 
 
-@pytest.mark.parametrize(
-    ("gguf", "expected"),
-    [
-        (made(), ("completion",)),
-        (made(llama__pooling_type=1), ("embedding",)),
-        (made(llama__vision__block_count=1), ("completion", "vision")),
-        (made(llama__audio__block_count=1), ("completion", "audio")),
-        (made("nemotron_h_omni", nemotron_h_omni__audio__block_count=1), ("completion",)),
-        (made(tokenizer__chat_template="{% if tools %}<think></think>"), ("tools", "thinking", "completion")),
-        (made(tokenizer__chat_template="tool_call"), ("tools", "completion")),
-        (made(tokenizer__chat_template="content.split('</think>')"), ("thinking", "completion")),
-        (made(tokenizer__chat_template="content.split('</think>') reasoning_content"), ("completion",)),
-    ],
-)
-def test_what_a_model_can_do(gguf: Gguf, expected: tuple[str, ...]) -> None:
-    assert facts.capabilities(gguf, uses_template_of_header=True) == expected
-
-
-def test_a_template_of_the_header_that_ollama_does_not_use_says_nothing() -> None:
-    assert facts.capabilities(made(tokenizer__chat_template="tools")) == ("completion",)
-
-
-@pytest.mark.parametrize(
-    ("projector", "expected"),
-    [
-        (made("clip"), ("completion", "vision")),
-        (made("clip", clip__has_audio_encoder=True), ("completion", "vision", "audio")),
-        (made("clip", clip__has_audio_encoder=False), ("completion", "vision")),
-        (made("clip", clip__has_audio_encoder=True, clip__vision__projector_type="gemma3nv"), ("completion", "vision")),
-    ],
-)
-def test_what_a_projector_adds(projector: Gguf, expected: tuple[str, ...]) -> None:
-    assert facts.capabilities(made(), [projector]) == expected
-
-
 def test_a_part_of_a_set_is_known() -> None:
     assert facts.split_of(read(gguf(split_keys(1, 3, 7), {}))) == facts.Split(1, 3, 7)
     assert facts.split_of(read(gguf(split_keys(0, 1, 7), {}))) is None

@@ -24,6 +24,7 @@ from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.removing.untrash import UntrashOutcome
+from tests.gguf import Value, gguf
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 
@@ -142,6 +143,20 @@ def test_show(store: Store) -> None:
 @pytest.mark.parametrize("name", ["mlx", "odd", "sees", "hf.co/bartowski/*"])
 def test_show_every_kind_of_model(kinds: Store, name: str) -> None:
     assert report("show", "show", name, models=kinds.root)["layers"]
+
+
+def test_show_of_headers(store: Store) -> None:
+    keys: dict[str, Value] = {"general.architecture": "llama", "odd": float("nan"), "words": ["a", "b"], "yes": True}
+    store.add(full("real:latest"), store.layer(MODEL, gguf(keys, {"t": ((2, 3), [1.0])})))
+    document = report("show", "show", "real", models=store.root)
+    [weights] = document["weights"]
+    assert (document["runs_in"], document["capabilities"]) == ("Ollama, llama.cpp", ["completion"])
+    assert weights["metadata"][1:] == [
+        {"key": "odd", "type": "f32", "value": "nan", "count": None},
+        {"key": "words", "type": "string", "value": None, "count": 2},
+        {"key": "yes", "type": "bool", "value": True, "count": None},
+    ]
+    assert (weights["tensors"], weights["parameter_count"]) == ([{"name": "t", "type": "F32", "shape": [2, 3]}], 6)
 
 
 def test_where_with_and_without_a_store(store: Store, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import ostore
+from tests.gguf import ONE_LAYER, Tensor, Value, gguf
 from tests.support import (
     CONFIG,
     LICENSE,
@@ -293,3 +294,108 @@ def test_a_text_that_is_too_long_is_a_limit_and_not_cut(empty: Store) -> None:
     assert (done.returncode, done.stdout) == (13, "")
     assert "license blob" in done.stderr
     assert "expected at most 4194304 bytes, got 4194305" in done.stderr
+
+
+CLIP: dict[str, Value] = {
+    "general.architecture": "clip",
+    "clip.vision.embedding_length": 1152,
+    "clip.vision.projection_dim": 2560,
+    "clip.projector_type": "gemma3",
+}
+# Of the newer kind, which Ollama translates.
+SEEING: dict[str, Value] = {
+    **{key.replace("llama", "qwen35"): value for key, value in ONE_LAYER.items()},
+    "general.architecture": "qwen35",
+    "general.file_type": 7,
+    "qwen35.image_token_id": 5,
+    "odd.number": float("inf"),
+    "odd.text": "one\ntwo" + "x" * 100,
+    "tokenizer.ggml.tokens": ["a", "b"],
+    "tokenizer.ggml.add_bos_token": True,
+}
+SOME: dict[str, Tensor] = {"v.t": ((32, 40), [1.0])}
+
+
+def with_headers(store: Store, model: bytes, projector: bytes = gguf(CLIP, SOME), **fields: str) -> None:
+    config = store.config(**{"model_type": "", "file_type": "unknown", **fields})
+    store.add(full("odd:latest"), store.layer(MODEL, model), store.layer(PROJECTOR, projector), config=config)
+
+
+def test_a_summary_says_what_the_headers_say(empty: Store) -> None:
+    with_headers(empty, gguf(SEEING, SOME))
+    summary = run("show", "odd", "--verbose", "--models", empty.root).stdout
+    model, capabilities, projector, layers, metadata, tensors, *_ = summary.split("\n\n")
+    assert model.splitlines()[5:] == [
+        "    architecture      qwen35",
+        "    parameters        1K",
+        "    context length    64",
+        "    embedding length  32",
+        "    quantization      Q8_0",
+        "    runs in           Ollama only (qwen35 dialect)",
+    ]
+    assert capabilities.split() == ["Capabilities", "completion", "vision"]
+    assert projector.splitlines() == [
+        "  Projector",
+        "    architecture      clip",
+        "    parameters        1K",
+        "    embedding length  1152",
+        "    dimensions        2560",
+    ]
+    assert layers.startswith("  Layers")
+    said = dict(line.split(maxsplit=1) for line in metadata.splitlines()[1:])
+    assert [*said] == sorted(SEEING)
+    assert said["odd.text"] == f"one\\ntwo{'x' * 72}..."
+    assert (said["odd.number"], said["qwen35.attention.layer_norm_rms_epsilon"]) == ("inf", "0.5")
+    assert (said["tokenizer.ggml.tokens"], said["tokenizer.ggml.add_bos_token"]) == ("2 x string", "true")
+    assert [line.split() for line in tensors.splitlines()[1:]] == [["v.t", "F32", "32x40"]]
+
+
+def test_what_the_config_says_comes_first(empty: Store) -> None:
+    with_headers(empty, gguf(SEEING, SOME), model_type="1.5M", file_type="Q4_K_M")
+    summary = run("show", "odd", "--models", empty.root).stdout
+    assert "    parameters        1.5M\n" in summary
+    assert "    quantization      Q4_K_M\n" in summary
+    assert "Metadata" not in summary
+
+
+def test_weights_that_cannot_be_read_are_named_and_all_else_is_shown(empty: Store) -> None:
+    with_headers(empty, gguf(SEEING, SOME), gguf(CLIP, SOME))
+    empty.blob_path(gguf(SEEING, SOME)).unlink()
+    path = empty.blob_path(gguf(CLIP, SOME))
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run("show", "odd", "--models", empty.root)
+    assert (done.returncode, done.stderr) == (0, "")
+    unknown = done.stdout.partition("  Not known\n")[2].partition("\n\n")[0].splitlines()
+    assert unknown[0] == f"    model             blob sha256:{sha256(gguf(SEEING, SOME))}: missing"
+    assert unknown[1].startswith(
+        f"    projector         blob sha256:{sha256(gguf(CLIP, SOME))}: the file ends at byte "
+    )
+    assert "architecture      test" in done.stdout
+    assert "runs in" not in done.stdout
+    assert "Projector" not in done.stdout
+
+
+def test_a_model_says_where_it_runs(empty: Store) -> None:
+    empty.add(full("plain:latest"), empty.layer(MODEL, gguf(ONE_LAYER, SOME)))
+    empty.add(full("clip:latest"), empty.layer(MODEL, gguf(ONE_LAYER, {})), empty.layer(PROJECTOR, gguf({}, {})))
+    old = gguf({"general.architecture": "clip"}, {})
+    empty.add(full("old:latest"), empty.layer(MODEL, gguf(ONE_LAYER, {})), empty.layer(PROJECTOR, old))
+    empty.add(full("mlx:latest"), empty.layer(TENSOR, b"t", name="a"))
+    empty.add(full("stub:latest"), empty.layer(LICENSE, b"MIT"))
+    found = {name: ostore.show(name, models=empty.root).runs_in for name in ("plain", "clip", "old", "mlx", "stub")}
+    assert found == {
+        "plain": "Ollama, llama.cpp",
+        "clip": "Ollama, llama.cpp",
+        "old": "Ollama only (clip dialect)",
+        "mlx": "Ollama only (safetensors)",
+        "stub": "",
+    }
+
+
+def test_the_last_of_several_files_of_weights_says_what_the_model_can_do(empty: Store) -> None:
+    embedding: dict[str, Value] = {**ONE_LAYER, "llama.pooling_type": 1}
+    layers = [empty.layer(MODEL, gguf(keys, {})) for keys in (ONE_LAYER, embedding)]
+    empty.add(full("two:latest"), *layers)
+    shown = ostore.show("two", models=empty.root)
+    assert shown.capabilities == ("embedding",)
+    assert [weights.architecture for weights in shown.weights] == ["llama", "llama"]

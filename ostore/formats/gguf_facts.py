@@ -1,12 +1,11 @@
 """
-What Ollama says of a model from the header of its GGUF: kind, size, quantization, capabilities.
+What Ollama says of a model from the header of its GGUF: kind, size, quantization.
 
-Sources, at fb30760: server/create.go (kind), fs/ggml (labels), server/images.go (capabilities).
+Sources, at fb30760: server/create.go (kind), fs/ggml (labels).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -120,45 +119,3 @@ def split_of(gguf: Gguf) -> Split | None:
     keys = ("split.no", "split.count", "split.tensors.count")
     values = [field.value for key in keys if (field := gguf.fields.get(key)) and isinstance(field.value, int)]
     return Split(*values) if len(values) == len(keys) and values[1] > 1 else None
-
-
-def capabilities(
-    gguf: Gguf, projectors: Sequence[Gguf] = (), *, uses_template_of_header: bool = False
-) -> tuple[str, ...]:
-    """
-    Return what a header says that a model can do, in Ollama's order.
-
-    A Go template, a parser and a config say more, which is not told here.
-    """
-    found: list[str] = []
-    template = chat_template(gguf) if uses_template_of_header else ""
-    if "tools" in template or "tool_call" in template:
-        found.append("tools")
-    if _thinks(template):
-        found.append("thinking")
-    found.append("embedding" if _has(gguf, "pooling_type") else "completion")
-    if _has(gguf, "vision.block_count") or projectors:
-        found.append("vision")
-    hears = _has(gguf, "audio.block_count") or any(_hears(projector) for projector in projectors)
-    if hears and gguf.architecture != "nemotron_h_omni":
-        found.append("audio")
-    return tuple(found)
-
-
-def _has(gguf: Gguf, key: str) -> bool:
-    return gguf.has(f"{gguf.architecture}.{key}")
-
-
-def _hears(projector: Gguf) -> bool:
-    if projector.text("vision.projector_type") == "gemma3nv":
-        return False
-    return any(
-        key.endswith("has_audio_encoder") and field.value is True for key, field in projector.fields.items()
-    )  # fmt: skip
-
-
-def _thinks(template: str) -> bool:
-    if "<think>" in template and "</think>" in template:
-        return True
-    splits = "content.split('</think>')" in template or 'content.split("</think>")' in template
-    return splits and "reasoning_content" not in template and "<SPECIAL_12>" not in template

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from ostore.formats import media_types
+from ostore.formats.capabilities import capabilities
 from ostore.formats.config import ModelConfig
+from ostore.formats.dialect import TENSORS, dialect_of, runs_in
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BlobMissingError,
     DigestMismatchError,
     FormatError,
     LimitError,
+    OstoreError,
     SizeMismatchError,
 )
+from ostore.formats.gguf import KIND_NAMES, Gguf, GgufArray, GgufField, read_gguf
+from ostore.formats.gguf_facts import parameter_count, parameter_label, quantization_shown
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.remedy import Remedy, ostore
+from ostore.streams.bytes_at import FileBytes
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from ostore.operations.transfer import SmallBlobs, StoredManifest
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
+
+# The layers with weights in a file of their own.
+_WEIGHTS = frozenset({media_types.MODEL, media_types.PROJECTOR, media_types.ADAPTER, media_types.DRAFT})
 
 Part = Literal["template", "system", "license", "manifest", "config"]
 T = TypeVar("T")
@@ -56,12 +69,66 @@ class ShownLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownKey:
+    """
+    One key of a GGUF header. Of an array, `value` is None, `type` that of its items, and `count` how many there are.
+
+    A number that JSON cannot say (infinity, not a number) is a text.
+    """
+
+    key: str
+    type: str
+    value: int | float | str | bool | None
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownTensor:
+    """One tensor of a GGUF header: its type as ggml calls it, and its shape."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownWeights:
+    """
+    What the header of one layer with weights says.
+
+    `unknown` is why it cannot be read, else empty; all after it is empty or 0 then. `dialect` is the architecture of a
+    file that only Ollama can load, else empty. `projection` is how many numbers a projector makes of a picture.
+    """
+
+    media_type: str
+    digest: str
+    unknown: str
+    architecture: str = ""
+    dialect: str = ""
+    parameter_count: int = 0
+    quantization: str = ""
+    context_length: int = 0
+    embedding_length: int = 0
+    block_count: int = 0
+    projection: int = 0
+    metadata: tuple[ShownKey, ...] = ()
+    tensors: tuple[ShownTensor, ...] = ()
+
+    @property
+    def parameter_size(self) -> str:
+        """The number of parameters as Ollama writes it."""
+        return parameter_label(self.parameter_count)
+
+
+@dataclass(frozen=True, slots=True)
 class ShownModel:
     """
     One model: the fields of its config, its text layers, and every descriptor, the config first.
 
     `size` is the bytes that the manifest declares, `modified` the manifest's mtime in seconds since 1970. `manifest`
-    and `raw_config` are the bytes of the two documents.
+    and `raw_config` are the bytes of the two documents. `capabilities` is what the model can do in Ollama's words.
+    `runs_in` says which programs can load its weights; it is empty if these are not here or cannot be read. `weights`
+    has the header of each layer with weights.
     """
 
     name: str
@@ -77,23 +144,45 @@ class ShownModel:
     layers: tuple[ShownLayer, ...]
     manifest: bytes
     raw_config: bytes
+    capabilities: tuple[str, ...]
+    runs_in: str
+    weights: tuple[ShownWeights, ...]
 
 
-def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
+class Blobs(Protocol):
+    """A store whose blobs can be opened."""
+
+    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
+        """Return the first `limit` bytes of a blob, unverified. Raises OstoreError, OSError."""
+        ...
+
+    def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
+        """Open a blob for reading. Raises OstoreError, OSError."""
+        ...
+
+
+def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
     """
-    Read a model's config and text layers.
+    Read a model's config, its text layers and the headers of its weights.
 
-    Raises BlobMissingError, SizeMismatchError or DigestMismatchError for a damaged blob, DamagedStoreError for one that
-    is not a regular file, FormatError for a blob that is whole but not the JSON that it should be, LimitError, OSError.
+    Weights that are missing or damaged are told in the value. Raises BlobMissingError, SizeMismatchError or
+    DigestMismatchError for a damaged small blob, DamagedStoreError for one that is not a regular file, FormatError for
+    a small blob that is whole but not the JSON that it should be, LimitError, OSError.
     """
     manifest, texts = model.manifest, _Texts(store, model)
+    config = texts.parsed(manifest.config, ModelConfig.parse, ModelConfig())
+    template = _decoded(texts.template)
+    headers = [(layer, *_header(store, layer)) for layer in manifest.layers if layer.media_type in _WEIGHTS]
+    of_model = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.MODEL]
+    projectors = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.PROJECTOR]
+    weights = tuple(shown for _, shown, _ in headers)
     return ShownModel(
         name=str(model.name),
         digest=f"sha256:{manifest.model_id}",
         size=manifest.declared_size,
         modified=model.modified,
-        config=texts.parsed(manifest.config, ModelConfig.parse, ModelConfig()),
-        template=_decoded(texts.template),
+        config=config,
+        template=template,
         system=_decoded(texts.system),
         parameters=texts.parsed(texts.last(media_types.PARAMS), _parameters, ()),
         messages=texts.parsed(texts.last(media_types.MESSAGES), _messages, ()),
@@ -101,7 +190,62 @@ def show_model(store: SmallBlobs, model: StoredManifest) -> ShownModel:
         layers=tuple(ShownLayer(layer.media_type, str(layer.digest), layer.size) for layer in manifest.descriptors),
         manifest=manifest.raw,
         raw_config=texts.config,
+        # Ollama takes the last of several.
+        capabilities=capabilities(config, template, of_model[-1] if of_model else None, projectors),
+        runs_in=_runs_in(manifest.layers, weights),
+        weights=weights,
     )
+
+
+def _runs_in(layers: Sequence[Descriptor], weights: Sequence[ShownWeights]) -> str:
+    if any(shown.unknown for shown in weights):
+        return ""
+    if weights:
+        return runs_in(next((shown.dialect for shown in weights if shown.dialect), None))
+    return TENSORS if any(layer.media_type == media_types.TENSOR for layer in layers) else ""
+
+
+def _header(store: Blobs, layer: Descriptor) -> tuple[ShownWeights, Gguf | None]:
+    """Read one header, or tell why it cannot be read: the model has more to show than that."""
+    try:
+        with store.opened_blob(layer.digest) as fd:
+            source = FileBytes(fd, Path(layer.digest.filename))
+            gguf = read_gguf(source.read_at, source.size, f"blob {layer.digest}")
+            dialect = dialect_of(gguf, source.read_at)
+    except (OstoreError, OSError) as error:
+        return ShownWeights(layer.media_type, str(layer.digest), unknown=str(error)), None
+    return _shown(layer, gguf, dialect or ""), gguf
+
+
+def _shown(layer: Descriptor, gguf: Gguf, dialect: str) -> ShownWeights:
+    return ShownWeights(
+        layer.media_type,
+        str(layer.digest),
+        unknown="",
+        architecture=gguf.architecture,
+        dialect=dialect,
+        parameter_count=parameter_count(gguf),
+        quantization=quantization_shown(gguf),
+        context_length=gguf.number("context_length"),
+        # A projector has one length for pictures or one for sound.
+        embedding_length=_first(gguf, "embedding_length", "vision.embedding_length", "audio.embedding_length"),
+        block_count=gguf.number("block_count"),
+        projection=_first(gguf, "vision.projection_dim", "audio.projection_dim"),
+        metadata=tuple(_key(key, field) for key, field in gguf.fields.items()),
+        tensors=tuple(ShownTensor(tensor.name, tensor.type_name, tensor.shape) for tensor in gguf.tensors),
+    )
+
+
+def _first(gguf: Gguf, *keys: str) -> int:
+    return next((number for key in keys if (number := gguf.number(key))), 0)
+
+
+def _key(key: str, field: GgufField) -> ShownKey:
+    value = field.value
+    if isinstance(value, GgufArray):
+        return ShownKey(key, KIND_NAMES[value.kind], None, value.count)
+    is_number = not isinstance(value, float) or math.isfinite(value)
+    return ShownKey(key, KIND_NAMES[field.kind], value if is_number else str(value), None)
 
 
 def read_part(store: SmallBlobs, model: StoredManifest, part: Part) -> bytes:

@@ -25,10 +25,11 @@ def show(
     license_: Annotated[bool, typer.Option("--license", help="Print the licences.")] = False,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print the manifest.")] = False,
     config: Annotated[bool, typer.Option("--config", help="Print the config blob.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Add metadata and tensors of the weights.")] = False,
     models: Models = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's details, from its manifest and its small blobs."""
+    """Show a model's details, from its manifest, its small blobs and the headers of its weights."""
     from ostore.api import show as api
     from ostore.cli.render import show as render
     from ostore.cli.render.report import say_report
@@ -48,7 +49,7 @@ def show(
         say_data(api.modelfile(model, models=models).encode("utf-8", "surrogateescape"))
     elif part is None or as_json:
         shown = api.show(model, models=models)
-        say_report("show", shown, lambda: render.text(shown), as_json=as_json)
+        say_report("show", shown, lambda: render.text(shown, verbose=verbose), as_json=as_json)
     elif part == "parameters":
         say_data(render.parameters(api.show(model, models=models)).encode())
     else:

@@ -17,12 +17,13 @@ from unittest.mock import patch
 
 from ostore.formats import seek_table
 from ostore.formats.bundle_index import BundleIndex
+from ostore.formats.capabilities import capabilities
 from ostore.formats.config import ModelConfig
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
-from ostore.formats.gguf_facts import capabilities, kind_of, parameter_count, parameter_label, split_of
+from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.manifest import Manifest, mentioned_by
@@ -227,7 +228,7 @@ def read_weights(data: bytes) -> None:
             assert len(read_array(_at(data), gguf, value, count=9)) == min(9, value.count)
     assert kind_of(gguf) in {"model", "adapter", "projector"}
     assert parameter_label(parameter_count(gguf))
-    assert capabilities(gguf, uses_template_of_header=True)
+    assert capabilities(ModelConfig(), "", gguf)
     assert dialect_of(gguf, _at(data)) in {None, gguf.architecture}
     if split_of(gguf) is None and None not in {tensor.size for tensor in gguf.tensors}:
         _merge(gguf, data)
