@@ -82,6 +82,7 @@ DIALECTS: list[Made] = [
 OTHERS: list[Made] = [
     *((name, {}, named("v.x")) for name in ("deepseek2-ocr", "gpt-oss", "qwen2vl", "olmo2", "unknown")),
     ("gemma3", {EPSILON: 0.5}, named("vx", "blk.0.v.x", "dense.1.weight")),
+    ("gemma3", {"general.type": "adapter", "adapter.type": "lora"}, ()),
     ("gemma3n", {}, two(3, 3)),
     ("gemma3n", {}, two(3, 4)[:1]),
     ("gemma3n", {}, ()),

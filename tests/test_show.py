@@ -309,6 +309,7 @@ SEEING: dict[str, Value] = {
     "general.file_type": 7,
     "qwen35.image_token_id": 5,
     "odd.number": float("inf"),
+    "odd\n  Layers": 1,
     "odd.text": "one\ntwo" + "x" * 100,
     "tokenizer.ggml.tokens": ["a", "b"],
     "tokenizer.ggml.add_bos_token": True,
@@ -343,7 +344,7 @@ def test_a_summary_says_what_the_headers_say(empty: Store) -> None:
     ]
     assert layers.startswith("  Layers")
     said = dict(line.split(maxsplit=1) for line in metadata.splitlines()[1:])
-    assert [*said] == sorted(SEEING)
+    assert [*said] == [key.replace("\n  Layers", "\\n") for key in sorted(SEEING)]
     assert said["odd.text"] == f"one\\ntwo{'x' * 72}..."
     assert (said["odd.number"], said["qwen35.attention.layer_norm_rms_epsilon"]) == ("inf", "0.5")
     assert (said["tokenizer.ggml.tokens"], said["tokenizer.ggml.add_bos_token"]) == ("2 x string", "true")

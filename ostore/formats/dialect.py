@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ostore.formats.gguf import STRING, Gguf, ReadAt, read_array
-from ostore.formats.gguf_facts import chat_template
+from ostore.formats.gguf_facts import chat_template, kind_of
 
 EVERYWHERE = "Ollama, llama.cpp"
 TENSORS = "Ollama only (safetensors)"
@@ -25,9 +25,10 @@ def dialect_of(gguf: Gguf, read_at: ReadAt) -> str | None:
     """
     Return the architecture of a file that llama.cpp cannot load, None for any other file.
 
-    Reads some tokens of a Llama. Raises what `read_array` raises.
+    An adapter has the architecture of its model but none of its keys, and is no dialect. Reads some tokens of a Llama.
+    Raises what `read_array` raises.
     """
-    rule = _RULES.get(gguf.architecture)
+    rule = _RULES.get(gguf.architecture) if kind_of(gguf) != "adapter" else None
     return gguf.architecture if rule and rule(gguf, read_at) else None
 
 

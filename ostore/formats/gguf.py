@@ -24,7 +24,7 @@ MAX_DIMENSIONS = 4
 # Ollama has no limits for these. The largest models have some 100 keys, 2,000 tensors and a header of 30 MB.
 MAX_KEYS = 65_536
 MAX_TENSORS = 131_072
-MAX_TEXT_BYTES = 64 * 1024 * 1024
+MAX_TEXT_BYTES = 32 * 1024 * 1024
 MAX_HEADER_BYTES = 256 * 1024 * 1024
 # What `read_array` gives at once.
 MAX_READ_ITEMS = 65_536
@@ -227,7 +227,7 @@ def read_array(
     """
     Read `count` items of an array from item `start` on, or all of them. Fewer come back if the array has fewer.
 
-    Raises LimitError for more than 65,536 items or 64 MiB of text, TruncatedError, and what `read_at` raises.
+    Raises LimitError for more than 65,536 items or 32 MiB of text, TruncatedError, and what `read_at` raises.
     """
     stop = array.count if count is None else min(array.count, start + count)
     if stop - start > MAX_READ_ITEMS:

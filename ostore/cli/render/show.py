@@ -41,9 +41,7 @@ def text(shown: ShownModel, *, verbose: bool = False) -> str:
         ("runs on", f"{config.remote_host} as {config.remote_model}" if config.is_cloud_stub else ""),
     )
     sections = [("Model", [f"{key:<18}{value}" for key, value in facts if value])]
-    sections.append(
-        ("Not known", [f"{_kind(entry):<18}{one_line(entry.unknown)}" for entry in shown.weights if entry.unknown])
-    )
+    sections.append(("Not known", [f"{_kind(entry):<18}{entry.unknown}" for entry in shown.weights if entry.unknown]))
     sections.append(("Capabilities", list(shown.capabilities)))
     sections += [("Projector", _projector(entry)) for entry in shown.weights if _kind(entry) == "projector"]
     sections.append(("Parameters", [f"{entry.key:<18}{_quoted(entry.value)}" for entry in shown.parameters]))
@@ -101,7 +99,8 @@ def _layer_lines(shown: ShownModel) -> list[str]:
 
 
 def _section(title: str, lines: list[str]) -> str:
-    return "\n".join([f"  {title}", *(f"    {line}" for line in lines), ""])
+    # A text from a header or a config must not look like a line of ours.
+    return "\n".join([f"  {title}", *(f"    {one_line(line)}" for line in lines), ""])
 
 
 def _quoted(value: object) -> str:
