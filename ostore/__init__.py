@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     )
     from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
+    from ostore.api.link import ForeignPath, LinkedPath, LinkReport, link, refresh_links, remove_links
     from ostore.api.list_models import ListReport, StoreElsewhere, list_models
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
+    from ostore.api.path import PathPart, PathReport, path
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
@@ -92,6 +94,7 @@ __all__ = [
     "ExportReport",
     "Finding",
     "Fix",
+    "ForeignPath",
     "FormatError",
     "FoundStore",
     "GcReport",
@@ -108,6 +111,8 @@ __all__ = [
     "KeptDownload",
     "LeftEntry",
     "LimitError",
+    "LinkReport",
+    "LinkedPath",
     "ListReport",
     "ListedModel",
     "Message",
@@ -119,6 +124,8 @@ __all__ = [
     "NotFoundError",
     "OstoreError",
     "Parameter",
+    "PathPart",
+    "PathReport",
     "Problem",
     "Progress",
     "Remedy",
@@ -160,9 +167,13 @@ __all__ = [
     "gc",
     "import_bundle",
     "inspect",
+    "link",
     "list_models",
     "modelfile",
     "move",
+    "path",
+    "refresh_links",
+    "remove_links",
     "repair",
     "restore",
     "rm",
@@ -189,6 +200,7 @@ _HOMES = {
     "ExportReport": "ostore.api.export",
     "Finding": "ostore.operations.doctor.finding",
     "Fix": "ostore.places.store.fixing",
+    "ForeignPath": "ostore.api.link",
     "FormatError": "ostore.formats.errors",
     "FoundStore": "ostore.host.discovery",
     "GcReport": "ostore.api.gc",
@@ -205,6 +217,8 @@ _HOMES = {
     "KeptDownload": "ostore.api.gc",
     "LeftEntry": "ostore.operations.move",
     "LimitError": "ostore.formats.errors",
+    "LinkReport": "ostore.api.link",
+    "LinkedPath": "ostore.api.link",
     "ListReport": "ostore.api.list_models",
     "ListedModel": "ostore.operations.listing",
     "Message": "ostore.operations.show",
@@ -216,6 +230,8 @@ _HOMES = {
     "NotFoundError": "ostore.formats.errors",
     "OstoreError": "ostore.formats.errors",
     "Parameter": "ostore.operations.show",
+    "PathPart": "ostore.api.path",
+    "PathReport": "ostore.api.path",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
     "Remedy": "ostore.formats.remedy",
@@ -256,9 +272,13 @@ _HOMES = {
     "gc": "ostore.api.gc",
     "import_bundle": "ostore.api.import_bundle",
     "inspect": "ostore.api.inspect_bundle",
+    "link": "ostore.api.link",
     "list_models": "ostore.api.list_models",
     "modelfile": "ostore.api.show",
     "move": "ostore.api.move.move",
+    "path": "ostore.api.path",
+    "refresh_links": "ostore.api.link",
+    "remove_links": "ostore.api.link",
     "repair": "ostore.api.repair.repair",
     "restore": "ostore.api.gc",
     "rm": "ostore.api.rm",

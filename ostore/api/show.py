@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
-from ostore.formats import media_types
 from ostore.formats.errors import DamagedStoreError, UsageError
+from ostore.formats.parts import INSTRUCTIONS
 from ostore.formats.store_layout import BLOBS
 from ostore.operations.show import Part, ShownModel, read_part, show_model
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
-
-# The instruction of a Modelfile for each kind of layer with weights.
-_SOURCES = {
-    media_types.MODEL: "FROM",
-    media_types.PROJECTOR: "FROM",
-    media_types.ADAPTER: "ADAPTER",
-    media_types.DRAFT: "DRAFT",
-}
 
 
 def show(name: str, *, models: Path | None = None) -> ShownModel:
@@ -50,20 +43,25 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
     `name` may be a glob that matches one model. Raises what `show` raises, and FormatError for a value that no
     Modelfile can say.
     """
-    from ostore.formats.modelfile import render_modelfile
-
     store, model = _chosen(name, models)
     shown = show_model(store, model)
-    config = shown.config
     sources = [
-        (_SOURCES[layer.media_type], str(store.root / BLOBS / layer.digest.filename))
+        (INSTRUCTIONS[layer.media_type], str(store.root / BLOBS / layer.digest.filename))
         for layer in model.manifest.layers
-        if layer.media_type in _SOURCES
+        if layer.media_type in INSTRUCTIONS
     ]
+    # Tensors have no single file to name, and a model on another host has none. Ollama also names the model then.
+    return modelfile_of(shown, sources or [("FROM", shown.name)])
+
+
+def modelfile_of(shown: ShownModel, sources: Sequence[tuple[str, str]]) -> str:
+    """Return the text of a Modelfile with these FROM, ADAPTER and DRAFT lines. Raises FormatError as `modelfile`."""
+    from ostore.formats.modelfile import render_modelfile
+
+    config = shown.config
     return render_modelfile(
         shown.name,
-        # Tensors have no single file to name, and a model on another host has none. Ollama also names the model then.
-        sources or [("FROM", shown.name)],
+        sources,
         (
             ("TEMPLATE", shown.template),
             ("SYSTEM", shown.system),

@@ -21,6 +21,8 @@ COMMANDS = {
     "list": "List the models of a store, as `ollama list` does.",
     "show": "Show a model's details.",
     "where": "Show which store is used, and why.",
+    "path": "Print the path of a model's weights.",
+    "link": "Give other programs readable names for weights.",
     "inspect": "Show what a bundle holds, from its index alone.",
     "export": "Write models to a bundle, every blob once.",
     "import": "Add the models of bundles to the store.",

@@ -7,6 +7,7 @@ The names of files and folders in a store. This module imports nothing of ostore
     .ostore/lock                                    held while a command publishes or removes
     .ostore/tx/COMMAND/                             what a running command has staged
     .ostore/trash/BATCH/                            what was removed
+    .ostore/links                                   the folders elsewhere that hold links to blobs of this store
     .ostore/quarantine/                             damaged or odd files that are kept
 """
 

@@ -220,6 +220,23 @@ class Directory:
             raise
         return True
 
+    def symlink(self, target: Path, name: str) -> None:
+        """Create a symbolic link. Raises FileExistsError if any entry has the name. Raises OSError."""
+        with self._naming(name):
+            os.symlink(target, self._at(name), dir_fd=self._fd)
+
+    def readlink(self, name: str) -> Path | None:
+        """Return what a symbolic link says, or None if the entry is none. Raises OSError."""
+        try:
+            return Path(os.readlink(self._at(name), dir_fd=self._fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            # readlink(2) of what is no link.
+            if error.errno == errno.EINVAL:
+                return None
+            raise
+
     def touch(self, name: str) -> None:
         """Set the times of an entry to now. Does nothing if only the owner may set them. Raises OSError."""
         with unless_unsupported():

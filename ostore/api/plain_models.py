@@ -1,0 +1,191 @@
+"""What `path`, `link` and `export --as gguf` need of a model: its files, where it runs, and what a file alone loses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.typed import typed_models
+from ostore.formats import media_types
+from ostore.formats.config import ModelConfig
+from ostore.formats.errors import DamagedStoreError, OstoreError
+from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
+from ostore.formats.name import choose, is_glob
+from ostore.formats.parts import INSTRUCTIONS, Parts, parts_of
+from ostore.formats.selection import LeftOut
+from ostore.operations.show import ShownModel, show_model
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.scan import StoredModel
+
+_READ, _ENTER = os.R_OK, os.X_OK
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a GGUF says: where the file runs, and the dialect that only Ollama loads, or None."""
+
+    runs_in: str
+    dialect: str | None
+    problem: str = ""
+
+    def warning(self, name: object) -> str | None:
+        """Return what a person should know before another program loads the file."""
+        if self.problem:
+            return f"{name}: nobody knows where it runs: {self.problem}"
+        if self.dialect:
+            return f"{name}: runs in {self.runs_in}; llama.cpp refuses such a file or loads it wrong"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainModel:
+    """A model of one GGUF, with its files in the store."""
+
+    stored: StoredModel
+    parts: Parts
+
+    @property
+    def name(self) -> str:
+        return str(self.stored.name)
+
+
+def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainModel], list[LeftOut]]:
+    """
+    Return the models that names and globs match. What only a glob matches and has no files is left out.
+
+    Raises NotFoundError, UsageError, DamagedStoreError, and the error of a model that was named: NotFoundError for a
+    cloud model, FormatError for one of tensors or in several files, IntegrityError for a missing config.
+    """
+    words = typed_models(names, store)
+    scan = store.scan(words)
+    typed = [word for word in words if not is_glob(word)]
+    found = [model.name for model in scan.models] + [entry.name for entry in scan.unreadable if entry.name]
+    named = set(choose(found, typed)[0]) if typed else set()
+    models, left = [], []
+    for entry in scan.unreadable:
+        error: OstoreError | OSError = entry.error or DamagedStoreError(f"{entry.path}: {entry.reason}")
+        if entry.name in named:
+            raise error
+        left.append(LeftOut(str(entry.name or entry.path), error))
+    for stored in scan.models:
+        try:
+            model = plain_model(store, stored)
+            for part in model.parts.all:
+                store.path_of(part)
+        except OstoreError as error:
+            if stored.name in named:
+                raise _naming(stored, error) from None
+            left.append(LeftOut(str(stored.name), error))
+        else:
+            models.append(model)
+    return models, left
+
+
+def plain_model(store: LocalStore, stored: StoredModel) -> PlainModel:
+    """Return a model with its files. Raises NotFoundError, FormatError, IntegrityError, DamagedStoreError, OSError."""
+    return PlainModel(stored, parts_of(stored.name, stored.manifest, _config(store, stored.manifest.config)))
+
+
+def header_of(store: LocalStore, part: Descriptor) -> Header:
+    """Read the header of a file of weights. A file that is none is a problem, not an error. Raises OSError."""
+    from ostore.formats.dialect import dialect_of, runs_in
+    from ostore.formats.gguf import read_gguf
+    from ostore.streams.chunks import read_at
+
+    with store.opened_blob(part.digest) as fd:
+
+        def read(size: int, offset: int) -> bytes:
+            return read_at(fd, size, offset)
+
+        try:
+            dialect = dialect_of(read_gguf(read, part.size, "its header"), read)
+        except OstoreError as error:
+            return Header("", None, str(error))
+    return Header(runs_in(dialect), dialect)
+
+
+def shown_model(store: LocalStore, model: PlainModel) -> ShownModel:
+    """Return the texts of a model. Raises what `show` raises."""
+    return show_model(store, model.stored)
+
+
+def lost(shown: ShownModel) -> tuple[str, ...]:
+    """Return the instructions of a Modelfile that a file of weights does not hold."""
+    texts = {
+        "TEMPLATE": shown.template,
+        "SYSTEM": shown.system,
+        "PARAMETER": shown.parameters,
+        "MESSAGE": shown.messages,
+        "RENDERER": shown.config.renderer,
+        "PARSER": shown.config.parser,
+    }
+    return tuple(instruction for instruction, said in texts.items() if said)
+
+
+def sources(parts: Parts, files: dict[Descriptor, str]) -> list[tuple[str, str]]:
+    """Return the FROM, ADAPTER and DRAFT lines of a Modelfile beside the files, whose names are given."""
+    return [(_instruction(parts, part), f"./{name}") for part, name in files.items()]
+
+
+@contextlib.contextmanager
+def telling_permissions() -> Iterator[None]:
+    """Say in the error of a folder or file that this user may not use which permission is missing, and where."""
+    try:
+        yield
+    except PermissionError as error:
+        if not isinstance(error, OstoreError) and isinstance(error.filename, (str, os.PathLike)):
+            _complete(error, Path(error.filename))
+        raise
+
+
+def _complete(error: PermissionError, path: Path) -> None:
+    path = path.absolute()
+    for place in (*reversed(path.parents), path):
+        try:
+            status = place.stat()
+        except OSError:
+            return
+        wanted = _ENTER if stat.S_ISDIR(status.st_mode) and place != path else _READ
+        if not os.access(place, wanted, effective_ids=os.access in os.supports_effective_ids):
+            what = "enter this folder" if wanted == _ENTER else "read this"
+            error.filename = str(place)
+            error.strerror = f"no permission to {what}{_mode(place, status)}"
+            return
+
+
+def _mode(place: Path, status: os.stat_result) -> str:
+    if sys.platform == "win32":  # pragma: no cover - Windows
+        return ""
+    try:
+        owner, group = place.owner(), place.group()
+    except KeyError:
+        owner, group = str(status.st_uid), str(status.st_gid)
+    return f" ({stat.filemode(status.st_mode)} {owner}:{group})"
+
+
+def _config(store: LocalStore, config: Descriptor | None) -> ModelConfig:
+    if config is None:
+        return ModelConfig()
+    raw = store.read_small_blob(config, min(config.size, MAX_CONFIG_BYTES) + 1)
+    try:
+        return ModelConfig.parse(raw)
+    except OstoreError:
+        # It only tells whether the weights are on another host, and `verify` is about the rest.
+        return ModelConfig()
+
+
+def _naming(stored: StoredModel, error: OstoreError) -> OstoreError:
+    if not str(error).startswith(f"{stored.name}: "):
+        error.args = (f"{stored.name}: {error}",)
+    return error
+
+
+def _instruction(parts: Parts, part: Descriptor) -> str:
+    if part in parts.adapters:
+        return INSTRUCTIONS[media_types.ADAPTER]
+    return INSTRUCTIONS[media_types.DRAFT if part in parts.drafts else media_types.MODEL]

@@ -1,0 +1,61 @@
+"""The files of weights that a model consists of, for programs that read files and no manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ostore.formats import media_types
+from ostore.formats.config import ModelConfig
+from ostore.formats.errors import FormatError, NotFoundError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+
+# The instruction of a Modelfile for each kind of layer with weights.
+INSTRUCTIONS = {
+    media_types.MODEL: "FROM",
+    media_types.PROJECTOR: "FROM",
+    media_types.ADAPTER: "ADAPTER",
+    media_types.DRAFT: "DRAFT",
+}
+
+
+class Parts(NamedTuple):
+    """The files of a model of one GGUF: its weights, and what may belong to them, in the order of the manifest."""
+
+    weights: Descriptor
+    projectors: tuple[Descriptor, ...]
+    adapters: tuple[Descriptor, ...]
+    drafts: tuple[Descriptor, ...]
+
+    @property
+    def all(self) -> tuple[Descriptor, ...]:
+        return (self.weights, *self.projectors, *self.adapters, *self.drafts)
+
+
+def parts_of(name: ModelName, manifest: Manifest, config: ModelConfig) -> Parts:
+    """
+    Return the files of a model.
+
+    Raises NotFoundError for a model whose weights are on another host, FormatError for one of tensors, in several files
+    or without weights.
+    """
+    of = {media_type: _distinct(manifest.layers, media_type) for media_type in (*INSTRUCTIONS, media_types.TENSOR)}
+    weights = of[media_types.MODEL]
+    if config.is_cloud_stub and not weights:
+        raise NotFoundError(f"{name}: a cloud model; its weights are on {config.remote_host} and not in this store")
+    if of[media_types.TENSOR]:
+        count = len(of[media_types.TENSOR])
+        raise FormatError(f"{name}: a model of {count:,} tensors, each a blob; only Ollama reads it")
+    if not weights:
+        raise FormatError(f"{name}: no weights in its manifest")
+    if len(weights) > 1:
+        hint = "the maker of the model can merge them: llama-gguf-split --merge"
+        raise FormatError(
+            f"{name}: its weights are in {len(weights)} files, which no version of Ollama loads", hint=hint
+        )
+    return Parts(weights[0], of[media_types.PROJECTOR], of[media_types.ADAPTER], of[media_types.DRAFT])
+
+
+def _distinct(layers: Iterable[Descriptor], media_type: str) -> tuple[Descriptor, ...]:
+    return tuple({layer.digest: layer for layer in layers if layer.media_type == media_type}.values())
