@@ -14,10 +14,11 @@ from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ostore.api.cp import CpReport, cp
-    from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy, SearchedFolder, dedup
+    from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy, ForeignModel, SearchedFolder, dedup
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
     from ostore.api.export import ExportReport, export
+    from ostore.api.export_gguf import GgufExportReport, PlainFile, export_gguf
     from ostore.api.gc import (
         GcReport,
         JudgedBlob,
@@ -94,10 +95,12 @@ __all__ = [
     "ExportReport",
     "Finding",
     "Fix",
+    "ForeignModel",
     "ForeignPath",
     "FormatError",
     "FoundStore",
     "GcReport",
+    "GgufExportReport",
     "ImportReport",
     "ImportedModel",
     "InUseError",
@@ -126,6 +129,7 @@ __all__ = [
     "Parameter",
     "PathPart",
     "PathReport",
+    "PlainFile",
     "Problem",
     "Progress",
     "Remedy",
@@ -163,6 +167,7 @@ __all__ = [
     "doctor",
     "du",
     "export",
+    "export_gguf",
     "fix",
     "gc",
     "import_bundle",
@@ -200,10 +205,12 @@ _HOMES = {
     "ExportReport": "ostore.api.export",
     "Finding": "ostore.operations.doctor.finding",
     "Fix": "ostore.places.store.fixing",
+    "ForeignModel": "ostore.api.dedup",
     "ForeignPath": "ostore.api.link",
     "FormatError": "ostore.formats.errors",
     "FoundStore": "ostore.host.discovery",
     "GcReport": "ostore.api.gc",
+    "GgufExportReport": "ostore.api.export_gguf",
     "ImportReport": "ostore.api.import_bundle",
     "ImportedModel": "ostore.api.import_bundle",
     "InUseError": "ostore.formats.errors",
@@ -232,6 +239,7 @@ _HOMES = {
     "Parameter": "ostore.operations.show",
     "PathPart": "ostore.api.path",
     "PathReport": "ostore.api.path",
+    "PlainFile": "ostore.api.export_gguf",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
     "Remedy": "ostore.formats.remedy",
@@ -268,6 +276,7 @@ _HOMES = {
     "doctor": "ostore.api.doctor",
     "du": "ostore.api.du",
     "export": "ostore.api.export",
+    "export_gguf": "ostore.api.export_gguf",
     "fix": "ostore.api.doctor",
     "gc": "ostore.api.gc",
     "import_bundle": "ostore.api.import_bundle",

@@ -47,6 +47,9 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "restore": ostore.RestoreReport,
     "rm": ostore.RmReport,
     "cp": ostore.CpReport,
+    "path": ostore.PathReport,
+    "link": ostore.LinkReport,
+    "export-gguf": ostore.GgufExportReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

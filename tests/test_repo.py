@@ -452,7 +452,16 @@ def test_every_command_has_files_of_its_name_and_no_file_is_without_a_command() 
     assert stems["render"] == names - {"completion", "help", "version"} | {"__init__", "report"}
     functions = {name for name in ostore.__all__ if name.islower() and not name.startswith("_")}
     files = {path.stem for path in (PACKAGE / "api").rglob("*.py")}
-    assert functions - files == {"check_move", "fix", "inspect", "modelfile", "restore", "show_part"}
+    assert functions - files == {
+        "check_move",
+        "fix",
+        "inspect",
+        "modelfile",
+        "refresh_links",
+        "remove_links",
+        "restore",
+        "show_part",
+    }
 
 
 @unmeasured

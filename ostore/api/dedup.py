@@ -9,10 +9,13 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.formats.errors import NotFoundError, UsageError
-from ostore.formats.remedy import ostore
+from ostore.formats.model_files import found_models
+from ostore.formats.plain_names import GGUF
+from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.dedup import (
+    MIN_BYTES,
     Copy,
     CopyState,
     Decided,
@@ -27,10 +30,12 @@ from ostore.operations.dedup import (
 )
 from ostore.operations.verify import Verdict
 from ostore.places.foreign_caches.candidates import CacheKind, Candidate, ForeignCache
+from ostore.places.foreign_caches.snapshots import names_of_blobs
 from ostore.places.foreign_caches.usual_folders import usual_caches
 from ostore.places.foreign_caches.walk import find_files, recognise
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import EntryKind, by_filename, take_census
+from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.settings import surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 
@@ -72,13 +77,28 @@ class DuplicateBlob:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignModel:
+    """
+    A model that another program has and the store has not: its files, the weights first, and their size in bytes.
+
+    `create` makes a model of them.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+    size: int
+    create: Remedy
+
+
+@dataclass(frozen=True, slots=True)
 class DedupReport:
     """
     What is kept twice, largest first.
 
     Sizes are bytes. `copied_size` is the size of all copies, `shared_size` is what they shared on the disk before,
     `gain` is what sharing would free, and `linked_size` what it has freed. `files` were found, and `hashed` of them had
-    to be hashed, `hashed_size` bytes. `verdict` is `integrity` if a copy has other bytes, `io` if one failed.
+    to be hashed, `hashed_size` bytes. `verdict` is `integrity` if a copy has other bytes, `io` if one failed. `foreign`
+    are the models, told by the names of GGUF files, that only other programs have.
     """
 
     store: str
@@ -94,6 +114,7 @@ class DedupReport:
     gain: int
     linked_size: int
     verdict: Verdict
+    foreign: tuple[ForeignModel, ...]
 
 
 def dedup(
@@ -141,6 +162,7 @@ class _Search:
     unreadable: tuple[Unreadable, ...]
     decided: dict[str, Decided]
     duplicates: tuple[Duplicate, ...]
+    foreign: tuple[ForeignModel, ...]
 
     def report(self, *, dry_run: bool) -> DedupReport:
         copies = [copy for duplicate in self.duplicates for copy in duplicate.copies]
@@ -159,6 +181,7 @@ class _Search:
             gain=sum(copy.gain for copy in copies if copy.state == "shareable"),
             linked_size=sum(copy.gain for copy in copies if copy.state == "linked"),
             verdict=_verdict(copies),
+            foreign=self.foreign,
         )
 
     def _unsearched(self) -> Iterator[Unreadable]:
@@ -192,7 +215,23 @@ def _search(store: LocalStore, caches: tuple[ForeignCache, ...], *, jobs: int, p
     undecided = must_be_hashed(own, others)
     decided = decide(undecided, jobs=jobs, progress=progress) if undecided else {}
     others = [replace(file, digest=decided[file.path].digest) if file.path in decided else file for file in others]
-    return _Search(store, caches, files, unreadable, decided, examine(find_duplicates(own, others)))
+    foreign = tuple(_foreign_models(own, others, store))
+    return _Search(store, caches, files, unreadable, decided, examine(find_duplicates(own, others)), foreign)
+
+
+def _foreign_models(own: Iterable[KeptFile], others: Iterable[KeptFile], store: LocalStore) -> Iterator[ForeignModel]:
+    """Yield the models of GGUF files that the store does not have. Another store's are carried, not created."""
+    known = {file.digest for file in own}
+    foreign = (file for file in others if file.kind != CacheKind.STORE and file.size >= MIN_BYTES)
+    absent = {file.path: file for file in foreign if file.digest is None or file.digest not in known}
+    spelled = names_of_blobs(path for path, file in absent.items() if file.digest is not None)
+    lacking = {spelled.get(path, path): file for path, file in absent.items()}
+    lacking = {path: file for path, file in lacking.items() if path.lower().endswith(GGUF)}
+    names = [str(entry.name).lower() for entry in find_manifests(store.root).entries if entry.name] if lacking else []
+    for model in found_models(lacking, names):
+        files = [lacking[path] for path in model.files]
+        create = ostore("create", model.name, *model.files)
+        yield ForeignModel(files[0].kind, model.files, sum(file.size for file in files), create)
 
 
 def _caches(paths: Sequence[str | Path], store: LocalStore) -> Iterator[ForeignCache]:

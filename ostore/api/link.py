@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,7 +188,7 @@ class _Work:
         name = model.stored.name
         self.models.pop((name, known.store), None)
         before = {file.path: file for file in known.files}
-        wanted = list(self._wanted(model, store))
+        wanted = list(self._wanted(model, store, before))
         made = tuple(self._made(wanted, before, known))
         self._remove(known, (before[path] for path in before.keys() - {file.path for file in wanted}))
         self._keep(LinkedModel(name, store.absolute, made))
@@ -246,11 +246,11 @@ class _Work:
             warnings=tuple(self.warnings),
         )
 
-    def _wanted(self, model: PlainModel, store: LocalStore) -> Iterator[WantedFile]:
+    def _wanted(self, model: PlainModel, store: LocalStore, present: Collection[str]) -> Iterator[WantedFile]:
         parts, name = model.parts, model.stored.name
         taken = {claim for other in self.models.values() for file in other.files for claim in claims_of(file.path)}
         counts = len(parts.projectors), len(parts.adapters), len(parts.drafts)
-        names = plain_names(name, self.layout, counts, taken, salt=store.absolute)
+        names = plain_names(name, self.layout, counts, taken, salt=store.absolute, present=present)
         paths = names.paths_of(parts)
         for part, path in paths.items():
             yield WantedFile(path, part.digest, part.size, store.path_of(part))
@@ -261,9 +261,8 @@ class _Work:
         self.lost |= dict.fromkeys(losses)
         if not losses:
             return
-        beside = {part: path.rpartition("/")[2] for part, path in paths.items()}
         try:
-            text = modelfile_of(shown, sources(parts, beside)).encode()
+            text = modelfile_of(shown, sources(parts, paths)).encode()
         except FormatError as error:
             self.warnings.append(f"{name}: the links lose {', '.join(losses)}, and no Modelfile can hold that: {error}")
         else:

@@ -6,17 +6,18 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.typed import typed_models
 from ostore.formats import media_types
 from ostore.formats.config import ModelConfig
-from ostore.formats.errors import DamagedStoreError, OstoreError
+from ostore.formats.errors import BlobError, DamagedStoreError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.name import choose, is_glob
 from ostore.formats.parts import INSTRUCTIONS, Parts, parts_of
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut
 from ostore.operations.show import ShownModel, show_model
 from ostore.places.store.store import LocalStore
@@ -36,7 +37,7 @@ class Header:
     def warning(self, name: object) -> str | None:
         """Return what a person should know before another program loads the file."""
         if self.problem:
-            return f"{name}: nobody knows where it runs: {self.problem}"
+            return f"{name}: cannot tell where it runs: {self.problem}"
         if self.dialect:
             return f"{name}: runs in {self.runs_in}; llama.cpp refuses such a file or loads it wrong"
         return None
@@ -103,7 +104,7 @@ def header_of(store: LocalStore, part: Descriptor) -> Header:
             return read_at(fd, size, offset)
 
         try:
-            dialect = dialect_of(read_gguf(read, part.size, "its header"), read)
+            dialect = dialect_of(read_gguf(read, part.size, "its weights"), read)
         except OstoreError as error:
             return Header("", None, str(error))
     return Header(runs_in(dialect), dialect)
@@ -127,9 +128,9 @@ def lost(shown: ShownModel) -> tuple[str, ...]:
     return tuple(instruction for instruction, said in texts.items() if said)
 
 
-def sources(parts: Parts, files: dict[Descriptor, str]) -> list[tuple[str, str]]:
-    """Return the FROM, ADAPTER and DRAFT lines of a Modelfile beside the files, whose names are given."""
-    return [(_instruction(parts, part), f"./{name}") for part, name in files.items()]
+def sources(parts: Parts, paths: Mapping[Descriptor, str]) -> list[tuple[str, str]]:
+    """Return the FROM, ADAPTER and DRAFT lines of a Modelfile beside the files, whose paths are given."""
+    return [(_instruction(parts, part), f"./{path.rpartition('/')[2]}") for part, path in paths.items()]
 
 
 @contextlib.contextmanager
@@ -182,6 +183,9 @@ def _config(store: LocalStore, config: Descriptor | None) -> ModelConfig:
 def _naming(stored: StoredModel, error: OstoreError) -> OstoreError:
     if not str(error).startswith(f"{stored.name}: "):
         error.args = (f"{stored.name}: {error}",)
+    if isinstance(error, BlobError):
+        verify = ostore("verify", stored.name, after="shows all that is damaged")
+        error.hint = verify.otherwise(ostore("repair", "--from", "BUNDLE", after="brings good copies"))
     return error
 
 

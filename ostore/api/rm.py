@@ -10,8 +10,10 @@ from pathlib import Path
 from ostore.api.chosen_store import chosen_store
 from ostore.api.gc import hinting_at_room
 from ostore.api.typed import typed_models
+from ostore.formats.digest import Digest
 from ostore.formats.name import ModelName, choose
 from ostore.operations.removal import DoomedManifest, RemovalPlan, StayingBlob, concerned_blobs, plan_removal
+from ostore.places.plain_files.link_folder import links_that_break
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.census import StoredBlob
@@ -42,7 +44,8 @@ class RmReport:
     The models that were removed, or with `dry_run` would be, and their blobs.
 
     `freed` is the bytes on the disk that were freed, `linked` those of removed blobs that have another name on the disk
-    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
+    (a hard link) and are not freed. `dangling` are the paths of links that `link` has made and that lead nowhere
+    then. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
     store of blobs that stay because, on Windows, another program has them open; the same call takes them later.
     """
 
@@ -55,6 +58,7 @@ class RmReport:
     doubt: str | None
     linked: int
     in_use: tuple[str, ...]
+    dangling: tuple[str, ...]
 
 
 def rm(
@@ -194,7 +198,14 @@ def _rm_report(store: LocalStore, plan: RemovalPlan, *, dry_run: bool, doubt: st
         doubt=plan.doubt or doubt,
         linked=plan.linked,
         in_use=plan.in_use,
+        dangling=tuple(_dangling(store, {blob.digest for blob in plan.blobs})),
     )
+
+
+def _dangling(store: LocalStore, going: set[Digest]) -> Iterator[str]:
+    """Yield the links that `link` has made and that lead nowhere when these blobs are gone."""
+    for folder in store.linked_folders() if going else ():
+        yield from links_that_break(Path(folder), store.absolute, going)
 
 
 def _removed(blob: StoredBlob, stay: StayingBlob | None = None) -> RemovedBlob:

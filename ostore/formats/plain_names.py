@@ -86,18 +86,25 @@ def claims_of(path: str) -> tuple[str, ...]:
 
 
 def plain_names(
-    name: ModelName, layout: Layout, counts: tuple[int, int, int], taken: Collection[str], *, salt: str = ""
+    name: ModelName,
+    layout: Layout,
+    counts: tuple[int, int, int],
+    taken: Collection[str],
+    *,
+    salt: str = "",
+    present: Collection[str] = (),
 ) -> PlainNames:
     """
     Return the names of a model's files that claim nothing that is `taken`.
 
-    `counts` are its numbers of projectors, adapters and drafts. `salt` tells two models of one name apart.
+    `counts` are its numbers of projectors, adapters and drafts. `salt` tells two models of one name apart. `present`
+    are the paths that its files have now: a name that others may use already is kept.
     """
-    for folder, stem in _stems(name, layout, salt):
-        names = _names(folder, stem, layout, counts)
-        if names.claims.isdisjoint(taken):
-            return names
-    raise AssertionError("the last name has a digest in it")  # pragma: no cover - 48 bits
+    stems = {path.rpartition("/")[2].removesuffix(GGUF) for path in present}
+    choices = sorted(_stems(name, layout, salt), key=lambda choice: choice[1] not in stems)
+    names = (_names(folder, stem, layout, counts) for folder, stem in choices)
+    # The last has a digest in it.
+    return next(found for found in names if found.claims.isdisjoint(taken))
 
 
 def _stems(name: ModelName, layout: Layout, salt: str) -> Iterator[tuple[str, str]]:
@@ -109,7 +116,11 @@ def _stems(name: ModelName, layout: Layout, salt: str) -> Iterator[tuple[str, st
     above = () if is_usual else (name.namespace,) if is_usual_host else (host, name.namespace)
     if layout is Layout.LM_STUDIO:
         publisher = name.namespace if is_usual_host else f"{host}-{name.namespace}"
-        choices = [(publisher, (name.model, *tag)), (publisher, (name.model, name.tag))]
+        choices = [
+            (publisher, (name.model, *tag)),
+            (publisher, (name.model, name.tag)),
+            (f"{host}-{name.namespace}", (name.model, name.tag)),
+        ]
     else:
         publisher = ""
         choices = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,10 @@ from ostore.cli.options import (
 )
 from ostore.cli.text import tell
 
+if TYPE_CHECKING:
+    from ostore.api.export import ExportReport
+    from ostore.api.export_gguf import GgufExportReport
+
 app = group()
 
 # Weights hardly shrink. From this level on, only time and memory grow.
@@ -32,6 +36,12 @@ _HIGH_LEVEL, _HIGHEST_LEVEL = 10, 19
 _COST = "on real weights, 19 took 250 MB of memory and 50 times as long as auto, to save 1 %"
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--as", metavar="gguf", show_default=False, help="Write plain files into DIR/, for a machine without Ollama."
+    ),
+]
 Level = Annotated[
     str,
     typer.Option(
@@ -48,11 +58,13 @@ Level = Annotated[
         "ostore export 'gemma*' mistral:7b /media/usb/models.tar.zst --replace",
         "ostore export --all /media/usb/all.tar",
         "ostore export llama3 - | ssh offline-host ostore import -",
+        "ostore export llama3 /media/usb/llama3/ --as gguf",
     )
 )
 def export(
     words: Words,
     everything: Everything = False,
+    form: Form = None,
     level: Level = "auto",
     replace: Replace = False,
     strict: Strict = False,
@@ -68,8 +80,12 @@ def export(
 
     MODEL is a name or a quoted glob. DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or -
     (standard output).
+
+    With --as gguf, DIR/ gets the weights under a readable name, projector and adapter, a Modelfile, the licences and
+    SHA256SUMS.
     """
     from ostore.api.export import export as write
+    from ostore.api.export_gguf import export_gguf as write_plain
     from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import export as render
     from ostore.cli.render.report import say_left_out, say_report, say_warnings
@@ -79,29 +95,43 @@ def export(
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything)
     zstd, started = _level(level), time.monotonic()
+    is_plain = _is_plain(form, zstd, destination)
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
         if_stopped(_remark_if_stopped(destination))
+    report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-        report = write(
-            names,
-            destination,
-            level=zstd,
-            replace=replace,
-            strict=strict,
-            dry_run=dry_run,
-            jobs=jobs,
-            progress=told,
-            before=summed_up(told, render.outlook),
-            models=models,
-        )
+        if is_plain:
+            report = write_plain(
+                names,
+                destination,
+                replace=replace,
+                strict=strict,
+                dry_run=dry_run,
+                progress=told,
+                before=summed_up(told, render.outlook),
+                models=models,
+            )
+        else:
+            report = write(
+                names,
+                destination,
+                level=zstd,
+                replace=replace,
+                strict=strict,
+                dry_run=dry_run,
+                jobs=jobs,
+                progress=told,
+                before=summed_up(told, render.outlook),
+                models=models,
+            )
     say_warnings(report.warnings)
     seconds = time.monotonic() - started
     # Standard output may be the bundle itself.
     stream = sys.stderr if destination == "-" else None
     say_report(
-        "export",
+        "export-gguf" if is_plain else "export",
         report,
         lambda: render.text(report, seconds),
         as_json=as_json,
@@ -123,6 +153,21 @@ def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[
             hint=ostore("export", "llama3", "bundle.tar.zst", before="for example"),
         )
     return ["*"] if everything else names, destination
+
+
+def _is_plain(form: str | None, level: int | None, destination: str) -> bool:
+    """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
+    from ostore.formats.errors import UsageError
+
+    if form is None:
+        return False
+    if form != "gguf":
+        raise UsageError(f"--as: expected gguf, got {form!r}")
+    if level is not None:
+        raise UsageError("--level: plain files are not compressed")
+    if not destination.endswith(("/", os.sep)):
+        raise UsageError(f"{destination}: expected a folder for plain files", hint="end it with /")
+    return True
 
 
 def _remark_if_stopped(destination: str) -> str:

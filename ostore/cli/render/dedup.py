@@ -36,7 +36,8 @@ def plan(report: DedupReport, *, verbose: bool) -> str:
 
 def text(report: DedupReport, *, verbose: bool) -> str:
     """The duplicates, what was searched, and the summary."""
-    return "\n".join((*_blob_lines(report, verbose=verbose), _looked_line(report), summary(report)))
+    found = (*_blob_lines(report, verbose=verbose), *_foreign_lines(report, verbose=verbose))
+    return "\n".join((*found, _looked_line(report), summary(report)))
 
 
 def _blob_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
@@ -46,6 +47,17 @@ def _blob_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
         yield from (one_line(_copy_line(copy)) for copy in blob.copies)
     if hidden := len(report.duplicates) - len(shown):
         yield f"and {plural(hidden, 'smaller blob')} (-v shows all)"
+
+
+def _foreign_lines(report: DedupReport, *, verbose: bool) -> Iterator[str]:
+    """The models that only other programs have, each with the command that makes it one of Ollama's too."""
+    shown = report.foreign if verbose else report.foreign[:_ROWS]
+    if shown:
+        yield "only other programs have these models; each command takes one into the store:"
+    for model in shown:
+        yield one_line(f"  {human_bytes(model.size)}  {line(model.create)}")
+    if hidden := len(report.foreign) - len(shown):
+        yield f"and {plural(hidden, 'more model')} (-v shows all)"
 
 
 def _blob_line(blob: DuplicateBlob) -> str:

@@ -10,9 +10,10 @@ from ostore.streams.space import room_at
 
 if TYPE_CHECKING:
     from ostore.api.export import ExportReport
+    from ostore.api.export_gguf import GgufExportReport
 
 
-def outlook(report: ExportReport) -> str:
+def outlook(report: ExportReport | GgufExportReport) -> str:
     """What is about to be written, and the room for it."""
     what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size)}"
     return one_line(f"to export: {what} -> {report.destination}{room_text(report.destination)}")
@@ -24,11 +25,23 @@ def room_text(place: str) -> str:
     return "" if room is None else f" ({human_bytes(room)} free)"
 
 
-def text(report: ExportReport, seconds: float) -> str:
+def text(report: ExportReport | GgufExportReport, seconds: float) -> str:
     verb = "would export" if report.dry_run else "exported"
-    shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
-    lines = [f"  {name}" for name in report.models] if report.dry_run else []
-    what = f"{plural(len(report.models), 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"
     took = "" if report.dry_run else f" in {human_seconds(seconds)}"
-    size = "" if report.bundle_size is None else f" ({human_bytes(report.bundle_size)})"
-    return "\n".join([*lines, f"{verb} {what}{took} -> {report.destination}{size}"])
+    lines = [f"  {name}" for name in report.models] if report.dry_run else []
+    return "\n".join([*lines, one_line(f"{verb} {_what(report)}{took} -> {report.destination}{_bundle_size(report)}")])
+
+
+def _what(report: ExportReport | GgufExportReport) -> str:
+    from ostore.api.export_gguf import GgufExportReport
+
+    models = plural(len(report.models), "model")
+    if isinstance(report, GgufExportReport):
+        return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
+    shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
+    return f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"
+
+
+def _bundle_size(report: ExportReport | GgufExportReport) -> str:
+    size = getattr(report, "bundle_size", None)
+    return "" if size is None else f" ({human_bytes(size)})"

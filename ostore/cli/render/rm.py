@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ostore.cli.remedies import line
 from ostore.cli.render.gc import blob_text, cut, names_text
 from ostore.cli.text import human_bytes, one_line, plural
 from ostore.formats.remedy import ostore
+from ostore.formats.wording import listed
 
 if TYPE_CHECKING:
     from ostore.api.rm import RemovedBlob, RmReport
@@ -23,11 +26,15 @@ _REASONS = {
 
 
 def warnings(report: RmReport) -> Iterator[str]:
-    """Why every blob stays, if a manifest cannot be read."""
+    """Why every blob stays, if a manifest cannot be read, and which links break."""
     if report.doubt:
         yield f"every blob stays, because a manifest that cannot be read may need it: {report.doubt}"
         yield line(ostore("doctor", after="says what to do about that manifest"))
         yield line(ostore("gc", before="then", after="removes the blobs"))
+    for folder, paths in groupby(report.dangling, key=os.path.dirname):
+        led = "would lead" if report.dry_run else "leads"
+        yield f"{listed(list(paths))}: {led} nowhere {'then' if report.dry_run else 'now'}"
+        yield line(ostore("link", "--refresh", folder, after="removes such links"))
 
 
 def text(report: RmReport, *, verbose: bool) -> str:

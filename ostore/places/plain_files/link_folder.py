@@ -24,17 +24,17 @@ from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, NotFoundError, OstoreError, UnsafeError, UsageError
 from ostore.formats.link_record import MAX_RECORD_BYTES, OWN_PREFIX, RECORD, LinkedFile, LinkKind, LinkRecord
 from ostore.formats.store_layout import BLOBS
+from ostore.places.plain_files.making import make_folder
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.extents import clone_file, extents_of, shared_bytes
 from ostore.streams.file_lock import wait_lock
 from ostore.streams.links import mode_of, on_any_length, open_to_read
-from ostore.streams.owners import FILE_MODE, NOT_SUPPORTED, Ownership, User, current_user
+from ostore.streams.owners import FILE_MODE, NOT_SUPPORTED
 from ostore.streams.writing import finish_file, write_file
 
 LOCK = f"{OWN_PREFIX}links.lock"
 _PART = f"{OWN_PREFIX}link.part"
-_FOLDER_MODE = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class LinkFolder:
         """
         path = on_any_length(path)
         if create:
-            _make(path)
+            make_folder(path)
         elif not path.exists():
             raise NotFoundError(f"{path}: no such folder")
         if not path.is_dir():
@@ -275,18 +275,6 @@ def links_that_break(folder: Path, store: str, digests: Collection[Digest]) -> t
         for file in model.files
         if model.store == store and file.kind == "symlink" and file.digest in digests
     )
-
-
-def _make(path: Path) -> None:
-    if path.parent.is_dir() and not path.exists():
-        # On Windows, this is not used.
-        user = current_user() or User(0, 0)
-        with Directory.open(path.parent) as parent:
-            parent.make_child(path.name, Ownership(user.uid, user.gid, _FOLDER_MODE)).close()
-    elif not path.exists():
-        raise NotFoundError(
-            f"{path.parent}: no such folder", hint="is the disk mounted? If so, create the folder first"
-        )
 
 
 @contextlib.contextmanager
