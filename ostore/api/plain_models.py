@@ -79,9 +79,10 @@ def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainMo
             for part in model.parts.all:
                 store.path_of(part)
         except OstoreError as error:
+            told = _naming(stored, error)
             if stored.name in named:
-                raise _naming(stored, error) from None
-            left.append(LeftOut(str(stored.name), error))
+                raise told from None
+            left.append(LeftOut(str(stored.name), told))
         else:
             models.append(model)
     return models, left
@@ -98,7 +99,7 @@ def header_of(store: LocalStore, part: Descriptor) -> Header:
     from ostore.formats.gguf import read_gguf
     from ostore.streams.chunks import read_at
 
-    with store.opened_blob(part.digest) as fd:
+    with _naming_file(store.path_of(part)), store.opened_blob(part.digest) as fd:
 
         def read(size: int, offset: int) -> bytes:
             return read_at(fd, size, offset)
@@ -141,6 +142,16 @@ def telling_permissions() -> Iterator[None]:
     except PermissionError as error:
         if not isinstance(error, OstoreError) and isinstance(error.filename, (str, os.PathLike)):
             _complete(error, Path(error.filename))
+        raise
+
+
+@contextlib.contextmanager
+def _naming_file(path: Path) -> Iterator[None]:
+    """Put the full path into the error of a file that may not be read: the system was told its name alone."""
+    try:
+        yield
+    except PermissionError as error:
+        error.filename = str(path)
         raise
 
 

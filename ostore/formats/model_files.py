@@ -33,22 +33,21 @@ def found_models(paths: Iterable[str], taken: Collection[str]) -> tuple[FoundMod
     which a part is missing is no model.
     """
     projectors: dict[str, list[str]] = {}
-    models: dict[tuple[str, str], dict[str, str]] = {}
+    models: dict[tuple[str, str, int], dict[str, str]] = {}
     for path in paths:
         folder, stem = _split_path(path)
         if _PROJECTOR in stem.lower():
             projectors.setdefault(folder, []).append(path)
             continue
         part = _SPLIT.fullmatch(stem)
-        key = (folder, f"{part[1]} {part[3]}" if part else stem)
+        key = (folder, part[1], int(part[3])) if part else (folder, stem, 1)
         models.setdefault(key, {})[part[2] if part else ""] = path
     found: list[FoundModel] = []
     known = set(taken)
-    for (folder, stem), parts in models.items():
-        whole, _, count = stem.partition(" ")
-        if "" not in parts and len(parts) != int(count):
+    for (folder, stem, count), parts in models.items():
+        if len(parts) != count:
             continue
-        name = _free_name(whole, known)
+        name = _free_name(stem, known)
         known.add(name)
         beside = projectors.get(folder, [])
         files = [path for _, path in sorted(parts.items())]
