@@ -90,13 +90,14 @@ def link(
     """
     if layout is not None and layout not in [*Layout]:
         raise UsageError(f"layout: expected {', '.join(Layout)}, got {layout!r}")
+    place = _absolute(folder)
     with telling_permissions():
         store = chosen_store(models).require()
         chosen, left = choose_models(names, store)
         if not chosen:
             raise _nothing(left, store)
         with LinkFolder.opened(Path(folder), create=True) as links:
-            work = _Work.begun(links, _absolute(folder), layout)
+            work = _Work.begun(links, place, layout)
             for model in chosen:
                 work.link(model, store, work.known(model.stored.name, store.absolute))
             work.save()

@@ -203,6 +203,15 @@ def with_a_second_store(folder: Path) -> None:
     Store(folder / "other").model("same:latest", WEIGHTS, system=b"another one")
 
 
+def to_link_anew(folder: Path) -> None:
+    """A folder of links, and a store in which one of their models has changed, one has gone and one is new."""
+    store = a_store(folder)
+    undisturbed(folder, "link", "*", "links", "--layout", "lmstudio")
+    store.model("tiny:latest", ORPHAN, system=b"another one")
+    store.manifest_path(full("tiny:q4")).unlink()
+    store.model("new:latest", OTHER)
+
+
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
@@ -213,6 +222,10 @@ COMMANDS = (
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
+    Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
+    Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),
+    Command("link-refresh", to_link_anew, ("link", "--refresh", "links")),
+    Command("link-remove", to_link_anew, ("link", "--remove", "links"), once=True),
     Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),
     Command("gc-keep", with_orphans, ("gc", "--yes", "--keep", "24h", *NO_GRACE)),
     Command("gc-restore", with_trash, ("gc", "--restore"), once=True),
