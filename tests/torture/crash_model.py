@@ -167,6 +167,11 @@ class Disk:
             self._write(file, 0, None)
 
     def _name(self, call: Call) -> None:
+        if call.name.startswith("symlink"):
+            self._number += 1
+            self._links[self._number] = _LINK + os.fsdecode(call.data)
+            self._rename({self._place(call.paths[-1]): self._number})
+            return
         folder, name = place = self._place(call.paths[0])
         if call.name.startswith("mkdir"):
             self._number += 1

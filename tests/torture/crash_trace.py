@@ -11,11 +11,14 @@ from pathlib import Path
 from tests.torture.tracing import tampering, tracing
 
 # Those that a model can follow; of the others it must be known that they were not made.
-_NAMING = ("mkdir", "mkdirat", "link", "linkat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir")
+_NAMING = (
+    "mkdir", "mkdirat", "link", "linkat", "symlink", "symlinkat", "rename", "renameat", "renameat2", "unlink",
+    "unlinkat", "rmdir",
+)  # fmt: skip
 _WRITING = ("write", "writev", "pwrite64", "ftruncate", "lseek", "fsync", "fdatasync")
 _FOLLOWED = frozenset({*_NAMING, *_WRITING, "openat"})
 _NOT_FOLLOWED = (
-    "open", "creat", "symlink", "symlinkat", "truncate", "fallocate", "copy_file_range", "sendfile", "splice",
+    "open", "creat", "truncate", "fallocate", "copy_file_range", "sendfile", "splice",
     "pwritev", "pwritev2", "mknod", "mknodat",
 )  # fmt: skip
 _LINE = re.compile(r"(\d+) +(.*)")
@@ -35,7 +38,7 @@ class Call:
     A call that succeeded, as far as it is about files below the folder: their paths are relative to that.
 
     `paths` are those that it was given by name, `handle` the path of an open file, `fd` that file's number; `data` what
-    it wrote; `arguments` its words for everything else. When it began, `begun` others had ended.
+    it wrote, or what a link says; `arguments` its words for everything else. When it began, `begun` others had ended.
     """
 
     name: str
@@ -93,7 +96,10 @@ def _below(folder: Path, name: str, arguments: str, result: int, begun: int) -> 
     if name not in _FOLLOWED:
         # A model that leaves out a call would prove too much.
         raise NotImplementedError(f"{name}: the model does not know what it does")
-    data = b"".join(map(_bytes, _DATA.findall(arguments))) if "write" in name else b""
+    texts = _DATA.findall(arguments)
+    # A link says its first text, and its name is the second.
+    texts = texts[:1] if name.startswith("symlink") else texts if "write" in name else []
+    data = b"".join(map(_bytes, texts))
     rest = _DATA.sub("", _HANDLE.sub("", arguments))
     fd = result if name == "openat" else fd
     return Call(name, rest, result, begun, paths, handle, fd, data)

@@ -7,6 +7,7 @@ In no state that such a disk may have is anything lost, and what a command repor
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class Recorded:
     """A command that ran to its end: the disks that it may have run on, its calls, where it began and ended."""
 
     command: Command
+    folder: Path
     disk: Disk
     unsynced: Disk
     calls: Sequence[Call]
@@ -54,7 +56,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     assert done.returncode == 0, done.stderr
     made = list(calls(log, folder))
     log.unlink()
-    return Recorded(command, disk, unsynced, made, before, State.of(folder), Disk(folder).seen())
+    return Recorded(command, folder, disk, unsynced, made, before, State.of(folder), Disk(folder).seen())
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,11 @@ def test_a_model_that_was_taken_in_outlives_a_power_cut_even_if_what_it_stands_o
         assert [model for model, _ in left.broken if model in new] == [], crash.files
 
 
-def test_a_command_goes_on_from_what_a_power_cut_left(recorded: Recorded, crashes: Crashes, tmp_path: Path) -> None:
-    choices = random.Random(recorded.command.name)
-    for number, crash in enumerate(choices.sample(crashes.states, min(REAL, len(crashes.states)))):
-        folder = tmp_path / str(number)
+def test_a_command_goes_on_from_what_a_power_cut_left(recorded: Recorded, crashes: Crashes) -> None:
+    choices, folder = random.Random(recorded.command.name), recorded.folder
+    for crash in choices.sample(crashes.states, min(REAL, len(crashes.states))):
+        # In the same place: some files say where they are.
+        shutil.rmtree(folder)
         folder.mkdir()
         crash.write(folder, recorded.disk.contents)
         again = run(folder, *recorded.command.words)

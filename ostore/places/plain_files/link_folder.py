@@ -82,7 +82,13 @@ class LinkFolder:
         with Directory.open(path) as directory, _locked(directory):
             # A command that was killed has left it.
             directory.unlink(_PART)
-            yield cls(directory, _record_in(directory), are_hard=are_hard)
+            try:
+                yield cls(directory, _record_in(directory), are_hard=are_hard)
+            finally:
+                if directory.lstat(RECORD) is None:
+                    # Nothing of ostore is here any more.
+                    directory.unlink(LOCK)
+                    directory.sync()
 
     def put(self, wanted: WantedFile, known: LinkedFile | None, store: str) -> LinkedFile:
         """
@@ -140,10 +146,9 @@ class LinkFolder:
             self.record = record
 
     def forget(self) -> None:
-        """Remove the record and the lock: nothing of ostore is left here. Raises OSError."""
+        """Remove the record. The lock goes when the folder is closed. Raises OSError."""
         self._directory.unlink(RECORD)
         self._directory.sync()
-        self._directory.unlink(LOCK)
 
     def _already(
         self, folder: Directory, name: str, status: os.stat_result, wanted: WantedFile, known: LinkedFile | None
