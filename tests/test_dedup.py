@@ -303,3 +303,52 @@ def hole(path: Path, size: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     os.truncate(path, size)
+
+
+def test_a_model_that_only_another_program_has_is_offered_with_the_command_that_takes_it_in(
+    models: Store, tmp_path: Path
+) -> None:
+    folder, tiny = tmp_path / "lm", tmp_path / "lm/me/Tiny-GGUF"
+    put(tiny / "Tiny-Q4_K_M.gguf", noise(6000, 5))
+    put(tiny / "mmproj-Tiny.gguf", noise(4500, 6))
+    put(folder / "me/Big/big.gguf", noise(7000, 7))
+    # The store has these bytes, and that is too small for a model.
+    put(folder / "me/Known/known.gguf", WEIGHTS)
+    put(folder / "me/Known/small.gguf", b"GGUF")
+    # It has the size of a blob, and other bytes.
+    put(folder / "me/Same/same.gguf", noise(5000, 9))
+    document = report("dedup", "dedup", folder, models=models.root)
+    assert [(model["create_arguments"], model["size"]) for model in document["foreign"]] == [
+        ([["ostore", "create", "big-2", f"{folder}/me/Big/big.gguf"]], 7000),
+        ([["ostore", "create", "same", f"{folder}/me/Same/same.gguf"]], 5000),
+        (
+            [["ostore", "create", "tiny:q4_k_m", f"{tiny}/Tiny-Q4_K_M.gguf", f"{tiny}/mmproj-Tiny.gguf"]],
+            10_500,
+        ),
+    ]
+    told = run("dedup", folder, environment={"OLLAMA_MODELS": str(models.root)}).stdout
+    assert f"  7 KB  ostore create big-2 {folder}/me/Big/big.gguf\n" in told
+
+
+def test_a_model_of_the_hugging_face_cache_is_offered_under_its_name(models: Store, tmp_path: Path) -> None:
+    hub = tmp_path / "hub"
+    cached_repository(hub, "me/tiny", {"Tiny-Q8_0.gguf": noise(6000, 5), "README.md": b"x" * 5000})
+    document = report("dedup", "dedup", hub, models=models.root)
+    ((create,),) = [model["create_arguments"] for model in document["foreign"]]
+    assert create[:3] == ["ostore", "create", "tiny:q8_0"]
+    assert create[3].endswith("/Tiny-Q8_0.gguf")
+    assert "/snapshots/" in create[3]
+
+
+def test_a_model_of_another_store_is_not_offered(models: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    other.model("theirs:latest", noise(6000, 5))
+    assert report("dedup", "dedup", other.root, models=models.root)["foreign"] == []
+
+
+def test_of_many_offers_the_first_are_shown(models: Store, tmp_path: Path) -> None:
+    for number in range(22):
+        put(tmp_path / f"m/{number}.gguf", noise(4500, 100 + number))
+    told = run("dedup", tmp_path / "m", environment={"OLLAMA_MODELS": str(models.root)}).stdout
+    assert told.count("ostore create") == 20
+    assert "and 2 more models (-v shows all)" in told

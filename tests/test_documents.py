@@ -38,6 +38,7 @@ from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full,
 from tests.test_json import REPORTS, report_fields, schema
 
 _AS_ROOT = "installs for every user of this machine"
+_LLAMA = "needs llama.cpp; test_llama.py runs one"
 _WINDOWS = "is PowerShell, which only Windows has"
 # Lines in ```sh and ```powershell blocks do not run here: each one, and why. What PowerShell starts of ours does run.
 NOT_RUN = {
@@ -55,6 +56,9 @@ NOT_RUN = {
     '$linux = "--only-binary", ":all:", "--platform", "manylinux2014_x86_64"': _WINDOWS,
     "pip download ostore --dest E:\\wheelhouse @linux --python-version 3.12": _WINDOWS,
     "robocopy $HOME\\.ollama\\models E:\\models /E": _WINDOWS,
+    'llama-server -m "$(ostore path llama3)"': _LLAMA,
+    'llama-mtmd-cli -m llava.gguf --mmproj "$(ostore path llava --projector)"': _LLAMA,
+    "llama-server --models-dir models": _LLAMA,
     "make check": ".ci/run does it",
     "make demo": "takes a model of 253 MB; .ci/run does it",
     "make test": "is this",

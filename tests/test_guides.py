@@ -123,6 +123,7 @@ store_of alice full; cp given/large.tar.zst alice/models.tar.zst
 export AT_ANOTHER_TIME="faketime -f +9d"
 """,
     "mac-stick": "cp -r given/from-mac/. /media/usb",
+    "other-programs": "mkdir -p alice/.ollama; cp -r given/talking alice/.ollama/models; chown alice: /media/usb",
     "service": "service; cp given/models.tar.zst alice; cp -r given/other alice/backup",
     "shared-workstation": "service; store_of bob of-bob; cp given/models.tar.zst alice",
     "windows-to-linux": """
@@ -163,6 +164,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken.blob_path(noise(200_000, 200_000)).unlink()
     broken.manifest_path(full("mistral:7b")).write_bytes(b"")
     (broken.root / "blobs/notes.txt").write_bytes(b"notes")
+
+    talking = Store(folder / "talking")
+    for name in ("llama3:latest", "gemma3:270m"):
+        # So that each has weights of its own.
+        talking.model(name, talking_gguf() + bytes(32 * len(name)), license=b"MIT")
 
     full_disk = store("full", *three)
     full_disk.blob(noise(300_000, 1))

@@ -305,7 +305,7 @@ def test_links_to_a_store_of_another_user_are_made_all_the_same(public: Store) -
         (("talk", "out", "--refresh"), 2, "expected DIR alone"),
         (("out", "--refresh", "--remove"), 2, "choose only one of --refresh and --remove"),
         (("out", "--refresh", "--layout", "files"), 2, "--layout is that of a folder from its first link on"),
-        (("talk", "out", "--layout", "flat"), 2, "layout: expected files, lmstudio, llama.cpp, got 'flat'"),
+        (("talk", "out", "--layout", "flat"), 2, "'flat' is not one of 'files', 'lmstudio', 'llama.cpp'"),
         (("talk", "no/out"), 3, "no: no such folder"),
         (("talk", "file"), 2, "file: expected a folder"),
         (("--refresh", "file"), 2, "file: expected a folder"),
@@ -357,6 +357,11 @@ def test_a_folder_whose_path_is_no_text_has_no_record(made: Store, tmp_path: Pat
     with pytest.raises(UsageError, match="its path is no text"):
         ostore.link(["talk"], folder, models=made.root)
     assert not Path(folder).exists()
+
+
+def test_the_library_knows_three_layouts(made: Store, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="layout: expected files, lmstudio"):
+        ostore.link(["talk"], tmp_path / "out", layout="flat", models=made.root)
 
 
 def test_the_document_has_all_of_it(made: Store, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import time
@@ -36,11 +37,17 @@ _HIGH_LEVEL, _HIGHEST_LEVEL = 10, 19
 _COST = "on real weights, 19 took 250 MB of memory and 50 times as long as auto, to save 1 %"
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DEST", show_default=False)]
 Everything = Annotated[bool, typer.Option("--all", help="Export every model of the store.")]
-Form = Annotated[
-    str | None,
-    typer.Option(
-        "--as", metavar="gguf", show_default=False, help="Write plain files into DIR/, for a machine without Ollama."
-    ),
+
+
+class Form(enum.StrEnum):
+    """What models become."""
+
+    GGUF = "gguf"
+
+
+FormOption = Annotated[
+    Form | None,
+    typer.Option("--as", show_default=False, help="Write plain files into DIR/, for a machine without Ollama."),
 ]
 Level = Annotated[
     str,
@@ -64,7 +71,7 @@ Level = Annotated[
 def export(
     words: Words,
     everything: Everything = False,
-    form: Form = None,
+    form: FormOption = None,
     level: Level = "auto",
     replace: Replace = False,
     strict: Strict = False,
@@ -155,14 +162,12 @@ def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[
     return ["*"] if everything else names, destination
 
 
-def _is_plain(form: str | None, level: int | None, destination: str) -> bool:
+def _is_plain(form: Form | None, level: int | None, destination: str) -> bool:
     """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
     from ostore.formats.errors import UsageError
 
     if form is None:
         return False
-    if form != "gguf":
-        raise UsageError(f"--as: expected gguf, got {form!r}")
     if level is not None:
         raise UsageError("--level: plain files are not compressed")
     if not destination.endswith(("/", os.sep)):

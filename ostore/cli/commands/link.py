@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,13 +18,22 @@ if TYPE_CHECKING:
 app = group()
 
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DIR", show_default=False)]
+
+
+class LayoutName(enum.StrEnum):
+    """How files lie in a folder."""
+
+    FILES = "files"
+    LM_STUDIO = "lmstudio"
+    LLAMA_CPP = "llama.cpp"
+
+
 LayoutOption = Annotated[
-    str | None,
+    LayoutName | None,
     typer.Option(
         "--layout",
-        metavar="files|lmstudio|llama.cpp",
         show_default=False,
-        help="How files lie in DIR. Default: as they do there already, or files.",
+        help="For which program files lie in DIR. Default: as they lie there already, or files.",
     ),
 ]
 Refresh = Annotated[
@@ -84,7 +94,7 @@ def link(
 
 
 def _report(
-    names: Sequence[str], folder: Path, layout: str | None, models: Path | None, *, refresh: bool, remove: bool
+    names: Sequence[str], folder: Path, layout: LayoutName | None, models: Path | None, *, refresh: bool, remove: bool
 ) -> LinkReport:
     from ostore.api import link as api
 
@@ -107,7 +117,7 @@ def _names_and_folder(words: list[str], *, is_alone: bool) -> tuple[list[str], P
     return names, Path(folder)
 
 
-def _refuse_both(layout: str | None, *, refresh: bool, remove: bool) -> None:
+def _refuse_both(layout: LayoutName | None, *, refresh: bool, remove: bool) -> None:
     from ostore.formats.errors import UsageError
 
     if refresh and remove:

@@ -82,13 +82,7 @@ class LinkFolder:
         with Directory.open(path) as directory, _locked(directory):
             # A command that was killed has left it.
             directory.unlink(_PART)
-            try:
-                yield cls(directory, _record_in(directory), are_hard=are_hard)
-            finally:
-                if directory.lstat(RECORD) is None:
-                    # Nothing of ostore is here any more.
-                    directory.unlink(LOCK)
-                    directory.sync()
+            yield cls(directory, _record_in(directory), are_hard=are_hard)
 
     def put(self, wanted: WantedFile, known: LinkedFile | None, store: str) -> LinkedFile:
         """
@@ -284,24 +278,34 @@ def links_that_break(folder: Path, store: str, digests: Collection[Digest]) -> t
 
 @contextlib.contextmanager
 def _locked(directory: Directory) -> Iterator[None]:
-    fd = _lock(directory)
+    """Hold the lock. It goes if nothing of ostore is in the folder, or if it is new and the block fails."""
+    fd, is_new = _lock(directory)
     try:
         yield
+        if directory.lstat(RECORD) is None:
+            directory.unlink(LOCK)
+            directory.sync()
+    except BaseException:
+        # An error while cleaning up must not hide the first one.
+        with contextlib.suppress(OSError):
+            if is_new or directory.lstat(RECORD) is None:
+                directory.unlink(LOCK)
+        raise
     finally:
         os.close(fd)
 
 
-def _lock(directory: Directory) -> int:
-    """Return the open lock. It may go with the record, and the lock of a file without a name keeps nobody out."""
+def _lock(directory: Directory) -> tuple[int, bool]:
+    """Return the open lock, and whether it is new. The lock of a file that has lost its name keeps nobody out."""
     while True:
-        fd, _ = directory.open_or_create(LOCK, FILE_MODE, writable=False)
+        fd, is_new = directory.open_or_create(LOCK, FILE_MODE, writable=False)
         with contextlib.ExitStack() as unless_held:
             unless_held.callback(os.close, fd)
             wait_lock(fd, str(directory.path / LOCK))
             entry = directory.lstat(LOCK)
             if entry is not None and os.path.samestat(entry, os.fstat(fd)):
                 unless_held.pop_all()
-                return fd
+                return fd, is_new
 
 
 def _record_in(directory: Directory) -> LinkRecord | None:
