@@ -349,7 +349,14 @@ def test_a_dialect_and_a_text_that_no_modelfile_holds_are_warnings(made: Store, 
     told = link(made, "odd", tmp_path / "out")
     assert links(tmp_path / "out") == {"odd.gguf": leads_to(DIALECT)}
     assert "odd:latest: runs in Ollama only (gptoss dialect)" in told
-    assert "odd:latest: the links lose SYSTEM, and no Modelfile can hold that: " in told
+    assert "odd:latest: no Modelfile is written beside it: a text with three quotes" in told
+
+
+def test_weights_are_linked_although_a_text_of_the_model_is_damaged(made: Store, tmp_path: Path) -> None:
+    made.model("odd:latest", WEIGHTS, params=b"{")
+    told = link(made, "odd", tmp_path / "out")
+    assert links(tmp_path / "out") == {"odd.gguf": A}
+    assert "odd:latest: no Modelfile is written beside it: params blob sha256:" in told
 
 
 def test_a_folder_whose_path_is_no_text_has_no_record(made: Store, tmp_path: Path) -> None:

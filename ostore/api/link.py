@@ -21,7 +21,7 @@ from ostore.api.plain_models import (
 )
 from ostore.api.show import modelfile_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, FormatError, NotFoundError, OstoreError, UsageError
+from ostore.formats.errors import BlobError, NotFoundError, OstoreError, UsageError
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkKind, LinkRecord
 from ostore.formats.name import ModelName
 from ostore.formats.plain_names import Layout, claims_of, plain_names
@@ -257,17 +257,17 @@ class _Work:
             yield WantedFile(path, part.digest, part.size, store.path_of(part))
         if hidden := names.without_place(parts):
             self.warnings.append(f"{name}: not linked, as the program would take it for the model: {', '.join(hidden)}")
-        shown = shown_model(store, model)
-        losses = lost(shown)
-        self.lost |= dict.fromkeys(losses)
-        if not losses:
-            return
         try:
-            text = modelfile_of(shown, sources(parts, paths)).encode()
-        except FormatError as error:
-            self.warnings.append(f"{name}: the links lose {', '.join(losses)}, and no Modelfile can hold that: {error}")
+            shown = shown_model(store, model)
+            losses = lost(shown)
+            self.lost |= dict.fromkeys(losses)
+            text = modelfile_of(shown, sources(parts, paths)).encode() if losses else b""
+        except OstoreError as error:
+            reason = str(error).removeprefix(f"{name}: ")
+            self.warnings.append(f"{name}: no Modelfile is written beside it: {reason}")
         else:
-            yield WantedFile(names.modelfile, Digest.of(text), len(text), content=text)
+            if text:
+                yield WantedFile(names.modelfile, Digest.of(text), len(text), content=text)
 
     def _made(
         self, wanted: Iterable[WantedFile], before: Mapping[str, LinkedFile], known: LinkedModel

@@ -61,7 +61,7 @@ def link(
     quiet: Quiet = False,
 ) -> None:
     """
-    Give other programs readable names for the weights of models, without a copy.
+    Give other programs readable names for weights of models, without a copy.
 
     MODEL is a name or a quoted glob. DIR gets files whose bytes the disk shares with the store (btrfs, XFS), else
     symbolic links, on Windows hard links. A file in DIR that ostore has not made is never replaced or removed. What a

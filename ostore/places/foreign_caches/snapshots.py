@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# models--ORG--REPO/snapshots/COMMIT/FOLDER/FILE: folders in a repository are rarely deeper.
-_MAX_DEPTH = 4
-
 
 def names_of_blobs(blobs: Iterable[str]) -> dict[str, str]:
     """
@@ -22,8 +19,6 @@ def names_of_blobs(blobs: Iterable[str]) -> dict[str, str]:
         start = os.path.join(repository, "snapshots")  # noqa: PTH118
         for folder, folders, files in os.walk(start):
             folders.sort()
-            if folder.count(os.sep) - start.count(os.sep) >= _MAX_DEPTH:
-                folders.clear()
             for name in sorted(files):
                 path = Path(folder) / name
                 target = os.path.realpath(path)

@@ -23,6 +23,7 @@ from pathlib import Path
 from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, NotFoundError, OstoreError, UnsafeError, UsageError
 from ostore.formats.link_record import MAX_RECORD_BYTES, OWN_PREFIX, RECORD, LinkedFile, LinkKind, LinkRecord
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS
 from ostore.places.plain_files.making import make_folder
 from ostore.streams.chunks import read_full
@@ -254,7 +255,7 @@ class LinkFolder:
             yield folder, name
 
 
-_COPY = "export --as gguf makes copies"
+_COPY = ostore("export", "MODEL", "DIR/", "--as", "gguf", after="copies instead")
 
 
 def links_that_break(folder: Path, store: str, digests: Collection[Digest]) -> tuple[str, ...]:
