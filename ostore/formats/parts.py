@@ -50,10 +50,7 @@ def parts_of(name: ModelName, manifest: Manifest, config: ModelConfig) -> Parts:
     if not weights:
         raise FormatError(f"{name}: no weights in its manifest")
     if len(weights) > 1:
-        hint = "the maker of the model can merge them: llama-gguf-split --merge"
-        raise FormatError(
-            f"{name}: its weights are in {len(weights)} files, which no version of Ollama loads", hint=hint
-        )
+        raise FormatError(f"{name}: its weights are in {len(weights)} files, which no version of Ollama loads")
     return Parts(weights[0], of[media_types.PROJECTOR], of[media_types.ADAPTER], of[media_types.DRAFT])
 
 

@@ -186,9 +186,10 @@ def _run(folder: Path, words: Words, log: Path | None = None) -> subprocess.Comp
         # What is not UTF-8 must not be printed either.
         encoding="utf-8",
     )
-    if "--json" in words or not any(f"--{part}" in words for part in PARTS):
+    is_data = words[0] == "path" or any(f"--{part}" in words for part in PARTS)
+    if "--json" in words or not is_data:
         return run(stdout=subprocess.PIPE)
-    # A part of a model goes out as it is, except to a terminal.
+    # A part of a model, or the path of one, goes out as it is, except to a terminal.
     with terminal() as (stdout, shown):
         done = run(stdout=stdout)
     done.stdout = b"".join(shown).decode()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, Models, examples, group
-from ostore.cli.text import say_data
+from ostore.cli.text import one_line, say, say_data
 
 if TYPE_CHECKING:
     from ostore.cli.render.path import Part
@@ -52,5 +54,10 @@ def path(
     if as_json:
         say_document("path", report)
         return
-    say_data(render.paths(report, part))
+    for found in render.paths(report, part):
+        # A program gets it byte for byte. On a terminal, a line break in it must not begin another line.
+        if sys.stdout is not None and sys.stdout.isatty():
+            say(one_line(found))
+        else:
+            say_data(os.fsencode(found) + b"\n")
     say_warnings(report.warnings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal
 
 from ostore.formats.errors import NotFoundError
@@ -13,9 +12,9 @@ if TYPE_CHECKING:
 Part = Literal["model", "projector", "adapter"]
 
 
-def paths(report: PathReport, part: Part) -> bytes:
-    """Return the paths of one kind of file, a line each, byte for byte. Raises NotFoundError if there is none."""
+def paths(report: PathReport, part: Part) -> list[str]:
+    """Return the paths of one kind of file. Raises NotFoundError if there is none."""
     found = [file.path for file in report.parts if file.media_type.endswith(f".{part}")]
     if not found:
         raise NotFoundError(f"{report.name}: has no {part}")
-    return b"".join(os.fsencode(path) + b"\n" for path in found)
+    return found
