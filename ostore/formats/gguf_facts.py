@@ -72,7 +72,7 @@ def kind_of(gguf: Gguf) -> Kind:
         return "adapter"
     if type_ in {"projector", "mmproj"}:
         return "projector"
-    has_blocks = gguf.has(f"{gguf.architecture}.block_count")
+    has_blocks = gguf.number("block_count") > 0
     sees = gguf.number("vision.block_count") > 0
     encodes = gguf.architecture == "clip" and (gguf.is_true("has_vision_encoder") or gguf.is_true("has_audio_encoder"))
     return "projector" if not has_blocks and (sees or encodes) else "model"

@@ -13,6 +13,7 @@ from ostore.formats.json_reading import write_canonical_json
 _CLOSES_EARLY = re.compile(r'"""\s*[\r\n]')
 _NEWLINE = re.compile("[\r\n]")
 _KEY = re.compile("[A-Za-z0-9_]+")
+_MAX_INT64 = 2**63 - 1
 _ROLES = ("system", "user", "assistant")
 
 
@@ -22,17 +23,20 @@ def render_modelfile(
     texts: Iterable[tuple[str, str]],
     parameters: Iterable[tuple[str, object]],
     messages: Iterable[tuple[str, str]],
+    *,
+    remarks: Iterable[str] = (),
 ) -> str:
     """
     Return a Modelfile for `ollama create -f`.
 
     `sources` are pairs of instruction and path or name, `texts` are pairs of instruction and text. Empty texts are left
-    out. Unprintable characters stay in, although Ollama drops them from every value. Raises FormatError for a value
-    that Ollama's lexer cannot read back.
+    out. `remarks` say what the Modelfile lacks. Unprintable characters stay in, although Ollama drops them from every
+    value. Raises FormatError for a value that Ollama's lexer cannot read back.
     """
     lines = [
         "# Made by ostore. To build on this model, put this in place of the FROM line below:",
         f"# FROM {name}",
+        *(f"# Lost: {_NEWLINE.sub(' ', remark)}" for remark in remarks),
         "",
     ]
     lines += (f"{instruction} {_quoted(source)}" for instruction, source in sources)
@@ -45,7 +49,10 @@ def render_modelfile(
 def parameter_text(value: object) -> str:
     """Return a parameter's value as a Modelfile spells it. Numbers never have an exponent."""
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+        return parameter_text(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+    if isinstance(value, int) and value > _MAX_INT64 and float(value) == float(_MAX_INT64):
+        # The largest integer is stored rounded up, and could not be read back as that.
+        return str(_MAX_INT64)
     return value if isinstance(value, str) else write_canonical_json(value).decode().strip()
 
 

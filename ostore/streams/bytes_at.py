@@ -16,6 +16,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError
 from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_at
 from ostore.streams.durable import naming
+from ostore.streams.same_file import stamp_of
 
 
 class BytesAt(Protocol):
@@ -77,12 +78,17 @@ class FileBytes:
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
         self._path = path
-        self._size, self._modified_ns = self._status()
+        self._stamp = self._status()
 
     @property
     def size(self) -> int:
         """The size of the file in bytes at opening."""
-        return self._size
+        return self._stamp[2]
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """What tells the file as it was at opening: `same_file.stamp_of`."""
+        return self._stamp
 
     def read_at(self, size: int, offset: int) -> bytes:
         """
@@ -106,13 +112,12 @@ class FileBytes:
 
         This does not notice a change that keeps the size and restores the mtime.
         """
-        if self._status() != (self._size, self._modified_ns):
+        if self._status() != self._stamp:
             raise IntegrityError(f"{self._path}: changed while it was read")
 
-    def _status(self) -> tuple[int, int]:
+    def _status(self) -> tuple[int, ...]:
         with naming(self._path):
-            status = os.fstat(self._fd)
-        return status.st_size, status.st_mtime_ns
+            return stamp_of(os.fstat(self._fd))
 
 
 class PipeBytes:

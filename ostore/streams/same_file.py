@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from ostore.streams.links import open_to_read
 
 
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells a file that is the same, and unchanged as far as that can be seen: disk, inode, size, mtime."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @contextmanager
 def opened_same(path: str, identity: tuple[int, int], size: int) -> Iterator[int]:
     """

@@ -26,7 +26,7 @@ class _Hasher(Protocol):
     def update(self, data: Chunk, /) -> None: ...
 
 
-_Hashing = Callable[[Iterator[Chunk], _Hasher], Iterator[Chunk]]
+_Hashing = Callable[[Iterable[Chunk], _Hasher], Iterator[Chunk]]
 
 
 def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
@@ -40,7 +40,7 @@ def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]
         SizeMismatchError: there are more bytes than promised (raised as soon as they come), or fewer.
         DigestMismatchError: the number of bytes is right, but their digest differs.
     """
-    yield from _checked(_hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor)
+    yield from _checked(hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor)
 
 
 def _checked(hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
@@ -95,14 +95,18 @@ def _bounded(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]
         )
 
 
-def _hashed(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
+def _hashed(chunks: Iterable[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
     for chunk in chunks:
         hasher.update(chunk)
         yield chunk
 
 
-def _hashed_beside(chunks: Iterator[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
-    """Hash in a second thread, at most two chunks behind. This is parallel because hashlib releases the GIL."""
+def hashed_beside(chunks: Iterable[Chunk], hasher: _Hasher) -> Iterator[Chunk]:
+    """
+    Pass chunks through and hash them in a second thread, at most two behind. hashlib releases the GIL meanwhile.
+
+    The hash is of all chunks once the iterator is exhausted.
+    """
     with Pool(1) as pool:
         behind: deque[Future[None]] = deque()
         for chunk in chunks:
