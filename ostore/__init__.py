@@ -14,6 +14,7 @@ from ostore.formats.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ostore.api.cp import CpReport, cp
+    from ostore.api.create import CreatedLayer, CreateReport, create
     from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy, ForeignModel, SearchedFolder, dedup
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
     from ostore.api.link import ForeignPath, LinkedPath, LinkReport, link, refresh_links, remove_links
     from ostore.api.list_models import ListReport, StoreElsewhere, list_models
+    from ostore.api.modelfile import modelfile
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
-    from ostore.api.show import modelfile, show, show_part
+    from ostore.api.show import show, show_part
     from ostore.api.verify import verify
     from ostore.api.where import WhereReport, where
     from ostore.formats.errors import (
@@ -86,6 +88,8 @@ __all__ = [
     "BundledModel",
     "BusyError",
     "CpReport",
+    "CreateReport",
+    "CreatedLayer",
     "DamagedStoreError",
     "DedupReport",
     "DigestMismatchError",
@@ -163,6 +167,7 @@ __all__ = [
     "__version__",
     "check_move",
     "cp",
+    "create",
     "dedup",
     "doctor",
     "du",
@@ -196,6 +201,8 @@ _HOMES = {
     "BundledModel": "ostore.api.inspect_bundle",
     "BusyError": "ostore.formats.errors",
     "CpReport": "ostore.api.cp",
+    "CreateReport": "ostore.api.create",
+    "CreatedLayer": "ostore.api.create",
     "DamagedStoreError": "ostore.formats.errors",
     "DedupReport": "ostore.api.dedup",
     "DigestMismatchError": "ostore.formats.errors",
@@ -272,6 +279,7 @@ _HOMES = {
     "WhereReport": "ostore.api.where",
     "check_move": "ostore.api.move.check",
     "cp": "ostore.api.cp",
+    "create": "ostore.api.create",
     "dedup": "ostore.api.dedup",
     "doctor": "ostore.api.doctor",
     "du": "ostore.api.du",
@@ -283,7 +291,7 @@ _HOMES = {
     "inspect": "ostore.api.inspect_bundle",
     "link": "ostore.api.link",
     "list_models": "ostore.api.list_models",
-    "modelfile": "ostore.api.show",
+    "modelfile": "ostore.api.modelfile",
     "move": "ostore.api.move.move",
     "path": "ostore.api.path",
     "refresh_links": "ostore.api.link",

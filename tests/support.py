@@ -23,9 +23,11 @@ from tests import fork_server
 from tests.windows.session import Session
 
 MODEL = "application/vnd.ollama.image.model"
+ADAPTER = "application/vnd.ollama.image.adapter"
 PROJECTOR = "application/vnd.ollama.image.projector"
 TEMPLATE = "application/vnd.ollama.image.template"
 SYSTEM = "application/vnd.ollama.image.system"
+MESSAGES = "application/vnd.ollama.image.messages"
 PARAMS = "application/vnd.ollama.image.params"
 LICENSE = "application/vnd.ollama.image.license"
 TENSOR = "application/vnd.ollama.image.tensor"

@@ -275,10 +275,10 @@ def test_a_file_of_another_store_that_is_gone_or_on_another_disk_is_copied_not_l
     """Where one disk is mounted twice, the system refuses to link although its number is the same."""
     (tmp_path / "a").write_bytes(b"x")
     with Directory.open(tmp_path) as folder:
-        assert linking._linked(folder, "absent", folder, "b") is False
-        assert linking._linked(folder, "a", folder, "b") is True
+        assert linking.linked(folder, "absent", folder, "b") is False
+        assert linking.linked(folder, "a", folder, "b") is True
         with pytest.raises(FileExistsError):
-            linking._linked(folder, "a", folder, "b")
+            linking.linked(folder, "a", folder, "b")
 
 
 def test_two_mounts_of_one_disk_are_two_disks_to_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ def test_two_mounts_of_one_disk_are_two_disks_to_a_link(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(os, "link", refused)
     with Directory.open(tmp_path) as folder:
-        assert linking._linked(folder, "a", folder, "b") is False
+        assert linking.linked(folder, "a", folder, "b") is False
 
 
 @pytest.mark.parametrize("there", [None, b"short"], ids=["absent", "another size"])

@@ -24,7 +24,7 @@ from ostore.operations.removal import StayReason
 from ostore.operations.usage import UsageKind
 from ostore.operations.verify import ProblemKind
 from ostore.places.store.removing.untrash import UntrashOutcome
-from tests.gguf import Value, gguf
+from tests.gguf import Value, gguf, talking_gguf
 from tests.support import MODEL, OSTORE, Store, full, noise, sha256
 from tests.support import ostore as run
 
@@ -47,6 +47,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "restore": ostore.RestoreReport,
     "rm": ostore.RmReport,
     "cp": ostore.CpReport,
+    "create": ostore.CreateReport,
     "path": ostore.PathReport,
     "link": ostore.LinkReport,
     "export-gguf": ostore.GgufExportReport,
@@ -339,6 +340,12 @@ def test_rm(store: Store) -> None:
 def test_cp(store: Store) -> None:
     assert report("cp", "cp", "tiny:q4", "copy", models=store.root)["outcome"] == "added"
     assert report("cp", "cp", "tiny:q4", "copy", models=store.root)["outcome"] == "already there"
+
+
+def test_create(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(talking_gguf())
+    document = report("create", "create", "mine", tmp_path / "m.gguf", models=store.root)
+    assert [layer["size"] for layer in document["layers"]] == [len(talking_gguf())]
 
 
 @pytest.mark.parametrize(

@@ -456,7 +456,6 @@ def test_every_command_has_files_of_its_name_and_no_file_is_without_a_command() 
         "check_move",
         "fix",
         "inspect",
-        "modelfile",
         "refresh_links",
         "remove_links",
         "restore",

@@ -17,6 +17,7 @@ import pytest
 import ostore
 from ostore.cli.exit_codes import CODES
 from ostore.streams.extents import share_extents
+from tests.gguf import ONE_LAYER, gguf
 from tests.support import OSTORE, Store, noise, sha256, tree, unmeasured
 from tests.support import ostore as run
 from tests.test_foreign_caches import cached_repository, put
@@ -26,6 +27,7 @@ from tests.test_json import report
 WEIGHTS = noise(36_000_123)
 MAKERS = {"btrfs": ["mkfs.btrfs", "-q", "-f"], "xfs": ["mkfs.xfs", "-q", "-f"], "ext4": ["mkfs.ext4", "-q", "-F"]}
 SOMEBODY = 12_345
+MODEL = gguf(ONE_LAYER, {"token_embd.weight": ((32, 65_536), [0.5, 1.5])})
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount disks")
 
@@ -50,6 +52,17 @@ def disk(folder: Path, kind: str, *options: str) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", mounted], check=True)
         image.unlink()
+
+
+@contextmanager
+def ram_disk(folder: Path) -> Iterator[Path]:
+    mounted = folder / "ram"
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", mounted], check=True)
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", mounted], check=True)
 
 
 @pytest.fixture(params=["btrfs", "xfs"])
@@ -165,14 +178,11 @@ def test_a_disk_that_cannot_share_is_said_to(tmp_path: Path, kind: str, options:
 
 
 def test_a_ram_disk_cannot_share(tmp_path: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path], check=True)
-    try:
-        Store(tmp_path / "models").model("x:latest", noise(9000))
-        put(tmp_path / "g/x.gguf", noise(9000))
-        (blob,) = ostore.dedup([tmp_path / "g"], models=tmp_path / "models").duplicates
+    with ram_disk(tmp_path) as mounted:
+        Store(mounted / "models").model("x:latest", noise(9000))
+        put(mounted / "g/x.gguf", noise(9000))
+        (blob,) = ostore.dedup([mounted / "g"], models=mounted / "models").duplicates
         assert [copy.state for copy in blob.copies] == ["unsupported"]
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_copy_on_another_disk_is_said_to_be_there(btrfs: Path, tmp_path: Path) -> None:
@@ -280,3 +290,30 @@ def test_asking_whether_a_disk_can_share_shares_nothing(btrfs: Path) -> None:
         assert share_extents(source.fileno(), target.fileno(), 0, 0) == 0
         assert used(btrfs) == before
         assert share_extents(source.fileno(), target.fileno(), 0, 100_000) == 100_000
+
+
+def test_a_model_made_of_a_file_takes_no_room_and_is_no_second_name_of_it(sharing_disk: Path) -> None:
+    file = put(sharing_disk / "g/m.gguf", MODEL)
+    store = Store(sharing_disk / "models")
+    before, before_facts = used(sharing_disk), facts(file)[:7]
+    document = report("create", "create", "m", file, models=store.root)
+    assert document["size_copied"] == 0
+    assert used(sharing_disk) - before < 0.1 * len(MODEL)
+    assert (facts(file)[:7], file.read_bytes()) == (before_facts, MODEL)
+    blob = store.blob_path(MODEL)
+    assert (blob.read_bytes(), blob.stat().st_mode & 0o777) == (MODEL, 0o644)
+    with file.open("r+b") as written:
+        written.write(b"changed")
+    assert run("verify", "--models", store.root).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs", "another disk"])
+def test_a_model_made_of_a_file_is_a_copy_where_the_disk_shares_nothing(tmp_path: Path, kind: str) -> None:
+    with disk(tmp_path, "ext4") if kind == "ext4" else ram_disk(tmp_path) as mounted:
+        file = put((tmp_path if kind == "another disk" else mounted) / "g/m.gguf", MODEL)
+        before = used(mounted)
+        document = report("create", "create", "m", file, models=mounted / "models")
+        assert document["size_copied"] == len(MODEL)
+        assert used(mounted) - before >= len(MODEL)
+        blob = Store(mounted / "models").blob_path(MODEL)
+        assert (blob.read_bytes(), blob.samefile(file)) == (MODEL, False)

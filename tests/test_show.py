@@ -112,10 +112,11 @@ def test_the_older_type_of_a_template_counts_only_without_the_newer(empty: Store
 
 
 # Everything that a Modelfile can say: what states it in a store, and what the Modelfile says then. A layer is a media
-# type and its bytes. FROM is in every Modelfile; a path is written as the bytes of its blob.
+# type and its bytes. FROM is in every Modelfile; a path is written as the bytes of its blob. Of ADAPTER the last one
+# counts, so two adapters are named by FROM.
 STATED: dict[str, tuple[list[tuple[str, bytes]], dict[str, str], list[tuple[str, str, str]]]] = {
     "from": ([(MODEL, b"weights"), (PROJECTOR, b"sees")], {}, [("from", "", "weights"), ("from", "", "sees")]),
-    "adapter": ([(ADAPTER, b"lora"), (ADAPTER, b"more")], {}, [("adapter", "", "lora"), ("adapter", "", "more")]),
+    "adapter": ([(ADAPTER, b"lora"), (ADAPTER, b"more")], {}, [("from", "", "lora"), ("from", "", "more")]),
     "draft": ([(DRAFT, b"quick")], {}, [("draft", "", "quick")]),
     "template": ([(TEMPLATE, b"{{ .Prompt }}")], {}, [("template", "", "{{ .Prompt }}")]),
     "system": ([(SYSTEM, b"Be\nkind")], {}, [("system", "", "Be\nkind")]),

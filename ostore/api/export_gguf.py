@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
 from ostore.api.export import with_users
+from ostore.api.modelfile import modelfile_of
 from ostore.api.plain_models import PlainModel, choose_models, header_of, shown_model, sources
-from ostore.api.show import modelfile_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
 from ostore.formats.media_types import LICENSE

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
+from ostore.api.modelfile import modelfile_of
 from ostore.api.plain_models import (
     PlainModel,
     choose_models,
@@ -19,7 +20,6 @@ from ostore.api.plain_models import (
     sources,
     telling_permissions,
 )
-from ostore.api.show import modelfile_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, NotFoundError, OstoreError, UsageError
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkKind, LinkRecord

@@ -37,9 +37,8 @@ _ALIKE = {
     "restore": _IMPORT,
     "save": _EXPORT,
 }
-_OLLAMAS = frozenset({"create", "launch", "ps", "pull", "push", "run", "serve", "signin", "signout", "stop"})
+_OLLAMAS = frozenset({"launch", "ps", "pull", "push", "run", "serve", "signin", "signout", "stop"})
 _BESIDE = {
-    "create": ostore("import", "--help", before="for a file or folder of models"),
     "pull": ostore("import", "--help", before="where there is no network"),
     "push": ostore("export", "--help", before="where there is no network"),
 }

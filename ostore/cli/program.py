@@ -21,6 +21,7 @@ COMMANDS = {
     "list": "List the models of a store, as `ollama list` does.",
     "show": "Show a model's details.",
     "where": "Show which store is used, and why.",
+    "create": "Make a model of a Modelfile, of GGUF files or of a folder of them.",
     "path": "Print the path of a model's weights.",
     "link": "Give other programs readable names for weights.",
     "inspect": "Show what a bundle holds, from its index alone.",

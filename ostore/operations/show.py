@@ -25,6 +25,7 @@ from ostore.formats.gguf import KIND_NAMES, Gguf, GgufArray, GgufField, read_ggu
 from ostore.formats.gguf_facts import parameter_count, parameter_label, quantization_shown
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
+from ostore.formats.parameters import as_go_has_it
 from ostore.formats.remedy import Remedy, ostore
 from ostore.streams.bytes_at import FileBytes
 
@@ -266,6 +267,22 @@ def read_part(store: SmallBlobs, model: StoredManifest, part: Part) -> bytes:
     return readers[part]()
 
 
+def handed_down(store: SmallBlobs, model: StoredManifest) -> tuple[ModelConfig, dict[str, object]]:
+    """
+    Return what a model hands down to one that builds on it: its config, and the values of its parameters as in JSON.
+
+    Raises what `show_model` raises.
+    """
+    manifest, texts = model.manifest, _Texts(store, model)
+    parameters: dict[str, object] = {}
+    for layer in manifest.layers:
+        if layer.media_type == media_types.PARAMS:
+            found: dict[str, object] = texts.parsed(layer, _mapping, {})
+            rounded = {key: as_go_has_it(value) if type(value) is int else value for key, value in found.items()}
+            parameters = {**rounded, **parameters}
+    return texts.parsed(manifest.config, ModelConfig.parse, ModelConfig()), parameters
+
+
 @dataclass(frozen=True, slots=True)
 class _Texts:
     """The small blobs of a model, each read when it is asked for."""
@@ -340,11 +357,14 @@ def _decoded(text: bytes) -> str:
     return text.decode("utf-8", "replace")
 
 
+def _mapping(raw: bytes) -> dict[str, object]:
+    return _json(raw, dict, "an object")
+
+
 def _parameters(raw: bytes) -> tuple[Parameter, ...]:
-    document: dict[str, object] = _json(raw, dict, "an object")
     return tuple(
         Parameter(key, item)
-        for key, value in sorted(document.items())
+        for key, value in sorted(_mapping(raw).items())
         for item in (value if isinstance(value, list) else [value])
         # Ollama takes null for a parameter that is not there.
         if item is not None

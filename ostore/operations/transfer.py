@@ -161,6 +161,22 @@ class Sink(Protocol):
         ...
 
 
+class Draft(Protocol):
+    """One transaction of a sink that takes files in and learns their digests, before it is known what they make."""
+
+    def stage(self, path: Path, *, stamp: tuple[int, ...], link: bool = False) -> Descriptor:
+        """
+        Take a regular file in, by a second name if `link`.
+
+        Raises IntegrityError if it is not as its stamp says (`same_file.stamp_of`), UsageError, OSError.
+        """
+        ...
+
+    def write(self, chunks: Iterable[Chunk], size: int, item: str) -> Descriptor:
+        """Take in a blob of `size` bytes that is put together from chunks. `item` names it in progress."""
+        ...
+
+
 class RepairInbox(Inbox, Protocol):
     """One transaction of a repair."""
 

@@ -45,8 +45,10 @@ def show(
     )
     if part == "modelfile":
         _refuse_json(as_json=as_json)
+        from ostore.api.modelfile import modelfile as as_modelfile
+
         # The path of the store may have bytes that are not UTF-8.
-        say_data(api.modelfile(model, models=models).encode("utf-8", "surrogateescape"))
+        say_data(as_modelfile(model, models=models).encode("utf-8", "surrogateescape"))
     elif part is None or as_json:
         shown = api.show(model, models=models)
         say_report("show", shown, lambda: render.text(shown, verbose=verbose), as_json=as_json)

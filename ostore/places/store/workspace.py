@@ -118,6 +118,11 @@ class Workspace:
                     finally:
                         _let_go(transactions, directory, alive)
 
+    def clear_abandoned(self) -> None:
+        """Remove what dead commands have left, but for finished and begun blobs. Those wait for a command in need."""
+        for _ in self.abandoned():
+            pass
+
     def _locks_exclude(self, transactions: Directory) -> bool:
         """Return whether locks show here which commands live: to lock our own file once more must fail."""
         if self._running is None:

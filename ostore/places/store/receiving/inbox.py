@@ -133,6 +133,15 @@ class StoreInbox:
                 f"the bundle builds on blobs that are not in the store, {len(lacking):,} in all: {listed}"
             )
 
+    def rely_on_staged(self, staged: Iterable[Descriptor]) -> None:
+        """Count blobs that this transaction has staged already as written. Those that the store has are dropped."""
+        for blob in staged:
+            if self._holds(blob):
+                # Of two files, publication takes the staged one for the blob, and would replace that of the store.
+                self._transaction.unlink(blob.digest.filename)
+            else:
+                self._written[blob.digest] = blob
+
     def adopt(self) -> None:
         """
         Take over wanted blobs from interrupted commands. Finished blobs are hashed now, begun ones with their rest.
@@ -150,10 +159,13 @@ class StoreInbox:
                 with contextlib.suppress(OSError, DamagedStoreError):
                     if name.endswith(BEGUN):
                         self._adopt_begun(abandoned, name, wanted.get(name.removesuffix(BEGUN)))
+                    elif is_published(abandoned, name):
+                        # Or a killed `create --link` left a second name of somebody's file, who may write to it.
+                        abandoned.unlink(name)
                     elif blob and not self._holds(blob) and is_sound(abandoned, name, blob, self._terms.progress):
                         abandoned.rename(name, self._transaction, name)
                         self._resumed[blob.digest] = blob
-                    elif blob or is_published(abandoned, name):
+                    elif blob:
                         abandoned.unlink(name)
 
     def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:

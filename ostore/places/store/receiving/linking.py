@@ -74,7 +74,7 @@ class _Link:
     def stage(self, file: _File, progress: Progress) -> bool:
         part = file.blob.digest.filename + PART
         # Hashing the files before this one may have taken hours.
-        if not self.can_be(file) or not _linked(file.folder, file.name, self._transaction, part):
+        if not self.can_be(file) or not linked(file.folder, file.name, self._transaction, part):
             return False
         if not self._trust and not is_sound(self._transaction, part, file.blob, progress):
             self._transaction.unlink(part)
@@ -85,7 +85,8 @@ class _Link:
         return True
 
 
-def _linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
+def linked(source: Directory, name: str, target: Directory, target_name: str) -> bool:
+    """Give a file a second name. Returns False if that cannot be, or if there is no such file. Raises OSError."""
     try:
         # A second name could not be renamed either, nor removed.
         return source.may_rename(name) and source.link(name, target, target_name)

@@ -42,8 +42,9 @@ class Pinning:
         there, damaged = self._standing(wanted)
         # The largest first: if one began last, a single thread would be busy when all others are done.
         there.sort(key=lambda blob: -blob.size)
-        if there and not self._terms.trust_existing:
-            self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in there))
+        doubted = [blob for blob in there if not self._terms.trusts(blob.digest)]
+        if doubted:
+            self._terms.progress.phase("verifying sha256 digest", sum(blob.size for blob in doubted))
         with Pool(max(1, self._terms.jobs)) as pool, stoppable(self._terms.progress) as told:
             pinned = list(pool.map(lambda blob: self._pinned_if_sound(blob, told), there))
         sound = [blob for blob, is_sound in zip(there, pinned, strict=True) if is_sound]
@@ -78,7 +79,7 @@ class Pinning:
             if is_link:
                 # A relative link leads to its file only from `blobs/`. A pin of it still keeps its name from removal.
                 where, name = self._blobs, filename
-            if not self._terms.trust_existing and not is_sound(where, name, blob, progress, follows=is_link):
+            if not self._terms.trusts(blob.digest) and not is_sound(where, name, blob, progress, follows=is_link):
                 self._transaction.unlink(pin)
                 return False
             # Ollama does not sync what it writes, and a model of ours will rely on this blob.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
@@ -18,12 +20,13 @@ from ostore.formats.errors import (
     UnsafeError,
     UsageError,
 )
-from ostore.formats.manifest import Manifest
+from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
+from ostore.places.store.receiving.draft import StoreDraft
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
 from ostore.places.store.store import LocalStore
@@ -44,6 +47,14 @@ _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.ENXIO,
 _NOT_FOREIGN = frozenset({"lost+found", "blobs", WORKSPACE})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NEVER: Mapping[ModelName, int] = MappingProxyType({})
+
+
+class _Opened(NamedTuple):
+    """The open folders of one command."""
+
+    root: Directory
+    workspace: Workspace
+    transaction: Directory
 
 
 class StoreSink:
@@ -93,7 +104,8 @@ class StoreSink:
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection without the models whose names clash with other spellings. They are left out."""
-        clashes = dict(self._clashes(selection, _names(find_manifests(self._store.root))))
+        names = (model.name for model in selection.models)
+        clashes = dict(self._clashes(names, _names(find_manifests(self._store.root))))
         return selection.without((LeftOut(str(name), error) for name, error in clashes.items()), clashes)
 
     def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
@@ -114,30 +126,98 @@ class StoreSink:
         return find_obstacles(self._store.root, digests)
 
     @contextlib.contextmanager
+    def draft(self, name: ModelName, sizes: Collection[int]) -> Iterator[StoreDraft]:
+        """
+        Yield a transaction that takes files of these sizes in before it is known what model of that name they make.
+
+        Leaving the block removes what was staged and not published. Raises the errors of `receive`; those that can be
+        told now come before anything is read.
+        """
+        self._refuse_name(name, sizes)
+        with self._transacting(keeps_finished=False) as opened:
+            # What dead commands have begun takes room that the files need. An import looks for it once it knows what
+            # it wants, but that comes too late here.
+            opened.workspace.clear_abandoned()
+
+            def receive(
+                selection: Selection, staged: Sequence[Descriptor], trusted: frozenset[Digest]
+            ) -> AbstractContextManager[StoreInbox]:
+                return self._taking_in(opened, selection, terms=replace(self._terms, trusted=trusted), staged=staged)
+
+            yield StoreDraft(self._store.root / BLOBS, opened.workspace, opened.transaction, receive, self._progress)
+
+    def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
+        refuse_on_windows([name])
+        stored = _names(find_manifests(self._store.root))
+        refuse_twins([*(other for other in stored if other.folded == name.folded), name])
+        for _, error in self._clashes([name], stored):
+            raise error
+        if name in stored and not self._replace and not self._may_be_of(name, sizes):
+            raise self._taken(name)
+
+    def _may_be_of(self, name: ModelName, sizes: Collection[int]) -> bool:
+        """Return whether the model of a name may have blobs of these sizes. One that cannot be read may."""
+        try:
+            manifest = Manifest.parse(self._store.read_manifest(name)[0])
+        except (OstoreError, OSError):
+            return True
+        return {size for _, size in manifest.sizes}.issuperset(sizes)
+
+    @contextlib.contextmanager
     def _receiving(self, selection: Selection, damaged: Collection[Digest] | None) -> Iterator[StoreInbox]:
-        outcomes = self._outcomes(selection)
+        # A refusal comes before anything is created.
+        self._outcomes(selection)
+        with (
+            self._transacting(keeps_finished=True) as opened,
+            self._taking_in(opened, selection, damaged, terms=self._terms) as inbox,
+        ):
+            yield inbox
+
+    @contextlib.contextmanager
+    def _transacting(self, *, keeps_finished: bool) -> Iterator[_Opened]:
+        """Open the store and a transaction. `keeps_finished` leaves finished blobs to the next command on an error."""
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(self._opened_root())
             workspace = stack.enter_context(contextlib.closing(Workspace.open(root)))
             transaction = stack.enter_context(workspace.transaction())
-            inbox = StoreInbox(root, workspace, transaction, selection, damaged, terms=self._terms)
-            stack.enter_context(contextlib.closing(inbox))
             try:
-                self._prepare(inbox, transaction, outcomes)
-                yield inbox
-                self._complete(inbox, workspace)
+                yield _Opened(root, workspace, transaction)
             except BaseException as error:
                 with contextlib.suppress(OSError):
-                    inbox.finish_blobs()
-                with contextlib.suppress(OSError):
-                    clear_transaction(transaction, keep_finished=not _leaves_nothing(error))
+                    clear_transaction(transaction, keep_finished=keeps_finished and not _leaves_nothing(error))
                 raise
             with contextlib.suppress(OSError):
                 clear_transaction(transaction, keep_finished=False)
 
-    def _prepare(self, inbox: StoreInbox, transaction: Directory, names: Collection[ModelName]) -> None:
+    @contextlib.contextmanager
+    def _taking_in(
+        self,
+        opened: _Opened,
+        selection: Selection,
+        damaged: Collection[Digest] | None = None,
+        *,
+        terms: ReceivingTerms,
+        staged: Sequence[Descriptor] = (),
+    ) -> Iterator[StoreInbox]:
+        outcomes = self._outcomes(selection)
+        root, workspace, transaction = opened
+        inbox = StoreInbox(root, workspace, transaction, selection, damaged, terms=terms)
+        with contextlib.closing(inbox):
+            try:
+                self._prepare(inbox, transaction, outcomes, staged)
+                yield inbox
+                self._complete(inbox, workspace)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    inbox.finish_blobs()
+                raise
+
+    def _prepare(
+        self, inbox: StoreInbox, transaction: Directory, names: Collection[ModelName], staged: Sequence[Descriptor]
+    ) -> None:
         """Find what need not be written, and refuse what the disk cannot hold."""
         inbox.find_present()
+        inbox.rely_on_staged(staged)
         inbox.adopt()
         refuse_unholdable(transaction, names)
         if not self._terms.links:
@@ -166,13 +246,15 @@ class StoreSink:
         outcomes = {model.name: self._outcome(model) if tree.folders else Outcome.ADDED for model in selection.models}
         # What moves keeps its names.
         if self._predecessor is None:
-            for _, error in self._clashes(selection, stored):
+            for _, error in self._clashes((model.name for model in selection.models), stored):
                 raise error
         return outcomes
 
-    def _clashes(self, selection: Selection, stored: Collection[ModelName]) -> Iterator[tuple[ModelName, UnsafeError]]:
+    def _clashes(
+        self, names: Iterable[ModelName], stored: Collection[ModelName]
+    ) -> Iterator[tuple[ModelName, UnsafeError]]:
         """
-        Yield each model with a part of its name that differs only by case from one that is stored, or before it.
+        Yield each name with a part that differs only by case from one that is stored, or before it.
 
         Since 0.5.2 a server takes the spelling of each part from any name that it has (server/routes.go of ollama at
         fb30760), so one of the two models could not be reached.
@@ -180,7 +262,7 @@ class StoreSink:
         spellings: list[dict[str, set[str]]] = [{}, {}, {}, {}]
         for name in stored:
             _learn(spellings, name)
-        for name in (model.name for model in selection.models):
+        for name in names:
             parts = [_spelling(known, part) for known, part in zip(spellings, name.parts, strict=True)]
             if name in stored or parts == list(name.parts):
                 _learn(spellings, name)
@@ -210,8 +292,12 @@ class StoreSink:
         if not _may_be_read(raw):
             return Outcome.REPAIRED
         if not self._replace:
-            raise UsageError(f"{model.name}: another model of that name is there", hint="replace=True overwrites it")
+            raise self._taken(model.name)
         return Outcome.REPLACED
+
+    @staticmethod
+    def _taken(name: ModelName) -> UsageError:
+        return UsageError(f"{name}: another model of that name is there", hint="replace=True overwrites it")
 
     @contextlib.contextmanager
     def _opened_root(self) -> Iterator[Directory]:
