@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.hostile.container import container_rows
+from tests.hostile.creating import creating_rows
 from tests.hostile.documents import document_rows
 from tests.hostile.folders import folder_rows
 from tests.hostile.names import name_rows
@@ -13,6 +14,7 @@ ROWS = (
     *container_rows(),
     *document_rows(),
     *name_rows(),
+    *creating_rows(),
     *surrounding_rows(),
     *upkeep_rows(),
     *folder_rows(),

@@ -95,7 +95,7 @@ def _check_world(row: Row, world: World, before: dict[str, str], code: int, comm
     for name in row.moving:
         before.pop(name, None)
         after.pop(name, None)
-    if code == DONE and command in {"import", "export"}:
+    if code == DONE and command in {"import", "export", "create"}:
         _check_gain(world, before, after)
     elif code == DONE and row.changes:
         differing = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
@@ -149,7 +149,7 @@ def _run_here(world: World, arguments: list[Argument]) -> Outcome:
 
 def _silence(arguments: list[Argument]) -> list[str]:
     """Progress would stand among the lines of errors."""
-    has_progress = arguments[0] in {"import", "export", "verify", "gc", "repair", "dedup", "move"}
+    has_progress = arguments[0] in {"import", "export", "create", "verify", "gc", "repair", "dedup", "move"}
     has_progress = has_progress and "--" not in arguments
     return ["--progress=none"] if has_progress and "--progress=none" not in arguments else []
 

@@ -231,7 +231,7 @@ BUGS = (
     Bug(
         "a blob that is there is relied upon without being hashed",
         PINNING,
-        "            if not self._terms.trust_existing and not"
+        "            if not self._terms.trusts(blob.digest) and not"
         " is_sound(where, name, blob, progress, follows=is_link):\n",
         "            if not where:\n",
         (FAULTS, "-k", "import"),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fork_server import MEASURED
+from tests.gguf import ONE_LAYER, Tensor, gguf, split
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
 
@@ -25,6 +26,11 @@ OSTORE = str(Path(sys.executable).with_name("ostore"))
 # Enough for several frames, little enough to be hashed a thousand times.
 WEIGHTS, OTHER, SHARED = noise(150_000, 11), noise(90_000, 12), b"{{ .Prompt }}"
 ORPHAN = noise(40_000, 13)
+# Two tensors, more than a chunk of a small file.
+TENSORS: tuple[dict[str, Tensor], ...] = (
+    {"token_embd.weight": ((32, 800), [0.5])},
+    {"output_norm.weight": ((32, 300), [1.0])},
+)
 SCRIPT = "restore.py"
 # Exit code of the same words again, where what they stand for is gone.
 NOTHING_LEFT = 3
@@ -212,6 +218,29 @@ def to_link_anew(folder: Path) -> None:
     store.model("new:latest", OTHER)
 
 
+def with_a_gguf(folder: Path) -> None:
+    """A store, and a model as a file beside it, with what is needed to make one of it."""
+    a_store(folder)
+    (folder / "m.gguf").write_bytes(
+        gguf(ONE_LAYER, {name: tensor for part in TENSORS for name, tensor in part.items()})
+    )
+    (folder / "Modelfile").write_text("FROM m.gguf\nTEMPLATE {{ .Prompt }}\nSYSTEM hi\nPARAMETER top_k 5\n")
+
+
+def with_a_split_set(folder: Path) -> None:
+    """The same in two files, and no store yet."""
+    for number, part in enumerate(split(ONE_LAYER, *TENSORS), 1):
+        (folder / f"m-{number:05}-of-{len(TENSORS):05}.gguf").write_bytes(part)
+
+
+def to_build_on(folder: Path) -> None:
+    """A model to build on, and another one of the name that the new one is to have."""
+    with_a_gguf(folder)
+    undisturbed(folder, "create", "base")
+    (folder / "Modelfile").write_text("FROM base\nSYSTEM bye\n")
+    Store(folder / "models").model("made:latest", b"another model of that name")
+
+
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
@@ -229,6 +258,10 @@ COMMANDS = (
     Command("gc", with_orphans, ("gc", "--yes", *NO_GRACE)),
     Command("gc-keep", with_orphans, ("gc", "--yes", "--keep", "24h", *NO_GRACE)),
     Command("gc-restore", with_trash, ("gc", "--restore"), once=True),
+    Command("create", with_a_gguf, ("create", "made")),
+    Command("create-link", with_a_gguf, ("create", "made", "--link")),
+    Command("create-merged", with_a_split_set, ("create", "made", "m-00001-of-00002.gguf")),
+    Command("create-from-model", to_build_on, ("create", "made", "--replace")),
     Command("rm", a_store, ("rm", "--yes", "tiny:latest", "*mine*"), once=True),
     Command("rm-half", with_half_a_model, ("rm", "--yes", "half"), once=True),
     Command("cp", a_store, ("cp", "tiny:latest", "copy:new")),

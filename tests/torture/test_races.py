@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support import OSTORE, TORTURE, Store, noise
-from tests.torture.commands import NO_GRACE, ORPHAN, OTHER, SHARED, WEIGHTS, a_store, run, undisturbed
+from tests.torture.commands import NO_GRACE, ORPHAN, OTHER, SHARED, WEIGHTS, a_store, run, undisturbed, with_a_gguf
 from tests.torture.judge import State, output_problems
 from tests.torture.tracing import needs_strace
 
@@ -217,6 +217,13 @@ def a_store_and_a_registry(folder: Path) -> None:
     store.blob(b"an orphan that nobody needs")
 
 
+def a_store_to_build_on(folder: Path) -> None:
+    """A file of weights and orphans; the first model is made of that file, and a Modelfile builds on it."""
+    with_a_gguf(folder)
+    undisturbed(folder, "create", "tiny:latest", "m.gguf", "--replace")
+    (folder / "Modelfile").write_text("FROM tiny:latest\nSYSTEM bye\n")
+
+
 # What is promised besides ----------------------------------------------------
 
 
@@ -311,6 +318,7 @@ def the_old_went_and_the_pulled_stayed(run_: Run) -> list[str]:
 
 
 IMPORT = Racer(("import", "both.tar.zst", "--replace"))
+CREATE = Racer(("create", "copy:new", "m.gguf"))
 GC = Racer(("gc", "--yes", *NO_GRACE))
 RM = Racer(("rm", "--yes", "tiny:latest"))
 # Exit codes beside a removal: 2 the model has changed, 3 it is gone, 4 or 10 one of its blobs is gone.
@@ -353,6 +361,15 @@ RACES = (
     ),
     Race("export-to-a-folder-rm", a_store, (Racer(("export", "--all", "out/"), MEANWHILE), RM), a_folder_is_whole),
     Race("cp-rm", a_store, (Racer(("cp", "tiny:latest", "copy:new"), MEANWHILE), RM), a_copy_is_whole_or_absent),
+    Race("create-create", a_store_to_build_on, (CREATE, CREATE), lists(TINY, TINY_Q4, COPY)),
+    Race("create-gc-gc", a_store_to_build_on, (CREATE, GC, GC), lists(TINY, TINY_Q4, COPY)),
+    Race("create-rm-of-the-same-weights", a_store_to_build_on, (CREATE, RM), lists(TINY_Q4, COPY)),
+    Race(
+        "create-from-model-rm",
+        a_store_to_build_on,
+        (Racer(("create", "copy:new"), MEANWHILE), RM),
+        a_copy_is_whole_or_absent,
+    ),
     Race(
         "rm-rm",
         a_store,

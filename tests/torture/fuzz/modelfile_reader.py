@@ -27,14 +27,15 @@ def read_modelfile(text: str) -> list[tuple[str, str, str]]:
     found = []
     for character in rest:
         if character == "#":
-            _until(rest, _NEWLINES)
+            # The end of the file ends it as well.
+            next((end for end in rest if end in _NEWLINES), None)
         elif character not in _BLANKS + _NEWLINES:
             found.append(_instruction(character, rest))
     return found
 
 
 def _instruction(first: str, rest: Iterator[str]) -> tuple[str, str, str]:
-    word = (first + _until(rest, _BLANKS)).lower()
+    word = ((first if first.isprintable() else "") + _until(rest, _BLANKS)).lower()
     if word not in INSTRUCTIONS:
         raise UnreadableError(f"no instruction: {word!r}")
     key = _until(rest, _BLANKS) if word in {"parameter", "message"} else ""

@@ -100,6 +100,26 @@ def texts() -> list[bytes]:
     return [b"\xff".join(parts) for parts in (plain, odd, edge)]
 
 
+def modelfiles() -> list[bytes]:
+    every = (
+        'FROM ./m.gguf\nfrom p.gguf\nADAPTER a\nDRAFT d\nTEMPLATE """{{ .Prompt }}\n"""\nSYSTEM "hi"\nLICENSE MIT\n'
+        'LICENSE b\r\nMESSAGE user a\nMESSAGE assistant """b\n"""\nRENDERER r\nPARSER p\nREQUIRES v0.14.0\n'
+    )
+    numbers = (
+        "FROM x\nPARAMETER temperature 0.123456789\nPARAMETER top_k 40\nPARAMETER seed 9223372036854775807\n"
+        'PARAMETER use_mmap true\nPARAMETER stop <a>\nPARAMETER stop " b"\nPARAMETER mirostat x\nPARAMETER top_p 1e-40'
+    )
+    odd = (
+        '# no\n \tSystem \u200d"a\u200d\n"b"\r\u200bFROM """\n\tx"""  \nSYSTEM \nTEMPLATE a"""\nLICENSE \nMESSAGE user '
+    )
+    return [
+        *(text.encode() for text in (every, numbers, odd)),
+        numbers.encode("utf-16"),
+        b"FROM a\nEXEC b",
+        b"FROM \xff",
+    ]
+
+
 def selections() -> list[bytes]:
     stored = {path: data for path, data in _store().items() if path.startswith("models/manifests/")}
     pairs = [(b"n%d:x" % number, data) for number, data in enumerate(stored.values())]

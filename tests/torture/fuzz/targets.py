@@ -28,6 +28,7 @@ from ostore.formats.gguf_split import SplitPart, merged
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
+from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
@@ -39,9 +40,8 @@ from ostore.operations.show import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.streams.frames import decode_frame
-from tests.torture.fuzz import seeds
+from tests.torture.fuzz import modelfile_reader, seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
-from tests.torture.fuzz.modelfile_reader import read_modelfile
 
 # What no text has stands between the parts of an input that has several.
 SEPARATOR = b"\xff"
@@ -157,13 +157,65 @@ def read_texts(data: bytes) -> None:
         ((parameter.key, parameter.value) for parameter in parameters),
         ((message.role, message.content) for message in said),
     )
-    found = read_modelfile(rendered)
+    found = modelfile_reader.read_modelfile(rendered)
     assert found[0] == ("from", "", "/models/blobs/sha256-0")
     expected = [(kind, "", _kept(text)) for kind, text in zip(kinds, texts, strict=True) if text]
     assert found[1 : 1 + len(expected)] == expected
     rest = found[1 + len(expected) :]
     assert [key for kind, key, _ in rest if kind == "parameter"] == [parameter.key for parameter in parameters]
     assert rest[len(parameters) :] == [("message", message.role, _kept(message.content)) for message in said]
+
+
+def read_instructions(data: bytes) -> None:
+    """A Modelfile, as a lexer reads it that goes character by character; and what it says comes back if written."""
+    try:
+        slow = modelfile_reader.read_modelfile(_decoded(data))
+    except modelfile_reader.UnreadableError:
+        slow = []
+    found = read_modelfile(data)
+    said = {word: [value for kind, _, value in slow if kind == word] for word in modelfile_reader.INSTRUCTIONS}
+    assert [source.text for source in found.sources] == said["from"] != []
+    for word, reference in (("adapter", found.adapter), ("draft", found.draft)):
+        assert ([reference.text] if reference else []) == said[word][-1:]
+    for word, text in _texts(found).items():
+        assert text == (said[word.lower()] or [""])[-1].removeprefix("v" if word == "REQUIRES" else "")
+    assert [*found.licenses] == said["license"]
+    assert [*found.messages] == [(key, value) for kind, key, value in slow if kind == "message"]
+    keys = {key for kind, key, _ in slow if kind == "parameter"}
+    assert {*found.parameters, *found.ignored} == keys
+    assert found.parameters.get("stop", []) == [value for _, key, value in slow if key == "stop"]
+    again = read_modelfile(_written(found).encode())
+    assert _values(again) == _values(found)
+    assert not again.dropped
+
+
+def _decoded(data: bytes) -> str:
+    marks = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+    mark = next((mark for mark in marks if data.startswith(mark)), b"")
+    return data[len(mark) :].decode(marks.get(mark, "utf-8"), "replace")
+
+
+def _texts(modelfile: Modelfile) -> dict[str, str]:
+    words = ("TEMPLATE", "SYSTEM", "RENDERER", "PARSER", "REQUIRES")
+    return {word: getattr(modelfile, word.lower()) for word in words}
+
+
+def _written(modelfile: Modelfile) -> str:
+    others = (("ADAPTER", modelfile.adapter), ("DRAFT", modelfile.draft))
+    named = [("FROM", source.text) for source in modelfile.sources]
+    named += [(word, reference.text) for word, reference in others if reference]
+    texts = [*_texts(modelfile).items(), *(("LICENSE", text) for text in modelfile.licenses)]
+    listed = ((key, value if isinstance(value, list) else [value]) for key, value in modelfile.parameters.items())
+    parameters = [(key, value) for key, values in listed for value in values]
+    return render_modelfile("x", named, texts, parameters, modelfile.messages)
+
+
+def _values(modelfile: Modelfile) -> tuple[object, ...]:
+    """What a Modelfile says, wherever it stands. An empty licence says nothing."""
+    references = (*modelfile.sources, modelfile.adapter, modelfile.draft)
+    named = [reference and reference.text for reference in references]
+    licenses = [text for text in modelfile.licenses if text]
+    return named, _texts(modelfile), licenses, modelfile.messages, dict(modelfile.parameters)
 
 
 def read_selection(data: bytes) -> None:
@@ -280,6 +332,7 @@ TARGETS = {
     "json": Target(read_json, seeds.documents),
     "config": Target(read_config, seeds.configs),
     "modelfile": Target(read_texts, seeds.texts),
+    "instructions": Target(read_instructions, seeds.modelfiles),
     "selection": Target(read_selection, seeds.selections),
     "record": Target(read_record, seeds.records),
     "unit": Target(read_unit, seeds.units),
