@@ -345,6 +345,40 @@ def header_rows(bench: Bench) -> None:
     bench.figures("header of Gemma, processor time", "0.1 s", 1.0, "s", statistics.median(row.ours), 0.1)
 
 
+def creating_rows(bench: Bench) -> None:
+    """Compare making a model of a file with the least work for it, and a change of one parameter with nothing."""
+    source, store, copied = bench.folder / "m.gguf", bench.folder / "store", bench.folder / "copy"
+    data.gguf_file(source, bench.size)
+    creating, clean = ostore("create", "m", source, "--models", store), remover(store, copied)
+    hashing = python(HASHLIB, "1", bench.folder)
+    if data.can_clone(bench.folder):
+        before = both(clean, drop_caches)
+        bench.compare("create, cloned, nothing cached", "hashlib in one thread", 1.15, creating, hashing, before)
+        free = shutil.disk_usage(bench.folder).free
+        both(clean, creating, os.sync)()
+        taken = max(0, free - shutil.disk_usage(bench.folder).free)
+        bench.figures("create, cloned, room on the disk", "1 MB", 1.0, "MB", taken / 1e6, 1)
+    else:
+        stock = both(shell(f"cp {source} {copied} && sync {copied}"), python(HASHLIB, "1", bench.folder))
+        bench.compare("create, copied", "cp, sync, hashlib of that", 0.75, creating, stock, clean)
+    remover(source, store)()
+    # Its weights are a hole, and nobody reads them.
+    data.gguf_model(store, "large", bench.large)
+    (bench.folder / "Modelfile").write_text("FROM large\nPARAMETER top_k 1\n")
+    changing = ostore("create", "changed", "-f", bench.folder / "Modelfile", "--replace", "--models", store)
+    started = time.perf_counter()
+    changing()
+    took = time.perf_counter() - started
+    bench.figures(f"create, a parameter of {bench.large / 1e9:.0f} GB", "0.5 s", 1.0, "s", took, 0.5)
+    remover(store)()
+
+
+def drop_caches() -> None:
+    """Let the next reader go to the disk. Only root may do this."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
 def printed(code: str, argument: Path) -> float:
     """Run a program that prints a number."""
     command = [sys.executable, "-c", code, str(argument)]
@@ -404,6 +438,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "picking": picking_rows,
     "peer": peer_rows,
     "header": header_rows,
+    "creating": creating_rows,
     "many": many_rows,
     "memory": memory_rows,
 }

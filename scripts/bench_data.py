@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ostore.streams.extents import clone_file
+
 REAL_MODEL = Path(__file__).resolve().parent.parent / ".demo" / "gemma-3-270m-q4_k_m.gguf"
 MODEL = "application/vnd.ollama.image.model"
 CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -66,6 +68,36 @@ def add_model(store: Path, name: str, blobs: list[tuple[str, Iterable[bytes] | i
     path.parent.mkdir(parents=True)
     path.write_bytes(json.dumps(manifest, separators=(",", ":")).encode() + b"\n")
     return digest
+
+
+def gguf_file(path: Path, size: int) -> None:
+    """Write a GGUF of `size` bytes: the real model, and more of its bytes after its last tensor."""
+    with path.open("wb") as file:
+        for piece in _repeated(REAL_MODEL.read_bytes(), size):
+            file.write(piece)
+
+
+def gguf_model(store: Path, name: str, size: int) -> None:
+    """Make a model of one tag whose weights are the header of the real model and a hole. Its digest is made up."""
+    add_model(store, name, [config(0), (MODEL, [b"stands in"])])
+    manifest = store / "manifests/registry.ollama.ai/library" / name / "latest"
+    document = json.loads(manifest.read_bytes())
+    [layer] = document["layers"]
+    with (store / "blobs" / layer["digest"].replace(":", "-")).open("wb") as file, REAL_MODEL.open("rb") as real:
+        file.write(real.read(_PIECE))
+        file.truncate(size)
+    layer["size"] = size
+    manifest.write_bytes(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+
+
+def can_clone(folder: Path) -> bool:
+    """Whether the disk of a folder can make a file that shares the bytes of another."""
+    (folder / "one").write_bytes(bytes(8192))
+    with (folder / "one").open("rb") as one, (folder / "two").open("wb") as two:
+        is_able = clone_file(one.fileno(), two.fileno())
+    for name in ("one", "two"):
+        (folder / name).unlink()
+    return is_able
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:
