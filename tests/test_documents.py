@@ -34,6 +34,7 @@ from tests.documents import (
     steps_in,
     type_all,
 )
+from tests.gguf import talking_gguf
 from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full, noise
 from tests.test_json import REPORTS, report_fields, schema
 
@@ -56,6 +57,9 @@ NOT_RUN = {
     '$linux = "--only-binary", ":all:", "--platform", "manylinux2014_x86_64"': _WINDOWS,
     "pip download ostore --dest E:\\wheelhouse @linux --python-version 3.12": _WINDOWS,
     "robocopy $HOME\\.ollama\\models E:\\models /E": _WINDOWS,
+    "ostore create llava ./llava.gguf ./mmproj.gguf": "needs such files",
+    "ostore create llava ./llava-folder": "needs such files",
+    "ostore create big ./big-00001-of-00003.gguf": "needs such files",
     'llama-server -m "$(ostore path llama3)"': _LLAMA,
     'llama-mtmd-cli -m llava.gguf --mmproj "$(ostore path llava --projector)"': _LLAMA,
     "llama-server --models-dir models": _LLAMA,
@@ -104,7 +108,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, weights, family in (
         ("llama3:latest", noise(300_000, 1), "llama"),
         ("llama3:8b", noise(300_000, 1), "llama"),
-        ("gemma3:270m", noise(200_000, 2), "gemma3"),
+        ("gemma3:270m", talking_gguf() + noise(100_000, 2), "gemma3"),
         ("mistral:7b", noise(100_000, 3), "llama"),
     ):
         made.add(

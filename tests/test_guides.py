@@ -16,7 +16,7 @@ import ostore
 from tests.documents import HOW_TO, TUTORIAL, Step, blocks, name_of, path_with_ostore, steps_in, type_all
 from tests.gguf import talking_gguf
 from tests.machine import type_there
-from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise
+from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise, sha256
 
 OLLAMA = os.environ.get("OSTORE_TEST_OLLAMA") or shutil.which("ollama")
 # A folder with a wheel of ostore. scripts/release_check.sh has just built it, and has an index for the others.
@@ -122,8 +122,10 @@ store_of alice full; cp given/large.tar.zst alice/models.tar.zst
 # What the store holds is old by then.
 export AT_ANOTHER_TIME="faketime -f +9d"
 """,
+    "hugging-face-cache": "store_of alice other; cp -r given/hugging-face/. alice",
     "mac-stick": "cp -r given/from-mac/. /media/usb",
     "other-programs": "mkdir -p alice/.ollama; cp -r given/talking alice/.ollama/models; chown alice: /media/usb",
+    "own-gguf": "cp given/mine.gguf alice; chown alice: /media/usb",
     "service": "service; cp given/models.tar.zst alice; cp -r given/other alice/backup",
     "shared-workstation": "service; store_of bob of-bob; cp given/models.tar.zst alice",
     "windows-to-linux": """
@@ -169,6 +171,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("llama3:latest", "gemma3:270m"):
         # So that each has weights of its own.
         talking.model(name, talking_gguf() + bytes(32 * len(name)), license=b"MIT")
+
+    (folder / "mine.gguf").write_bytes(talking_gguf())
+    cache = folder / "hugging-face/.cache/huggingface/hub/models--me--tiny-GGUF"
+    for part in ("blobs", "snapshots/1"):
+        (cache / part).mkdir(parents=True)
+    (cache / "blobs" / sha256(talking_gguf())).write_bytes(talking_gguf())
+    (cache / "snapshots/1/tiny.gguf").symlink_to(f"../../blobs/{sha256(talking_gguf())}")
 
     full_disk = store("full", *three)
     full_disk.blob(noise(300_000, 1))
