@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from ostore.formats.plain_names import Layout
 from ostore.places.plain_files.link_folder import ForeignFileError, LinkFolder, WantedFile
 from ostore.streams.file_lock import try_lock
 from tests.gguf import gguf, talking_gguf
-from tests.support import MODEL, OSTORE, PROJECTOR, TENSOR, Store, as_user, full, sha256, tree
+from tests.support import MODEL, OSTORE, PROJECTOR, SYSTEM, TENSOR, Store, as_user, full, sha256, tree
 from tests.support import ostore as run
 from tests.test_json import checked
 from tests.torture.disks import mounted_disk
@@ -94,7 +93,11 @@ def test_models_get_readable_names_and_what_they_lose_is_beside_them(
     (text,) = target.rglob("*Modelfile")
     assert "FROM ./talk-8b.gguf\nSYSTEM Say hi!\nPARAMETER top_k 5\n" in text.read_text()
     before = tree(target)
-    link(made, "talk*", target)
+    done = run("link", "--refresh", target)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (
+        0,
+        f"nothing has changed: 3 files -> {target} ({layout})",
+    )
     assert tree(target) == before
 
 
@@ -115,6 +118,26 @@ def test_a_projector_lies_beside_its_model_and_nothing_that_would_be_taken_for_t
     assert sorted(links(tmp_path / "out")) == expected
     hidden = "all:latest: not linked, as the program would take it for the model: adapter, draft model"
     assert (hidden in told) == (layout != "files")
+
+
+@pytest.mark.parametrize("adapters", [1, 2])
+def test_the_modelfile_names_all_adapters_and_no_model_of_another_machine(
+    made: Store, tmp_path: Path, adapters: int
+) -> None:
+    layers = [made.layer(ADAPTER, b"adapter %d" % number) for number in range(adapters)]
+    made.add(full("tuned:latest"), made.layer(MODEL, WEIGHTS), *layers, made.layer(SYSTEM, b"Say hi!"))
+    link(made, "tuned", tmp_path / "out")
+    text = (tmp_path / "out/tuned.Modelfile").read_text()
+    # Of several ADAPTER lines, Ollama takes the last alone.
+    named = (
+        ["ADAPTER ./adapter-tuned.gguf"]
+        if adapters == 1
+        else ["FROM ./adapter-tuned.gguf", "FROM ./adapter2-tuned.gguf"]
+    )
+    assert text.splitlines() == ["# Made by ostore.", "", "FROM ./tuned.gguf", *named, "SYSTEM Say hi!"]
+    done = run("export", "tuned", f"{tmp_path}/gguf/", "--as", "gguf", "--models", made.root)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "gguf/Modelfile").read_text() == text
 
 
 def test_two_models_that_want_one_name_get_two_and_keep_them(made: Store, tmp_path: Path) -> None:
@@ -231,6 +254,35 @@ def test_links_of_a_command_that_was_killed_before_its_record_are_its_own(made: 
     assert tree(target) == expected
 
 
+def test_a_link_that_was_made_just_before_a_kill_follows_the_next_tag(made: Store, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    link(made, "talk", target)
+    record = (target / RECORD).read_bytes()
+    for weights, known in ((OTHER, record), (GUESSES, None)):
+        # What the kill left: the link leads to these weights, and the record is older or was never written.
+        made.blob(weights)
+        (target / "talk.gguf").unlink()
+        (target / "talk.gguf").symlink_to(made.blob_path(weights))
+        (target / RECORD).write_bytes(known) if known else (target / RECORD).unlink()
+        made.model("talk:latest", SEES)
+        assert "left alone" not in link(made, *(["--refresh"] if known else ["talk"]), target)
+        assert links(target) == {"talk.gguf": C}
+    link(made, "--remove", target)
+    assert tree(target) == {}
+
+
+def test_what_is_left_alone_is_named_again_until_it_is_gone(made: Store, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    link(made, "talk", target)
+    other_file(target / "talk.gguf")
+    made.model("talk:latest", OTHER)
+    for _ in range(2):
+        assert f"{target}/talk.gguf: left alone" in link(made, "--refresh", target, code=2)
+    (target / "talk.gguf").unlink()
+    assert link(made, "--refresh", target) == ""
+    assert links(target) == {"talk.gguf": B}
+
+
 def test_links_follow_a_store_that_has_moved(made: Store, tmp_path: Path) -> None:
     target, moved = tmp_path / "out", tmp_path / "moved"
     link(made, "talk*", target)
@@ -279,23 +331,52 @@ def test_a_list_of_folders_that_is_none_informs_nobody(made: Store, tmp_path: Pa
     assert run("rm", "talk:8b", "--yes", "--models", made.root).stderr == ""
 
 
+@pytest.fixture
+def home(public: Store) -> Iterator[Path]:
+    """The folder of a user who does not own the store."""
+    path = public.root.parent / "home"
+    path.mkdir()
+    os.chown(path, 12_345, 12_345)
+    yield path
+    shutil.rmtree(path)
+
+
 @needs_root
-def test_links_to_a_store_of_another_user_are_made_all_the_same(public: Store) -> None:
+def test_links_to_a_store_of_another_user_are_made_all_the_same(public: Store, home: Path) -> None:
     public.model("talk:latest", WEIGHTS)
-    with contextlib.ExitStack() as undone:
-        home = public.root.parent / "home"
-        home.mkdir()
-        os.chown(home, 12_345, 12_345)
-        undone.callback(shutil.rmtree, home)
-        done = as_user(12_345, "link", "talk", home / "out", "--models", public.root)
-        assert done.returncode == 0
-        assert (home / "out/talk.gguf").read_bytes() == WEIGHTS
-        assert f"{public.root}: cannot remember this folder" in done.stderr
-        assert "so rm will not say that it breaks links here" in done.stderr
-        public.blob_path(WEIGHTS).chmod(0o600)
-        done = as_user(12_345, "link", "talk", home / "out", "--models", public.root)
-        assert done.returncode == 9
-        assert "no permission to read this (-rw------- root:root)" in done.stderr
+    public.model("zeta:latest", OTHER)
+    done = as_user(12_345, "link", "talk", home / "out", "--models", public.root)
+    assert done.returncode == 0
+    assert (home / "out/talk.gguf").read_bytes() == WEIGHTS
+    assert f"{public.root}: cannot remember this folder" in done.stderr
+    assert "so rm will not say that it breaks links here" in done.stderr
+    public.blob_path(OTHER).chmod(0o600)
+    done = as_user(12_345, "link", "talk", "zeta", home / "new", "--models", public.root)
+    assert done.returncode == 9
+    assert "no permission to read this (-rw------- root:root)" in done.stderr
+    assert not (home / "new").exists()
+
+
+@needs_root
+def test_an_error_half_way_loses_no_record(public: Store, home: Path) -> None:
+    target = home / "out"
+    for name in ("talk", "zeta"):
+        public.model(f"{name}:latest", WEIGHTS)
+    words = ("link", "talk", "zeta", target, "--layout", "lmstudio", "--models", public.root)
+    assert as_user(12_345, *words).returncode == 0
+    for name in ("talk", "zeta"):
+        public.model(f"{name}:latest", OTHER)
+    os.chown(target / "library/zeta", 0, 0)
+    new, old = (digest.removeprefix("sha256-") for digest in (B, A))
+    for word, linked in (("--refresh", {"talk": new, "zeta": old}), ("--remove", {"zeta": old})):
+        done = as_user(12_345, "link", word, target)
+        assert done.returncode == 9, done.stderr
+        models = json.loads((target / RECORD).read_text())["models"]
+        files = {model["name"].split("/")[-1].split(":")[0]: model["files"][0]["digest"] for model in models}
+        assert {name: digest.removeprefix("sha256:")[: len(old)] for name, digest in files.items()} == linked
+    os.chown(target / "library/zeta", 12_345, 12_345)
+    assert as_user(12_345, "link", "--remove", target).returncode == 0
+    assert tree(target) == {}
 
 
 @pytest.mark.parametrize(

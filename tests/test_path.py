@@ -74,7 +74,8 @@ def test_a_file_whose_header_nobody_can_read_is_a_warning(made: Store) -> None:
     made.model("noise:latest", b"no header")
     code, out, told = printed(made, "noise")
     assert (code, out) == (0, f"{made.blob_path(b'no header')}\n")
-    assert "ostore: warning: noise:latest: cannot tell where it runs: its weights: not a GGUF file" in told
+    assert "ostore: warning: noise:latest: cannot tell where it runs: blob sha256:" in told
+    assert ": not a GGUF file" in told
 
 
 def without_weights(store: Store) -> None:

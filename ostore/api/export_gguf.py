@@ -10,14 +10,14 @@ from pathlib import Path
 from ostore.api.chosen_store import chosen_store
 from ostore.api.export import with_users
 from ostore.api.modelfile import modelfile_of
-from ostore.api.plain_models import PlainModel, choose_models, header_of, shown_model, sources
+from ostore.api.plain_models import PlainModel, choose_models, shown_model, sources, weights_of, weights_warning
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
 from ostore.formats.media_types import LICENSE
 from ostore.formats.plain_names import MODELFILE, Layout, plain_names
 from ostore.formats.selection import LeftOut, OmittedModel
+from ostore.operations.show import ShownModel
 from ostore.places.plain_files.copy_folder import CopiedFile, refuse_existing, write_copies
-from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
 
 
@@ -78,9 +78,10 @@ def export_gguf(
         raise left[0].error
     if not chosen:
         raise store.no_models()
-    files = list(_files(chosen, store))
+    shown = [(model, shown_model(store, model)) for model in chosen]
+    files = list(_files(shown))
     refuse_existing(folder, (file for _, file in files), replace=replace)
-    planned = _report(destination, chosen, files, left, store, dry_run=True)
+    planned = _report(destination, shown, files, left, dry_run=True)
     if dry_run:
         return planned
     if before:
@@ -90,14 +91,14 @@ def export_gguf(
         write_copies(folder, [file for _, file in files], store.opened_blob, progress, replace=replace)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, chosen, files, left, store, dry_run=False)
+    return _report(destination, shown, files, left, dry_run=False)
 
 
-def _files(chosen: Sequence[PlainModel], store: LocalStore) -> Iterator[tuple[str, CopiedFile]]:
+def _files(chosen: Sequence[tuple[PlainModel, ShownModel]]) -> Iterator[tuple[str, CopiedFile]]:
     """Yield the files of each model, with its name."""
     taken: set[str] = set()
-    for model in chosen:
-        parts, shown = model.parts, shown_model(store, model)
+    for model, shown in chosen:
+        parts = model.parts
         counts = len(parts.projectors), len(parts.adapters), len(parts.drafts)
         names = plain_names(model.stored.name, Layout.FILES, counts, taken)
         taken |= names.claims
@@ -106,7 +107,7 @@ def _files(chosen: Sequence[PlainModel], store: LocalStore) -> Iterator[tuple[st
             yield model.name, CopiedFile(path, part.digest, part.size)
         # A folder of one model has the names that people look for.
         prefix = names.modelfile.removesuffix(MODELFILE) if len(chosen) > 1 else ""
-        yield model.name, _text(f"{prefix}{MODELFILE}", modelfile_of(shown, sources(parts, paths)))
+        yield model.name, _text(f"{prefix}{MODELFILE}", modelfile_of(shown, sources(model, paths)))
         licences = [layer for layer in model.stored.manifest.layers if layer.media_type == LICENSE]
         for number, licence in enumerate(licences, start=1):
             name = f"{prefix}LICENSE{f'-{number}' if number > 1 else ''}.txt"
@@ -120,18 +121,17 @@ def _text(name: str, text: str) -> CopiedFile:
 
 def _report(
     destination: str | Path,
-    chosen: Sequence[PlainModel],
+    chosen: Sequence[tuple[PlainModel, ShownModel]],
     files: Sequence[tuple[str, CopiedFile]],
     left: Sequence[LeftOut],
-    store: LocalStore,
     *,
     dry_run: bool,
 ) -> GgufExportReport:
-    warnings = (header_of(store, model.parts.weights).warning(model.name) for model in chosen)
+    warnings = (weights_warning(model.name, weights_of(shown)) for model, shown in chosen)
     return GgufExportReport(
         destination=os.fspath(destination),
         dry_run=dry_run,
-        models=tuple(model.name for model in chosen),
+        models=tuple(model.name for model, _ in chosen),
         files=tuple(PlainFile(model, file.name, str(file.digest), file.size) for model, file in files),
         size=sum(file.size for _, file in files),
         left_out=tuple(one.told for one in left),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from ostore.api.modelfile import modelfile_of
 from ostore.api.plain_models import (
     PlainModel,
     choose_models,
-    header_of,
     lost,
     plain_model,
     shown_model,
     sources,
     telling_permissions,
+    weights_of,
+    weights_warning,
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, NotFoundError, OstoreError, UsageError
@@ -28,6 +29,7 @@ from ostore.formats.plain_names import Layout, claims_of, plain_names
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, OmittedModel
 from ostore.formats.store_layout import MANIFESTS
+from ostore.operations.show import read_weights
 from ostore.places.plain_files.link_folder import ForeignFileError, LinkFolder, WantedFile
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import ManifestScan, StoredModel
@@ -36,7 +38,7 @@ from ostore.places.store.survey.scan import ManifestScan, StoredModel
 @dataclass(frozen=True, slots=True)
 class LinkedPath:
     """
-    A file for other programs.
+    A file for other programs. `is_new` is False if it was there already.
 
     `kind` is symlink, reflink (a file of its own whose bytes the disk keeps once), hardlink, or text (a Modelfile).
     """
@@ -44,6 +46,7 @@ class LinkedPath:
     model: str
     path: str
     kind: LinkKind
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +101,11 @@ def link(
             raise _nothing(left, store)
         with LinkFolder.opened(Path(folder), create=True) as links:
             work = _Work.begun(links, place, layout)
-            for model in chosen:
-                work.link(model, store, work.known(model.stored.name, store.absolute))
-            work.save()
-            work.note([store])
+            try:
+                for model in chosen:
+                    work.link(model, store, work.known(model.stored.name, store.absolute))
+            finally:
+                work.save([store])
     return work.report(left)
 
 
@@ -116,18 +120,18 @@ def refresh_links(folder: str | Path, *, models: Path | None = None) -> LinkRepo
         work = _Work.begun(_with_record(links, folder), _absolute(folder))
         stores = {known: LocalStore(models or Path(known)).require() for known in work.stores}
         scans = {known: store.scan() for known, store in stores.items()}
-        for known in list(work.models.values()):
-            store, scan = stores[known.store], scans[known.store]
-            found = next((model for model in scan.models if model.name == known.name), None)
-            if doubt := _doubt(known.name, scan):
-                work.warnings.append(f"{known.name}: its links stay as they are: {doubt}")
-            elif found is None:
-                work.unlink(known)
-            else:
-                work.link_again(found, store, known)
-        work.save()
-        work.note(stores.values())
-        work.unnote(work.before - work.stores)
+        try:
+            for known in list(work.models.values()):
+                store, scan = stores[known.store], scans[known.store]
+                found = next((model for model in scan.models if model.name == known.name), None)
+                if doubt := _doubt(known.name, scan):
+                    work.warnings.append(f"{known.name}: its links stay as they are: {doubt}")
+                elif found is None:
+                    work.unlink(known)
+                else:
+                    work.link_again(found, store, known)
+        finally:
+            work.save(stores.values())
     return work.report()
 
 
@@ -140,8 +144,12 @@ def remove_links(folder: str | Path) -> LinkReport:
     """
     with LinkFolder.opened(Path(folder)) as links:
         work = _Work.begun(_with_record(links, folder), _absolute(folder))
-        for known in list(work.models.values()):
-            work.unlink(known)
+        try:
+            for known in list(work.models.values()):
+                work.unlink(known)
+        except OSError:
+            work.save()
+            raise
         links.forget()
         work.unnote(work.before)
     return work.report()
@@ -188,20 +196,25 @@ class _Work:
         """Make the files of a model, and remove those that it had and has no more."""
         name = model.stored.name
         self.models.pop((name, known.store), None)
-        before = {file.path: file for file in known.files}
-        wanted = list(self._wanted(model, store, before))
-        made = tuple(self._made(wanted, before, known))
-        self._remove(known, (before[path] for path in before.keys() - {file.path for file in wanted}))
-        self._keep(LinkedModel(name, store.absolute, made))
-        if warning := header_of(store, model.parts.weights).warning(name):
-            self.warnings.append(warning)
+        files = {file.path: file for file in known.files}
+        place = known.store
+        # An error must not lose what is there. What is left alone stays in the record too: the next refresh names it.
+        try:
+            wanted = list(self._wanted(model, store, files))
+            for file in wanted:
+                if made := self._made(file, files.get(file.path), known):
+                    files[file.path] = made
+            for path in files.keys() - {file.path for file in wanted}:
+                self._remove(known, files[path])
+                del files[path]
+            place = store.absolute
+        finally:
+            self._keep(LinkedModel(name, place, tuple(files.values())))
 
     def link_again(self, found: StoredModel, store: LocalStore, known: LinkedModel) -> None:
         """Link a model as it is now. If it has no file any more, its links go."""
         try:
             model = plain_model(store, found)
-            for part in model.parts.all:
-                store.path_of(part)
         except OstoreError as error:
             self.warnings.append(str(error) if str(found.name) in str(error) else f"{found.name}: {error}")
             # A file of its own may have the only good bytes.
@@ -212,12 +225,21 @@ class _Work:
 
     def unlink(self, known: LinkedModel, *, keeping: tuple[LinkedFile, ...] = ()) -> None:
         """Remove the files of a model."""
-        self.models.pop((known.name, known.store), None)
-        self._remove(known, (file for file in known.files if file not in keeping))
-        self._keep(LinkedModel(known.name, known.store, keeping))
+        files = list(known.files)
+        try:
+            for file in known.files:
+                if file not in keeping:
+                    self._remove(known, file)
+                    files.remove(file)
+        finally:
+            del self.models[known.name, known.store]
+            self._keep(LinkedModel(known.name, known.store, tuple(files)))
 
-    def save(self) -> None:
+    def save(self, stores: Iterable[LocalStore] = ()) -> None:
+        """Write the record, and let these stores and those that have no links any more know of it."""
         self.links.save(LinkRecord(self.layout, tuple(sorted(self.models.values(), key=_order))))
+        self.note(stores)
+        self.unnote(self.before - self.stores)
 
     def note(self, stores: Iterable[LocalStore]) -> None:
         """Let the stores know of this folder. A store that we may not write to does not, which is no failure."""
@@ -257,37 +279,38 @@ class _Work:
             yield WantedFile(path, part.digest, part.size, store.path_of(part))
         if hidden := names.without_place(parts):
             self.warnings.append(f"{name}: not linked, as the program would take it for the model: {', '.join(hidden)}")
+        weights = None
         try:
             shown = shown_model(store, model)
+            weights = weights_of(shown)
             losses = lost(shown)
             self.lost |= dict.fromkeys(losses)
-            text = modelfile_of(shown, sources(parts, paths)).encode() if losses else b""
+            text = modelfile_of(shown, sources(model, paths)).encode() if losses else b""
         except OstoreError as error:
             reason = str(error).removeprefix(f"{name}: ")
             self.warnings.append(f"{name}: no Modelfile is written beside it: {reason}")
         else:
             if text:
                 yield WantedFile(names.modelfile, Digest.of(text), len(text), content=text)
+        if warning := weights_warning(name, weights or read_weights(store, parts.weights)[0]):
+            self.warnings.append(warning)
 
-    def _made(
-        self, wanted: Iterable[WantedFile], before: Mapping[str, LinkedFile], known: LinkedModel
-    ) -> Iterator[LinkedFile]:
-        for file in wanted:
-            try:
-                made = self.links.put(file, before.get(file.path), known.store)
-            except ForeignFileError as error:
-                self.left_alone.append(ForeignPath(self._path(file.path), str(error)))
-            else:
-                self.linked.append(LinkedPath(str(known.name), self._path(file.path), made.kind))
-                yield made
+    def _made(self, file: WantedFile, before: LinkedFile | None, known: LinkedModel) -> LinkedFile | None:
+        """Make a file, or leave alone what has its name."""
+        try:
+            made = self.links.put(file, before, known.store)
+        except ForeignFileError as error:
+            self.left_alone.append(ForeignPath(self._path(file.path), str(error)))
+            return None
+        self.linked.append(LinkedPath(str(known.name), self._path(file.path), made.kind, is_new=made != before))
+        return made
 
-    def _remove(self, known: LinkedModel, files: Iterable[LinkedFile]) -> None:
-        for file in files:
-            try:
-                if self.links.remove(file, known.store):
-                    self.removed.append(self._path(file.path))
-            except ForeignFileError as error:
-                self.left_alone.append(ForeignPath(self._path(file.path), str(error)))
+    def _remove(self, known: LinkedModel, file: LinkedFile) -> None:
+        try:
+            if self.links.remove(file, known.store):
+                self.removed.append(self._path(file.path))
+        except ForeignFileError as error:
+            self.left_alone.append(ForeignPath(self._path(file.path), str(error)))
 
     def _keep(self, model: LinkedModel) -> None:
         if model.files:

@@ -14,12 +14,12 @@ from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
+from ostore.formats.parts import instructions_of
 from ostore.formats.store_layout import BLOBS
 from ostore.operations.create import NewModel, new_model
 from ostore.operations.show import ShownModel, show_model
 from ostore.places.store.store import LocalStore
 
-_FILES = (media_types.MODEL, media_types.PROJECTOR)
 # A Modelfile has a line for each of these, so what differs is their text.
 _TEXTS = {
     media_types.TEMPLATE: "TEMPLATE",
@@ -38,19 +38,25 @@ def modelfile(name: str, *, models: Path | None = None) -> str:
     """
     store, model = chosen_model(name, models)
     shown = show_model(store, model)
-    layers = _weights(model.manifest)
+    layers = instructions_of(model.manifest)
     # Tensors have no single file to name, and a model on another host has none. Ollama also names the model then.
     sources = [(word, str(store.root / BLOBS / layer.digest.filename)) for word, layer in layers]
     named = sources or [("FROM", shown.name)]
     remarks = tuple(_lost(store, shown, model.manifest, layers, modelfile_of(shown, named)))
-    return modelfile_of(shown, named, remarks)
+    return modelfile_of(shown, named, remarks, name=shown.name)
 
 
-def modelfile_of(shown: ShownModel, sources: Sequence[tuple[str, str]], remarks: Sequence[str] = ()) -> str:
-    """Return the text of a Modelfile with these FROM, ADAPTER and DRAFT lines. Raises FormatError as `modelfile`."""
+def modelfile_of(
+    shown: ShownModel, sources: Sequence[tuple[str, str]], remarks: Sequence[str] = (), *, name: str = ""
+) -> str:
+    """
+    Return the text of a Modelfile with these FROM, ADAPTER and DRAFT lines.
+
+    It says how to build on the model `name`, if one is given. Raises FormatError as `modelfile`.
+    """
     config = shown.config
     return render_modelfile(
-        shown.name,
+        name,
         sources,
         (
             ("TEMPLATE", shown.template),
@@ -64,21 +70,6 @@ def modelfile_of(shown: ShownModel, sources: Sequence[tuple[str, str]], remarks:
         ((message.role, message.content) for message in shown.messages),
         remarks=remarks,
     )
-
-
-def _weights(manifest: Manifest) -> list[tuple[str, Descriptor]]:
-    """
-    Return the instruction for each layer of weights, in their order.
-
-    An adapter is what FROM names too, because its header tells what it is. ADAPTER puts one after all others.
-    """
-    kinds = {*_FILES, media_types.ADAPTER, media_types.DRAFT}
-    layers = [layer for layer in manifest.layers if layer.media_type in kinds]
-    last = [layer.media_type for layer in layers if layer.media_type != media_types.DRAFT][-1:]
-    words = dict.fromkeys(_FILES, "FROM") | {media_types.DRAFT: "DRAFT"}
-    single = sum(layer.media_type == media_types.ADAPTER for layer in layers) == 1
-    words[media_types.ADAPTER] = "ADAPTER" if single and last == [media_types.ADAPTER] else "FROM"
-    return [(words[layer.media_type], layer) for layer in layers]
 
 
 def _lost(

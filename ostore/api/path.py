@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.plain_models import choose_models, header_of, telling_permissions
+from ostore.api.plain_models import choose_models, telling_permissions, weights_warning
+from ostore.formats.dialect import runs_in
 from ostore.formats.errors import DamagedStoreError, UsageError
+from ostore.operations.show import read_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,10 @@ def path(name: str, *, strict: bool = False, models: Path | None = None) -> Path
         for one in left:
             raise one.error
         (model,) = found
-        header = header_of(store, model.parts.weights)
-        warning = header.warning(model.name)
+        weights, _ = read_weights(store, model.parts.weights)
+        warning = weights_warning(model.name, weights)
         if warning and strict:
+            # Only this class has exit code 10, which scripts know.
             raise DamagedStoreError(warning)
         parts = tuple(
             PathPart(part.media_type, str(part.digest), part.size, str(store.path_of(part))) for part in model.parts.all
@@ -68,7 +71,7 @@ def path(name: str, *, strict: bool = False, models: Path | None = None) -> Path
         name=model.name,
         path=parts[0].path,
         parts=parts,
-        runs_in=header.runs_in,
-        dialect=header.dialect,
+        runs_in="" if weights.unknown else runs_in(weights.dialect),
+        dialect=weights.dialect or None,
         warnings=(warning,) if warning else (),
     )

@@ -13,34 +13,18 @@ from pathlib import Path
 from ostore.api.typed import typed_models
 from ostore.formats import media_types
 from ostore.formats.config import ModelConfig
+from ostore.formats.dialect import refusal
 from ostore.formats.errors import BlobError, DamagedStoreError, OstoreError
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.name import choose, is_glob
-from ostore.formats.parts import INSTRUCTIONS, Parts, parts_of
+from ostore.formats.parts import Parts, instructions_of, parts_of
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut
-from ostore.operations.show import ShownModel, show_model
+from ostore.operations.show import ShownModel, ShownWeights, show_model
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
 
 _READ, _ENTER = os.R_OK, os.X_OK
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What the header of a GGUF says: where the file runs, and the dialect that only Ollama loads, or None."""
-
-    runs_in: str
-    dialect: str | None
-    problem: str = ""
-
-    def warning(self, name: object) -> str | None:
-        """Return what a person should know before another program loads the file."""
-        if self.problem:
-            return f"{name}: cannot tell where it runs: {self.problem}"
-        if self.dialect:
-            return f"{name}: runs in {self.runs_in}; llama.cpp refuses such a file or loads it wrong"
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +60,6 @@ def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainMo
     for stored in scan.models:
         try:
             model = plain_model(store, stored)
-            for part in model.parts.all:
-                store.path_of(part)
         except OstoreError as error:
             told = _naming(stored, error)
             if stored.name in named:
@@ -89,26 +71,28 @@ def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainMo
 
 
 def plain_model(store: LocalStore, stored: StoredModel) -> PlainModel:
-    """Return a model with its files. Raises NotFoundError, FormatError, IntegrityError, DamagedStoreError, OSError."""
-    return PlainModel(stored, parts_of(stored.name, stored.manifest, _config(store, stored.manifest.config)))
+    """
+    Return a model with its files, each of which can be opened.
+
+    Raises NotFoundError, FormatError, IntegrityError, DamagedStoreError, OSError.
+    """
+    parts = parts_of(stored.name, stored.manifest, _config(store, stored.manifest.config))
+    for part in parts.all:
+        with _naming_file(store.path_of(part)), store.opened_blob(part.digest):
+            pass
+    return PlainModel(stored, parts)
 
 
-def header_of(store: LocalStore, part: Descriptor) -> Header:
-    """Read the header of a file of weights. A file that is none is a problem, not an error. Raises OSError."""
-    from ostore.formats.dialect import dialect_of, runs_in
-    from ostore.formats.gguf import read_gguf
-    from ostore.streams.chunks import read_at
+def weights_warning(name: object, weights: ShownWeights) -> str | None:
+    """Return what a person should know before another program loads the weights of a model."""
+    if weights.unknown:
+        return f"{name}: cannot tell where it runs: {weights.unknown}"
+    return f"{name}: {refusal(weights.dialect)}" if weights.dialect else None
 
-    with _naming_file(store.path_of(part)), store.opened_blob(part.digest) as fd:
 
-        def read(size: int, offset: int) -> bytes:
-            return read_at(fd, size, offset)
-
-        try:
-            dialect = dialect_of(read_gguf(read, part.size, "its weights"), read)
-        except OstoreError as error:
-            return Header("", None, str(error))
-    return Header(runs_in(dialect), dialect)
+def weights_of(shown: ShownModel) -> ShownWeights:
+    """Return what the header of the weights says. A model of `parts_of` has one file of them."""
+    return next(weights for weights in shown.weights if weights.media_type == media_types.MODEL)
 
 
 def shown_model(store: LocalStore, model: PlainModel) -> ShownModel:
@@ -129,9 +113,10 @@ def lost(shown: ShownModel) -> tuple[str, ...]:
     return tuple(instruction for instruction, said in texts.items() if said)
 
 
-def sources(parts: Parts, paths: Mapping[Descriptor, str]) -> list[tuple[str, str]]:
+def sources(model: PlainModel, paths: Mapping[Descriptor, str]) -> list[tuple[str, str]]:
     """Return the FROM, ADAPTER and DRAFT lines of a Modelfile beside the files, whose paths are given."""
-    return [(_instruction(parts, part), f"./{path.rpartition('/')[2]}") for part, path in paths.items()]
+    lines = {layer: word for word, layer in instructions_of(model.stored.manifest) if layer in paths}
+    return [(word, f"./{paths[layer].rpartition('/')[2]}") for layer, word in lines.items()]
 
 
 @contextlib.contextmanager
@@ -198,9 +183,3 @@ def _naming(stored: StoredModel, error: OstoreError) -> OstoreError:
         verify = ostore("verify", stored.name, after="shows all that is damaged")
         error.hint = verify.otherwise(ostore("repair", "--from", "BUNDLE", after="brings good copies"))
     return error
-
-
-def _instruction(parts: Parts, part: Descriptor) -> str:
-    if part in parts.adapters:
-        return INSTRUCTIONS[media_types.ADAPTER]
-    return INSTRUCTIONS[media_types.DRAFT if part in parts.drafts else media_types.MODEL]

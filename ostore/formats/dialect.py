@@ -37,6 +37,11 @@ def runs_in(dialect: str | None) -> str:
     return f"Ollama only ({dialect} dialect)" if dialect else EVERYWHERE
 
 
+def refusal(dialect: str) -> str:
+    """Return what a person should know before another program loads a file of this dialect."""
+    return f"runs in {runs_in(dialect)}; llama.cpp refuses such a file or loads it wrong"
+
+
 def _always(_gguf: Gguf, _read_at: ReadAt) -> bool:
     return True
 

@@ -29,13 +29,15 @@ def render_modelfile(
     """
     Return a Modelfile for `ollama create -f`.
 
-    `sources` are pairs of instruction and path or name, `texts` are pairs of instruction and text. Empty texts are left
-    out. `remarks` say what the Modelfile lacks. Unprintable characters stay in, although Ollama drops them from every
-    value. Raises FormatError for a value that Ollama's lexer cannot read back.
+    `name` is a model where the Modelfile is read, or empty. `sources` are pairs of instruction and path or name,
+    `texts` are pairs of instruction and text. Empty texts are left out. `remarks` say what the Modelfile lacks.
+    Unprintable characters stay in, although Ollama drops them from every value.
+
+    Raises FormatError for a value that Ollama's lexer cannot read back.
     """
     lines = [
-        "# Made by ostore. To build on this model, put this in place of the FROM line below:",
-        f"# FROM {name}",
+        f"# Made by ostore.{' To build on this model, put this in place of the FROM line below:' if name else ''}",
+        *([f"# FROM {name}"] if name else []),
         *(f"# Lost: {_NEWLINE.sub(' ', remark)}" for remark in remarks),
         "",
     ]

@@ -11,13 +11,8 @@ from ostore.formats.errors import FormatError, NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 
-# The instruction of a Modelfile for each kind of layer with weights.
-INSTRUCTIONS = {
-    media_types.MODEL: "FROM",
-    media_types.PROJECTOR: "FROM",
-    media_types.ADAPTER: "ADAPTER",
-    media_types.DRAFT: "DRAFT",
-}
+_FILES = (media_types.MODEL, media_types.PROJECTOR)
+_KINDS = (*_FILES, media_types.ADAPTER, media_types.DRAFT)
 
 
 class Parts(NamedTuple):
@@ -40,7 +35,7 @@ def parts_of(name: ModelName, manifest: Manifest, config: ModelConfig) -> Parts:
     Raises NotFoundError for a model whose weights are on another host, FormatError for one of tensors, in several files
     or without weights.
     """
-    of = {media_type: _distinct(manifest.layers, media_type) for media_type in (*INSTRUCTIONS, media_types.TENSOR)}
+    of = {media_type: _distinct(manifest.layers, media_type) for media_type in (*_KINDS, media_types.TENSOR)}
     weights = of[media_types.MODEL]
     if config.is_cloud_stub and not weights:
         raise NotFoundError(f"{name}: a cloud model; its weights are on {config.remote_host} and not in this store")
@@ -52,6 +47,20 @@ def parts_of(name: ModelName, manifest: Manifest, config: ModelConfig) -> Parts:
     if len(weights) > 1:
         raise FormatError(f"{name}: its weights are in {len(weights)} files, which no version of Ollama loads")
     return Parts(weights[0], of[media_types.PROJECTOR], of[media_types.ADAPTER], of[media_types.DRAFT])
+
+
+def instructions_of(manifest: Manifest) -> list[tuple[str, Descriptor]]:
+    """
+    Return the instruction of a Modelfile for each layer of weights, in their order.
+
+    An adapter is what FROM names too, because its header tells what it is. ADAPTER puts one after all others.
+    """
+    layers = [layer for layer in manifest.layers if layer.media_type in _KINDS]
+    last = [layer.media_type for layer in layers if layer.media_type != media_types.DRAFT][-1:]
+    words = dict.fromkeys(_FILES, "FROM") | {media_types.DRAFT: "DRAFT"}
+    single = sum(layer.media_type == media_types.ADAPTER for layer in layers) == 1
+    words[media_types.ADAPTER] = "ADAPTER" if single and last == [media_types.ADAPTER] else "FROM"
+    return [(words[layer.media_type], layer) for layer in layers]
 
 
 def _distinct(layers: Iterable[Descriptor], media_type: str) -> tuple[Descriptor, ...]:

@@ -173,7 +173,7 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
     manifest, texts = model.manifest, _Texts(store, model)
     config = texts.parsed(manifest.config, ModelConfig.parse, ModelConfig())
     template = _decoded(texts.template)
-    headers = [(layer, *_header(store, layer)) for layer in manifest.layers if layer.media_type in _WEIGHTS]
+    headers = [(layer, *read_weights(store, layer)) for layer in manifest.layers if layer.media_type in _WEIGHTS]
     of_model = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.MODEL]
     projectors = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.PROJECTOR]
     weights = tuple(shown for _, shown, _ in headers)
@@ -206,15 +206,18 @@ def _runs_in(layers: Sequence[Descriptor], weights: Sequence[ShownWeights]) -> s
     return TENSORS if any(layer.media_type == media_types.TENSOR for layer in layers) else ""
 
 
-def _header(store: Blobs, layer: Descriptor) -> tuple[ShownWeights, Gguf | None]:
-    """Read one header, or tell why it cannot be read: the model has more to show than that."""
+def read_weights(store: Blobs, layer: Descriptor) -> tuple[ShownWeights, Gguf | None]:
+    """Read the header of one layer, or tell why it cannot be read: the model has more to show than that."""
     try:
         with store.opened_blob(layer.digest) as fd:
             source = FileBytes(fd, Path(layer.digest.filename))
             gguf = read_gguf(source.read_at, source.size, f"blob {layer.digest}")
             dialect = dialect_of(gguf, source.read_at)
-    except (OstoreError, OSError) as error:
+    except OstoreError as error:
         return ShownWeights(layer.media_type, str(layer.digest), unknown=str(error)), None
+    except OSError as error:
+        reason = f"blob {layer.digest}: {error.strerror or error}"
+        return ShownWeights(layer.media_type, str(layer.digest), unknown=reason), None
     return _shown(layer, gguf, dialect or ""), gguf
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,11 +25,13 @@ def text(report: LinkReport) -> str:
 
 
 def summary(report: LinkReport) -> str:
-    """One line: how many models have files there now, and of which kind."""
-    kinds = Counter(linked.kind for linked in report.linked if linked.kind != "text")
-    models = {linked.model for linked in report.linked}
-    done = [f"linked {plural(len(models), 'model')}, {plural(kinds.total(), 'file')}"] if models else []
+    """One line: how many models have new files there, and how many files are gone or as they were."""
+    new = [linked for linked in report.linked if linked.is_new]
+    models = {linked.model for linked in new}
+    done = [f"linked {plural(len(models), 'model')}, {plural(len(new), 'file')}"] if new else []
     done += [f"removed {plural(len(report.removed), 'file')}"] if report.removed else []
+    if same := len(report.linked) - len(new):
+        done.append(f"{plural(same, 'file')} as before" if done else f"nothing has changed: {plural(same, 'file')}")
     return f"{', '.join(done) or 'nothing to do'} -> {report.folder} ({report.layout})"
 
 

@@ -5,9 +5,9 @@ A folder in which other programs find models under readable names, as links to t
     .ostore-links.lock    locked while a command changes the folder
     .ostore-link.part     a link or file that is being made
 
-Files come first and the record last. A command that is killed between the two finds its files again because they are
-already what it wants. Nothing else in the folder is touched: a file that is not in the record, or is not any more what
-the record says, stays.
+Files come first and the record last. A command that is killed between the two finds its files again: they are already
+what it wants, or symbolic links to blobs of the store. Nothing else in the folder is touched: any other file that is
+not in the record, or is not any more what the record says, stays.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class LinkFolder:
             if status is not None:
                 if made := self._already(folder, name, status, wanted, known):
                     return made
-                if known is None or not _stands(folder, name, known, store):
+                blobs = [Path(store) / BLOBS, *([wanted.source.parent] if wanted.source else [])]
+                # A command that was killed may have made a link and no record.
+                if not (known and _stands(folder, name, known, store)) and _blob_at(folder, name, blobs) is None:
                     raise ForeignFileError(_what_is(status))
             made = self._made(folder, name, wanted, replaces=status is not None)
             folder.sync()
@@ -130,11 +132,13 @@ class LinkFolder:
         return True
 
     def save(self, record: LinkRecord) -> None:
-        """Write the record. Raises LimitError if it has become too long, OSError."""
+        """Write the record; none if nothing was made. Raises LimitError if it has become too long, OSError."""
         raw = record.write()
         # It must be possible to read it again.
         LinkRecord.parse(raw)
-        if record != self.record:
+        if record != self.record and (record.models or self.record):
+            # A link that could not be put into its place has left it.
+            self._directory.unlink(_PART)
             write_file(self._directory, _PART, (raw,), self._directory.ownership)
             self._directory.rename(_PART, self._directory, RECORD)
             self._directory.sync()
@@ -273,8 +277,16 @@ def links_that_break(folder: Path, store: str, digests: Collection[Digest]) -> t
         f"{folder}{os.sep}{file.path.replace('/', os.sep)}"
         for model in (record.models if record else ())
         for file in model.files
-        if model.store == store and file.kind == "symlink" and file.digest in digests
+        if model.store == store and file.kind == "symlink" and _is_broken_by(folder / file.path, store, digests)
     )
+
+
+def _is_broken_by(link: Path, store: str, digests: Collection[Digest]) -> bool:
+    # The link itself tells: the record may be older.
+    with contextlib.suppress(OSError):
+        target = link.readlink()
+        return target.parent == Path(store) / BLOBS and blob_digest(target.name) in digests
+    return False
 
 
 @contextlib.contextmanager
@@ -333,13 +345,20 @@ def _stands(folder: Directory, name: str, file: LinkedFile, store: str) -> bool:
     if status is None:
         return False
     if file.kind == "symlink":
-        target = folder.readlink(name) if stat.S_ISLNK(mode_of(status)) else None
-        return target is not None and target.parent == Path(store) / BLOBS and blob_digest(target.name) == file.digest
+        # A command that was killed may have led it to another blob than the record says.
+        return _blob_at(folder, name, [Path(store) / BLOBS]) is not None
     if not stat.S_ISREG(mode_of(status)) or status.st_size != file.size:
         return False
     if file.kind == "text":
         return Digest.of(_content_of(folder, name, file.size)) == file.digest
     return file.mark == (status.st_ino if file.kind == "hardlink" else status.st_mtime_ns)
+
+
+def _blob_at(folder: Directory, name: str, blobs: Collection[Path]) -> Digest | None:
+    """Return the blob in one of these folders that a symbolic link leads to, or None for anything else."""
+    status = folder.lstat(name)
+    target = folder.readlink(name) if status and stat.S_ISLNK(mode_of(status)) else None
+    return blob_digest(target.name) if target and target.parent in blobs else None
 
 
 def _share_everything(folder: Directory, name: str, source: Path, size: int) -> bool:
