@@ -322,6 +322,21 @@ def test_a_removal_says_which_links_it_breaks(made: Store, tmp_path: Path) -> No
     assert json.loads((made.root / ".ostore/links").read_text())["folders"] == [str(tmp_path / "gone")]
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "offload"])
+def test_a_move_says_which_links_it_breaks(made: Store, tmp_path: Path, is_whole: bool) -> None:
+    target, away = tmp_path / "out", tmp_path / "away"
+    made.model("same:latest", OTHER)
+    link(made, "*", target)
+    done = run("move", *(() if is_whole else ("--offload", "talk*")), away, "--yes", "--models", made.root)
+    paths = [target / name for name in (["same.gguf", "talk.gguf", "talk-8b.gguf"] if is_whole else ["talk.gguf"])]
+    assert done.returncode == 0, done.stderr
+    [told] = [one for one in done.stderr.splitlines() if "leads nowhere once the old store is cleared" in one]
+    assert [path for path in sorted(target.glob("*.gguf")) if str(path) in told] == sorted(paths)
+    assert f"; then ostore link --refresh {target}" in told
+    run("link", "--refresh", target, *(("--models", away) if is_whole else ("--models", made.root)))
+    assert all(path.exists() for path in target.iterdir())
+
+
 def test_a_list_of_folders_that_is_none_informs_nobody(made: Store, tmp_path: Path) -> None:
     link(made, "talk", tmp_path / "out")
     (made.root / ".ostore/links").write_bytes(b"{")

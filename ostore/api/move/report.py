@@ -12,9 +12,12 @@ from ostore.api.move.left_behind import will_stay
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import BLOBS, WORKSPACE
 from ostore.formats.wording import listed
-from ostore.operations.move import LeftEntry
+from ostore.operations.move import LeftEntry, needed_without
+from ostore.places.plain_files.link_folder import links_that_break
+from ostore.places.store.survey.references import find_references
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
             *cargo.selection.notes,
             *(warnings_of(cargo.source, cargo.target) if cargo.is_whole else ()),
             *_told_left(cargo, left),
+            *_told_links(cargo),
         ),
         in_use=(),
     )
@@ -106,6 +110,19 @@ def report_of(cargo: Cargo, outcomes: Mapping[ModelName, Outcome]) -> MoveReport
 def _told_left(cargo: Cargo, left: Sequence[LeftEntry]) -> Iterator[str]:
     if odd := [entry.path for entry in left if not entry.path.startswith(f"{WORKSPACE}/")]:
         yield f"{listed(odd)}: stays in {cargo.source.root}"
+
+
+def _told_links(cargo: Cargo) -> Iterator[str]:
+    """Yield a warning for each folder with links of `link` that the move breaks."""
+    folders = cargo.source.linked_folders()
+    staying = needed_without(find_references(cargo.source.root), set(cargo.modified)) if folders else frozenset()
+    going = cargo.selection.sizes.keys() - staying
+    for folder in folders:
+        if broken := links_that_break(Path(folder), cargo.source.absolute, going):
+            mend = ostore("link", "--refresh", folder, after="removes such links")
+            if cargo.is_whole:
+                mend = ostore("link", "--refresh", folder, models=cargo.target.root, after="leads them to the new one")
+            yield f"{listed(broken)}: leads nowhere once the old store is cleared; then {mend}"
 
 
 def sum_of(blobs: Iterable[Descriptor]) -> int:
