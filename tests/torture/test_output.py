@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.gguf import gguf
 from tests.support import LICENSE, MODEL, OSTORE, PARAMS, SYSTEM, TEMPLATE, Store, full, noise, some, terminal
 from tests.torture.judge import output_problems
 from tests.torture.tracing import needs_strace
@@ -26,6 +27,7 @@ LONG = "long " * 2000
 # A store's path may not have a bracket in it, so that Ollama can use it.
 PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store", "another", "other"))
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
+WEIGHTS = f"{FOLDER}/weights {NAME}.gguf"
 # What these find is told on standard output, and is no error of the command.
 REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import"}
 # What may talk to others; `s3://` in an argument will as well.
@@ -62,6 +64,15 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("evil", "--strict"),
     ),
     "link": (("*", OUT), ("evil", NAME), ("evil", BUNDLE), ("--refresh", OUT), ("evil", OUT, "--layout", EVIL)),
+    "create": (
+        ("new", WEIGHTS),
+        (f"new{EVIL}", WEIGHTS),
+        ("evil", WEIGHTS, "--replace", "--link"),
+        ("new", FOLDER),
+        ("new", BUNDLE),
+        ("new", "-f", BUNDLE),
+        ("new", f"no {WEIGHTS}"),
+    ),
     "import": ((BUNDLE,), (BUNDLE, "--replace"), (BUNDLE, "-n"), (f"no {BUNDLE}",), (BUNDLE, "--model", NAME)),
     "verify": ((), ("evil",), (BUNDLE,), (f"no {BUNDLE}",)),
     "du": ((), ("evil",), ("-q",), ("--html", f"{NAME}.html"), ("--html", BUNDLE)),
@@ -167,6 +178,9 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         (folder / PLACE).rename(folder / FOLDER)
         shutil.copyfile(folder / BUNDLE, folder / FOLDER / f"{NAME}.gguf")
         (folder / FOLDER / f"{NAME}.safetensors").write_bytes(b"\x05")
+        (folder / WEIGHTS).write_bytes(
+            gguf({"general.architecture": EVIL, f"{EVIL}.file_type": EVIL}, {EVIL: ((32,), [1.0])})
+        )
         prepare(folder)
     return made
 
