@@ -381,6 +381,26 @@ def test_a_wrong_option_names_the_help_of_its_command(store: Store) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--quantize", "q4_K_M"), "--quantize: ostore keeps weights as they are, and quantizes none (llama-quantize"),
+        (("--quantize=q8_0",), "--quantize: ostore keeps weights as they are, and quantizes none (llama-quantize"),
+        (("-q", "q4_K_M"), "-q: ostore keeps weights as they are, and quantizes none; -q is --quiet (llama-quantize"),
+        (("--experimental",), "--experimental: ostore makes models of GGUF files only, not of safetensors (convert_hf"),
+        (("-q",), "file.gguf: no such file or folder"),
+        (("--bogus",), "No such option: --bogus (ostore create --help shows how it is typed)"),
+    ],
+    ids=" ".join,
+)
+def test_an_option_of_ollamas_create_is_answered(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    done = run("create", *words, "mine", tmp_path / "file.gguf", "--models", tmp_path / "store")
+    assert done.returncode == (3 if words == ("-q",) else 2)
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize(("color", "is_coloured"), [("always", True), ("auto", False), ("never", False)])
 def test_an_option_about_colours_wins_over_the_environment(store: Store, color: str, is_coloured: bool) -> None:
     shown = on_terminal(store, {"NO_COLOR": "1", "TERM": "xterm-256color"}, "verify", "--color", color)

@@ -103,6 +103,7 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, UnprintedError) and isinstance(error.cause, BrokenPipeError) and not error.done:
         # The reader of our output has left, as in `| head`: it has seen enough.
         return exit_codes.CODES["io"]
+    error = _of_ollama(error) or error
     name = "usage" if isinstance(error, _ArgumentError) else _class_of(error)
     code = exit_codes.CODES[name]
     if has_lost_its_reader(error):
@@ -129,6 +130,16 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
     else:
         tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""), marks=ERROR)
     return code
+
+
+def _of_ollama(error: Exception) -> Exception | None:
+    """Return what is to be said of an option that only Ollama has."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if not option or not context:
+        return None
+    from ostore.cli.other_words import option_of_ollama
+
+    return option_of_ollama(context.info_name, option)
 
 
 def _class_of(error: Exception) -> str:

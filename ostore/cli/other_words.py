@@ -1,11 +1,14 @@
-"""What to type instead of a word that is no command of ostore."""
+"""What to type instead of a word or an option that ostore does not have."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-from ostore.formats.remedy import Remedy, command, ostore
+from ostore.formats.errors import UsageError
+from ostore.formats.gguf_facts import is_quantization
+from ostore.formats.remedy import Remedy, command, ostore, person
 
 
 def _help(name: str, says: str) -> Remedy:
@@ -58,3 +61,35 @@ def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> 
     if word in _ALIKE:
         return _ALIKE[word]
     return ostore(_SAME.get(word, word), *following, before="did you mean")
+
+
+# Of each command, the options of Ollama's that ostore answers: why it has none, and what does the work.
+_OPTIONS = {
+    ("create", "--quantize"): (
+        "ostore keeps weights as they are, and quantizes none",
+        person("llama-quantize of llama.cpp makes another file of them: create the model from that one"),
+    ),
+    ("create", "--experimental"): (
+        "ostore makes models of GGUF files only, not of safetensors",
+        person("convert_hf_to_gguf.py of llama.cpp makes a GGUF of them: create the model from that one"),
+    ),
+}
+
+
+def refuse_quantizing(arguments: Sequence[str]) -> None:
+    """
+    Refuse `-q q4_K_M`, which quantizes in Ollama. Here, -q is --quiet, and the word would become a name or a file.
+
+    Raises UsageError.
+    """
+    if any(option == "-q" and is_quantization(word) for option, word in pairwise(arguments)):
+        reason, remedy = _OPTIONS["create", "--quantize"]
+        raise UsageError(f"-q: {reason}; -q is --quiet", hint=remedy)
+
+
+def option_of_ollama(program: str, option: str) -> UsageError | None:
+    """Return what is to be said of an option that Ollama's command of that name has, None if there is nothing."""
+    if known := _OPTIONS.get((program, option)):
+        reason, remedy = known
+        return UsageError(f"{option}: {reason}", hint=remedy)
+    return None

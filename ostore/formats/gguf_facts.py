@@ -104,6 +104,11 @@ def quantization_shown(gguf: Gguf) -> str:
     return _FILE_TYPES.get(gguf.number("general.file_type"), UNKNOWN)
 
 
+def is_quantization(word: str) -> bool:
+    """Return whether a word is the label of a quantization, in capitals or not."""
+    return word.upper() in _FILE_TYPES.values()
+
+
 def chat_template(gguf: Gguf) -> str:
     """Return the chat template in the header, in Jinja. Empty if there is none."""
     return gguf.text("tokenizer.chat_template")

@@ -54,12 +54,15 @@ def create(
     only the ends of actions and blocks are checked: ostore does not know Go's functions.
     """
     from ostore.api.create import create as make
+    from ostore.cli.other_words import refuse_quantizing
     from ostore.cli.progress import shown
+    from ostore.cli.remedies import typed
     from ostore.cli.render import create as render
     from ostore.cli.render.report import say_report
     from ostore.cli.stopping import if_stopped
 
-    if_stopped("no model was made; the same command begins anew")
+    refuse_quantizing(typed())
+    if_stopped(GOES_ON)
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = make(
             name, sources or (), modelfile=modelfile, link=link, replace=replace, progress=told, models=models
