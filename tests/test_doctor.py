@@ -20,8 +20,22 @@ from ostore.api import doctor
 from ostore.operations.doctor.diagnosis import diagnose
 from ostore.operations.doctor.finding import MEANINGS, Facts
 from ostore.streams.disk import DiskState, read_disk
+from tests.gguf import ONE_LAYER, Value, gguf, split
 from tests.odd_stores import APPLE
-from tests.support import CONFIG, MODEL, OSTORE, Store, as_user, costs_the_same_per_item, full, noise, sha256, tree
+from tests.support import (
+    CONFIG,
+    MODEL,
+    OSTORE,
+    SYSTEM,
+    TENSOR,
+    Store,
+    as_user,
+    costs_the_same_per_item,
+    full,
+    noise,
+    sha256,
+    tree,
+)
 from tests.support import ostore as run
 
 # What depends on the machine that runs the tests, not on the store.
@@ -125,6 +139,21 @@ def manifest_list(store: Store) -> None:
     store.write_manifest(full("many:latest"), json.dumps(document).encode())
 
 
+def large(keys: dict[str, Value]) -> bytes:
+    """A file with weights of a size that doctor looks into."""
+    return gguf(keys, {"token_embd.weight": ((256, 128), [1.0, 2.0])})
+
+
+def dialect(store: Store) -> None:
+    store.model("odd:latest", large({**ONE_LAYER, "general.architecture": "gptoss"}))
+
+
+def in_parts(store: Store, *, given: int = 2) -> None:
+    parts = split(ONE_LAYER, {"a": ((256, 128), [1.0])}, {"b": ((256, 128), [2.0])})
+    layers = [store.layer(MODEL, part) for part in reversed(parts[:given])]
+    store.add(full("parts:latest"), *layers, store.layer(SYSTEM, b"Say hi!"))
+
+
 # Code, severity, whether --fix fixes it, what of the subject, and how a store gets it.
 CASES: list[tuple[str, str, bool, str, Change]] = [
     ("manifest-empty", "problem", True, f"{LIBRARY}/empty/latest", empty),
@@ -166,6 +195,9 @@ CASES: list[tuple[str, str, bool, str, Change]] = [
     ("blob-not-file", "problem", False, sha256(WEIGHTS), as_folder),
     ("blob-misnamed", "problem", True, sha256(WEIGHTS).upper(), in_capitals),
     ("blob-legacy-name", "warning", True, f"blobs/sha256:{sha256(WEIGHTS)}", legacy),
+    ("weights-in-parts", "warning", False, "parts:latest", in_parts),
+    ("weights-in-parts", "warning", False, "parts:latest", lambda s: in_parts(s, given=1)),
+    ("ollama-only", "note", False, "1 model", dialect),
     ("blob-foreign", "warning", False, "blobs/README", lambda s: put(s, "blobs/README")),
     ("blob-foreign-folder", "note", False, "blobs/backup", lambda s: put(s, "blobs/backup/x")),
     ("blob-linked", "note", False, sha256(WEIGHTS), elsewhere),
@@ -188,9 +220,9 @@ VERDICTS = {"blob-missing": "integrity", "blob-size": "integrity"}
 
 
 def test_a_store_that_is_well_has_nothing_found(store: Store, kinds: Store) -> None:
-    for healthy in (store, kinds):
+    for healthy, noted in ((store, []), (kinds, ["ollama-only"])):
         report = ostore.doctor(models=healthy.root)
-        assert (codes(report), report.fixes, report.verdict) == ([], (), "whole")
+        assert (codes(report), report.fixes, report.verdict) == (noted, (), "whole")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +240,7 @@ def test_what_is_odd_is_found_and_told_how_to_mend(
     assert (found.severity, found.is_fixable) == (severity, is_fixable)
     assert found.meaning == MEANINGS[code]
     assert report.verdict == (VERDICTS.get(code, "damaged") if severity == "problem" else "whole")
-    if code not in {"blob-linked", "coming-tree"}:
+    if code not in {"blob-linked", "coming-tree", "ollama-only"}:
         assert found.remedy
     assert found.subject in run("doctor", "--models", store.root).stdout.replace("\\n", "\n")
 
@@ -243,6 +275,35 @@ def _without_empty_folders(root: Path) -> dict[str, str]:
         for path, what in found.items()
         if what != "folder" or any(other.startswith(f"{path}/") for other in found)
     }
+
+
+def test_parts_of_a_split_set_are_told_and_become_one_file_as_doctor_says(store: Store) -> None:
+    in_parts(store)
+    told = run("verify", "parts", "--models", store.root)
+    assert told.returncode == 0
+    assert "warning: parts:latest: its weights are parts of a split set, which no version of Ollama" in told.stderr
+    assert "runs in           nothing (parts of a split set)" in run("show", "parts", "--models", store.root).stdout
+    for command in one(ostore.doctor(models=store.root), "weights-in-parts").remedy.commands:
+        subprocess.run([*OSTORE, *command[1:]] if command[0] == "ostore" else command, check=True, capture_output=True)
+    [weights] = [layer for layer in ostore.show("parts", models=store.root).layers if layer.media_type == MODEL]
+    whole = gguf(ONE_LAYER, {"a": ((256, 128), [1.0]), "b": ((256, 128), [2.0])})
+    assert weights.digest == f"sha256:{sha256(whole)}"
+    assert "weights-in-parts" not in codes(ostore.doctor(models=store.root))
+
+
+def test_one_line_names_the_models_that_run_in_ollama_only(store: Store) -> None:
+    dialect(store)
+    store.model("odd:other", large({**ONE_LAYER, "general.architecture": "gptoss"}), system=b"Say hi!")
+    store.add(full("tensors:latest"), store.layer(TENSOR, b"t", name="a"))
+    # These run everywhere, cannot be read, or are too small to be weights that anybody runs.
+    store.model("plain:latest", large(ONE_LAYER))
+    store.model("no-gguf:latest", noise(200_000))
+    store.model("small:latest", gguf({**ONE_LAYER, "general.architecture": "gptoss"}, {}))
+    store.model("away:latest", noise(200_000, 2))
+    store.blob_path(noise(200_000, 2)).unlink()
+    found = one(ostore.doctor(models=store.root), "ollama-only")
+    assert found.models == ("odd:latest", "odd:other", "tensors:latest")
+    assert (found.subject, found.detail) == ("3 models", "odd:latest, odd:other, tensors:latest")
 
 
 def test_every_code_is_tested_and_documented() -> None:

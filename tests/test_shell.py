@@ -53,6 +53,8 @@ def test_files_are_moved_by_powershell_with_its_own_commands() -> None:
     assert native(("mv", "-n", "a", "b"), WINDOWS) == ("Move-Item", "-LiteralPath", "a", "-Destination", "b")
     assert native(("mkdir", "-p", "a"), WINDOWS) == ("New-Item", "-ItemType", "Directory", "-Force", "-Path", "a")
     assert native(("rm", "-r", "a"), WINDOWS) == ("Remove-Item", "-Recurse", "-LiteralPath", "a")
+    linked = ("New-Item", "-ItemType", "SymbolicLink", "-Target", "a", "-Path", "b")
+    assert native(("ln", "-s", "a", "b"), WINDOWS) == linked
     assert native(("rm", "a"), WINDOWS) == ("Remove-Item", "-LiteralPath", "a")
     for words in (("mv", "-n", "a", "b"), ("ostore", "rm", "a")):
         assert native(words, "linux") == words

@@ -77,6 +77,7 @@ def _facts(models: Path | None) -> Facts:
     from ostore.host.discovery import find_store
     from ostore.host.machine import read_host
     from ostore.operations.listing import is_cloud_stub, is_unlisted
+    from ostore.operations.loading import find_unloadable
     from ostore.places.store.survey.examination import examine
 
     known, now = surroundings(), time.time()
@@ -92,6 +93,7 @@ def _facts(models: Path | None) -> Facts:
         host=host,
         stubs=tuple(str(model.name) for model in found.scan.models if is_cloud_stub(store, model.manifest)),
         unlisted=tuple(str(model.name) for model in found.scan.models if is_unlisted(store, model.manifest)),
+        unloadable=find_unloadable(store, found.scan.models),
         now=now,
     )
 

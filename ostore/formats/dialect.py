@@ -14,6 +14,7 @@ from ostore.formats.gguf_facts import chat_template, kind_of
 
 EVERYWHERE = "Ollama, llama.cpp"
 TENSORS = "Ollama only (safetensors)"
+NOWHERE = "nothing (parts of a split set)"
 
 # Tokens of Llama 3.
 _START_OF_HEADER, _END_OF_TURN, _END_OF_TEXT = 128006, 128009, 128001

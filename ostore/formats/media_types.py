@@ -18,6 +18,9 @@ TENSOR = "application/vnd.ollama.image.tensor"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
+# The layers with weights in a file of their own.
+WEIGHTS = frozenset({MODEL, PROJECTOR, ADAPTER, DRAFT})
+
 # A set, because ostore looks up every layer of every manifest.
 KNOWN = frozenset(
     {MODEL, TENSOR, CONFIG, MANIFEST, TEMPLATE, PARAMS, LICENSE, SYSTEM, MESSAGES, PROJECTOR, ADAPTER, DRAFT, PROMPT}

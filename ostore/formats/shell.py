@@ -14,6 +14,7 @@ _QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
 # What remedies use of POSIX, in PowerShell. `mv -n` and Move-Item put nothing over an existing file.
 _CMDLETS = {
     ("mv", "-n"): ("Move-Item", "-LiteralPath", "-Destination"),
+    ("ln", "-s"): ("New-Item", "-ItemType", "SymbolicLink", "-Target", "-Path"),
     ("mkdir", "-p"): ("New-Item", "-ItemType", "Directory", "-Force", "-Path"),
     ("rm", "-r"): ("Remove-Item", "-Recurse", "-LiteralPath"),
     ("rm",): ("Remove-Item", "-LiteralPath"),
@@ -62,12 +63,12 @@ def in_pipe(commands: Sequence[Sequence[str]], platform: str) -> tuple[str, ...]
 
 
 def native(arguments: tuple[str, ...], platform: str) -> tuple[str, ...]:
-    """Return a POSIX command on files (`mv -n`, `mkdir -p`, `rm`) in the words of a platform."""
+    """Return a POSIX command on files (`mv -n`, `ln -s`, `mkdir -p`, `rm`) in the words of a platform."""
     if platform == WINDOWS:
         for begin, (cmdlet, *words) in _CMDLETS.items():
             if arguments[: len(begin)] == begin:
                 first, *others = arguments[len(begin) :]
-                at = words[:-1] if begin[0] == "mv" else words
+                at = words[:-1] if begin[0] in {"ln", "mv"} else words
                 return (cmdlet, *at, first, *(words[-1:] if others else ()), *others)
     return arguments
 

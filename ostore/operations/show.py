@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 from ostore.formats import media_types
 from ostore.formats.capabilities import capabilities
 from ostore.formats.config import ModelConfig
-from ostore.formats.dialect import TENSORS, dialect_of, runs_in
+from ostore.formats.dialect import NOWHERE, TENSORS, dialect_of, runs_in
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BlobMissingError,
@@ -22,7 +22,7 @@ from ostore.formats.errors import (
     SizeMismatchError,
 )
 from ostore.formats.gguf import KIND_NAMES, Gguf, GgufArray, GgufField, read_gguf
-from ostore.formats.gguf_facts import parameter_count, parameter_label, quantization_shown
+from ostore.formats.gguf_facts import parameter_count, parameter_label, quantization_shown, split_of
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.parameters import as_go_has_it
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-
-# The layers with weights in a file of their own.
-_WEIGHTS = frozenset({media_types.MODEL, media_types.PROJECTOR, media_types.ADAPTER, media_types.DRAFT})
 
 Part = Literal["template", "system", "license", "manifest", "config"]
 T = TypeVar("T")
@@ -173,7 +170,7 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
     manifest, texts = model.manifest, _Texts(store, model)
     config = texts.parsed(manifest.config, ModelConfig.parse, ModelConfig())
     template = _decoded(texts.template)
-    headers = [(layer, *read_weights(store, layer)) for layer in manifest.layers if layer.media_type in _WEIGHTS]
+    headers = [(layer, *_header(store, layer)) for layer in manifest.layers if layer.media_type in media_types.WEIGHTS]
     of_model = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.MODEL]
     projectors = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.PROJECTOR]
     weights = tuple(shown for _, shown, _ in headers)
@@ -193,7 +190,7 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
         raw_config=texts.config,
         # Ollama takes the last of several.
         capabilities=capabilities(config, template, of_model[-1] if of_model else None, projectors),
-        runs_in=_runs_in(manifest.layers, weights),
+        runs_in=NOWHERE if any(map(split_of, of_model)) else _runs_in(manifest.layers, weights),
         weights=weights,
     )
 

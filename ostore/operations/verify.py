@@ -20,6 +20,7 @@ from ostore.formats.remedy import NOTHING, Remedy, ostore, person
 from ostore.formats.selection import Wanted
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.formats.wording import listed
+from ostore.operations.loading import IN_PARTS, LEAST_BYTES, loading_of
 from ostore.operations.transfer import Source
 from ostore.places.store.survey.census import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
@@ -174,7 +175,7 @@ class Promises:
     @property
     def digests(self) -> set[Digest]:
         """The blobs that are promised."""
-        return {Digest(promise[:32].hex()) for promise in self._users}
+        return set(map(_digest_of, self._users))
 
     def _promise_of(self, digest: Digest) -> bytes | None:
         wanted = bytes.fromhex(digest.hex)
@@ -216,7 +217,7 @@ def verify_store(
         Problem("blob-misnamed", path, "not a name under which Ollama finds a blob", promised.users_of_blob(digest))
         for path, digest in beside.misspelled
     )
-    warnings = (*notes, *promised.warnings, *_told(beside))
+    warnings = (*notes, *promised.warnings, *_in_parts(store, promises, promised.users_of), *_told(beside))
     remedy = _remedy(problems, store.option)
     sizes = _sizes_of_blobs(promises)
     return VerifyReport.of(subject, len(promised.names), sizes, problems, warnings=warnings, remedy=remedy)
@@ -227,6 +228,16 @@ def _remedy(problems: Collection[Problem], models: str | None) -> Remedy:
     if any(problem.kind in _BYTES for problem in problems):
         return ostore("repair", "--from", "BUNDLE", models=models, before="if you have good copies")
     return ostore("doctor", models=models, after="says what to do") if problems else NOTHING
+
+
+def _in_parts(
+    store: StoredBlobs, promises: Iterable[bytes], users_of: Callable[[bytes], tuple[str, ...]]
+) -> Iterator[str]:
+    """Yield the models that are whole and that no Ollama loads all the same."""
+    large = (promise for promise in promises if _size_of(promise) >= LEAST_BYTES)
+    parts = (promise for promise in large if (header := loading_of(store, _digest_of(promise))) and header.split)
+    for name in dict.fromkeys(name for promise in parts for name in users_of(promise)):
+        yield f"{name}: {IN_PARTS}"
 
 
 def _told(beside: BesideBlobs) -> Iterator[str]:
@@ -260,6 +271,10 @@ def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyRep
 
 def _packed(digits: str, size: int) -> bytes:
     return bytes.fromhex(f"{digits}{size:016x}")
+
+
+def _digest_of(promise: bytes) -> Digest:
+    return Digest(promise[:32].hex())
 
 
 def _size_of(promise: bytes) -> int:
@@ -309,7 +324,7 @@ def _taken(waiting: deque[bytes]) -> Iterator[bytes]:
 def _check_blob(
     store: StoredBlobs, promise: bytes, users_of: Callable[[bytes], tuple[str, ...]], progress: Progress
 ) -> Problem | None:
-    blob = Descriptor(Digest(promise[:32].hex()), _size_of(promise))
+    blob = Descriptor(_digest_of(promise), _size_of(promise))
     kind: ProblemKind
     try:
         with store.opened_blob(blob.digest) as fd, watching(blob.digest.short, blob.size, progress) as advance:

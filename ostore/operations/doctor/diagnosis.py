@@ -20,6 +20,7 @@ _CHECKS: Sequence[Callable[[Facts], Iterator[Finding]]] = (
     manifests.check_entries,
     manifests.check_manifests,
     manifests.check_names,
+    manifests.check_weights,
     permissions.check_access,
     blobs.check_entries,
     surroundings.check_disk,

@@ -10,6 +10,7 @@ from typing import Literal
 from ostore.formats import remedy
 from ostore.formats.remedy import NOTHING, Remedy
 from ostore.host.machine import Host
+from ostore.operations.loading import Unloadable
 from ostore.places.store.survey.examination import Examination
 from ostore.streams.disk import DiskState
 
@@ -21,8 +22,8 @@ class Facts:
     """
     All that checks know.
 
-    The models in `stubs` run on another host, and those in `unlisted` have no readable config. `now` is seconds since
-    1970.
+    The models in `stubs` run on another host, and those in `unlisted` have no readable config. `unloadable` are those
+    that not every program loads. `now` is seconds since 1970.
     """
 
     store: Examination
@@ -30,6 +31,7 @@ class Facts:
     host: Host
     stubs: tuple[str, ...]
     unlisted: tuple[str, ...]
+    unloadable: Unloadable
     now: float
 
     @property
@@ -53,9 +55,14 @@ class Facts:
         """
         return self.set_aside(relative).then(remedy.command("ollama", "pull", model))
 
+    @property
+    def beside(self) -> Path:
+        """The folder beside the store for what is set aside."""
+        return self.root.with_name(f"{self.root.name}-set-aside")
+
     def set_aside(self, relative: str, before: str = "") -> Remedy:
         """Return the way to move an entry of the store, by its path, out of it: to the same path beside the store."""
-        target = self.root.with_name(f"{self.root.name}-set-aside") / relative
+        target = self.beside / relative
         made = remedy.command("mkdir", "-p", target.parent, before=before)
         return made.then(remedy.command("mv", "-n", self.root / relative, target))
 
@@ -122,6 +129,8 @@ MEANINGS: Mapping[str, str] = {
     "side-file": "a side file that an operating system wrote into the folder: it is no part of the store",
     "name-alias": "a second name of a model, which to Ollama is the same name",
     "config-unreadable": "the config is not JSON, so no server lists the model",
+    "weights-in-parts": "the weights are parts of a split set: no Ollama loads them before they are one file",
+    "ollama-only": "models whose weights other programs cannot load, such as llama.cpp, or load wrong",
     "blob-foreign": "not a blob: Ollama deletes such a file when it starts",
     "blob-foreign-folder": "not a blob: Ollama ignores the folder and whatever is in it",
     "blob-link-dangling": "a link that leads nowhere under the name of a blob that no model here needs",

@@ -11,10 +11,11 @@ from typing import TypeVar
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.remedy import NOTHING, Remedy, command, ostore, person
-from ostore.formats.store_layout import COMING_MANIFESTS, MANIFESTS
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.formats.wording import listed, plural
 from ostore.operations.doctor.finding import Facts, Finding, Severity, finding
 from ostore.operations.doctor.permissions import looked_at_by_root
+from ostore.operations.loading import ModelInParts
 from ostore.places.store.survey.census import EntryKind
 from ostore.places.store.survey.examination import OddEntry
 from ostore.places.store.survey.scan import StoredModel
@@ -78,6 +79,17 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
         yield finding("config-unreadable", "warning", name, remedy=remedy, models=(name,))
 
 
+def check_weights(facts: Facts) -> Iterator[Finding]:
+    """Report models that no program loads, and those that run in Ollama only."""
+    for model in facts.unloadable.in_parts:
+        detail = f"{len(model.parts) or 'some'} of {plural(model.count, 'part')}"
+        name = str(model.name)
+        yield finding("weights-in-parts", "warning", name, detail=detail, remedy=_merged(facts, model), models=(name,))
+    names = tuple(map(str, facts.unloadable.in_ollama_only))
+    if names:
+        yield finding("ollama-only", "note", plural(len(names), "model"), detail=listed(names), models=names)
+
+
 def check_names(facts: Facts) -> Iterator[Finding]:
     """Report names that Ollama or the disk takes for others, and models that run on another host."""
     models = facts.store.scan.models
@@ -95,6 +107,25 @@ def check_names(facts: Facts) -> Iterator[Finding]:
     severity: Severity = "warning" if facts.host.is_offline else "note"
     for stub in facts.stubs:
         yield finding("cloud-stub", severity, stub, remedy=facts.ostore("rm", stub))
+
+
+def _merged(facts: Facts, model: ModelInParts) -> Remedy:
+    """
+    Return the way to make one file of the parts: `create` merges the files of a folder whose names are those of a set.
+
+    The manifest is set aside, as it has texts that the new model lacks.
+    """
+    name = str(model.name)
+    if not model.parts:
+        return person(f"find the other parts: ostore create {name} FOLDER --replace merges those of a folder")
+    folder = facts.beside / "parts" / model.parts[0].short
+    kept = "keep what `ostore show --modelfile` prints of it, because the new model has only the weights; then"
+    remedy = replace(command("mkdir", "-p", folder), before=kept if model.has_texts else "")
+    for number, part in enumerate(model.parts, 1):
+        named = folder / f"model-{number:05}-of-{model.count:05}.gguf"
+        remedy = remedy.then(command("ln", "-s", facts.root / BLOBS / part.filename, named))
+    remedy = remedy.then(facts.set_aside(facts.store.scan.path_of(name)))
+    return replace(remedy.then(facts.ostore("create", name, folder)), after="makes one file of them")
 
 
 def _side_file(path: str, facts: Facts) -> Finding:
