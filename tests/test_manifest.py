@@ -500,6 +500,7 @@ def outcome(raw: bytes) -> tuple[tuple[Any, ...] | None, str | None]:
         manifest.descriptors,
         manifest.sizes,
         manifest.layer_types,
+        manifest.has_large_blob,
         manifest.digests,
     )
     return (*said, manifest.ambiguity, manifest.unfit, manifest.end_offset, manifest.model_id), None

@@ -25,7 +25,9 @@ from ostore.formats.errors import (
 )
 from ostore.formats.json_reading import GoObject, read_go_json
 from ostore.formats.plain_manifest import (
+    LARGE_BYTES,
     PlainDescriptor,
+    has_large_blob,
     is_plain,
     plain_config,
     plain_descriptors,
@@ -162,6 +164,13 @@ class Manifest:
         if self._reading is None:
             return [(digits, int(size)) for digits, size in plain_sizes(self.raw)]
         return [(blob.digest.hex, blob.size) for blob in self.descriptors]
+
+    @property
+    def has_large_blob(self) -> bool:
+        """Whether a blob has 100,000 bytes or more. Faster than `sizes` when there are thousands of manifests."""
+        if self._reading is None:
+            return has_large_blob(self.raw)
+        return any(blob.size >= LARGE_BYTES for blob in self.descriptors)
 
     @property
     def digests(self) -> frozenset[Digest]:

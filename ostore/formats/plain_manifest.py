@@ -31,6 +31,9 @@ _DESCRIPTORS = re.compile(_DESCRIPTOR.decode(), re.ASCII)
 _DIGESTS = re.compile(r'"digest":"sha256:([0-9a-f]{64})"')
 _MEDIA_TYPES = re.compile(r'"mediaType":"([^"]*)"')
 _SIZES = re.compile(_DIGESTS.pattern + r',"size":([0-9]+)')
+# Real weights have megabytes. What has less than six digits is a text, or weights of a test.
+LARGE_BYTES = 100_000
+_LARGE = re.compile(rb'"size":[0-9]{6}')
 
 
 class PlainDescriptor(NamedTuple):
@@ -71,3 +74,8 @@ def plain_layer_types(raw: bytes) -> list[str]:
 def plain_sizes(raw: bytes) -> list[tuple[str, str]]:
     """Return the 64 digits and the size, as text, of every descriptor: the config, then the layers."""
     return _SIZES.findall(raw.decode("ascii"))
+
+
+def has_large_blob(raw: bytes) -> bool:
+    """Return whether any descriptor has a size of `LARGE_BYTES` or more."""
+    return _LARGE.search(raw) is not None

@@ -22,8 +22,6 @@ from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.streams.bytes_at import FileBytes
 
-# Real weights have megabytes, and a store of ten thousand tiny models need not wait for as many files to be opened.
-LEAST_BYTES = 100_000
 IN_PARTS = "its weights are parts of a split set, which no version of Ollama loads"
 
 
@@ -89,10 +87,11 @@ def find_unloadable(store: OpenedBlobs, models: Iterable[_Model]) -> Unloadable:
     headers: dict[Digest, Loading | None] = {}
     in_ollama_only, in_parts = [], []
     for model in models:
-        types = model.manifest.layer_types
-        if media_types.TENSOR in types:
+        if b".tensor" in model.manifest.raw and media_types.TENSOR in model.manifest.layer_types:
             in_ollama_only.append(model.name)
-        if media_types.WEIGHTS.isdisjoint(types) or all(size < LEAST_BYTES for _, size in model.manifest.sizes):
+            continue
+        # A store of ten thousand tiny models need not wait for as many files to be opened.
+        if not model.manifest.has_large_blob:
             continue
         blobs = [layer.digest for layer in model.manifest.layers if layer.media_type in media_types.WEIGHTS]
         for digest in blobs:

@@ -16,11 +16,12 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.plain_manifest import LARGE_BYTES
 from ostore.formats.remedy import NOTHING, Remedy, ostore, person
 from ostore.formats.selection import Wanted
 from ostore.formats.unreadable import UnreadableManifest
 from ostore.formats.wording import listed
-from ostore.operations.loading import IN_PARTS, LEAST_BYTES, loading_of
+from ostore.operations.loading import IN_PARTS, loading_of
 from ostore.operations.transfer import Source
 from ostore.places.store.survey.census import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
@@ -234,7 +235,7 @@ def _in_parts(
     store: StoredBlobs, promises: Iterable[bytes], users_of: Callable[[bytes], tuple[str, ...]]
 ) -> Iterator[str]:
     """Yield the models that are whole and that no Ollama loads all the same."""
-    large = (promise for promise in promises if _size_of(promise) >= LEAST_BYTES)
+    large = (promise for promise in promises if _size_of(promise) >= LARGE_BYTES)
     parts = (promise for promise in large if (header := loading_of(store, _digest_of(promise))) and header.split)
     for name in dict.fromkeys(name for promise in parts for name in users_of(promise)):
         yield f"{name}: {IN_PARTS}"
