@@ -6,6 +6,7 @@ import json
 import re
 import struct
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,36 @@ def test_tensors_come_in_the_order_of_their_data() -> None:
     assert [entry.name for entry in found.tensors] == ["a", "none", "b", "one", "fours", "new"]
     assert found.tensors[2] == SafeTensor("b", "F32", (2, 3), 4, 24)
     assert found.metadata == {"format": "pt"}
-    assert found.parameters == {"BF16": 2, "U8": 0, "F32": 6, "I64": 1, "F4": 6, "X9": 5}
+    assert found.unpacked == found.tensors
     assert found.data_offset == 8 + len(raw)
     assert read(written({})).tensors == ()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "main", "scale", "shown"),
+    [
+        ({"quant_type": "nvfp4"}, tensor("U32", [2, 4], 0, 32), tensor("U8", [2, 2], 32, 36), ("NVFP4", (2, 32))),
+        ({"quant_type": "mxfp8"}, tensor("U32", [2, 4], 0, 32), tensor("U8", [2, 2], 32, 36), ("MXFP8", (2, 16))),
+        ({"quant_type": "new"}, tensor("U32", [2, 4], 0, 32), tensor("U8", [2, 2], 32, 36), ("NEW", (2, 4))),
+        ({"quant_type": "int4"}, tensor("U8", [2, 16], 0, 32), tensor("U8", [2, 2], 32, 36), ("INT4", (2, 16))),
+        ({"quant_type": "int4"}, tensor("U32", [8], 0, 32), tensor("U8", [4], 32, 36), ("INT4", (8,))),
+        ({"quant_type": "int4"}, tensor("U32", [], 0, 4), tensor("U8", [0], 4, 4), ("INT4", ())),
+        ({}, tensor("U32", [2, 4], 0, 32), tensor("F16", [2, 1], 32, 36), ("INT4", (2, 32))),
+        ({}, tensor("U32", [1, 16], 0, 64), tensor("F16", [1, 1], 64, 66), ("INT8", (1, 64))),
+        ({}, tensor("U32", [2, 4], 0, 32), tensor("F16", [1, 2], 32, 36), ("U32", (2, 4))),
+        ({}, tensor("U32", [2, 4], 0, 32), tensor("U8", [2, 0], 32, 32), ("U32", (2, 4))),
+        ({}, tensor("U32", [2, 4], 0, 32), tensor("U8", [], 32, 33), ("U32", (2, 4))),
+        ({}, tensor("U32", [], 0, 4), tensor("U8", [1], 4, 5), ("U32", ())),
+    ],
+)
+def test_a_quantized_tensor_is_shown_as_it_was(
+    metadata: object, main: dict[str, Any], scale: dict[str, Any], shown: tuple[str, tuple[int, ...]]
+) -> None:
+    end = scale["data_offsets"][1]
+    header = {"__metadata__": metadata, "w": main, "w.scale": scale, "v.bias": tensor("U8", [1], end, end + 1)}
+    packed, alone = read(written(header, bytes(end + 1))).unpacked
+    assert (packed.name, packed.dtype, packed.shape) == ("w", *shown)
+    assert alone.name == "v.bias"
 
 
 ONE = tensor("U8", [4], 0, 4)

@@ -28,6 +28,7 @@ from tests.support import (
     terminal,
 )
 from tests.support import ostore as run
+from tests.test_safetensors import tensor, written
 from tests.torture.fuzz.modelfile_reader import INSTRUCTIONS, read_modelfile
 
 MESSAGES = "application/vnd.ollama.image.messages"
@@ -392,6 +393,48 @@ def test_a_model_says_where_it_runs(empty: Store) -> None:
         "mlx": "Ollama only (safetensors)",
         "stub": "",
     }
+
+
+def test_a_model_of_tensors_says_what_their_headers_say(empty: Store) -> None:
+    packed = {"__metadata__": {"quant_type": "int4", "group_size": "32"}, "w": tensor("U32", [32, 8], 0, 1024)}
+    packed["w.scale"] = tensor("F16", [32, 2], 1024, 1152)
+    experts = {"e.1": tensor("BF16", [2, 2], 0, 8), "e.2": tensor("BF16", [2], 8, 12)}
+    layers = [
+        empty.layer(TENSOR, written(header, bytes(size)), name=name)
+        for name, header, size in (("layer.w", packed, 1152), ("experts", experts, 12))
+    ]
+    config = empty.config(model_format="safetensors", model_type="", file_type="")
+    empty.add(full("mlx:latest"), *layers, config=config)
+    [weights] = ostore.show("mlx", models=empty.root).weights
+    assert (weights.parameter_count, weights.quantization, weights.unknown) == (32 * 64 + 6, "INT4", "")
+    assert [(shown.name, shown.type, shown.shape) for shown in weights.tensors] == [
+        ("layer.w", "INT4", (32, 64)),
+        ("e.1", "BF16", (2, 2)),
+        ("e.2", "BF16", (2,)),
+    ]
+    summary = run("show", "mlx", "-v", "--models", empty.root).stdout
+    for line in (
+        "parameters        2K",
+        "quantization      INT4",
+        "architecture      test",
+        "runs in           Ollama only",
+    ):
+        assert f"    {line}" in summary
+    empty.blob_path(written(experts, bytes(12))).write_bytes(b"short")
+    told = run("show", "mlx", "--models", empty.root)
+    assert told.returncode == 0
+    assert "  Not known\n    tensor            blob sha256:" in told.stdout
+    assert "runs in           Ollama only (safetensors)" in told.stdout
+
+
+def test_too_many_tensors_are_not_all_opened(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostore.operations.show.MAX_TENSOR_BLOBS", 2)
+    empty.add(full("mlx:latest"), *(empty.layer(TENSOR, written({}), name=f"t{number}") for number in range(3)))
+    [weights] = ostore.show("mlx", models=empty.root).weights
+    assert weights.unknown == "expected at most 2 blobs of tensors to read, got 3"
+    empty.add(full("none:latest"), empty.layer(TENSOR, written({}), name="t"))
+    [weights] = ostore.show("none", models=empty.root).weights
+    assert (weights.unknown, weights.parameter_count, weights.quantization) == ("", 0, "")
 
 
 def test_the_last_of_several_files_of_weights_says_what_the_model_can_do(empty: Store) -> None:

@@ -7,9 +7,8 @@ Format: README of huggingface/safetensors, and what its reader refuses: holes, o
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ostore.formats.errors import FormatError, LimitError, TruncatedError
 from ostore.formats.gguf import ReadAt
@@ -21,6 +20,10 @@ _LENGTH_BYTES = 8
 _MAX_ELEMENTS = 2**63 - 1
 _MAX_DIMENSIONS = 64
 _METADATA = "__metadata__"
+# How Ollama packs quantized tensors: x/server/show.go at fb30760. It forgets mxfp4, which has four bits too.
+_NUMBERS_IN_U32 = {"int4": 8, "mxfp4": 8, "nvfp4": 8, "int8": 4, "mxfp8": 4}
+_BY_RATIO = {4: "int4", 16: "int8"}
+_COMPANIONS = (".scale", ".bias", ".global_scale")
 _BITS = {
     **dict.fromkeys(("F4",), 4),
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
@@ -56,12 +59,35 @@ class Safetensors:
     data_offset: int
 
     @property
-    def parameters(self) -> Mapping[str, int]:
-        """The number of parameters of each type."""
-        counted = Counter[str]()
-        for tensor in self.tensors:
-            counted[tensor.dtype] += tensor.elements
-        return counted
+    def unpacked(self) -> tuple[SafeTensor, ...]:
+        """
+        The tensors as Ollama shows them, with what a quantized one was before: its shape, and its quantization as type.
+
+        Scales and biases that belong to another tensor of the file are left out.
+        """
+        by_name = {tensor.name: tensor for tensor in self.tensors}
+        main = (tensor for tensor in self.tensors if _owner(tensor.name) not in by_name)
+        return tuple(self._unpacked(tensor, by_name.get(f"{tensor.name}.scale")) for tensor in main)
+
+    def _unpacked(self, tensor: SafeTensor, scale: SafeTensor | None) -> SafeTensor:
+        quantization = self.metadata.get("quant_type", "") or _quantization(tensor, scale)
+        if not quantization:
+            return tensor
+        *rows, columns = tensor.shape or (1,)
+        factor = _NUMBERS_IN_U32.get(quantization.lower(), 1) if rows and tensor.dtype == "U32" else 1
+        return replace(tensor, dtype=quantization.upper(), shape=(*rows, columns * factor) if rows else tensor.shape)
+
+
+def _owner(name: str) -> str | None:
+    """Return the tensor that a scale or bias belongs to, None for any other name."""
+    return next((name.removesuffix(end) for end in _COMPANIONS if name.endswith(end)), None)
+
+
+def _quantization(tensor: SafeTensor, scale: SafeTensor | None) -> str:
+    """Return what a file of several tensors does not say: a quantization, from how many numbers share a scale."""
+    if scale is None or not tensor.shape or not scale.shape or not scale.shape[-1]:
+        return ""
+    return _BY_RATIO.get(tensor.shape[-1] // scale.shape[-1], "")
 
 
 def read_safetensors(read_at: ReadAt, size: int, subject: str) -> Safetensors:

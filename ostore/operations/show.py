@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.parameters import as_go_has_it
 from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.safetensors import read_safetensors
 from ostore.streams.bytes_at import FileBytes
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
+# A model of tensors has hundreds of blobs, or some thousands with many experts.
+MAX_TENSOR_BLOBS = 20_000
 
 Part = Literal["template", "system", "license", "manifest", "config"]
 T = TypeVar("T")
@@ -92,7 +96,7 @@ class ShownTensor:
 @dataclass(frozen=True, slots=True)
 class ShownWeights:
     """
-    What the header of one layer with weights says.
+    What the header of one layer with weights says, or the headers of all tensors that are layers of their own.
 
     `unknown` is why it cannot be read, else empty; all after it is empty or 0 then. `dialect` is the architecture of a
     file that only Ollama can load, else empty. `projection` is how many numbers a projector makes of a picture.
@@ -191,7 +195,7 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
         # Ollama takes the last of several.
         capabilities=capabilities(config, template, of_model[-1] if of_model else None, projectors),
         runs_in=NOWHERE if any(map(split_of, of_model)) else _runs_in(manifest.layers, weights),
-        weights=weights,
+        weights=weights + _tensors(store, manifest.layers),
     )
 
 
@@ -235,6 +239,32 @@ def _shown(layer: Descriptor, gguf: Gguf, dialect: str) -> ShownWeights:
         metadata=tuple(_key(key, field) for key, field in gguf.fields.items()),
         tensors=tuple(ShownTensor(tensor.name, tensor.type_name, tensor.shape) for tensor in gguf.tensors),
     )
+
+
+def _tensors(store: Blobs, layers: Sequence[Descriptor]) -> tuple[ShownWeights, ...]:
+    """Read the headers of all tensors of a model, each in a blob of its own or several in one."""
+    layers = [layer for layer in layers if layer.media_type == media_types.TENSOR]
+    if not layers:
+        return ()
+    told = partial(ShownWeights, media_types.TENSOR, str(layers[0].digest))
+    if len(layers) > MAX_TENSOR_BLOBS:
+        return (told(unknown=f"expected at most {MAX_TENSOR_BLOBS:,} blobs of tensors to read, got {len(layers):,}"),)
+    tensors: list[ShownTensor] = []
+    elements = 0
+    try:
+        for layer in layers:
+            with store.opened_blob(layer.digest) as fd:
+                source = FileBytes(fd, Path(layer.digest.filename))
+                found = read_safetensors(source.read_at, source.size, f"blob {layer.digest}").unpacked
+            elements += sum(tensor.elements for tensor in found)
+            tensors += (
+                ShownTensor(layer.layer_name if len(found) == 1 else tensor.name, tensor.dtype, tensor.shape)
+                for tensor in found
+            )
+    except (OstoreError, OSError) as error:
+        return (told(unknown=str(error)),)
+    quantization = tensors[0].type if tensors else ""
+    return (told(unknown="", parameter_count=elements, quantization=quantization, tensors=tuple(tensors)),)
 
 
 def _first(gguf: Gguf, *keys: str) -> int:

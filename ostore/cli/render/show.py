@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 _EXCERPT_LINES = 4
 # Of a value in a header; --json has the whole.
 _VALUE_CHARACTERS = 80
+_MAIN = frozenset({media_types.MODEL, media_types.TENSOR})
 _NOTHING_KNOWN = "unknown"
 
 
 def text(shown: ShownModel, *, verbose: bool = False) -> str:
     config = shown.config
-    main = next((weights for weights in reversed(shown.weights) if weights.media_type == media_types.MODEL), None)
+    main = next((weights for weights in reversed(shown.weights) if weights.media_type in _MAIN), None)
     known = main if main and not main.unknown else None
     quantization = config.quantization if config.quantization not in {"", _NOTHING_KNOWN} else ""
     facts = (
@@ -29,7 +30,7 @@ def text(shown: ShownModel, *, verbose: bool = False) -> str:
         ("id", _short(shown.digest)),
         ("size", human_bytes(shown.size)),
         ("format", config.model_format),
-        ("architecture", known.architecture if known else config.model_family),
+        ("architecture", (known and known.architecture) or config.model_family),
         ("parameters", config.parameter_size or (known.parameter_size if known else "")),
         ("context length", str(config.context_length or (known and known.context_length) or "")),
         ("embedding length", str(config.embedding_length or (known and known.embedding_length) or "")),
