@@ -312,22 +312,30 @@ def test_a_model_that_only_another_program_has_is_offered_with_the_command_that_
     put(tiny / "Tiny-Q4_K_M.gguf", noise(6000, 5))
     put(tiny / "mmproj-Tiny.gguf", noise(4500, 6))
     put(folder / "me/Big/big.gguf", noise(7000, 7))
+    parts = [folder / f"me/Split/split-0000{number}-of-00002.GGUF" for number in (1, 2)]
+    for number, part in enumerate(parts):
+        put(part, noise(4500, 20 + number))
+    for path in folder.rglob("*.*"):
+        path.chmod(0o644)
     # The store has these bytes, and that is too small for a model.
     put(folder / "me/Known/known.gguf", WEIGHTS)
     put(folder / "me/Known/small.gguf", b"GGUF")
     # It has the size of a blob, and other bytes.
     put(folder / "me/Same/same.gguf", noise(5000, 9))
+    (folder / "me/Same/same.gguf").chmod(0o664)
     document = report("dedup", "dedup", folder, models=models.root)
+    # A part of a whole cannot be linked, nor should a file that others may write into.
     assert [(model["create_arguments"], model["size"]) for model in document["foreign"]] == [
-        ([["ostore", "create", "big-2", f"{folder}/me/Big/big.gguf"]], 7000),
+        ([["ostore", "create", "big-2", f"{folder}/me/Big/big.gguf", "--link"]], 7000),
         ([["ostore", "create", "same", f"{folder}/me/Same/same.gguf"]], 5000),
+        ([["ostore", "create", "split", *map(str, parts)]], 9000),
         (
-            [["ostore", "create", "tiny:q4_k_m", f"{tiny}/Tiny-Q4_K_M.gguf", f"{tiny}/mmproj-Tiny.gguf"]],
+            [["ostore", "create", "tiny:q4_k_m", f"{tiny}/Tiny-Q4_K_M.gguf", f"{tiny}/mmproj-Tiny.gguf", "--link"]],
             10_500,
         ),
     ]
     told = run("dedup", folder, environment={"OLLAMA_MODELS": str(models.root)}).stdout
-    assert f"  7 KB  ostore create big-2 {folder}/me/Big/big.gguf\n" in told
+    assert f"  7 KB  ostore create big-2 {folder}/me/Big/big.gguf --link\n" in told
 
 
 def test_a_model_of_the_hugging_face_cache_is_offered_under_its_name(models: Store, tmp_path: Path) -> None:

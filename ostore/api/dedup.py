@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +39,10 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import EntryKind, by_filename, take_census
 from ostore.places.store.survey.manifest_tree import find_manifests
 from ostore.settings import surroundings, threads
+from ostore.streams.owners import Ownership
 from ostore.streams.progress import SILENT, Progress
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +235,22 @@ def _foreign_models(own: Iterable[KeptFile], others: Iterable[KeptFile], store: 
     names = [str(entry.name).lower() for entry in find_manifests(store.root).entries if entry.name] if lacking else []
     for model in found_models(lacking, names):
         files = [lacking[path] for path in model.files]
-        create = ostore("create", model.name, *model.files)
+        # Where the disk cannot share bytes, only a second name saves a copy.
+        can_link = not model.is_split and _may_have_second_names(model.files, store)
+        create = ostore("create", model.name, *model.files, *(["--link"] if can_link else []))
         yield ForeignModel(files[0].kind, model.files, sum(file.size for file in files), create)
+
+
+def _may_have_second_names(paths: Iterable[str], store: LocalStore) -> bool:
+    """Return whether files are on the disk of the store and of its owner, and nobody else may write into them."""
+    with contextlib.suppress(OSError):
+        place = store.root.stat()
+        owner, found = Ownership.of(place), [Path(path).stat() for path in paths]
+        return all(
+            status.st_dev == place.st_dev and owner.has(status) and not status.st_mode & _WRITABLE_BY_OTHERS
+            for status in found
+        )
+    return False
 
 
 def _caches(paths: Sequence[str | Path], store: LocalStore) -> Iterator[ForeignCache]:

@@ -17,7 +17,7 @@ from ostore.formats.errors import FormatError, TruncatedError, UsageError
 from ostore.formats.gguf import Gguf, ReadAt
 from ostore.formats.gguf_facts import Split, split_of
 
-_PART = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_PART = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?i:\.gguf)", re.DOTALL)
 _SPLIT_KEYS = "split."
 _OFFSET_BYTES = 8
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from ostore.formats.gguf_split import SplitName, split_name
+
 _GGUF = re.compile(r"\.gguf$", re.IGNORECASE)
 _PROJECTOR = "mmproj"
-# The parts of a split set: llama.cpp, llama_split_path.
-_SPLIT = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})")
 # What a quantisation is called at the end of a name. It becomes the tag, as in the names of hf.co.
 _QUANTISATION = re.compile(r"(.+?)[-_.]((?:UD-)?I?Q[0-9][0-9A-Z_]*|B?F(?:16|32)|MXFP4[A-Z_]*|TQ[0-9]_0)", re.IGNORECASE)
 # types/model/name.go of ollama at fb30760.
@@ -22,6 +22,7 @@ class FoundModel(NamedTuple):
 
     name: str
     files: tuple[str, ...]
+    is_split: bool
 
 
 def found_models(paths: Iterable[str], taken: Collection[str]) -> tuple[FoundModel, ...]:
@@ -33,15 +34,14 @@ def found_models(paths: Iterable[str], taken: Collection[str]) -> tuple[FoundMod
     which a part is missing is no model.
     """
     projectors: dict[str, list[str]] = {}
-    models: dict[tuple[str, str, int], dict[str, str]] = {}
+    models: dict[tuple[str, str, int], dict[int, str]] = {}
     for path in paths:
         folder, stem = _split_path(path)
         if _PROJECTOR in stem.lower():
             projectors.setdefault(folder, []).append(path)
             continue
-        part = _SPLIT.fullmatch(stem)
-        key = (folder, part[1], int(part[3])) if part else (folder, stem, 1)
-        models.setdefault(key, {})[part[2] if part else ""] = path
+        part = split_name(f"{stem}.gguf") or SplitName(stem, 1, 1)
+        models.setdefault((folder, part.prefix, part.parts), {})[part.number] = path
     found: list[FoundModel] = []
     known = set(taken)
     for (folder, stem, count), parts in models.items():
@@ -51,7 +51,9 @@ def found_models(paths: Iterable[str], taken: Collection[str]) -> tuple[FoundMod
         known.add(name)
         beside = projectors.get(folder, [])
         files = [path for _, path in sorted(parts.items())]
-        found.append(FoundModel(name.removesuffix(":latest"), (*files, *(beside if len(beside) == 1 else ()))))
+        found.append(
+            FoundModel(name.removesuffix(":latest"), (*files, *(beside if len(beside) == 1 else ())), len(files) > 1)
+        )
     return tuple(found)
 
 
