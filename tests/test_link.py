@@ -14,8 +14,8 @@ import pytest
 import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import UsageError
+from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkRecord
-from ostore.formats.plain_names import Layout
 from ostore.places.plain_files.link_folder import ForeignFileError, LinkFolder, WantedFile
 from ostore.streams.file_lock import try_lock
 from tests.gguf import gguf, talking_gguf
@@ -397,6 +397,7 @@ def test_an_error_half_way_loses_no_record(public: Store, home: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
+        ((), 2, "for example: ostore link llama3 gguf, or"),
         (("talk",), 2, "expected MODEL... DIR"),
         (("talk", "out", "--refresh"), 2, "expected DIR alone"),
         (("out", "--refresh", "--remove"), 2, "choose only one of --refresh and --remove"),

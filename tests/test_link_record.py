@@ -11,9 +11,9 @@ import pytest
 from ostore.formats import link_record
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, LimitError, OstoreError, UnsafeError
+from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, parse_folders, write_folders
 from ostore.formats.name import ModelName
-from ostore.formats.plain_names import Layout
 
 FILE = LinkedFile("a/b/x.gguf", "reflink", Digest("a" * 64), 5, 7)
 RECORD = LinkRecord(Layout.LM_STUDIO, (LinkedModel(ModelName.parse("x"), "/models", (FILE,)),))

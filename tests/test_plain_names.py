@@ -8,11 +8,12 @@ import re
 import pytest
 
 from ostore.formats.digest import Digest
+from ostore.formats.link_layout import Layout
 from ostore.formats.manifest import Descriptor
 from ostore.formats.model_files import found_models
 from ostore.formats.name import ModelName, windows_problem
 from ostore.formats.parts import Parts
-from ostore.formats.plain_names import Layout, PlainNames, plain_names
+from ostore.formats.plain_names import PlainNames, plain_names
 
 NONE = (0, 0, 0)
 AWKWARD = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support import (
     TEMPLATE,
     TENSOR,
     Store,
+    as_user,
     full,
     sha256,
     terminal,
@@ -444,3 +446,12 @@ def test_the_last_of_several_files_of_weights_says_what_the_model_can_do(empty: 
     shown = ostore.show("two", models=empty.root)
     assert shown.capabilities == ("embedding",)
     assert [weights.architecture for weights in shown.weights] == ["llama", "llama"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_weights_that_this_user_may_not_read_are_told_in_words(public: Store) -> None:
+    public.blob_path(b"the weights").chmod(0o600)
+    said = as_user(12_345, "show", "tiny", "--models", public.root).stdout
+    assert f"blob sha256:{sha256(b'the weights')}: Permission denied" in said
+    said = as_user(12_345, "show", "tiny", "--modelfile", "--models", public.root).stdout
+    assert "# Lost: what is lost is not known: Permission denied\n" in said

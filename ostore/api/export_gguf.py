@@ -13,8 +13,9 @@ from ostore.api.modelfile import modelfile_of
 from ostore.api.plain_models import PlainModel, choose_models, shown_model, sources, weights_of, weights_warning
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
+from ostore.formats.link_layout import Layout
 from ostore.formats.media_types import LICENSE
-from ostore.formats.plain_names import MODELFILE, Layout, plain_names
+from ostore.formats.plain_names import MODELFILE, plain_names
 from ostore.formats.selection import LeftOut, OmittedModel
 from ostore.operations.show import ShownModel
 from ostore.places.plain_files.copy_folder import CopiedFile, refuse_existing, write_copies

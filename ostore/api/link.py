@@ -23,9 +23,10 @@ from ostore.api.plain_models import (
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, NotFoundError, OstoreError, UsageError
+from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkKind, LinkRecord
 from ostore.formats.name import ModelName
-from ostore.formats.plain_names import Layout, claims_of, plain_names
+from ostore.formats.plain_names import claims_of, plain_names
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, OmittedModel
 from ostore.formats.store_layout import MANIFESTS
@@ -247,7 +248,7 @@ class _Work:
             try:
                 store.note_folder(str(self.folder), has_links=store.absolute in self.stores)
             except (OstoreError, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else str(error)
+                reason = (isinstance(error, OSError) and error.strerror) or error
                 what = f"{store.root}: cannot remember this folder ({reason})"
                 self.warnings.append(f"{what}, so rm will not say that it breaks links here")
 

@@ -85,7 +85,8 @@ def _lost(
     try:
         parts = [stored_layer(layer._replace(origin=""), store) for _, layer in layers]
     except (OstoreError, OSError) as error:
-        yield f"what is lost is not known: {error}"
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        yield f"what is lost is not known: {reason}"
         return
     read = read_modelfile(text.encode("utf-8", "surrogateescape"))
     yield from _differences(manifest, shown, read, new_model(read, parts))

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, LimitError, UnsafeError
 from ostore.formats.json_reading import read_strict_json, write_canonical_json
+from ostore.formats.link_layout import Layout
 from ostore.formats.name import ModelName, windows_problem
-from ostore.formats.plain_names import Layout
 
 RECORD = ".ostore-links.json"
 # Names that begin like this are ostore's own, and no file of a model has one.

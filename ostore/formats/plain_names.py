@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
+from ostore.formats.link_layout import Layout
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, windows_problem
 from ostore.formats.parts import Parts
@@ -28,14 +28,6 @@ _PROJECTOR = "mmproj"
 # Longer names do not fit into a component with the longest suffix. Hosts have up to 255 characters.
 _MAX_CHARACTERS = 200
 _DIGITS = 12
-
-
-class Layout(StrEnum):
-    """How the files of models lie in a folder."""
-
-    FILES = "files"
-    LM_STUDIO = "lmstudio"
-    LLAMA_CPP = "llama.cpp"
 
 
 @dataclass(frozen=True, slots=True)

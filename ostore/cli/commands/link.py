@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, Models, Quiet, examples, group
+from ostore.formats.link_layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,16 +20,8 @@ app = group()
 Words = Annotated[list[str], typer.Argument(metavar="MODEL... DIR", show_default=False)]
 
 
-class LayoutName(enum.StrEnum):
-    """How files lie in a folder."""
-
-    FILES = "files"
-    LM_STUDIO = "lmstudio"
-    LLAMA_CPP = "llama.cpp"
-
-
 LayoutOption = Annotated[
-    LayoutName | None,
+    Layout | None,
     typer.Option(
         "--layout",
         show_default=False,
@@ -44,11 +36,11 @@ Remove = Annotated[bool, typer.Option("--remove", help="Remove all that ostore h
 
 @app.command(
     epilog=examples(
-        "ostore link llama3 ~/gguf",
+        "ostore link llama3 gguf",
         "ostore link 'gemma*' ~/.lmstudio/models --layout lmstudio",
         "ostore link llava ~/models --layout llama.cpp",
-        "ostore link --refresh ~/gguf",
-        "ostore link --remove ~/gguf",
+        "ostore link --refresh gguf",
+        "ostore link --remove gguf",
     )
 )
 def link(
@@ -94,7 +86,7 @@ def link(
 
 
 def _report(
-    names: Sequence[str], folder: Path, layout: LayoutName | None, models: Path | None, *, refresh: bool, remove: bool
+    names: Sequence[str], folder: Path, layout: Layout | None, models: Path | None, *, refresh: bool, remove: bool
 ) -> LinkReport:
     from ostore.api import link as api
 
@@ -117,7 +109,7 @@ def _names_and_folder(words: list[str], *, is_alone: bool) -> tuple[list[str], P
     return names, Path(folder)
 
 
-def _refuse_both(layout: LayoutName | None, *, refresh: bool, remove: bool) -> None:
+def _refuse_both(layout: Layout | None, *, refresh: bool, remove: bool) -> None:
     from ostore.formats.errors import UsageError
 
     if refresh and remove:
