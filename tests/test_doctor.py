@@ -279,6 +279,7 @@ def _without_empty_folders(root: Path) -> dict[str, str]:
 
 def test_parts_of_a_split_set_are_told_and_become_one_file_as_doctor_says(store: Store) -> None:
     in_parts(store)
+    assert one(ostore.doctor(models=store.root), "weights-in-parts").detail == "2 of 2 parts"
     told = run("verify", "parts", "--models", store.root)
     assert told.returncode == 0
     assert "warning: parts:latest: its weights are parts of a split set, which no version of Ollama" in told.stderr

@@ -89,7 +89,7 @@ def test_doctor_knows_what_the_disk_cannot_do_and_asks_for_none_of_it(kinds: Sto
     ostore.import_bundle(kinds.root, models=exfat / "models")
     found = {finding.code for finding in ostore.doctor(models=exfat / "models").findings}
     assert "disk-limited" in found
-    assert found <= {"disk-limited", "low-space", "other-store"}
+    assert found <= {"disk-limited", "low-space", "other-store", "ollama-only"}
 
 
 def test_a_store_moves_to_exfat_and_back(kinds: Store, exfat: Path, tmp_path: Path) -> None:

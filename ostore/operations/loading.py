@@ -51,13 +51,14 @@ class Loading:
 @dataclass(frozen=True, slots=True)
 class ModelInParts:
     """
-    A model whose weights are parts of a split set of `count`.
+    A model whose weights are `found` parts of a split set of `count`.
 
     `parts` are their blobs in order, or empty if they are not the whole set. `has_texts` says that the model has more
     than weights.
     """
 
     name: ModelName
+    found: int
     count: int
     parts: tuple[Digest, ...]
     has_texts: bool
@@ -112,4 +113,4 @@ def _in_parts(model: _Model, splits: dict[Digest, Split]) -> ModelInParts:
     is_whole = len(splits) == count and set(by_number) == set(range(count))
     parts = tuple(by_number[number] for number in range(count)) if is_whole else ()
     has_texts = not media_types.WEIGHTS.issuperset(model.manifest.layer_types)
-    return ModelInParts(model.name, count, parts, has_texts)
+    return ModelInParts(model.name, len(splits), count, parts, has_texts)

@@ -174,7 +174,9 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
     manifest, texts = model.manifest, _Texts(store, model)
     config = texts.parsed(manifest.config, ModelConfig.parse, ModelConfig())
     template = _decoded(texts.template)
-    headers = [(layer, *_header(store, layer)) for layer in manifest.layers if layer.media_type in media_types.WEIGHTS]
+    headers = [
+        (layer, *read_weights(store, layer)) for layer in manifest.layers if layer.media_type in media_types.WEIGHTS
+    ]
     of_model = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.MODEL]
     projectors = [gguf for layer, _, gguf in headers if gguf and layer.media_type == media_types.PROJECTOR]
     weights = tuple(shown for _, shown, _ in headers)
@@ -242,7 +244,12 @@ def _shown(layer: Descriptor, gguf: Gguf, dialect: str) -> ShownWeights:
 
 
 def _tensors(store: Blobs, layers: Sequence[Descriptor]) -> tuple[ShownWeights, ...]:
-    """Read the headers of all tensors of a model, each in a blob of its own or several in one."""
+    """
+    Read the headers of all tensors of a model, each in a blob of its own or several in one.
+
+    As for Ollama, the first one tells the quantization. The number of parameters is that of the tensors, which Ollama
+    guesses from the sizes of the blobs.
+    """
     layers = [layer for layer in layers if layer.media_type == media_types.TENSOR]
     if not layers:
         return ()

@@ -62,7 +62,7 @@ def create(
     from ostore.cli.stopping import if_stopped
 
     refuse_quantizing(typed())
-    if_stopped(GOES_ON)
+    if_stopped("no model was made; the same command begins anew")
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         report = make(
             name, sources or (), modelfile=modelfile, link=link, replace=replace, progress=told, models=models

@@ -80,9 +80,9 @@ def check_manifests(facts: Facts) -> Iterator[Finding]:
 
 
 def check_weights(facts: Facts) -> Iterator[Finding]:
-    """Report models that no program loads, and those that run in Ollama only."""
+    """Report models whose weights nothing loads as they are, and those that run in Ollama only."""
     for model in facts.unloadable.in_parts:
-        detail = f"{len(model.parts) or 'some'} of {plural(model.count, 'part')}"
+        detail = f"{model.found:,} of {plural(model.count, 'part')}"
         name = str(model.name)
         yield finding("weights-in-parts", "warning", name, detail=detail, remedy=_merged(facts, model), models=(name,))
     names = tuple(map(str, facts.unloadable.in_ollama_only))
