@@ -2,7 +2,8 @@
 Check what must hold at every instant, whatever is stopped where, from the files alone and in plain Python.
 
 The rule is the same for every command: each file is as before or as it is to be, nothing that was to stay is gone, and
-what is listed is whole. Three things do not count: a command's own folder `.ostore` beside `blobs/`, what it stages in
+what is listed is whole. The record of a folder of links holds what is known of many files, so the same is true of each
+of these. Three things do not count: a command's own folder `.ostore` beside `blobs/`, what it stages in
 `manifests/`, and unfinished files `NAME.part` outside of both.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
 _OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", ".part"
+_RECORD = ".ostore-links.json"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 # A folder right in `blobs/`, or where a manifest would be.
 _NO_FOLDER = re.compile(r"(?:.*/)?(?:blobs/[^/]+|manifests/[^/]+/[^/]+/[^/]+/[^/]+)")
@@ -72,7 +74,12 @@ class State:
     def made_of(cls, everything: Mapping[str, str], read: Callable[[str], bytes]) -> State:
         """The same from what is said to be there: every path below a folder, with the SHA-256 of its bytes."""
         finished = {path: content for path, content in everything.items() if not path.endswith(_UNFINISHED)}
-        files = {path: content for path, content in everything.items() if not _is_own(path)}
+        files = {
+            part: told
+            for path, content in everything.items()
+            if not _is_own(path)
+            for part, told in _parts(path, content, read)
+        }
         needs = [need for path in files for need in _needs(path, read)]
         broken = {(model, blob) for root, model, blob in needs if not _is_whole(files, root, blob)}
         return cls(files, frozenset(broken), frozenset(finished.values()) - {_NOTHING})
@@ -142,6 +149,21 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
                 yield told, hashlib.sha256(path.read_bytes()).hexdigest()
             elif not path.is_dir() or _NO_FOLDER.fullmatch(told):
                 yield told, "a folder" if path.is_dir() else "no file"
+
+
+def _parts(path: str, content: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str]]:
+    """A file, and what it says of each file if it is the record of a folder of links."""
+    try:
+        document = json.loads(read(path)) if path.endswith(f"/{_RECORD}") else None
+    except ValueError:
+        document = None
+    if not document:
+        yield path, content
+        return
+    yield path, document["layout"]
+    for model in document["models"]:
+        for file in model["files"]:
+            yield f"{path}: {file['path']}", json.dumps([model["name"], model["store"], file])
 
 
 def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:
