@@ -688,6 +688,14 @@ def test_without_a_modelfile_it_is_the_gguf_here(bench: Bench) -> None:
     assert "ostore create n -f sub/modelfile.txt" in bench.create("n", "sub/modelfile.txt", code=2)
 
 
+def test_a_blob_of_the_same_size_is_another_and_a_broken_manifest_is_no_model(bench: Bench) -> None:
+    other = CHAT[:-1] + b"x"
+    bench.create("other", bench.file("other.gguf", other))
+    bench.store.write_manifest(full("m:latest"), b"")
+    assert "created m:latest (repaired)" in bench.create("m", bench.file("m.gguf", CHAT))
+    assert (bench.layers("m:latest"), bench.layers("other:latest")) == ([(MODEL, CHAT)], [(MODEL, other)])
+
+
 def test_what_can_be_refused_is_refused_before_weights_are_read(bench: Bench) -> None:
     bench.create("m", bench.file("m.gguf", TINY))
     other = bench.file("other.gguf", CHAT)

@@ -252,3 +252,8 @@ def _has_twins(value: Any) -> bool:  # noqa: ANN401
     if isinstance(value, dict):
         return len(set(map(_fold, value))) < len(value) or any(map(_has_twins, value.values()))
     return isinstance(value, list) and any(map(_has_twins, value))
+
+
+def test_a_long_key_outside_ascii_is_not_folded() -> None:
+    document, _, _ = read_go_json(('{"' + "É" * 256 + '":1,"' + "É" * 255 + '":2}').encode())
+    assert list(document) == ["É" * 256, "é" * 255]

@@ -149,7 +149,6 @@ class StoreSink:
     def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
         refuse_on_windows([name])
         stored = _names(find_manifests(self._store.root))
-        refuse_twins([*(other for other in stored if other.folded == name.folded), name])
         for _, error in self._clashes([name], stored):
             raise error
         if name in stored and not self._replace and not self._may_be_of(name, sizes):
