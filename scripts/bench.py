@@ -364,11 +364,14 @@ def creating_rows(bench: Bench) -> None:
     remover(source, store)()
     # Its weights are a hole, and nobody reads them.
     data.gguf_model(store, "large", bench.large)
-    (bench.folder / "Modelfile").write_text("FROM large\nPARAMETER top_k 1\n")
     changing = ostore("create", "changed", "-f", bench.folder / "Modelfile", "--replace", "--models", store)
-    started = time.perf_counter()
-    changing()
-    took = time.perf_counter() - started
+    times = []
+    for number in range(bench.rounds):
+        (bench.folder / "Modelfile").write_text(f"FROM large\nPARAMETER top_k {number}\n")
+        started = time.perf_counter()
+        changing()
+        times.append(time.perf_counter() - started)
+    took = statistics.median(times)
     bench.figures(f"create, a parameter of {bench.large / 1e9:.0f} GB", "0.5 s", 1.0, "s", took, 0.5)
     remover(store)()
 
