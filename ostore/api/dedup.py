@@ -42,7 +42,8 @@ from ostore.settings import surroundings, threads
 from ostore.streams.owners import Ownership
 from ostore.streams.progress import SILENT, Progress
 
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+# Windows has no such modes; Python reports some.
+_WRITABLE_BY_OTHERS = 0 if os.name == "nt" else stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True)

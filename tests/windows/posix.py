@@ -92,6 +92,8 @@ LEFT_OUT_TESTS = {
     "test_documents.py::test_python_examples_run": "a program beside Python",
     "test_ending.py::test_a_command_that_is_stopped_says_what_is_true": "signals of POSIX",
     "test_export.py::test_legacy_blob_names_are_read": "a colon in a name",
+    "test_export_gguf.py::test_a_model_becomes_files": "modes",
+    "test_export_gguf.py::test_what_is_there_needs_replace": "a path of POSIX",
     "test_fixing.py::test_a_step_that_is_due_is_taken_and_what": "a colon in a name",
     "test_fixing.py::test_one_step_that_fails": "words of POSIX for an error",
     "test_foreign_caches.py::test_a_candidate_knows_its_file": "the sizes of files on the disk",
@@ -102,6 +104,23 @@ LEFT_OUT_TESTS = {
     "test_guides.py::": "a program beside Python",
     "test_import.py::test_a_single_name_that_the_disk_cannot_hold": "names that POSIX has and Windows refuses",
     "test_inbox.py::test_a_disk_that_syncs_no_more": "/proc/self/fd",
+    **{
+        f"test_link.py::test_{what}": "symbolic links; on Windows links are hard, and test_link.py has these apart"
+        for what in (
+            "models_get_readable_names",
+            "two_models_that_want_one_name",
+            "refresh_follows_the_store",
+            "what_is_left_alone_is_named_again",
+            "links_follow_a_store_that_has_moved",
+            "one_folder_has_links_to_two_stores",
+            "a_removal_says_which_links_it_breaks",
+            "a_move_says_which_links_it_breaks",
+            "a_dialect_and_a_text",
+            "weights_are_linked_although",
+            "the_document_has_all_of_it",
+        )
+    },
+    "test_link.py::test_a_folder_whose_path_is_no_text": "a name that is not UTF-8",
     "test_moving.py::test_a_blob_with_its_old_name": "a colon in a name",
     "test_moving.py::test_a_check_says_whether": "a shell of POSIX",
     "test_moving.py::test_a_request_that_makes_no_sense_is_refused[['x*y']": "names that POSIX has and Windows refuses",
@@ -111,6 +130,7 @@ LEFT_OUT_TESTS = {
     "test_nothing_there.py::test_an_import_of_nothing_is_told": "a path that stays relative",
     "test_other_archives.py::test_a_file_that_age_has": "a path of POSIX",
     "test_other_archives.py::test_a_padded_tar_is_read_by_ostore_and_by_the_script_in_it": "restore.py is for POSIX",
+    "test_path.py::test_a_path_is_absolute": "a name that is not UTF-8",
     "test_refusals.py::test_a_mistake_says_what_to_type_and_changes_nothing[import file:": "a path of POSIX",
     "test_refusals.py::test_a_setting_that_nobody_means_is_told[D:": "a path that POSIX has no use for",
     "test_repair.py::test_a_blob_named_in_the_old_way": "a colon in a name",
@@ -157,6 +177,8 @@ def mkfifo(*arguments: object) -> None:
 def pytest_configure() -> None:
     os.symlink = symlink  # type: ignore[assignment]
     os.mkfifo = mkfifo  # type: ignore[assignment]
+    # The oracle for GGUF needs numpy, which calls what the Wine of Debian lacks; the interpreter dies of that.
+    sys.modules["gguf"] = None  # type: ignore[assignment]
     # Wine 8 has no CopyFile2, and a program that calls it ends. `shutil` then copies as Python before 3.12.
     del shutil._winapi.CopyFile2  # type: ignore[attr-defined]
     try:
