@@ -90,10 +90,9 @@ def find_sources(modelfile: Modelfile, folder: Path, store: LocalStore) -> Creat
         raise UsageError(f"{_said('FROM', names[-1])} names no file, and another FROM does", hint="keep one of them")
     files = [_source_file(weights, _KINDS[kind_of(weights.gguf)], store) for weights in found.values()]
     if not all(file.stored for file in files):
-        # As Ollama layers them: by their paths from the folder that they have in common, what was merged last. Blobs
-        # stay in the order in which `show --modelfile` names them.
-        common = os.path.commonpath([file.weights.paths[0].parent.absolute() for file in files])
-        files.sort(key=lambda file: (file.weights.plan is not None, _below(file.weights.paths[0], common)))
+        # As Ollama layers them: by their paths, what was merged last. Blobs stay in the order in which
+        # `show --modelfile` names them.
+        files.sort(key=lambda file: (file.weights.plan is not None, file.weights.paths[0].absolute().as_posix()))
     _refuse_several(files)
     for word, reference, media_type in (
         ("ADAPTER", modelfile.adapter, media_types.ADAPTER),
@@ -124,10 +123,6 @@ def _source_file(weights: WeightFile, media_type: str, store: LocalStore) -> Sou
     digest = Digest.of_filename(path.name) if len(weights.paths) == 1 else None
     is_stored = digest is not None and store.exists and _is_same(path.parent, store.root / BLOBS)
     return SourceFile(weights, media_type, Descriptor(digest, weights.size) if digest and is_stored else None)
-
-
-def _below(path: Path, common: str) -> str:
-    return path.absolute().relative_to(common).as_posix()
 
 
 def _is_same(one: Path, other: Path) -> bool:
