@@ -687,7 +687,9 @@ def test_without_a_modelfile_it_is_the_gguf_here(bench: Bench) -> None:
     bench.create("m")
     assert bench.layers("m:latest") == [(MODEL, TINY)]
     bench.file("sub/modelfile.txt", b"FROM m")
-    assert "ostore create n -f sub/modelfile.txt" in bench.create("n", "sub/modelfile.txt", code=2)
+    assert "sub/modelfile.txt: a Modelfile, and no weights (ostore create n -f" in bench.create(
+        "n", "sub/modelfile.txt", code=2
+    )
 
 
 def test_a_blob_of_the_same_size_is_another_and_a_broken_manifest_is_no_model(bench: Bench) -> None:

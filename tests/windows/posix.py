@@ -78,13 +78,16 @@ LEFT_OUT_TESTS = {
     "test_cli.py::test_what_a_reader_looks_for_is_coloured_where_colours_are_wanted": "a terminal of POSIX",
     "test_cli.py::test_list_of_nothing_is_one_line": "a home of POSIX",
     **{
-        f"test_create.py::{what}": "devices, pipes and homes of POSIX"
+        f"test_create.py::{what}": "devices, pipes, paths and modes of POSIX"
         for what in (
             "test_a_mistake_is_one_line_and_leaves_nothing[a device",
             "test_a_mistake_is_one_line_and_leaves_nothing[a folder as Modelfile",
             "test_a_file_that_changes_while_it_is_read_is_refused[a FIFO",
+            "test_a_mistake_is_one_line_and_leaves_nothing[a folder with a Modelfile",
+            "test_a_file_that_others_may_write_to",
         )
     },
+    "test_dedup.py::test_a_model_that_only_another_program_has": "modes",
     "test_dedup.py::test_variables_that_move_a_cache_are_followed": "a home and variables of POSIX",
     "test_doctor.py::test_a_copy_under_another_spelling": "two names that differ only by case",
     "test_doctor.py::test_the_kind_of_a_disk_is_that_of_the_innermost_and_last_mount": "/proc/self/mountinfo",

@@ -19,10 +19,9 @@ from ostore.formats.gguf_facts import split_of
 from ostore.formats.gguf_split import MergePlan, SplitPart, merged, split_name
 from ostore.streams.bytes_at import FileBytes
 from ostore.streams.chunks import CHUNK_BYTES
-from ostore.streams.links import on_any_length
+from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.same_file import stamp_of
 
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # What a folder may have in place of a GGUF, in the order in which Ollama looks for it.
 _CONVERTED = ("model*.safetensors", "consolidated*.safetensors", "pytorch_model*.bin", "consolidated*.pth")
 _NO_CONVERSION = "ostore keeps weights as they are, and does not convert them"
@@ -103,7 +102,7 @@ def merged_chunks(plan: MergePlan, paths: Sequence[Path], stamps: Sequence[tuple
 def opened_file(path: Path) -> Iterator[FileBytes]:
     """Open a regular file, following links, without waiting for a pipe. Raises NotFoundError, UsageError, OSError."""
     _status(path)
-    fd = os.open(path, os.O_RDONLY | _NONBLOCK)
+    fd = open_to_read(path)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{path}: expected a regular file")

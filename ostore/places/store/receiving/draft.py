@@ -22,13 +22,13 @@ from ostore.places.store.workspace import Workspace
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import Directory, naming, sync_file
 from ostore.streams.extents import clone_file
+from ostore.streams.links import open_to_read
 from ostore.streams.progress import Progress, watched, watching
 from ostore.streams.same_file import stamp_of
 from ostore.streams.space import refuse_lack_of_space
 from ostore.streams.verified import digest_file, hashed_beside
 from ostore.streams.writing import finish_file, write_unfinished
 
-_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # Opens an inbox in the same transaction. The staged blobs are not missing in it; `trusted` ones are not hashed.
 Receive = Callable[[Selection, tuple[Descriptor, ...], frozenset[Digest]], AbstractContextManager[StoreInbox]]
 
@@ -60,7 +60,7 @@ class StoreDraft:
         """
         part = self._new_name()
         with contextlib.ExitStack() as opened:
-            fd = os.open(path, _READING)
+            fd = open_to_read(path)
             opened.callback(os.close, fd)
             with naming(path):
                 before = os.fstat(fd)
