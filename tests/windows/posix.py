@@ -85,6 +85,7 @@ LEFT_OUT_TESTS = {
             "test_a_file_that_changes_while_it_is_read_is_refused[a FIFO",
             "test_a_mistake_is_one_line_and_leaves_nothing[a folder with a Modelfile",
             "test_a_file_that_others_may_write_to",
+            "test_a_link_is_one_file_with_two_names",
         )
     },
     "test_dedup.py::test_a_model_that_only_another_program_has": "modes",
