@@ -75,9 +75,10 @@ if TYPE_CHECKING:
     from ostore.operations.doctor.finding import Finding
     from ostore.operations.listing import ListedModel
     from ostore.operations.move import LeftEntry
-    from ostore.operations.show import Message, Parameter, ShownKey, ShownLayer, ShownModel, ShownTensor, ShownWeights
+    from ostore.operations.show import Message, Parameter, ShownLayer, ShownModel
     from ostore.operations.usage import ModelUsage, SharedBlobs, Space, UsagePart
     from ostore.operations.verify import Problem, VerifyReport
+    from ostore.operations.weights import ShownKey, ShownTensor, ShownWeights
     from ostore.places.store.fixing import Fix
     from ostore.streams.progress import Progress
 
@@ -260,11 +261,11 @@ _HOMES = {
     "RmReport": "ostore.api.rm",
     "SearchedFolder": "ostore.api.dedup",
     "SharedBlobs": "ostore.operations.usage",
-    "ShownKey": "ostore.operations.show",
+    "ShownKey": "ostore.operations.weights",
     "ShownLayer": "ostore.operations.show",
     "ShownModel": "ostore.operations.show",
-    "ShownTensor": "ostore.operations.show",
-    "ShownWeights": "ostore.operations.show",
+    "ShownTensor": "ostore.operations.weights",
+    "ShownWeights": "ostore.operations.weights",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
     "StoreElsewhere": "ostore.api.list_models",

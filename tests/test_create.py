@@ -255,6 +255,13 @@ def test_the_parts_of_a_set_become_the_file_that_they_were_made_of(bench: Bench,
     assert "become one file, so they cannot be linked" in bench.create("l", "set", "--link", code=2)
 
 
+def test_the_parts_of_a_set_may_end_in_capitals(bench: Bench) -> None:
+    for number, part in enumerate(split(ONE_LAYER, *({name: tensor} for name, tensor in TENSORS.items())), 1):
+        bench.file(f"m-{number:05}-of-00002.GGUF", part)
+    bench.create("m", "m-00001-of-00002.GGUF")
+    assert bench.layers("m:latest") == [(MODEL, TINY)]
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [

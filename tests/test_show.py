@@ -430,7 +430,7 @@ def test_a_model_of_tensors_says_what_their_headers_say(empty: Store) -> None:
 
 
 def test_too_many_tensors_are_not_all_opened(empty: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ostore.operations.show.MAX_TENSOR_BLOBS", 2)
+    monkeypatch.setattr("ostore.operations.weights.MAX_TENSOR_BLOBS", 2)
     empty.add(full("mlx:latest"), *(empty.layer(TENSOR, written({}), name=f"t{number}") for number in range(3)))
     [weights] = ostore.show("mlx", models=empty.root).weights
     assert weights.unknown == "expected at most 2 blobs of tensors to read, got 3"

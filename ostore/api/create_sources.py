@@ -11,7 +11,7 @@ from ostore.api.typed import means_model, means_name, typed_models
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, NotFoundError, UsageError
-from ostore.formats.gguf import Gguf, read_gguf
+from ostore.formats.gguf import Gguf
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, quantization_in_config
 from ostore.formats.manifest import Descriptor
 from ostore.formats.modelfile_reading import Modelfile, Reference
@@ -21,10 +21,10 @@ from ostore.formats.store_layout import BLOBS
 from ostore.operations.create import Base, Header, Layer
 from ostore.operations.show import handed_down
 from ostore.operations.transfer import Draft
+from ostore.operations.weights import opened_gguf
 from ostore.places.files.weights import WeightFile, find_weights, merged_chunks
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
-from ostore.streams.bytes_at import FileBytes
 
 _KINDS = {"model": media_types.MODEL, "adapter": media_types.ADAPTER, "projector": media_types.PROJECTOR}
 # Layers whose header the config of a model tells of.
@@ -187,9 +187,8 @@ def stored_layer(layer: Descriptor, store: LocalStore) -> Layer:
     """Return a layer of a model of the store, with the header that a config tells of. Raises OstoreError, OSError."""
     if layer.media_type not in _WITH_HEADER:
         return Layer(layer)
-    with store.opened_blob(layer.digest) as fd:
-        file = FileBytes(fd, store.root / BLOBS / layer.digest.filename)
-        return Layer(layer, _header(read_gguf(file.read_at, file.size, f"blob {layer.digest}")))
+    with opened_gguf(store, layer.digest) as (gguf, _):
+        return Layer(layer, _header(gguf))
 
 
 def _header(gguf: Gguf) -> Header:

@@ -30,7 +30,7 @@ from ostore.formats.plain_names import claims_of, plain_names
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, OmittedModel
 from ostore.formats.store_layout import MANIFESTS
-from ostore.operations.show import read_weights
+from ostore.operations.weights import read_weights
 from ostore.places.plain_files.link_folder import ForeignFileError, LinkFolder, WantedFile
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import ManifestScan, StoredModel

@@ -9,7 +9,7 @@ from ostore.api.chosen_store import chosen_store
 from ostore.api.plain_models import choose_models, telling_permissions, weights_warning
 from ostore.formats.dialect import runs_in
 from ostore.formats.errors import DamagedStoreError, UsageError
-from ostore.operations.show import read_weights
+from ostore.operations.weights import read_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from ostore.formats.name import choose, is_glob
 from ostore.formats.parts import Parts, instructions_of, parts_of
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut
-from ostore.operations.show import ShownModel, ShownWeights, show_model
+from ostore.operations.show import ShownModel, show_model
+from ostore.operations.weights import ShownWeights
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
 

@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -71,7 +72,7 @@ def summed_up(progress: Progress, line: Callable[[T], str]) -> Callable[[T], Non
     return print_line
 
 
-class _Lines:
+class _Lines(ABC):
     """A line at the start of each phase, then one every so many seconds. What the lines say is up to a subclass."""
 
     seconds: float
@@ -90,7 +91,7 @@ class _Lines:
             line = self._begun()
         tell(line)
 
-    def begin(self, item: str, size: int) -> None:
+    def begin(self, item: str, size: int) -> None:  # noqa: B027 - lines show no items
         pass
 
     def advance(self, item: str, size: int) -> None:  # noqa: ARG002 - lines show the total only
@@ -102,14 +103,14 @@ class _Lines:
             line = self._advanced()
         tell(line)
 
-    def end(self, item: str) -> None:
+    def end(self, item: str) -> None:  # noqa: B027 - the same
         pass
 
-    def _begun(self) -> str:
-        raise NotImplementedError("a subclass says what begins")
+    @abstractmethod
+    def _begun(self) -> str: ...
 
-    def _advanced(self) -> str:
-        raise NotImplementedError("a subclass says how far it is")
+    @abstractmethod
+    def _advanced(self) -> str: ...
 
 
 class PlainProgress(_Lines):

@@ -14,7 +14,7 @@ _CLOSES_EARLY = re.compile(r'"""\s*[\r\n]')
 _NEWLINE = re.compile("[\r\n]")
 _KEY = re.compile("[A-Za-z0-9_]+")
 _MAX_INT64 = 2**63 - 1
-_ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant")
 
 
 def render_modelfile(
@@ -66,7 +66,7 @@ def _key(key: str) -> str:
 
 def _role(role: str) -> str:
     # Ollama's lexer refuses other roles, and a role of several lines would add instructions of its own.
-    if role not in _ROLES:
+    if role not in ROLES:
         raise FormatError(f"a message by {role!r:.40} cannot be written in a Modelfile")
     return role
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ostore.formats.errors import FormatError, LimitError
+from ostore.formats.modelfile import ROLES
 from ostore.formats.parameters import DEPRECATED, Scalar, is_known, parse_parameter
 
 # Licences of 100 kB and templates of 30 kB exist. A model with hundreds of messages has less than 1 MB.
@@ -31,7 +32,6 @@ INSTRUCTIONS = (
     "PARSER",
     "REQUIRES",
 )
-ROLES = ("system", "user", "assistant")
 _LIST = "stop"
 _WORD = re.compile("[A-Za-z]*")
 _KEY = re.compile("[A-Za-z0-9_]*")

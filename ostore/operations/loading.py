@@ -7,30 +7,19 @@ The headers of the weights say so. One that cannot be read says nothing here: `v
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from ostore.formats import media_types
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError
-from ostore.formats.gguf import read_gguf
 from ostore.formats.gguf_facts import Split, split_of
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
-from ostore.streams.bytes_at import FileBytes
+from ostore.operations.weights import OpenedBlobs, opened_gguf
 
 IN_PARTS = "its weights are parts of a split set, which no version of Ollama loads"
-
-
-class OpenedBlobs(Protocol):
-    """A store whose blobs can be opened."""
-
-    def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
-        """Open a blob for reading. Raises OstoreError, OSError."""
-        ...
 
 
 class _Model(Protocol):
@@ -75,10 +64,8 @@ class Unloadable:
 def loading_of(store: OpenedBlobs, digest: Digest) -> Loading | None:
     """Return what the header of a blob says, None if it cannot be read or is not that of a GGUF."""
     try:
-        with store.opened_blob(digest) as fd:
-            file = FileBytes(fd, Path(digest.filename))
-            gguf = read_gguf(file.read_at, file.size, "")
-            return Loading(dialect_of(gguf, file.read_at), split_of(gguf))
+        with opened_gguf(store, digest) as (gguf, read_at):
+            return Loading(dialect_of(gguf, read_at), split_of(gguf))
     except (OstoreError, OSError):
         return None
 

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from ostore.formats import media_types
 from ostore.formats.capabilities import capabilities
 from ostore.formats.config import ModelConfig
-from ostore.formats.dialect import NOWHERE, TENSORS, dialect_of, runs_in
+from ostore.formats.dialect import NOWHERE, TENSORS, runs_in
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BlobMissingError,
     DigestMismatchError,
     FormatError,
     LimitError,
-    OstoreError,
     SizeMismatchError,
 )
-from ostore.formats.gguf import KIND_NAMES, Gguf, GgufArray, GgufField, read_gguf
-from ostore.formats.gguf_facts import parameter_count, parameter_label, quantization_shown, split_of
+from ostore.formats.gguf_facts import split_of
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor
 from ostore.formats.parameters import as_go_has_it
 from ostore.formats.remedy import Remedy, ostore
-from ostore.formats.safetensors import read_safetensors
-from ostore.streams.bytes_at import FileBytes
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from ostore.operations.transfer import SmallBlobs, StoredManifest
+from ostore.operations.transfer import SmallBlobs, StoredManifest
+from ostore.operations.weights import OpenedBlobs, ShownWeights, read_tensors, read_weights
 
 # Licences of 100 kB and templates of 30 kB exist. Longer text is not meant to be read by a person.
 MAX_TEXT_BYTES = 4 * 1024 * 1024
-# A model of tensors has hundreds of blobs, or some thousands with many experts.
-MAX_TENSOR_BLOBS = 20_000
 
 Part = Literal["template", "system", "license", "manifest", "config"]
 T = TypeVar("T")
@@ -71,58 +59,6 @@ class ShownLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownKey:
-    """
-    One key of a GGUF header. Of an array, `value` is None, `type` that of its items, and `count` how many there are.
-
-    A number that JSON cannot say (infinity, not a number) is a text.
-    """
-
-    key: str
-    type: str
-    value: int | float | str | bool | None
-    count: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ShownTensor:
-    """One tensor of a GGUF header: its type as ggml calls it, and its shape."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ShownWeights:
-    """
-    What the header of one layer with weights says, or the headers of all tensors that are layers of their own.
-
-    `unknown` is why it cannot be read, else empty; all after it is empty or 0 then. `dialect` is the architecture of a
-    file that only Ollama can load, else empty. `projection` is how many numbers a projector makes of a picture.
-    """
-
-    media_type: str
-    digest: str
-    unknown: str
-    architecture: str = ""
-    dialect: str = ""
-    parameter_count: int = 0
-    quantization: str = ""
-    context_length: int = 0
-    embedding_length: int = 0
-    block_count: int = 0
-    projection: int = 0
-    metadata: tuple[ShownKey, ...] = ()
-    tensors: tuple[ShownTensor, ...] = ()
-
-    @property
-    def parameter_size(self) -> str:
-        """The number of parameters as Ollama writes it."""
-        return parameter_label(self.parameter_count)
-
-
-@dataclass(frozen=True, slots=True)
 class ShownModel:
     """
     One model: the fields of its config, its text layers, and every descriptor, the config first.
@@ -151,19 +87,11 @@ class ShownModel:
     weights: tuple[ShownWeights, ...]
 
 
-class Blobs(Protocol):
-    """A store whose blobs can be opened."""
-
-    def read_small_blob(self, descriptor: Descriptor, limit: int) -> bytes:
-        """Return the first `limit` bytes of a blob, unverified. Raises OstoreError, OSError."""
-        ...
-
-    def opened_blob(self, digest: Digest) -> AbstractContextManager[int]:
-        """Open a blob for reading. Raises OstoreError, OSError."""
-        ...
+class _Blobs(SmallBlobs, OpenedBlobs, Protocol):
+    pass
 
 
-def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
+def show_model(store: _Blobs, model: StoredManifest) -> ShownModel:
     """
     Read a model's config, its text layers and the headers of its weights.
 
@@ -197,7 +125,7 @@ def show_model(store: Blobs, model: StoredManifest) -> ShownModel:
         # Ollama takes the last of several.
         capabilities=capabilities(config, template, of_model[-1] if of_model else None, projectors),
         runs_in=NOWHERE if any(map(split_of, of_model)) else _runs_in(manifest.layers, weights),
-        weights=weights + _tensors(store, manifest.layers),
+        weights=weights + read_tensors(store, manifest.layers),
     )
 
 
@@ -207,83 +135,6 @@ def _runs_in(layers: Sequence[Descriptor], weights: Sequence[ShownWeights]) -> s
     if weights:
         return runs_in(next((shown.dialect for shown in weights if shown.dialect), None))
     return TENSORS if any(layer.media_type == media_types.TENSOR for layer in layers) else ""
-
-
-def read_weights(store: Blobs, layer: Descriptor) -> tuple[ShownWeights, Gguf | None]:
-    """Read the header of one layer, or tell why it cannot be read: the model has more to show than that."""
-    try:
-        with store.opened_blob(layer.digest) as fd:
-            source = FileBytes(fd, Path(layer.digest.filename))
-            gguf = read_gguf(source.read_at, source.size, f"blob {layer.digest}")
-            dialect = dialect_of(gguf, source.read_at)
-    except OstoreError as error:
-        return ShownWeights(layer.media_type, str(layer.digest), unknown=str(error)), None
-    except OSError as error:
-        reason = f"blob {layer.digest}: {error.strerror or error}"
-        return ShownWeights(layer.media_type, str(layer.digest), unknown=reason), None
-    return _shown(layer, gguf, dialect or ""), gguf
-
-
-def _shown(layer: Descriptor, gguf: Gguf, dialect: str) -> ShownWeights:
-    return ShownWeights(
-        layer.media_type,
-        str(layer.digest),
-        unknown="",
-        architecture=gguf.architecture,
-        dialect=dialect,
-        parameter_count=parameter_count(gguf),
-        quantization=quantization_shown(gguf),
-        context_length=gguf.number("context_length"),
-        # A projector has one length for pictures or one for sound.
-        embedding_length=_first(gguf, "embedding_length", "vision.embedding_length", "audio.embedding_length"),
-        block_count=gguf.number("block_count"),
-        projection=_first(gguf, "vision.projection_dim", "audio.projection_dim"),
-        metadata=tuple(_key(key, field) for key, field in gguf.fields.items()),
-        tensors=tuple(ShownTensor(tensor.name, tensor.type_name, tensor.shape) for tensor in gguf.tensors),
-    )
-
-
-def _tensors(store: Blobs, layers: Sequence[Descriptor]) -> tuple[ShownWeights, ...]:
-    """
-    Read the headers of all tensors of a model, each in a blob of its own or several in one.
-
-    As for Ollama, the first one tells the quantization. The number of parameters is that of the tensors, which Ollama
-    guesses from the sizes of the blobs.
-    """
-    layers = [layer for layer in layers if layer.media_type == media_types.TENSOR]
-    if not layers:
-        return ()
-    told = partial(ShownWeights, media_types.TENSOR, str(layers[0].digest))
-    if len(layers) > MAX_TENSOR_BLOBS:
-        return (told(unknown=f"expected at most {MAX_TENSOR_BLOBS:,} blobs of tensors to read, got {len(layers):,}"),)
-    tensors: list[ShownTensor] = []
-    elements = 0
-    try:
-        for layer in layers:
-            with store.opened_blob(layer.digest) as fd:
-                source = FileBytes(fd, Path(layer.digest.filename))
-                found = read_safetensors(source.read_at, source.size, f"blob {layer.digest}").unpacked
-            elements += sum(tensor.elements for tensor in found)
-            tensors += (
-                ShownTensor(layer.layer_name if len(found) == 1 else tensor.name, tensor.dtype, tensor.shape)
-                for tensor in found
-            )
-    except (OstoreError, OSError) as error:
-        return (told(unknown=str(error)),)
-    quantization = tensors[0].type if tensors else ""
-    return (told(unknown="", parameter_count=elements, quantization=quantization, tensors=tuple(tensors)),)
-
-
-def _first(gguf: Gguf, *keys: str) -> int:
-    return next((number for key in keys if (number := gguf.number(key))), 0)
-
-
-def _key(key: str, field: GgufField) -> ShownKey:
-    value = field.value
-    if isinstance(value, GgufArray):
-        return ShownKey(key, KIND_NAMES[value.kind], None, value.count)
-    is_number = not isinstance(value, float) or math.isfinite(value)
-    return ShownKey(key, KIND_NAMES[field.kind], value if is_number else str(value), None)
 
 
 def read_part(store: SmallBlobs, model: StoredManifest, part: Part) -> bytes:

@@ -10,7 +10,8 @@ from ostore.cli.text import human_bytes, one_line
 from ostore.formats import media_types
 
 if TYPE_CHECKING:
-    from ostore.operations.show import ShownKey, ShownModel, ShownWeights
+    from ostore.operations.show import ShownModel
+    from ostore.operations.weights import ShownKey, ShownWeights
 
 # Rows of a terminal; --license shows the whole text.
 _EXCERPT_LINES = 4

@@ -136,12 +136,8 @@ def _with_siblings(path: Path) -> list[Path]:
     named = split_name(path.name)
     if named is None or named.parts < 2:  # noqa: PLR2004 - a set of one is whole
         return [path]
-    parts = (split_name(file.name) for file in path.parent.iterdir())
-    return sorted(
-        path.parent / f"{named.prefix}-{part.number:05}-of-{part.parts:05}.gguf"
-        for part in parts
-        if part and (part.prefix, part.parts) == (named.prefix, named.parts)
-    )
+    known = ((file, split_name(file.name)) for file in path.parent.iterdir())
+    return sorted(file for file, part in known if part and (part.prefix, part.parts) == (named.prefix, named.parts))
 
 
 def _begins_as_gguf(path: Path) -> bool:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.link_layout import Layout
+from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, write_folders
+from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
 from ostore.formats.zstd_frame import measure_frame
 from ostore.places.store.survey.batches import BatchRecord
@@ -168,6 +171,15 @@ def tensors() -> list[bytes]:
     )
     made = [(dumped(header), bytes(12 * len({*header} - {"__metadata__"}))) for header in headers]
     return [len(raw).to_bytes(8, "little") + raw + data for raw, data in made]
+
+
+def links() -> list[bytes]:
+    link = LinkedFile("library/llama3/llama3.gguf", "symlink", Digest.of(b"w"), 1)
+    text = LinkedFile("me/a-q4/a-q4.Modelfile", "text", Digest.of(b"t"), 1, 5)
+    named = {"llama3": link, "hf.co/me/a:q4": text}
+    models = tuple(LinkedModel(ModelName.parse(name), "/models", (file,)) for name, file in named.items())
+    records = [LinkRecord(Layout.FILES), LinkRecord(Layout.LM_STUDIO, models)]
+    return [*(record.write() for record in records), b"\xff" + write_folders(["/home/a/gguf", "/mnt/b"])]
 
 
 def archives() -> list[bytes]:

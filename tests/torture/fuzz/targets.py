@@ -26,6 +26,7 @@ from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_ggu
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
+from ostore.formats.link_record import LinkRecord, parse_folders, write_folders
 from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
@@ -234,6 +235,17 @@ def read_record(data: bytes) -> None:
     assert BatchRecord.parse(record.write()) == record
 
 
+def read_links(data: bytes) -> None:
+    """The record of a folder of links, and with a first byte of 255 the list of such folders."""
+    if data[:1] == SEPARATOR:
+        folders = parse_folders(data[1:])
+        assert {*parse_folders(write_folders(folders))} == {*folders}
+    else:
+        record = LinkRecord.parse(data)
+        assert LinkRecord.parse(record.write()).write() == record.write()
+        assert not [file for model in record.models for file in model.files if ".." in file.path.split("/")]
+
+
 def read_unit(data: bytes) -> None:
     """A unit of systemd and an environment file; and what we write for one comes back."""
     text = data.decode("utf-8-sig", "surrogateescape").replace("\0", "")
@@ -335,6 +347,7 @@ TARGETS = {
     "instructions": Target(read_instructions, seeds.modelfiles),
     "selection": Target(read_selection, seeds.selections),
     "record": Target(read_record, seeds.records),
+    "links": Target(read_links, seeds.links),
     "unit": Target(read_unit, seeds.units),
     "text": Target(read_text, seeds.names),
     "header": Target(read_header, seeds.headers),
