@@ -10,14 +10,14 @@ from pathlib import Path
 from ostore.api.chosen_store import chosen_store
 from ostore.api.export import with_users
 from ostore.api.modelfile import modelfile_of
-from ostore.api.plain_models import PlainModel, choose_models, shown_model, sources, weights_of, weights_warning
+from ostore.api.plain_models import PlainModel, choose_models, sources, weights_of, weights_warning
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError
 from ostore.formats.link_layout import Layout
 from ostore.formats.media_types import LICENSE
 from ostore.formats.plain_names import MODELFILE, plain_names
 from ostore.formats.selection import LeftOut, OmittedModel
-from ostore.operations.show import ShownModel
+from ostore.operations.show import ShownModel, show_model
 from ostore.places.plain_files.copy_folder import CopiedFile, refuse_existing, write_copies
 from ostore.streams.progress import SILENT, Progress
 
@@ -79,7 +79,7 @@ def export_gguf(
         raise left[0].error
     if not chosen:
         raise store.no_models()
-    shown = [(model, shown_model(store, model)) for model in chosen]
+    shown = [(model, show_model(store, model.stored)) for model in chosen]
     files = list(_files(shown))
     refuse_existing(folder, (file for _, file in files), replace=replace)
     planned = _report(destination, shown, files, left, dry_run=True)

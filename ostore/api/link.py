@@ -15,7 +15,6 @@ from ostore.api.plain_models import (
     choose_models,
     lost,
     plain_model,
-    shown_model,
     sources,
     telling_permissions,
     weights_of,
@@ -30,6 +29,7 @@ from ostore.formats.plain_names import claims_of, plain_names
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, OmittedModel
 from ostore.formats.store_layout import MANIFESTS
+from ostore.operations.show import show_model
 from ostore.operations.weights import read_weights
 from ostore.places.plain_files.link_folder import ForeignFileError, LinkFolder, WantedFile
 from ostore.places.store.store import LocalStore
@@ -282,7 +282,7 @@ class _Work:
             self.warnings.append(f"{name}: not linked, as the program would take it for the model: {', '.join(hidden)}")
         weights = None
         try:
-            shown = shown_model(store, model)
+            shown = show_model(store, model.stored)
             weights = weights_of(shown)
             losses = lost(shown)
             self.lost |= dict.fromkeys(losses)

@@ -20,7 +20,7 @@ from ostore.formats.name import choose, is_glob
 from ostore.formats.parts import Parts, instructions_of, parts_of
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut
-from ostore.operations.show import ShownModel, show_model
+from ostore.operations.show import ShownModel
 from ostore.operations.weights import ShownWeights
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
@@ -94,11 +94,6 @@ def weights_warning(name: object, weights: ShownWeights) -> str | None:
 def weights_of(shown: ShownModel) -> ShownWeights:
     """Return what the header of the weights says. A model of `parts_of` has one file of them."""
     return next(weights for weights in shown.weights if weights.media_type == media_types.MODEL)
-
-
-def shown_model(store: LocalStore, model: PlainModel) -> ShownModel:
-    """Return the texts of a model. Raises what `show` raises."""
-    return show_model(store, model.stored)
 
 
 def lost(shown: ShownModel) -> tuple[str, ...]:

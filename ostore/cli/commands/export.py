@@ -92,7 +92,6 @@ def export(
     SHA256SUMS.
     """
     from ostore.api.export import export as write
-    from ostore.api.export_gguf import export_gguf as write_plain
     from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import export as render
     from ostore.cli.render.report import say_left_out, say_report, say_warnings
@@ -110,6 +109,8 @@ def export(
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:
+            from ostore.api.export_gguf import export_gguf as write_plain
+
             report = write_plain(
                 names,
                 destination,
