@@ -277,7 +277,7 @@ class _Work:
         names = plain_names(name, self.layout, counts, taken, salt=store.absolute, present=present)
         paths = names.paths_of(parts)
         for part, path in paths.items():
-            yield WantedFile(path, part.digest, part.size, store.path_of(part))
+            yield WantedFile(path, part.digest, part.size, store.files.path_of(part))
         if hidden := names.without_place(parts):
             self.warnings.append(f"{name}: not linked, as the program would take it for the model: {', '.join(hidden)}")
         weights = None

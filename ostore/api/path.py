@@ -64,7 +64,8 @@ def path(name: str, *, strict: bool = False, models: Path | None = None) -> Path
             # Only this class has exit code 10, which scripts know.
             raise DamagedStoreError(warning)
         parts = tuple(
-            PathPart(part.media_type, str(part.digest), part.size, str(store.path_of(part))) for part in model.parts.all
+            PathPart(part.media_type, str(part.digest), part.size, str(store.files.path_of(part)))
+            for part in model.parts.all
         )
     return PathReport(
         store=str(store.root),

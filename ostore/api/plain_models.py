@@ -79,7 +79,7 @@ def plain_model(store: LocalStore, stored: StoredModel) -> PlainModel:
     """
     parts = parts_of(stored.name, stored.manifest, _config(store, stored.manifest.config))
     for part in parts.all:
-        with _naming_file(store.path_of(part)), store.opened_blob(part.digest):
+        with _naming_file(store.files.path_of(part)), store.opened_blob(part.digest):
             pass
     return PlainModel(stored, parts)
 

@@ -44,9 +44,9 @@ class RmReport:
     The models that were removed, or with `dry_run` would be, and their blobs.
 
     `freed` is the bytes on the disk that were freed, `linked` those of removed blobs that have another name on the disk
-    (a hard link) and are not freed. `dangling` are the paths of links that `link` has made and that lead nowhere
-    then. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
+    (a hard link) and are not freed. `doubt` says why no blob was removed, or is None. `in_use` are the paths in the
     store of blobs that stay because, on Windows, another program has them open; the same call takes them later.
+    `dangling` are the paths of links that `link` has made and that lead nowhere then.
     """
 
     store: str

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.formats.digest import Digest, blob_digest
-from ostore.formats.errors import (
-    BlobMissingError,
-    DamagedStoreError,
-    NoSpaceError,
-    NotFoundError,
-    OstoreError,
-    SizeMismatchError,
-    UsageError,
-)
+from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
 from ostore.formats.remedy import ostore, person
@@ -376,23 +368,6 @@ class LocalStore:
     def absolute(self) -> str:
         """The absolute path of its folder, as others write it down."""
         return str(self.root.absolute())
-
-    def path_of(self, blob: Descriptor) -> Path:
-        """
-        Return the absolute path of a blob's file, or of the link that leads to it. Nothing is hashed.
-
-        Raises BlobMissingError, SizeMismatchError, DamagedStoreError if it is neither file nor link, OSError.
-        """
-        digest = str(blob.digest)
-        found = self.files.find(blob.digest)
-        if found is None or (found.is_link and found.status is None):
-            raise BlobMissingError(f"blob {digest}: missing", digest=digest)
-        if found.status is None:
-            raise DamagedStoreError(f"{self.root / BLOBS / found.filename}: expected a regular file")
-        if found.status.st_size != blob.size:
-            got = found.status.st_size
-            raise SizeMismatchError(f"blob {digest}: expected {blob.size} bytes, got {got}", digest=digest)
-        return self.root.absolute() / BLOBS / found.filename
 
     def linked_folders(self) -> tuple[str, ...]:
         """Return the folders elsewhere that hold links to blobs of this store, as absolute paths."""

@@ -198,12 +198,11 @@ class StoreSink:
         terms: ReceivingTerms,
         staged: Sequence[Descriptor] = (),
     ) -> Iterator[StoreInbox]:
-        outcomes = self._outcomes(selection)
         root, workspace, transaction = opened
         inbox = StoreInbox(root, workspace, transaction, selection, damaged, terms=terms)
         with contextlib.closing(inbox):
             try:
-                self._prepare(inbox, transaction, outcomes, staged)
+                self._prepare(inbox, transaction, staged)
                 yield inbox
                 self._complete(inbox, workspace)
             except BaseException:
@@ -211,14 +210,12 @@ class StoreSink:
                     inbox.finish_blobs()
                 raise
 
-    def _prepare(
-        self, inbox: StoreInbox, transaction: Directory, names: Collection[ModelName], staged: Sequence[Descriptor]
-    ) -> None:
+    def _prepare(self, inbox: StoreInbox, transaction: Directory, staged: Sequence[Descriptor]) -> None:
         """Find what need not be written, and refuse what the disk cannot hold."""
         inbox.find_present()
         inbox.rely_on_staged(staged)
         inbox.adopt()
-        refuse_unholdable(transaction, names)
+        refuse_unholdable(transaction, (model.name for model in inbox.selection.models))
         if not self._terms.links:
             # With links, `take_files` asks for the space, once it knows what need not be copied.
             inbox.refuse_lack_of_space()

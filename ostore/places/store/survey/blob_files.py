@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ostore.formats.digest import Digest, blob_digest, is_misspelled, reading_order
-from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMismatchError
+from ostore.formats.errors import BlobMissingError, DamagedStoreError, DigestMismatchError, SizeMismatchError
+from ostore.formats.manifest import Descriptor
 from ostore.formats.store_layout import BLOBS
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory, naming
@@ -70,6 +71,23 @@ class BlobFiles:
         """Return the size in bytes of a blob's file, links followed; None if there is no file. Raises OSError."""
         found = self.find(digest)
         return found.status.st_size if found and found.status else None
+
+    def path_of(self, blob: Descriptor) -> Path:
+        """
+        Return the absolute path of a blob's file, or of the link that leads to it. Nothing is hashed.
+
+        Raises BlobMissingError, SizeMismatchError, DamagedStoreError if it is neither file nor link, OSError.
+        """
+        digest = str(blob.digest)
+        found = self.find(blob.digest)
+        if found is None or (found.is_link and found.status is None):
+            raise BlobMissingError(f"blob {digest}: missing", digest=digest)
+        if found.status is None:
+            raise DamagedStoreError(f"{self._folder / found.filename}: expected a regular file")
+        if found.status.st_size != blob.size:
+            got = found.status.st_size
+            raise SizeMismatchError(f"blob {digest}: expected {blob.size} bytes, got {got}", digest=digest)
+        return self._folder.absolute() / found.filename
 
     def read_small(self, digest: Digest, limit: int) -> bytes:
         """Return the first `limit` bytes of a blob. Raises what `opened` raises."""
