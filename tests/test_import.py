@@ -522,9 +522,9 @@ def test_a_name_that_the_disk_cannot_hold_is_refused_with_the_way_to_import_the_
     assert caught.value.hint == f"{chosen} imports the others"
     assert not (tmp_path / "to").exists()
     ostore.import_bundle(tmp_path / "b.tar", ["m*"], models=tmp_path / "to")
-    assert [model.name for model in ostore.list_models(models=tmp_path / "to").models] == sorted(
+    assert {model.name for model in ostore.list_models(models=tmp_path / "to").models} == {
         f"m{number}:latest" for number in range(others)
-    )
+    }
 
 
 def test_a_single_name_that_the_disk_cannot_hold_leaves_no_others_to_import(
