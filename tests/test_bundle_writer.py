@@ -15,8 +15,10 @@ from ostore.formats.errors import BlobError, BusyError, IntegrityError, LimitErr
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.selection import Selection
+from ostore.places.bundle import inbox as members
 from ostore.places.bundle import writer
-from ostore.places.bundle.writer import BundleFile, BundleInbox, BundlePipe
+from ostore.places.bundle.inbox import BundleInbox
+from ostore.places.bundle.writer import BundleFile, BundlePipe
 from ostore.places.store.store import LocalStore
 from ostore.streams.file_lock import try_lock
 from tests.support import Store, full, sha256
@@ -94,7 +96,7 @@ def test_other_bytes_than_promised_are_refused(store: Store, selection: Selectio
 def test_more_than_a_reader_takes_is_not_written(
     selection: Selection, target: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(writer, limit, 2)
+    monkeypatch.setattr(members, limit, 2)
     with pytest.raises(LimitError, match="members and an index of"), bundle(target).receive(selection):
         pass
     assert list(target.parent.iterdir()) == []

@@ -1,33 +1,17 @@
-"""Write a bundle: deterministic bytes, every blob once, the final name only when it is complete."""
+"""Write a bundle to a file, which gets its name only when it is complete, or to a pipe."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import resources
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
-from ostore.formats.bundle_index import (
-    INDEX_PATH,
-    MAX_INDEX_BYTES,
-    MAX_MEMBERS,
-    BundleIndex,
-    IndexedFile,
-    blob_path,
-    manifest_path,
-)
-from ostore.formats.digest import Digest
-from ostore.formats.errors import BusyError, IntegrityError, LimitError, NoSpaceError, UsageError
-from ostore.formats.manifest import Descriptor
-from ostore.formats.name import ModelName
-from ostore.formats.outcome import Forecast, Outcome, Received
-from ostore.formats.selection import Selection, Wanted
-from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
-from ostore.formats.version import VERSION
+from ostore.formats.errors import BusyError, NoSpaceError, UsageError
+from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.selection import Selection
+from ostore.places.bundle.inbox import BundleInbox, TarOutput
 from ostore.streams.bytes_at import Output
-from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
 from ostore.streams.frames import FrameWriter
@@ -35,19 +19,10 @@ from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
 from ostore.streams.space import refuse_full, refuse_too_large
-from ostore.streams.verified import verified
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
 # zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
 _LEAST_SHARE = 0.7
-SUMS_PATH = "ostore/SHA256SUMS"
-
-
-class _Writer(Protocol):
-    def write(self, data: Chunk) -> None: ...
-    def cut(self) -> None: ...
-    def finish(self) -> None: ...
-    def close(self) -> None: ...
 
 
 class BundleFile:
@@ -95,7 +70,7 @@ class BundleFile:
             output.sync()
             self._give_name(directory)
 
-    def _writer(self, output: Output) -> _Writer:
+    def _writer(self, output: Output) -> TarOutput:
         return PlainWriter(output) if self.path.name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
 
     def _give_name(self, directory: Directory) -> None:
@@ -191,104 +166,5 @@ class BundlePipe:
         output.sync()
 
 
-class BundleInbox:
-    """Takes blobs in the order of the selection, then every manifest, and writes them as members."""
-
-    def __init__(self, writer: _Writer, selection: Selection) -> None:
-        self._writer = writer
-        self._selection = selection
-        self._awaited = iter(selection.blobs)
-        self._promised = {model.name: model.manifest_digest for model in selection.models}
-        self._manifests: dict[ModelName, bytes] = {}
-        self._is_sealed = False
-        self._write_head()
-
-    @property
-    def missing(self) -> tuple[Wanted, ...]:
-        """Every blob of the selection, from its start: a bundle holds all its blobs itself."""
-        return tuple(Wanted(blob) for blob in self._selection.blobs)
-
-    @property
-    def received(self) -> Received:
-        """The whole selection. Raises RuntimeError before the bundle is sealed."""
-        if not self._is_sealed:
-            raise RuntimeError("a bundle has no result before it is sealed")
-        outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
-        return Received(outcomes, written=self._selection.blobs)
-
-    def held(self, _digest: Digest, /) -> None:
-        """Return None: what is written here cannot be read back."""
-
-    def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
-        """Take no file, because a blob becomes a part of the bundle's file."""
-
-    def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
-        """
-        Write one blob as a member.
-
-        Raises BlobError if the bytes are not the blob, RuntimeError if it is not the next one or not from its start.
-        """
-        descriptor = wanted.blob
-        if wanted.start or descriptor != next(self._awaited, None):
-            raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
-        self._writer.cut()
-        self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
-        for chunk in verified(chunks, descriptor):
-            self._writer.write(chunk)
-        self._writer.write(bytes(padding(descriptor.size)))
-
-    def write_manifest(self, name: ModelName, raw: bytes) -> None:
-        """Keep a manifest until the end. Raises IntegrityError unless its digest is the one in the index."""
-        if self._promised.get(name) != Digest.of(raw):
-            raise IntegrityError(f"manifest of {name}: changed while it was exported")
-        self._manifests[name] = raw
-
-    def seal(self) -> None:
-        """Write the manifests and the end. Raises RuntimeError if a blob or manifest was not delivered."""
-        if next(self._awaited, None) or len(self._manifests) != len(self._selection.models):
-            raise RuntimeError("a blob or a manifest of the selection was not delivered")
-        self._writer.cut()
-        for model in self._selection.models:
-            self._write_member(manifest_path(model.name), self._manifests[model.name])
-        self._writer.write(END_OF_ARCHIVE)
-        self._writer.finish()
-        self._is_sealed = True
-
-    def _write_head(self) -> None:
-        files = bundle_files(self._selection)
-        indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
-        index = BundleIndex(f"ostore/{VERSION}", self._selection, indexed).write()
-        members = len(files) + len(self._selection.blobs) + len(self._selection.models)
-        if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
-            raise LimitError(
-                f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
-                f"{MAX_INDEX_BYTES}",
-                hint="export fewer models into each bundle",
-            )
-        self._write_member(INDEX_PATH, index)
-        for path, data in files:
-            self._write_member(path, data)
-
-    def _write_member(self, path: str, data: bytes) -> None:
-        self._writer.write(member_header(path, len(data)) + data + bytes(padding(len(data))))
-
-
 def _all_of(selection: Selection) -> Forecast:
     return Forecast(dict.fromkeys((model.name for model in selection.models), Outcome.ADDED), selection.blobs)
-
-
-def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
-    """Return the members for people and stock tools, by path: checksums, instructions, an importer for bare Python."""
-    data = resources.files("ostore.places.bundle")
-    return (
-        (SUMS_PATH, _checksums(selection)),
-        ("ostore/RESTORE.txt", data.joinpath("RESTORE.txt").read_bytes()),
-        ("ostore/restore.py", data.joinpath("restore.py").read_bytes()),
-    )
-
-
-def _checksums(selection: Selection) -> bytes:
-    """Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store."""
-    lines = [(blob.digest, blob_path(blob.digest)) for blob in selection.blobs]
-    lines += [(model.manifest_digest, manifest_path(model.name)) for model in selection.models]
-    return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")
