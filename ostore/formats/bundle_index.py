@@ -84,8 +84,24 @@ def blob_path(digest: Digest) -> str:
 
 
 def manifest_path(name: ModelName) -> str:
-    """Return the member name of a manifest. It is also the path of the manifest in a store."""
+    """Return the path of a manifest in a store."""
     return "/".join(("manifests", *name.parts))
+
+
+def manifest_members(selection: Selection) -> dict[ModelName, str]:
+    """
+    Return the member names of the manifests: their paths in a store, for models that the bundle holds whole.
+
+    The manifest of a model that needs blobs from elsewhere is below `ostore/`. There, `tar` may unpack it, and Ollama
+    does not list the model.
+    """
+    elsewhere = {blob.digest for blob in selection.requires}
+    return {
+        model.name: manifest_path(model.name)
+        if elsewhere.isdisjoint(model.blobs)
+        else f"ostore/{manifest_path(model.name)}"
+        for model in selection.models
+    }
 
 
 def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the JSON decoder

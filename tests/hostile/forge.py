@@ -83,12 +83,19 @@ class Bundle:
         }
 
     def parts(self, index: bytes | None = None) -> list[bytes]:
-        """Every member, header and data, in the order of the format; 0 is the index, 1 the note, 2 to 4 the blobs."""
+        """
+        Every member, header and data, in the order of the format; 0 is the index, 1 the note, 2 to 4 the blobs.
+
+        The manifest of a model that names blobs which are not here is below `ostore/`.
+        """
         return [
             member("ostore/bundle.json", dumped(self.index()) if index is None else index),
             *(member(path, data) for path, data in self.files),
             *(member(blob_name(blob), blob) for blob in self.blobs),
-            *(member(manifest_name(name), raw) for name, raw, _ in self.manifests),
+            *(
+                member(manifest_name(name) if set(blobs) <= set(self.blobs) else f"ostore/{manifest_name(name)}", raw)
+                for name, raw, blobs in self.manifests
+            ),
         ]
 
 

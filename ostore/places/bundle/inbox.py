@@ -14,7 +14,7 @@ from ostore.formats.bundle_index import (
     BundleIndex,
     IndexedFile,
     blob_path,
-    manifest_path,
+    manifest_members,
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, LimitError
@@ -96,8 +96,8 @@ class BundleInbox:
         if next(self._awaited, None) or len(self._manifests) != len(self._selection.models):
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
         self._writer.cut()
-        for model in self._selection.models:
-            self._write_member(manifest_path(model.name), self._manifests[model.name])
+        for name, path in manifest_members(self._selection).items():
+            self._write_member(path, self._manifests[name])
         self._writer.write(END_OF_ARCHIVE)
         self._writer.finish()
         self._is_sealed = True
@@ -124,15 +124,21 @@ class BundleInbox:
 def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
     """Return the members for people and stock tools, by path: checksums, instructions, an importer for bare Python."""
     data = resources.files("ostore.places.bundle")
+    instructions = "RESTORE-DELTA.txt" if selection.requires else "RESTORE.txt"
     return (
         (SUMS_PATH, _checksums(selection)),
-        ("ostore/RESTORE.txt", data.joinpath("RESTORE.txt").read_bytes()),
+        ("ostore/RESTORE.txt", data.joinpath(instructions).read_bytes()),
         ("ostore/restore.py", data.joinpath("restore.py").read_bytes()),
     )
 
 
 def _checksums(selection: Selection) -> bytes:
-    """Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store."""
-    lines = [(blob.digest, blob_path(blob.digest)) for blob in selection.blobs]
-    lines += [(model.manifest_digest, manifest_path(model.name)) for model in selection.models]
+    """
+    Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store.
+
+    Blobs that a delta leaves out are among them: the store must have them.
+    """
+    members = manifest_members(selection)
+    lines = [(blob.digest, blob_path(blob.digest)) for blob in (*selection.blobs, *selection.requires)]
+    lines += [(model.manifest_digest, members[model.name]) for model in selection.models]
     return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")

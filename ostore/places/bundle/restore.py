@@ -107,16 +107,15 @@ class Model(NamedTuple):
     manifest: Blob
     blobs: list[str]  # distinct; the config first, then the layers in the order of the manifest
 
-    @property
-    def path(self) -> str:
-        return "/".join(("manifests", *self.parts))
-
 
 class Index(NamedTuple):
     models: list[Model]  # in the order of the bundle
     blobs: list[Blob]  # in the order of the bundle
     requires: list[Blob]  # not in the bundle; the store must have them
     files: list[tuple[str, Blob]]
+    members: dict[
+        str, str
+    ]  # model -> name of its manifest in the bundle; of a model that requires blobs, below ostore/
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -506,7 +505,7 @@ def read_index(archive: Archive) -> Index:
     index = parse_index(b"".join(archive.body(archive.enter(INDEX_PATH, limit=MAX_INDEX_BYTES))))
     archive.known.update(path for path, _ in index.files)
     archive.known.update(f"blobs/{blob.filename}" for blob in index.blobs)
-    archive.known.update(model.path for model in index.models)
+    archive.known.update(index.members.values())
     return index
 
 
@@ -525,7 +524,7 @@ def read_members(archive: Archive, index: Index, inbox: Inbox | None) -> None:
             inbox.write_blob(blob, pieces)
     sizes = dict([*index.blobs, *index.requires])
     for model in index.models:
-        raw = b"".join(archive.verified(model.path, model.manifest))
+        raw = b"".join(archive.verified(index.members[model.name], model.manifest))
         check_manifest(raw, model, sizes)
         if inbox is not None:
             inbox.write_manifest(model, raw)
@@ -561,7 +560,12 @@ def parse_index(raw: bytes) -> Index:
         raise RestoreError(LIMIT, f"index: expected at most {MAX_SIZE} bytes of blobs")
     if {blob.hex for blob in (*blobs, *requires)} != {digest for model in models for digest in model.blobs}:
         raise RestoreError(FORMAT, "index: expected exactly the blobs that its models need")
-    return Index(models, blobs, requires, files)
+    elsewhere = {blob.hex for blob in requires}
+    members = {
+        model.name: "/".join(("manifests" if elsewhere.isdisjoint(model.blobs) else "ostore/manifests", *model.parts))
+        for model in models
+    }
+    return Index(models, blobs, requires, files, members)
 
 
 def parse_model(entry: object) -> Model:

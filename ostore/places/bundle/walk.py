@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 from typing import NoReturn
 
-from ostore.formats.bundle_index import INDEX_PATH, SIGNATURE_PATH, BundleIndex, blob_path, manifest_path
+from ostore.formats.bundle_index import INDEX_PATH, SIGNATURE_PATH, BundleIndex, blob_path, manifest_members
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, OstoreError, UnsafeError
 from ostore.formats.manifest import Descriptor
@@ -36,7 +36,8 @@ class Walk:
         self._seen: set[str] = set()
         self._broken: OstoreError | None = None
         self._names = {blob_path(blob.digest) for blob in self._blobs}
-        self._names |= {manifest_path(model.name) for model in index.selection.models}
+        self._manifests = manifest_members(index.selection)
+        self._names |= set(self._manifests.values())
         self._names |= {file.path for file in index.files}
 
     def read_blobs(self, wanted: Sequence[Descriptor]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
@@ -55,7 +56,7 @@ class Walk:
         self._begin()
         self._pass_over(len(self._blobs))
         for model in self._index.selection.models:
-            self._expect(manifest_path(model.name), model.manifest_size)
+            self._expect(self._manifests[model.name], model.manifest_size)
             yield model, self._tar.read(model.manifest_size)
         extra = self._tar.next_member()
         if extra is not None:
