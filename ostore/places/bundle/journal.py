@@ -105,7 +105,7 @@ class ExportJournal:
             state = self._read()
         except (OstoreError, OSError):
             return "the unfinished bundle is damaged"
-        if state is None:
+        if state is None or not part.size:
             return ""
         if state.head != self._head:
             return "the models differ"
