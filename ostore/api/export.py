@@ -26,6 +26,7 @@ class ExportReport:
     What was written, or with `dry_run` would be.
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
+    `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
     `bundle_size` is the bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`,
     but they could not be written.
     """
@@ -36,6 +37,7 @@ class ExportReport:
     blobs: int
     size: int
     shared_size: int
+    resumed_size: int
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
@@ -62,7 +64,8 @@ def export(
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
     cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
     is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
-    bundle is left, and no new model is in a plain store.
+    bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
+    is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it),
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
@@ -86,15 +89,20 @@ def export(
         if before:
             before(_report(destination, selection, dry_run=True))
         if is_lenient:
-            _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
+            received, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
         else:
-            copy(store, sink, selection, phase="exporting", progress=progress)
+            received = copy(store, sink, selection, phase="exporting", progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=False)
+    return _report(destination, selection, dry_run=False, resumed=sum(blob.size for blob in received.resumed))
 
 
-def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
+def goes_on(destination: str | Path) -> bool:
+    """Return whether an interrupted export to this file has left what the same export goes on with."""
+    return Path(f"{destination}.part.state").exists()
+
+
+def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -103,6 +111,7 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> 
         blobs=len(selection.blobs),
         size=selection.size,
         shared_size=selection.shared_size,
+        resumed_size=resumed,
         bundle_size=Path(destination).stat().st_size if is_file else None,
         left_out=tuple(one.told for one in selection.left),
         warnings=selection.notes,

@@ -39,7 +39,8 @@ def _what(report: ExportReport | GgufExportReport) -> str:
     if isinstance(report, GgufExportReport):
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
-    return f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"
+    resumed = f", {human_bytes(report.resumed_size)} of them before an interruption" if report.resumed_size else ""
+    return f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{resumed}"
 
 
 def _bundle_size(report: ExportReport | GgufExportReport) -> str:
