@@ -22,9 +22,9 @@ from ostore.formats.errors import (
 from ostore.formats.inventory import (
     MAX_INVENTORY_BYTES,
     MAX_TENSORS,
+    HeldBlob,
+    HeldModel,
     Inventory,
-    ListedBlob,
-    ListedModel,
     TensorAt,
     TensorMap,
 )
@@ -36,10 +36,10 @@ A, B, C, H, M, N, T, U = (Digest.of(letter) for letter in (b"a", b"b", b"c", b"h
 TENSORS = TensorMap(Descriptor(H, 32), (TensorAt(32, 8, T), TensorAt(64, 36, U)))
 INVENTORY = Inventory.of(
     [
-        ListedModel(ModelName.parse("llama3"), Descriptor(N, 400), (B, C)),
-        ListedModel(ModelName.parse("hf.co/u/r:Q4"), Descriptor(M, 300), (A, B)),
+        HeldModel(ModelName.parse("llama3"), Descriptor(N, 400), (B, C)),
+        HeldModel(ModelName.parse("hf.co/u/r:Q4"), Descriptor(M, 300), (A, B)),
     ],
-    [ListedBlob(B, 20, is_staged=True), ListedBlob(A, 100, tensors=TENSORS)],
+    [HeldBlob(B, 20, is_staged=True), HeldBlob(A, 100, tensors=TENSORS)],
 )
 
 Change = Callable[[dict[str, Any]], object]
@@ -116,7 +116,7 @@ def test_what_a_bundle_requires_is_not_there() -> None:
     name = ModelName.parse("m")
     selection = Selection((SelectedModel(name, M, 300, (A, B)),), (Descriptor(A, 1),), (Descriptor(B, 2),))
     assert Inventory.of_selection(selection) == Inventory(
-        (ListedModel(name, Descriptor(M, 300), (A, B)),), (ListedBlob(A, 1),)
+        (HeldModel(name, Descriptor(M, 300), (A, B)),), (HeldBlob(A, 1),)
     )
 
 
@@ -239,5 +239,5 @@ def test_the_largest_number_of_tensors_can_be_read_back() -> None:
     """What `write` lets through, the reader takes: it also counts values."""
     size = 40 + 100_000 * MAX_TENSORS
     tensors = tuple(TensorAt(40 + 100_000 * number, 100_000, T) for number in range(MAX_TENSORS))
-    full = Inventory((), (ListedBlob(A, size, tensors=TensorMap(Descriptor(H, 40), tensors)),))
+    full = Inventory((), (HeldBlob(A, size, tensors=TensorMap(Descriptor(H, 40), tensors)),))
     assert Inventory.parse(full.write()) == full

@@ -47,7 +47,7 @@ class TensorMap:
     tensors: tuple[TensorAt, ...]
 
 
-class ListedModel(NamedTuple):
+class HeldModel(NamedTuple):
     """A model, the digest and size (bytes) of its manifest, and its distinct blobs, whether or not they are there."""
 
     name: ModelName
@@ -55,7 +55,7 @@ class ListedModel(NamedTuple):
     blobs: tuple[Digest, ...]
 
 
-class ListedBlob(NamedTuple):
+class HeldBlob(NamedTuple):
     """A blob that is there. `is_staged` says that an interrupted import has all of it; the next one takes it over."""
 
     digest: Digest
@@ -68,11 +68,11 @@ class ListedBlob(NamedTuple):
 class Inventory:
     """The models, sorted by full name, and the blobs, sorted by digest, of a store or of any other place."""
 
-    models: tuple[ListedModel, ...]
-    blobs: tuple[ListedBlob, ...]
+    models: tuple[HeldModel, ...]
+    blobs: tuple[HeldBlob, ...]
 
     @classmethod
-    def of(cls, models: Iterable[ListedModel], blobs: Iterable[ListedBlob]) -> Inventory:
+    def of(cls, models: Iterable[HeldModel], blobs: Iterable[HeldBlob]) -> Inventory:
         """Make an inventory of models and blobs in any order."""
         return cls(
             tuple(sorted(models, key=lambda model: model.name.full)),
@@ -84,10 +84,10 @@ class Inventory:
         """Return what a bundle or store has that holds exactly these models. What a selection requires is not there."""
         return cls.of(
             (
-                ListedModel(model.name, Descriptor(model.manifest_digest, model.manifest_size), model.blobs)
+                HeldModel(model.name, Descriptor(model.manifest_digest, model.manifest_size), model.blobs)
                 for model in selection.models
             ),
-            (ListedBlob(blob.digest, blob.size) for blob in selection.blobs),
+            (HeldBlob(blob.digest, blob.size) for blob in selection.blobs),
         )
 
     @classmethod
@@ -153,7 +153,7 @@ def _read(document: object) -> Inventory:
     return Inventory.of(models, blobs)
 
 
-def _check(models: tuple[ListedModel, ...], blobs: tuple[ListedBlob, ...]) -> None:
+def _check(models: tuple[HeldModel, ...], blobs: tuple[HeldBlob, ...]) -> None:
     if len(models) + len(blobs) > MAX_MEMBERS:
         raise LimitError(f"expected at most {MAX_MEMBERS} models and blobs")
     if sum(len(blob.tensors.tensors) for blob in blobs if blob.tensors) > MAX_TENSORS:
@@ -165,23 +165,23 @@ def _check(models: tuple[ListedModel, ...], blobs: tuple[ListedBlob, ...]) -> No
         raise LimitError("sizes add up to more than 2^63-1 bytes")
 
 
-def _model(value: object) -> ListedModel:
+def _model(value: object) -> HeldModel:
     fields = _object(value, "model")
     manifest = _descriptor(fields.get("manifest"))
     if manifest.size > MAX_MANIFEST_BYTES:
         raise LimitError(f"expected a manifest of at most {MAX_MANIFEST_BYTES} bytes, got {manifest.size}")
     blobs = tuple(map(Digest.parse, _list(fields, "blobs")))
     _refuse_repeats("blob", blobs)
-    return ListedModel(ModelName.parse_full(fields.get("name")), manifest, blobs)
+    return HeldModel(ModelName.parse_full(fields.get("name")), manifest, blobs)
 
 
-def _blob(value: object) -> ListedBlob:
+def _blob(value: object) -> HeldBlob:
     digest, size, *_ = _descriptor(value)
     fields = _object(value, "blob")
     staged, tensors = fields.get("staged", False), fields.get("tensors")
     if not isinstance(staged, bool):
         raise FormatError(f"staged: expected true or false, got {staged!r:.40}")
-    return ListedBlob(digest, size, staged, None if tensors is None else _tensor_map(tensors, size))
+    return HeldBlob(digest, size, staged, None if tensors is None else _tensor_map(tensors, size))
 
 
 def _tensor_map(value: object, size: int) -> TensorMap:
@@ -245,7 +245,7 @@ def _entry(digest: Digest, size: int) -> dict[str, Any]:
     return {"digest": str(digest), "size": size}
 
 
-def _blob_entry(blob: ListedBlob) -> dict[str, Any]:
+def _blob_entry(blob: HeldBlob) -> dict[str, Any]:
     entry = _entry(blob.digest, blob.size)
     if blob.is_staged:
         entry["staged"] = True
