@@ -112,11 +112,11 @@ def test_a_blob_is_there_only_with_the_size_that_it_should_have() -> None:
     assert not INVENTORY.has(Descriptor(C, 1))
 
 
-def test_what_a_bundle_requires_is_not_there() -> None:
+def test_whoever_took_a_bundle_in_has_what_it_requires() -> None:
     name = ModelName.parse("m")
     selection = Selection((SelectedModel(name, M, 300, (A, B)),), (Descriptor(A, 1),), (Descriptor(B, 2),))
     assert Inventory.of_selection(selection) == Inventory(
-        (HeldModel(name, Descriptor(M, 300), (A, B)),), (HeldBlob(A, 1),)
+        (HeldModel(name, Descriptor(M, 300), (A, B)),), tuple(sorted((HeldBlob(A, 1), HeldBlob(B, 2))))
     )
 
 

@@ -81,13 +81,13 @@ class Inventory:
 
     @classmethod
     def of_selection(cls, selection: Selection) -> Inventory:
-        """Return what a bundle or store has that holds exactly these models. What a selection requires is not there."""
+        """Return what a place has that took in these models. What the selection requires was there before."""
         return cls.of(
             (
                 HeldModel(model.name, Descriptor(model.manifest_digest, model.manifest_size), model.blobs)
                 for model in selection.models
             ),
-            (HeldBlob(blob.digest, blob.size) for blob in selection.blobs),
+            (HeldBlob(blob.digest, blob.size) for blob in (*selection.blobs, *selection.requires)),
         )
 
     @classmethod
