@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.typed import is_place, means_name, typed_models_of, words_of
-from ostore.formats.errors import InvalidNameError, NotFoundError
+from ostore.api.volumes import Word, gathered, repaired, volumes_of
+from ostore.formats.errors import InvalidNameError, NotFoundError, VolumesError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.remedy import Remedy, ostore
@@ -36,12 +38,21 @@ class ImportedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedParity:
+    """The recovery blocks that repaired volumes of the source, and those that were there and not needed."""
+
+    used: int
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImportReport:
     """
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed. `left_out` are models that could not be taken.
+    damaged; they also count as written or resumed. `left_out` are models that could not be taken. `parity` is None if
+    no volume had to be repaired.
     """
 
     source: str
@@ -55,21 +66,24 @@ class ImportReport:
     blobs_repaired: int
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+    parity: UsedParity | None = None
 
 
 def planned_imports(
-    sources: Sequence[str | Path], names: Sequence[str] = (), *, jobs: int | None = None
-) -> list[tuple[str | Path, list[str]]]:
+    sources: Sequence[Word], names: Sequence[str] = (), *, jobs: int | None = None
+) -> list[tuple[Word, list[str]]]:
     """
     Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
 
+    Volumes of one bundle become one source. A folder without a store is where volumes of the others are looked for.
     Each name has to be in one of the sources, not in each. What is on standard input cannot be known before. Raises
     TypeError, NotFoundError, UsageError, and the errors of a bad bundle, OSError.
     """
     wanted = words_of(names)
+    sources = gathered(sources)
     if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
         return [(source, wanted) for source in sources]
-    found: list[tuple[str | Path, list[str]]] = []
+    found: list[tuple[Word, list[str]]] = []
     missing: list[tuple[str, NotFoundError]] = []
     for source in sources:
         if str(source) == "-":
@@ -80,6 +94,9 @@ def planned_imports(
                 here = [name for name in wanted if _has(bundle, name)]
         except NotFoundError as error:
             missing.append((str(source), error))
+        except VolumesError:
+            # The import may be able to repair it.
+            found.append((source, wanted))
         else:
             found += [(source, here)] if here or not wanted else []
     if missing:
@@ -95,7 +112,7 @@ def planned_imports(
 
 
 def import_bundle(
-    source: str | Path,
+    source: Word,
     names: Sequence[str] = (),
     *,
     replace: bool = False,
@@ -108,7 +125,9 @@ def import_bundle(
     models: Path | None = None,
 ) -> ImportReport:
     """
-    Put the models of `source` into the store: a bundle file, a folder with a store, or `-` for standard input.
+    Put the models of `source` into the store: a bundle file, a bundle in volumes, a folder with a store, or `-` for
+    standard input. Volumes that are missing or damaged are repaired from their parity, if that suffices, in a folder
+    apart.
 
     `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
     them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
@@ -130,6 +149,35 @@ def import_bundle(
         jobs=threads(jobs),
         progress=progress,
     )
+    attempt = partial(
+        _imported, store, sink, names=names, strict=strict, dry_run=dry_run, jobs=jobs, progress=progress, before=before
+    )
+    volumes = volumes_of(source)
+    try:
+        report = attempt(source)
+    except VolumesError as error:
+        if volumes is None or dry_run or not volumes.find().parity:
+            raise
+        progress.phase("repairing volumes", 0)
+        with repaired(volumes, sink, jobs=threads(jobs)) as (whole, mended):
+            report = attempt(whole)
+        told = f"{error}; it was repaired: {mended.used} recovery blocks were needed, and {mended.spare} were spare"
+        report = replaced(report, parity=UsedParity(mended.used, mended.spare), warnings=(told, *report.warnings))
+    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+
+
+def _imported(
+    store: LocalStore,
+    sink: StoreSink,
+    source: Word,
+    *,
+    names: Sequence[str],
+    strict: bool,
+    dry_run: bool,
+    jobs: int | None,
+    progress: Progress,
+    before: Callable[[ImportReport], object] | None,
+) -> ImportReport:
     with opened_source(source, jobs=threads(jobs)) as bundle:
         words = typed_models_of(names, bundle)
         selection = bundle.select(words)
@@ -148,7 +196,7 @@ def import_bundle(
                 else:
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)
                 report = _report(source, store, received, len(received.present), selection, dry_run=False)
-    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+    return report
 
 
 def _has(bundle: Source, name: str) -> bool:
@@ -159,7 +207,7 @@ def _has(bundle: Source, name: str) -> bool:
     return True
 
 
-def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy | None:
+def _model_in(word: str, others: Sequence[Word], *, jobs: int) -> Remedy | None:
     """Return what to type if the word of a source that is not there is the name of a model in another source."""
     if is_place(word) or not means_name(word):
         return None
@@ -184,13 +232,13 @@ def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
         raise
 
 
-def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
+def _foreseen(source: Word, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
     present = len(selection.blobs) - len(forecast.missing)
     return _report(source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True)
 
 
 def _report(
-    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
+    source: Word, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
 ) -> ImportReport:
     """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(

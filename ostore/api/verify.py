@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import means_model, typed_models, words_of
+from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.errors import OstoreError, UsageError
-from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
+from ostore.operations.verify import Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
@@ -27,7 +29,8 @@ def verify(
     was hashed, then one for each bundle and folder.
 
     A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. Damaged blobs, manifests and names are problems in a report, not errors. Raises
+    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are, and a folder without a
+    store is where they are looked for. Damaged blobs, manifests and names are problems in a report, not errors. Raises
     TypeError, NotFoundError, UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that
     cannot be read to its end, OSError. If there are several subjects, the others are hashed before it is raised.
     """
@@ -57,10 +60,10 @@ def verify_each(
     if "" in map(str, subjects):
         raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
-    words = words_of(subjects)
-    folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
+    words: list[Word] = gathered(words_of(subjects), joins=False)
+    folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
-    names = [word for word in words if word not in folders and word not in bundles]
+    names = [str(word) for word in words if word not in folders and word not in bundles]
     if names or not words:
         names = typed_models(names, store.require_whole())
         yield _verify_store(store, names, str(store.root), jobs=threads(jobs), progress=progress)
@@ -69,24 +72,51 @@ def verify_each(
             try:
                 yield _verify_place(word, is_folder=word in folders, jobs=threads(jobs), progress=progress)
             except (OstoreError, OSError) as error:
-                yield _naming(word, error)
+                yield _naming(str(word), error)
 
 
-def _is_folder(word: str) -> bool:
+def _is_folder(word: Word) -> bool:
     try:
-        return Path(word).is_dir()
+        return Path(str(word)).is_dir()
     except (OSError, ValueError):
         # It is too long for a path, or has a NUL.
         return False
 
 
-def _verify_place(word: str, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
+def _verify_place(word: Word, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
     if is_folder:
         with opened_source(word, jobs=jobs) as source:
             if isinstance(source, LocalStore):
-                return _verify_store(source, (), word, jobs=jobs, progress=progress)
+                return _verify_store(source, (), str(word), jobs=jobs, progress=progress)
+    if one := volume_in(word):
+        return _verify_volume(*one, progress=progress)
     with opened_bundle(word, jobs=jobs) as reader:
-        return verify_bundle(word, reader, progress)
+        report = verify_bundle(str(word), reader, progress)
+    volumes = volumes_of(word)
+    return _naming_volumes(report, volumes, progress) if volumes and report.problems else report
+
+
+def _verify_volume(volumes: VolumesAt, number: int, *, progress: Progress) -> VerifyReport:
+    """Hash one volume alone."""
+    from ostore.places.bundle.volume_reader import check_volume
+
+    found = volumes.find()
+    progress.phase("verifying sha256 digest", 0)
+    size, problem = check_volume(found, number)
+    subject = str(found.copies[number][0])
+    whole = replace(VerifyReport.of(subject, 0, (), ()), size=size)
+    return verified_volumes(whole, {subject: problem} if problem else {}, 1)
+
+
+def _naming_volumes(report: VerifyReport, volumes: VolumesAt, progress: Progress) -> VerifyReport:
+    """Add the volumes that the damaged blobs of a bundle are in, if a side file tells."""
+    from ostore.places.bundle.volume_reader import problems_of
+
+    found = volumes.find()
+    progress.phase("looking for the damaged volume", 0)
+    problems = problems_of(found)
+    named = {str(found.copies[number][0]): told for number, told in problems.items() if number in found.copies}
+    return verified_volumes(report, named, len(found.sums))
 
 
 def _verify_store(

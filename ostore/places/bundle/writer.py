@@ -18,7 +18,9 @@ from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
+from ostore.streams.read_back import refuse_other_bytes
 from ostore.streams.space import refuse_full, refuse_too_large
+from ostore.streams.volumes import HashedOutput
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
 # zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
@@ -32,8 +34,10 @@ class BundleFile:
     Until it is complete it is called `NAME.part` and is locked. An export takes over the part file of a dead one.
     """
 
-    def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool) -> None:
+    def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool, verify: bool = False) -> None:
+        """With `verify`, the file is read back from its medium before it gets its name."""
         self.path = on_any_length(path)
+        self._verify = verify
         self._level = level
         self._jobs = jobs
         self._replace = replace
@@ -68,6 +72,8 @@ class BundleFile:
                 yield inbox
                 inbox.seal()
             output.sync()
+            if isinstance(output, HashedOutput):
+                refuse_other_bytes(self.path.with_name(self._part_name), output.written)
             self._give_name(directory)
 
     def _writer(self, output: Output) -> TarOutput:
@@ -88,7 +94,12 @@ class BundleFile:
         try:
             with naming(self.path):
                 refuse_too_large(fd, self.path, size)
-                yield GrowingFile(fd)
+                file = GrowingFile(fd)
+                if self._verify:
+                    with contextlib.closing(HashedOutput(file)) as hashed:
+                        yield hashed
+                else:
+                    yield file
         except BaseException:
             # An error while cleaning up must not hide the first one.
             with contextlib.suppress(OSError):
