@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from ostore.formats.errors import UnsafeError
@@ -25,8 +26,9 @@ _LENGTH_AT, _NAME_AT = _HEADER_BYTES + 48, _HEADER_BYTES + 56
 _MAX_PACKET = 1024 * 1024 * 1024
 _MAX_DESCRIPTION = 64 * 1024
 _WINDOW = 1024 * 1024
-# Bytes that look like packets and are none must not be hashed for ever.
+# Bytes that look like packets and are none must not be hashed for ever. A file of 2,000 blocks has 20,000 packets.
 _MAX_HASHED = 4
+_MAX_CANDIDATES = 1_000_000
 
 ReadAt = Callable[[int, int], bytes]
 
@@ -44,25 +46,29 @@ def whole_packets(read_at: ReadAt, size: int, *, names: Collection[str], subject
     """
     Yield the packets of a PAR2 file of `size` bytes that are whole, and of a kind that par2 needs. Others are skipped.
 
-    `read_at` takes a size and an offset. Raises UnsafeError if a packet describes a file that is not in `names`.
+    `read_at` takes a size and an offset. Raises UnsafeError if a packet describes a file that is not in `names`, or has
+    another one in it.
     """
-    offset, left = 0, _MAX_HASHED * size + _WINDOW
-    while (offset := _next_magic(read_at, offset, size)) + _HEADER_BYTES <= size:
+    end, left = 0, _MAX_HASHED * size + _WINDOW
+    for offset in islice(_candidates(read_at, size), _MAX_CANDIDATES):
+        if offset < end:
+            # A program that finds fault with the outer one might look for more inside. By chance it is never there.
+            raise UnsafeError(f"{subject}: a packet inside of a packet")
+        if offset + _HEADER_BYTES > size:
+            break
         header = read_at(_HEADER_BYTES, offset)
         length = int.from_bytes(header[8:16], "little")
         is_bounded = _HEADER_BYTES <= length <= min(_MAX_PACKET, size - offset, left) and length % 4 == 0
         if not is_bounded or header[48:64] not in _KNOWN:
-            offset += len(_MAGIC)
             continue
         left -= length
         if _digest(read_at, offset, length) != header[16:32]:
-            offset += len(_MAGIC)
             continue
+        end = offset + length
         if header[48:64] == _DESCRIPTION:
             yield _described(read_at(min(length, _MAX_DESCRIPTION), offset), offset, length, names, subject)
         else:
             yield Packet(offset, length)
-        offset += length
 
 
 def _described(packet: bytes, offset: int, size: int, names: Collection[str], subject: str) -> Packet:
@@ -72,17 +78,16 @@ def _described(packet: bytes, offset: int, size: int, names: Collection[str], su
     return Packet(offset, size, name, int.from_bytes(packet[_LENGTH_AT:_NAME_AT], "little"))
 
 
-def _next_magic(read_at: ReadAt, offset: int, size: int) -> int:
-    """Return where the next packet may begin, or the size."""
-    while offset < size:
-        window = read_at(min(_WINDOW, size - offset), offset)
+def _candidates(read_at: ReadAt, size: int) -> Iterator[int]:
+    """Yield where packets may begin."""
+    start = 0
+    while start < size and (window := read_at(min(_WINDOW, size - start), start)):
         found = window.find(_MAGIC)
-        if found >= 0:
-            return offset + found
-        if len(window) < len(_MAGIC):
-            break
-        offset += len(window) - len(_MAGIC) + 1
-    return size
+        while found >= 0:
+            yield start + found
+            found = window.find(_MAGIC, found + 1)
+        # One may lie across the end of the window.
+        start += max(1, len(window) - len(_MAGIC) + 1)
 
 
 def _digest(read_at: ReadAt, offset: int, size: int) -> bytes:
