@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,14 +19,25 @@ from ostore.cli.exit_codes import CODES
 from ostore.formats.errors import (
     BusyError,
     IntegrityError,
+    LimitError,
+    NoSpaceError,
+    NotFoundError,
+    UnsafeError,
     UsageError,
 )
+from ostore.places.bundle import volume_writer
+from ostore.places.bundle.volume_folders import VolumeFolder
+from ostore.streams.volumes import ClosedFile, JoinedBytes
+from tests.documents import ROOT
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
 
 SIZE = 20_000
 NAME = "x.tar.zst"
 INTEGRITY = CODES["integrity"]
+needs_par2 = pytest.mark.skipif(
+    shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
+)
 needs_par2 = pytest.mark.skipif(
     not (shutil.which("par2") or pytest.importorskip("importlib.util").find_spec("par2")),
     reason="par2 is not installed",
@@ -206,15 +220,273 @@ def test_a_failed_export_leaves_the_old_set_as_it_was(models: Store, media: list
 
 
 def test_two_exports_of_one_set_do_not_mix(models: Store, media: list[Path]) -> None:
-    def again(_report: object) -> None:
-        (media[0] / f"{NAME}.parts").mkdir(mode=0o700)
-        with (media[0] / f"{NAME}.parts" / "lock").open("w") as file:
-            import fcntl
+    with VolumeFolder.opened(media[0], NAME), pytest.raises(BusyError, match="another export is writing there"):
+        export(models, media[:1])
+    assert list(media[0].iterdir()) == []
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-            kept.append(file)
-            os.dup(file.fileno())
 
-    kept: list[object] = []
-    with pytest.raises(BusyError, match="another export is writing there"):
-        export(models, media[:1], before=again)
+def test_what_a_killed_export_has_left_goes_and_files_of_others_stay(models: Store, media: list[Path]) -> None:
+    left = media[0] / f"{NAME}.parts"
+    left.mkdir(mode=0o700)
+    (left / f"{NAME}.007").write_bytes(b"left")
+    (left / "mine.txt").write_bytes(b"keep me")
+    export(models, media[:1])
+    assert names(left) == ["mine.txt"]
+    assert f"{NAME}.007" not in names(media[0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_folder_of_another_user_is_not_used(models: Store, media: list[Path]) -> None:
+    (media[0] / f"{NAME}.parts").mkdir()
+    os.chown(media[0] / f"{NAME}.parts", 1234, 1234)
+    with pytest.raises(UnsafeError, match="belongs to another user"):
+        export(models, media[:1])
+
+
+def test_a_link_in_the_place_of_a_volume_is_never_replaced(models: Store, media: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"keep me")
+    (media[0] / f"{NAME}.001").symlink_to(tmp_path / "target")
+    with pytest.raises(UsageError, match="not a regular file, so it is never replaced"):
+        export(models, media[:1], replace=True)
+    assert (tmp_path / "target").read_bytes() == b"keep me"
+
+
+def test_the_text_beside_a_set_restores_it_word_for_word(models: Store, media: list[Path], tmp_path: Path) -> None:
+    name = "my models.tar.zst"
+    parity = "20%" if importlib.util.find_spec("par2") else None
+    ostore.export(["*"], media[0] / name, split=SIZE, parity=parity, models=models.root)
+    text = (media[0] / f"{name}.RESTORE.txt").read_text()
+    lines = [line[4:] for line in text.splitlines() if re.match(r" {4}\S", line)]
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "ostore").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ostore "$@"\n')
+    (bin_folder / "ostore").chmod(0o755)
+    if parity:
+        from par2.cli import par2_executable
+
+        (bin_folder / "par2").symlink_to(par2_executable())
+    ways = {
+        "ostore": [lines[0], *(line for line in lines if line.startswith("ostore "))],
+        "python": [line for line in lines if "restore.py" in line or "> " in line],
+        "tar": lines[-3:],
+        "par2": [line for line in lines if line.startswith("par2 ")] + lines[-3:],
+    }
+    # Every line is typed; the last three are in two of the ways.
+    assert set().union(*ways.values()) == set(lines)
+    for way, typed in ways.items():
+        folder, target = tmp_path / f"copy-{way}", tmp_path / f"store-{way}"
+        shutil.copytree(media[0], folder)
+        if way == "par2" and parity:
+            damaged = folder / f"{name}.002"
+            damaged.write_bytes(noise(900) + damaged.read_bytes()[900:])
+        done = subprocess.run(
+            ["sh", "-c", "\n".join(["set -e", *typed])],
+            cwd=folder,
+            env={"PATH": f"{bin_folder}:{os.environ['PATH']}", "OLLAMA_MODELS": str(target)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (way, done.stdout, done.stderr)
+        assert tree(target, without=(".ostore", "ostore")) == tree(models.root)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+def test_stock_tools_restore_it(models: Store, media: list[Path], tmp_path: Path, suffix: str) -> None:
+    ostore.export(["*"], f"x{suffix}", split=SIZE, to=media, models=models.root)
+    (tmp_path / "other").mkdir()
+    unpack = "zstd -dc" if suffix == ".tar.zst" else "cat"
+    volumes_in_order = " ".join(f"'{path}'" for path in volumes(media))
+    command = f"cat {volumes_in_order} | {unpack} | tar -xmof - -C other"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert tree(tmp_path / "other", without=("ostore",)) == tree(models.root)
+
+
+def test_too_many_volumes_are_refused_with_a_size_that_would_do(models: Store, media: list[Path]) -> None:
+    for size in (50, 90):
+        # The first is seen before anything is written. What does not shrink to that is seen when it is.
+        with pytest.raises(LimitError, match="at most 999 volumes") as caught:
+            export(models, media[:1], split=size)
+        assert caught.value.hint == "--split 1M makes larger ones"
+        assert list(media[0].iterdir()) == []
+
+
+def test_the_next_medium_is_asked_for_when_none_has_room(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is what a stick of three volumes would tell; no such small disk can be made everywhere."""
+    asked: list[tuple[int, list[str]]] = []
+
+    def change(number: int, folders: Sequence[Path]) -> None:
+        asked.append((number, names(folders[0])))
+        folders[0].rename(tmp_path / f"full-{len(asked)}")
+        folders[0].mkdir()
+
+    def room(path: Path) -> int:
+        return 60_000 - sum(file.stat().st_size for file in path.rglob("*"))
+
+    monkeypatch.setattr(volume_writer, "room_at", room)
+    report = export(models, media[:1], next_medium=change, verify_after_write=True)
+    first = [f"{NAME}.{end}" for end in ("001", "002", "sha256")]
+    assert asked == [(3, first), (5, [f"{NAME}.003", f"{NAME}.004", f"{NAME}.sha256"])]
+    assert [Path(one.path).name for one in report.volumes] == [f"{NAME}.00{number}" for number in range(1, 6)]
+    places = [tmp_path / "full-1", tmp_path / "full-2", media[0]]
+    imported(tmp_path, media[0] / NAME, *places[:2])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_without_room_is_named_if_nobody_can_be_asked(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is that of a disk that somebody else fills meanwhile."""
+    rooms = iter([10**6] * 3 + [0] * 9)
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with pytest.raises(NoSpaceError, match="no room for volume 3 of 20000 bytes") as caught:
+        export(models, media[:1])
+    assert "add --to DIR for every medium" in str(caught.value.hint)
+    assert list(media[0].iterdir()) == []
+
+
+@needs_par2
+def test_media_are_not_changed_where_parity_needs_all(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = iter([10**6] * 3 + [0] * 9)
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with pytest.raises(NoSpaceError, match="no room for volume 3") as caught:
+        export(models, media[:1], parity="5%", next_medium=lambda _number, _folders: pytest.fail("asked"))
+    assert "parity needs all volumes at once" in str(caught.value.hint)
+
+
+def test_disks_that_are_too_small_together_are_refused_before_anything_is_written(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: 1000)
+    with pytest.raises(NoSpaceError, match=r"expected \d+ bytes of free space, got 1000"):
+        export(models, media)
+    assert list(media[0].iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "options", "said"),
+    [
+        ("out/", {"split": SIZE}, "split: out/ is no file"),
+        ("-", {"parity": "5%"}, "parity: - is no file"),
+        (NAME, {"to": ["."]}, "to: only a bundle in volumes can have it"),
+        (NAME, {"parity": "5%"}, "parity: only a bundle in volumes can have it"),
+        (f"folder/{NAME}", {"split": SIZE, "to": ["."]}, "with --to, expected a name without a folder"),
+        (NAME, {"split": "large"}, "split: expected a size"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    models: Store, destination: str, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        ostore.export(["*"], destination, models=models.root, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_not_there_is_named(models: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such folder"):
+        export(models, [tmp_path / "absent"])
+    with pytest.raises(NotFoundError, match="no volume of it in"):
+        ostore.import_bundle(ostore.VolumesAt(tmp_path / NAME, (tmp_path,)), models=tmp_path / "other")
+
+
+def test_a_set_takes_part_wherever_a_bundle_does(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    bundle = media[0] / NAME
+    assert ostore.inspect(bundle).bundle_size == sum(path.stat().st_size for path in volumes(media))
+    (whole,) = ostore.verify([bundle], models=models.root)
+    assert (whole.verdict, whole.models, whole.volumes) == ("whole", 2, 0)
+    models.blob_path(noise(20_000, 2)).unlink()
+    assert run("repair", "--from", bundle, "--models", models.root).returncode == 0
+    assert models.blob_path(noise(20_000, 2)).exists()
+
+
+def test_verify_names_the_volume_of_a_damaged_blob(models: Store, media: list[Path]) -> None:
+    export(models, media[:1])
+    third = media[0] / f"{NAME}.003"
+    content = bytearray(third.read_bytes())
+    content[SIZE // 2] ^= 1
+    third.write_bytes(content)
+    done = run("verify", media[0] / NAME)
+    assert done.returncode == INTEGRITY
+    assert f"volume-damaged: {third} is damaged: expected sha256:" in done.stdout
+    assert "blob-altered" in done.stdout
+    (media[0] / f"{NAME}.sha256").unlink()
+    assert "volume-damaged" not in run("verify", media[0] / NAME).stdout
+    done = run("verify", third)
+    assert (done.returncode, f"{NAME}.sha256 says nothing of it" in done.stderr) == (INTEGRITY, True)
+
+
+def test_verify_finds_the_volumes_of_a_bundle_in_folders(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    assert "verified 2 models" in run("verify", tmp_path / NAME, *media).stdout
+    assert run("verify", tmp_path / NAME, *media[1:]).returncode == INTEGRITY
+    assert run("verify", media[1] / f"{NAME}.001").returncode == INTEGRITY
+
+
+def test_a_folder_without_a_store_is_what_it_is_if_no_set_is_named(models: Store, media: list[Path]) -> None:
+    ostore.export(["*"], media[0] / "whole.tar.zst", models=models.root)
+    done = run("import", media[0] / "whole.tar.zst", media[1], "--models", models.root)
+    assert done.returncode == CODES["not-found"]
+
+
+def test_a_thousand_open_files_are_not_needed(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], split=500)
+    assert len(volumes(media)) > 100
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+    done = run("import", media[0] / NAME, "--models", tmp_path / "other", tracer=limited)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_that_changes_while_it_is_read_is_noticed(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+
+    def touch(_report: object) -> None:
+        os.utime(media[0] / f"{NAME}.002", (1, 1))
+
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        ostore.import_bundle(media[0] / NAME, models=tmp_path / "other", before=touch)
+
+
+def test_a_folder_by_the_name_of_a_volume_is_no_volume(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    (media[0] / f"{NAME}.002").unlink()
+    (media[0] / f"{NAME}.002").mkdir()
+    assert f"{NAME}.002 is missing" in imported(tmp_path, media[0] / NAME, code=INTEGRITY).stderr
+
+
+def test_a_good_copy_in_another_place_is_used(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    shutil.copy(media[0] / f"{NAME}.002", media[1])
+    (media[0] / f"{NAME}.002").write_bytes(bytes(SIZE))
+    imported(tmp_path, media[0] / NAME, media[1])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+class Missing:
+    """Bytes that end early."""
+
+    size = 10
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        return b"12345"[offset : offset + size]
+
+    def refuse_changes(self) -> None:
+        """They do not."""
+
+
+def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:
+    joined = JoinedBytes([Missing(), Missing()])
+    assert joined.size == 20
+    assert joined.read_at(20, 0) == b"12345"
+    assert joined.read_at(3, 11) == b"234"
+    assert joined.read_at(5, 20) == b""
+
+
+def test_only_regular_files_are_volumes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"):
+        ClosedFile(tmp_path / "fifo")

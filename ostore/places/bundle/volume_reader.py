@@ -68,7 +68,8 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
     """
     Look for the files of the set `name` in folders. Raises NotFoundError if there is no volume, OSError.
 
-    Of side files that differ, the longest counts: a medium that was written before others lists those before it.
+    Of side files that differ, the longest counts: a medium that was written before others lists those before it. If
+    there are several copies of a volume, one that is whole comes first.
     """
     copies: dict[int, list[Path]] = {}
     parity: list[Path] = []
@@ -88,7 +89,7 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
     return VolumeSet(
         name,
         tuple(places),
-        {number: tuple(copies[number]) for number in sorted(copies)},
+        {number: _whole_first(copies[number], best[number - 1 : number]) for number in sorted(copies)},
         best,
         tuple((place, digests) for place, digests in sums if digests != best[: len(digests)]),
         tuple(parity),
@@ -131,11 +132,11 @@ def problems_of(volumes: VolumeSet, *, advance: Advance = _ignore) -> dict[int, 
     """Hash every volume that the side file lists, and return by number what is wrong with each. Raises OSError."""
     problems = {}
     for number, digest in enumerate(volumes.sums, 1):
-        found = [(path, _digest_of(path, advance)) for path in volumes.copies.get(number, ())]
-        if not found:
+        path = next(iter(volumes.copies.get(number, ())), None)
+        if path is None:
             problems[number] = _missing(volumes, number)
-        elif found[0][1] != digest:
-            problems[number] = _what_is_wrong(volumes, number, *found[0])
+        elif (got := _digest_of(path, advance)) != digest:
+            problems[number] = _what_is_wrong(volumes, number, path, got)
     return problems
 
 
@@ -187,6 +188,13 @@ def _refusal(volumes: VolumeSet, problems: Sequence[str]) -> VolumesError:
     if volumes.parity:
         hint = "an import repairs it, if the parity suffices"
     return VolumesError(f"{'; '.join(problems[:_SHOWN])}{more}", hint=hint)
+
+
+def _whole_first(copies: Sequence[Path], digest: Sequence[Digest]) -> tuple[Path, ...]:
+    """Return the copies of a volume. Only if there are several, they are hashed."""
+    if len(copies) > 1 and digest:
+        return tuple(sorted(copies, key=lambda path: _digest_of(path, _ignore) != digest[0]))
+    return tuple(copies)
 
 
 def _missing(volumes: VolumeSet, number: int) -> str:
