@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.basis import opened_bases
@@ -14,12 +16,38 @@ from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
+from ostore.formats.parity import parse_parity
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
-from ostore.operations.transfer import copy, copy_sound
+from ostore.formats.volume_set import parse_size
+from ostore.operations.transfer import Sink, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.read_back import refuse_without_read_back
+
+# The code for bundles takes time to import.
+if TYPE_CHECKING:
+    from ostore.places.bundle.volume_writer import NextMedium
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedVolume:
+    """A volume of a bundle: its file, its bytes and their digest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedParity:
+    """The parity of volumes: its files. They mend any `recovery_blocks` of the `blocks` of `block_size` bytes."""
+
+    files: tuple[str, ...]
+    block_size: int
+    blocks: int
+    recovery_blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +58,8 @@ class ExportReport:
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
     `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
     `required` blobs, `required_size` bytes, are left out of a delta, because the target has them. `bundle_size` is the
-    bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`, but they could not
-    be written.
+    bytes of the bundle file or its volumes, or None if none was written. A glob matched the models in `left_out`, but
+    they could not be written. `volumes` are in order. `read_back` tells whether the media were read.
     """
 
     destination: str
@@ -46,6 +74,9 @@ class ExportReport:
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+    volumes: tuple[ExportedVolume, ...] = ()
+    parity: ExportedParity | None = None
+    read_back: bool = False
 
 
 def export(
@@ -62,6 +93,11 @@ def export(
     progress: Progress = SILENT,
     before: Callable[[ExportReport], object] | None = None,
     models: Path | None = None,
+    split: int | str | None = None,
+    to: Sequence[str | Path] = (),
+    parity: str | None = None,
+    verify_after_write: bool = False,
+    next_medium: NextMedium | None = None,
 ) -> ExportReport:
     """
     Write models to `destination`. `names` are names or globs; `["*"]` means all models.
@@ -78,15 +114,28 @@ def export(
     bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
     is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
 
+    `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
+    folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
+    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, and
+    the folders; the volumes until then have their names. `verify_after_write` reads what was written back from its
+    medium, past the cache of the system.
+
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
     UnsafeError, NoSpaceError, BusyError, OSError.
     """
-    sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
-    if have and str(destination).endswith("/"):
-        raise UsageError(
-            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
-        )
+    terms = SinkTerms(
+        level,
+        replace,
+        threads(jobs),
+        progress,
+        split=parse_size(str(split)) if split is not None else None,
+        to=tuple(map(Path, to)),
+        parity=parse_parity(parity) if parity is not None else None,
+        verify=verify_after_write,
+        next_medium=next_medium,
+    )
+    sink = _sink(destination, terms, is_delta=bool(have))
     store = chosen_store(models).require()
     locked = None if lock is None else Lock.read(lock)
     words = _words(names, store, locked)
@@ -112,7 +161,38 @@ def export(
             received = copy(store, sink, selection, phase="exporting", progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=False, resumed=sum(blob.size for blob in received.resumed))
+    if split is not None:
+        return _with_volumes(_report(destination, selection, dry_run=True), sink, read_back=verify_after_write)
+    resumed = sum(blob.size for blob in received.resumed)
+    return replaced(_report(destination, selection, dry_run=False, resumed=resumed), read_back=verify_after_write)
+
+
+def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
+    if terms.verify:
+        refuse_without_read_back()
+    if is_delta and str(destination).endswith("/"):
+        raise UsageError(
+            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
+        )
+    return sink_of(destination, terms)
+
+
+def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> ExportReport:
+    from ostore.places.bundle.volume_writer import BundleVolumes
+
+    written = sink.written if isinstance(sink, BundleVolumes) else None
+    if written is None:
+        raise RuntimeError("no volumes were written")
+    volumes = tuple(ExportedVolume(str(path), file.size, str(file.digest)) for path, file in written.volumes)
+    plan, files = written.plan, tuple(map(str, written.parity_files))
+    return replaced(
+        report,
+        dry_run=False,
+        bundle_size=sum(volume.size for volume in volumes),
+        volumes=volumes,
+        parity=ExportedParity(files, plan.block_size, plan.blocks, plan.recovery_blocks) if plan else None,
+        read_back=read_back,
+    )
 
 
 def goes_on(destination: str | Path) -> bool:

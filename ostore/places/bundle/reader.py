@@ -51,9 +51,16 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
     Raises NotFoundError if it is absent, UsageError if it is not a regular file, FormatError, LimitError, UnsafeError,
     OSError, and IntegrityError, also on leaving, if the file has changed.
     """
-    with _opened(path) as file, Pool(workers(jobs)) as pool:
+    with _opened(path) as file, reading(file, path, jobs=jobs, label=label or str(path)) as reader:
+        yield reader
+
+
+@contextlib.contextmanager
+def reading(file: BytesAt, path: Path, *, jobs: int, label: str) -> Iterator[BundleReader]:
+    """Read a bundle that can be read in any order, as `open_bundle` does. `path` is the bundle's name in messages."""
+    with Pool(workers(jobs)) as pool:
         try:
-            reader = BundleReader(_streams(file, pool, jobs), label or str(path), file)
+            reader = BundleReader(_streams(file, pool, jobs), label, file)
         except OstoreError as error:
             error.args = (f"{path}: {error}",)
             raise explained(error, file.read_at(PEEK_BYTES, 0), path) from None
@@ -101,6 +108,11 @@ class BundleReader:
     def can_resume(self) -> bool:
         """Whether a blob can be read from its middle on: of a file, the frames before are skipped."""
         return self._file is not None
+
+    @property
+    def bundle_size(self) -> int | None:
+        """The bytes of the bundle, or None for a pipe."""
+        return None if self._file is None else self._file.size
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
