@@ -19,6 +19,7 @@ from ostore.formats.inventory import Inventory
 from ostore.formats.lock_file import LockFile
 from ostore.formats.store_layout import TRANSACTIONS
 from ostore.places.store.store import LocalStore
+from ostore.streams.file_lock import try_lock
 from tests.gguf import ONE_LAYER, gguf
 from tests.support import MODEL, OSTORE, TENSOR, TORTURE, Store, full, noise, sha256, tree
 from tests.support import ostore as run
@@ -464,6 +465,33 @@ class TestLock:
             assert run("lock", "--update", tmp_path / name, "--models", near.root).returncode == code
         assert (tmp_path / "notes.txt").read_bytes() == b"notes\n"
         assert run("lock", "-n", "--models", near.root).returncode == 2
+
+    def test_what_a_killed_update_has_left_is_taken_over(self, near: Store, tmp_path: Path) -> None:
+        lock, part = tmp_path / "models.lock", tmp_path / ".models.lock.part"
+        part.write_bytes(b"much more than a lock " * 1000)
+        ostore.lock(update=lock, models=near.root)
+        assert lock.read_bytes() == ostore.lock(models=near.root).document
+        lock.unlink()
+        # One with a second name may be somebody's file.
+        part.write_bytes(b"mine")
+        (tmp_path / "mine").hardlink_to(part)
+        ostore.lock(update=lock, models=near.root)
+        assert ((tmp_path / "mine").read_bytes(), part.exists()) == (b"mine", False)
+
+    def test_two_updates_at_once_do_not_mix(self, near: Store, tmp_path: Path) -> None:
+        lock, part = tmp_path / "models.lock", tmp_path / ".models.lock.part"
+        with part.open("wb") as file:
+            assert try_lock(file.fileno())
+            done = run("lock", "--update", lock, "--models", near.root)
+        assert (done.returncode, lock.exists()) == (6, False)
+
+    def test_a_manifest_that_cannot_be_read_loses_no_line(self, near: Store, tmp_path: Path) -> None:
+        lock = lock_of(near, tmp_path / "models.lock")
+        before = lock.read_bytes()
+        near.manifest_path(full("new:latest")).write_bytes(b"")
+        done = run("lock", "--update", lock, "--models", near.root)
+        assert (done.returncode, lock.read_bytes()) == (10, before)
+        assert run("lock", "kept", "--update", lock, "--models", near.root).returncode == 0
 
     def test_export_takes_the_models_of_the_lock(self, near: Store, tmp_path: Path) -> None:
         lock = tmp_path / "models.lock"

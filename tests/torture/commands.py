@@ -165,6 +165,30 @@ def to_import(folder: Path, bundle: str = "b.tar.zst") -> None:
     mine.blob_path(OTHER).write_bytes(b"x" * len(OTHER))
 
 
+def to_export_a_delta(folder: Path) -> None:
+    """A store, an inventory of one that has half of it, and a lock."""
+    a_store(folder)
+    far = Store(folder / "far")
+    far.model("tiny:latest", WEIGHTS, template=SHARED)
+    (folder / "have.json").write_bytes(run(folder, "inventory", "--models", "far").stdout.encode())
+    (folder / "models.lock").write_bytes(run(folder, "lock").stdout.encode())
+
+
+def to_import_a_delta(folder: Path) -> None:
+    """The delta of that, the store that has half of it, and the lock."""
+    to_export_a_delta(folder)
+    undisturbed(folder, "export", "--all", "d.tar.zst", "--have", "have.json")
+    shutil.rmtree(folder / "models")
+    (folder / "far").rename(folder / "models")
+
+
+def to_update_a_lock(folder: Path) -> None:
+    """A store and the lock of another time, with a remark."""
+    a_store(folder)
+    digest = "sha256:" + "0" * 64
+    (folder / "models.lock").write_text(f"# ours\n{digest}  {full('tiny:q4')}\n{digest}  {full('gone:latest')}\n")
+
+
 def to_restore(folder: Path) -> None:
     """The same for the script that is in every bundle; of a plain one, because zstd would be a second program."""
     to_import(folder, "b.tar")
@@ -269,6 +293,7 @@ def to_build_on(folder: Path) -> None:
     Store(folder / "models").model("made:latest", b"another model of that name")
 
 
+DELTA = ("export", "--lock", "models.lock")
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
@@ -281,6 +306,9 @@ COMMANDS = (
     Command("export-stepwise", a_store, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar", "--replace", "--strict")),
+    Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
+    Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),
+    Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),

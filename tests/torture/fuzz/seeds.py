@@ -7,10 +7,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import zstandard
+
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.inventory import HeldBlob, HeldModel, Inventory, TensorAt, TensorMap
 from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, write_folders
+from ostore.formats.lock_file import LockFile
+from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
 from ostore.formats.zstd_frame import measure_frame
@@ -180,6 +185,30 @@ def links() -> list[bytes]:
     models = tuple(LinkedModel(ModelName.parse(name), "/models", (file,)) for name, file in named.items())
     records = [LinkRecord(Layout.FILES), LinkRecord(Layout.LM_STUDIO, models)]
     return [*(record.write() for record in records), b"\xff" + write_folders(["/home/a/gguf", "/mnt/b"])]
+
+
+def inventories() -> list[bytes]:
+    name, digest = ModelName.parse("hf.co/me/a:q4"), Digest.of(b"w")
+    tensors = TensorMap(Descriptor(digest, 32), (TensorAt(32, 8, digest), TensorAt(64, 36, digest)))
+    blobs = (HeldBlob(digest, 100, tensors=tensors), HeldBlob(Digest.of(b"s"), 5, is_staged=True))
+    made = [Inventory((), ()), Inventory.of([HeldModel(name, Descriptor(digest, 9), (digest,))], blobs)]
+    return [one.write() for one in made]
+
+
+def locks() -> list[bytes]:
+    names = [ModelName.parse(name) for name in ("llama3", "hf.co/me/a:q4", "gemma:2b")]
+    lines = LockFile.of((name, Digest.of(name.full.encode())) for name in names).write()
+    return [b"", lines, b"# ours\n\n" + lines.replace(b"\n", b"\r\n# why\r\n", 1), lines.replace(b"  ", b"\t")]
+
+
+def carried() -> list[bytes]:
+    texts = [*inventories(), *locks()]
+    return [
+        *texts,
+        *(zstandard.compress(text) for text in texts),
+        *(text.decode().encode("utf-16") for text in texts),
+        b"\xef\xbb\xbf" + texts[1],
+    ]
 
 
 def archives() -> list[bytes]:

@@ -8,6 +8,7 @@ our readers read the same thing, a function asserts that they agree.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from ostore.formats.errors import InvalidDigestError, OstoreError
 from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
+from ostore.formats.inventory import Inventory
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.link_record import LinkRecord, parse_folders, write_folders
+from ostore.formats.lock_file import LockFile
 from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
@@ -40,6 +43,7 @@ from ostore.host.service_unit import _file_variables, _inline_variables, _servic
 from ostore.operations.show import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
+from ostore.streams.document import is_document, read_document
 from ostore.streams.frames import decode_frame
 from tests.torture.fuzz import modelfile_reader, seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
@@ -318,6 +322,34 @@ def read_tensors(data: bytes) -> None:
     assert {tensor.name for tensor in found.unpacked} <= {tensor.name for tensor in found.tensors}
 
 
+def read_inventory(data: bytes) -> None:
+    found = Inventory.parse(data)
+    assert Inventory.parse(found.write()) == found
+    for blob in found.blobs:
+        end = blob.tensors.header.size if blob.tensors else 0
+        for tensor in blob.tensors.tensors if blob.tensors else ():
+            assert tensor.offset >= end
+            end = tensor.offset + tensor.length
+        assert end <= blob.size
+
+
+def read_lock(data: bytes) -> None:
+    found = LockFile.parse(data)
+    again = LockFile.parse(found.write())
+    assert (again.models, again.write()) == (found.models, found.write())
+    assert found.updated(found.models, is_whole=True) == found
+    assert found.changes_to(again) == ()
+
+
+def read_carried(data: bytes) -> None:
+    """An inventory or a lock as other programs leave it."""
+    limit = 1024 * 1024
+    is_one = is_document(data)
+    text = read_document(io.BytesIO(data[1:]).read, limit, data[:1])
+    assert len(text) <= limit
+    assert text.lstrip().startswith((b"{", b"#", b"sha256:")) or not is_one
+
+
 def _at(data: bytes) -> Callable[[int, int], bytes]:
     return lambda size, offset: data[offset : offset + size]
 
@@ -348,6 +380,9 @@ TARGETS = {
     "selection": Target(read_selection, seeds.selections),
     "record": Target(read_record, seeds.records),
     "links": Target(read_links, seeds.links),
+    "inventory": Target(read_inventory, seeds.inventories),
+    "lock": Target(read_lock, seeds.locks),
+    "carried": Target(read_carried, seeds.carried),
     "unit": Target(read_unit, seeds.units),
     "text": Target(read_text, seeds.names),
     "header": Target(read_header, seeds.headers),
