@@ -58,10 +58,12 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
 
 
 def _refuse_other_content(repaired: VolumeSet) -> None:
-    """Raises IntegrityError if what par2 has written is not what the side file says. Links lead to what was there."""
+    """Raises IntegrityError if what par2 has written is not what the list says. Links lead to what was there."""
     for number, problem in problems_of(repaired).items():
         if not repaired.copies[number][0].is_symlink():
-            raise IntegrityError(f"{repaired.name}: the parity makes other volumes than the side file says: {problem}")
+            raise IntegrityError(
+                f"{repaired.name}: the parity makes other volumes than the list of digests says: {problem}"
+            )
 
 
 def _copy_parity(volumes: VolumeSet, work: Directory) -> dict[str, int]:
