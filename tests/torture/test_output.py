@@ -27,6 +27,7 @@ LONG = "long " * 2000
 # A store's path may not have a bracket in it, so that Ollama can use it.
 PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store", "another", "other"))
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
+VOLUME = f"cut {NAME}.tar.zst.002"
 WEIGHTS = f"{FOLDER}/weights {NAME}.gguf"
 # What these find is told on standard output, and is no error of the command.
 REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import"}
@@ -53,6 +54,11 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("evil", f"{OUT}/"),
         ("evil", BUNDLE),
         ("evil", f"{NAME}/", "--as", "gguf"),
+        ("--all", OUT, "--split", "20KB", "--verify-after-write"),
+        ("--all", OUT, "--split", EVIL),
+        ("--all", OUT, "--split", "1MB", "--parity", EVIL),
+        ("--all", "b.tar.zst", "--split", "1MB", "--to", NAME, "--to", FOLDER),
+        ("--all", VOLUME, "--split", "1MB"),
     ),
     "path": (
         ("evil",),
@@ -73,8 +79,15 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("new", "-f", BUNDLE),
         ("new", f"no {WEIGHTS}"),
     ),
-    "import": ((BUNDLE,), (BUNDLE, "--replace"), (BUNDLE, "-n"), (f"no {BUNDLE}",), (BUNDLE, "--model", NAME)),
-    "verify": ((), ("evil",), (BUNDLE,), (f"no {BUNDLE}",)),
+    "import": (
+        (BUNDLE,),
+        (BUNDLE, "--replace"),
+        (BUNDLE, "-n"),
+        (f"no {BUNDLE}",),
+        (BUNDLE, "--model", NAME),
+        (VOLUME,),
+    ),
+    "verify": ((), ("evil",), (BUNDLE,), (f"no {BUNDLE}",), (VOLUME,)),
     "du": ((), ("evil",), ("-q",), ("--html", f"{NAME}.html"), ("--html", BUNDLE)),
     "doctor": ((), ("--fix", "--yes"), ("--fix", "-n")),
     "repair": (("--from", BUNDLE), ("--from", FOLDER), ("--from", f"no {BUNDLE}"), ("--from", PLACE, "-n")),
@@ -174,6 +187,10 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         folder = made[name] = tmp_path_factory.mktemp(name)
         of_evil_texts(folder)
         done = _run(folder, ("export", "--all", BUNDLE))
+        _run(folder, ("export", "--all", VOLUME.removesuffix(".002"), "--split", "20KB"))
+        # A volume that is damaged, and one that is missing, are named.
+        (folder / VOLUME).write_bytes(b"damaged")
+        (folder / VOLUME.replace(".002", ".001")).unlink()
         assert done.returncode == 0, done.stderr
         (folder / PLACE).rename(folder / FOLDER)
         shutil.copyfile(folder / BUNDLE, folder / FOLDER / f"{NAME}.gguf")

@@ -83,7 +83,7 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
                 parity.append(path)
         if digests := _sums_in(place, name):
             sums.append((place, digests))
-    if not copies and not parity:
+    if not copies and not parity and not sums:
         raise NotFoundError(f"{name}: no such bundle, and no volume of it in {_texts(places)}")
     best = max((digests for _, digests in sums), key=len, default=())
     return VolumeSet(
