@@ -17,7 +17,7 @@ import pytest
 
 import ostore
 from ostore.cli import exit_codes
-from ostore.formats import bundle_index, manifest, seek_table, tar_header, zstd_frame
+from ostore.formats import bundle_index, manifest, seek_table, tar_header, volume_set, zstd_frame
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
 from ostore.operations.verify import ProblemKind
@@ -90,6 +90,8 @@ LIMITS = {
     "a frame in the file": zstd_frame.MAX_FRAME_BYTES,
     "blocks in a frame": zstd_frame._MAX_BLOCKS,
     "frames": seek_table.MAX_FRAMES,
+    "volumes of a set": volume_set.MAX_VOLUMES,
+    "the list of digests of a set": volume_set.MAX_SUMS_BYTES,
 }
 
 

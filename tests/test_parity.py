@@ -103,7 +103,7 @@ def test_beyond_the_budget_the_message_says_how_many_blocks_short(
 
 
 @needs_par2
-def test_volumes_without_their_side_file_are_repaired_too(models: Store, media: list[Path], tmp_path: Path) -> None:
+def test_volumes_without_their_digests_are_repaired_too(models: Store, media: list[Path], tmp_path: Path) -> None:
     export(models, media[:1], "20%")
     (media[0] / f"{NAME}.sha256").unlink()
     volume = media[0] / f"{NAME}.003"
@@ -183,7 +183,7 @@ def test_parity_of_other_files_is_refused_before_par2_sees_it(
 
 @needs_par2
 def test_parity_that_makes_other_volumes_is_refused(models: Store, media: list[Path], tmp_path: Path) -> None:
-    """Parity of a set of the same name with other content, and the side file of the right one."""
+    """Parity of a set of the same name with other content, and the list of the right one."""
     export(models, media[:1], "20%")
     other = Store(tmp_path / "evil")
     other.model("tiny:latest", noise(50_000, 7), template=b"{{ .Prompt }}")
@@ -195,7 +195,7 @@ def test_parity_that_makes_other_volumes_is_refused(models: Store, media: list[P
         shutil.copy(path, media[0])
     (media[0] / f"{NAME}.002").unlink()
     done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
-    assert "the parity makes other volumes than the side file says" in done.stderr
+    assert "the parity makes other volumes than the list of digests says" in done.stderr
     assert not (tmp_path / "other/manifests").exists()
 
 

@@ -1,4 +1,4 @@
-"""The names, sizes and side file of a set of volumes. Whatever is not exactly ours is foreign."""
+"""The names, sizes and list of digests of a set of volumes. Whatever is not exactly ours is foreign."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_there_are_at_most_999_volumes() -> None:
 
 
 @pytest.mark.parametrize("name", [NAME, "a b.tar", "back\\slash.tar.zst", "line\nbreak\r.tar.zst", "\udcff.tar.zst"])
-def test_the_side_file_is_what_sha256sum_reads(tmp_path: Path, name: str) -> None:
+def test_the_digests_are_what_sha256sum_reads(tmp_path: Path, name: str) -> None:
     raw = write_sums(name, SUMS)
     assert read_sums(name, raw) == tuple(SUMS)
     for number in range(3):
@@ -152,12 +152,12 @@ LINE = write_sums(NAME, SUMS[:1])
         b"\0" * 100,
     ],
 )
-def test_a_side_file_that_is_not_of_this_set_says_nothing(raw: bytes) -> None:
+def test_a_list_that_is_not_of_this_set_says_nothing(raw: bytes) -> None:
     with pytest.raises(InvalidBundleError, match=r"x\.tar\.zst\.sha256"):
         read_sums(NAME, raw)
 
 
-def test_a_side_file_has_limits() -> None:
+def test_a_list_has_limits() -> None:
     assert len(read_sums(NAME, write_sums(NAME, SUMS * 333))) == 999
     thousand = write_sums(NAME, SUMS * 333) + LINE.replace(b".001", b".1000")
     with pytest.raises(InvalidBundleError):

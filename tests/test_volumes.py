@@ -136,7 +136,7 @@ def test_a_volume_that_is_missing_is_named_with_where_it_was_looked_for(
     done = imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY)
     assert f"{NAME}.003 is missing: it is not in {', '.join(map(str, media))}" in done.stderr
     assert not (tmp_path / "other").exists()
-    # Without the side files, nobody knows of the last one but the bundle itself.
+    # Without the lists, nobody knows of the last one but the bundle itself.
     for folder in media:
         (folder / f"{NAME}.sha256").unlink()
     assert f"{NAME}.003 is missing" in imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY).stderr
@@ -237,10 +237,18 @@ def test_what_a_killed_export_has_left_goes_and_files_of_others_stay(models: Sto
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_folder_of_another_user_is_not_used(models: Store, media: list[Path]) -> None:
-    (media[0] / f"{NAME}.parts").mkdir()
-    os.chown(media[0] / f"{NAME}.parts", 1234, 1234)
+    """Root could remove it: the file in it stands for a folder where only its owner may do that."""
+    theirs = media[0] / f"{NAME}.parts"
+    theirs.mkdir()
+    (theirs / "theirs").write_bytes(b"")
+    os.chown(theirs, 1234, 1234)
     with pytest.raises(UnsafeError, match="belongs to another user"):
         export(models, media[:1])
+    (theirs / "theirs").unlink()
+    # As on FAT, where everything belongs to whoever has mounted it.
+    (theirs / f"{NAME}.001").write_bytes(b"left")
+    export(models, media[:1])
+    assert not theirs.exists()
 
 
 def test_a_link_in_the_place_of_a_volume_is_never_replaced(models: Store, media: list[Path], tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def _verify_volume(volumes: VolumesAt, number: int, *, progress: Progress) -> Ve
 
 
 def _naming_volumes(report: VerifyReport, volumes: VolumesAt, progress: Progress) -> VerifyReport:
-    """Add the volumes that the damaged blobs of a bundle are in, if a side file tells."""
+    """Add the volumes that the damaged blobs of a bundle are in, if their list of digests tells."""
     from ostore.places.bundle.volume_reader import problems_of
 
     found = volumes.find()

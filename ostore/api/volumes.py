@@ -55,7 +55,7 @@ def volumes_of(word: Word) -> VolumesAt | None:
     """
     Return the bundle in volumes that a word means, or None if it means something else.
 
-    It is the name of a file of the set, or that of the bundle if there are volumes of it and no such file.
+    It is the name of a file of the set, or that of the bundle if there are files of the set and no such file.
     """
     if isinstance(word, VolumesAt):
         return word
@@ -64,7 +64,7 @@ def volumes_of(word: Word) -> VolumesAt | None:
         return VolumesAt(path.with_name(name), (path.parent,))
     if not str(word).endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
         return None
-    return VolumesAt(path, (path.parent,)) if _has_volumes(path.parent, path.name) else None
+    return VolumesAt(path, (path.parent,)) if _has_files(path.parent, path.name) else None
 
 
 def volume_in(word: Word) -> tuple[VolumesAt, int] | None:
@@ -143,13 +143,13 @@ def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | N
         return name
     if not path.name.endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
         return None
-    is_set = any(_has_volumes(place, path.name) for place in (path.parent, *map(Path, map(str, folders))))
+    is_set = any(_has_files(place, path.name) for place in (path.parent, *map(Path, map(str, folders))))
     return path.name if is_set else None
 
 
-def _has_volumes(folder: Path, name: str) -> bool:
+def _has_files(folder: Path, name: str) -> bool:
     try:
-        return any(number_of(name, file) for file in os.listdir(folder))  # noqa: PTH208 - names alone
+        return any(set_of(file) == name for file in os.listdir(folder))  # noqa: PTH208 - names alone
     except OSError:
         return False
 

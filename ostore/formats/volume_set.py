@@ -1,5 +1,5 @@
 """
-A bundle in volumes: how large they are, what the files of a set are called, and the side file with their digests.
+A bundle in volumes: how large they are, what the files of a set are called, and the list of their digests.
 
 The files of the set NAME are NAME.001, NAME.002 and so on, and beside them NAME.sha256, NAME.RESTORE.txt and parity,
 NAME.par2 and NAME.volN+M.par2. Every other file is foreign.
@@ -14,9 +14,8 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidBundleError, LimitError, UsageError
 
 MAX_VOLUMES = 999
-# More than the longest path that a system has, for each volume.
+# 999 lines with the longest name that a path can have.
 MAX_SUMS_BYTES = 4 * 1024 * 1024
-# The length of a path on Linux is 4,096; a name in a side file has no reason to be longer.
 MAX_SIZE = 2**63 - 1
 _MIB = 1024 * 1024
 # A medium also holds its file system, and the small files of the set.
@@ -64,7 +63,7 @@ def volume_name(name: str, number: int) -> str:
 
 
 def sums_name(name: str) -> str:
-    """Return the name of the side file with the digests of the volumes."""
+    """Return the name of the list of the digests of the volumes."""
     return f"{name}.sha256"
 
 
@@ -101,14 +100,14 @@ def least_size(total: int) -> int:
 
 
 def write_sums(name: str, digests: Iterable[Digest]) -> bytes:
-    """Return the side file of a set: one line for each volume, as `sha256sum -c` reads it in the folder of the set."""
+    """Return the list of digests of a set: one line for each volume, as `sha256sum -c` reads it in their folder."""
     lines = (_line(digest, volume_name(name, number)) for number, digest in enumerate(digests, 1))
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def read_sums(name: str, data: bytes) -> tuple[Digest, ...]:
     """
-    Return the digests of the volumes of a set, in order, from its side file.
+    Return the digests of the volumes of a set, in order, from its list.
 
     Raises LimitError if it is too large, InvalidBundleError if it is not what `write_sums` writes.
     """

@@ -76,7 +76,7 @@ class VerifyReport:
 
     `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes. `warnings` are about entries
     that do no harm. `remedy` is what to do about the worst problem. `volumes` is how many files were compared with the
-    side file of their set; of one volume alone, `size` is its bytes, and nothing is known of models.
+    list of digests of their set; of one volume alone, `size` is its bytes, and nothing is known of models.
     """
 
     subject: str

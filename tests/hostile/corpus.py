@@ -9,6 +9,7 @@ from tests.hostile.folders import folder_rows
 from tests.hostile.names import name_rows
 from tests.hostile.surroundings import surrounding_rows
 from tests.hostile.upkeep import upkeep_rows
+from tests.hostile.volumes import volume_rows
 
 ROWS = (
     *container_rows(),
@@ -18,4 +19,5 @@ ROWS = (
     *surrounding_rows(),
     *upkeep_rows(),
     *folder_rows(),
+    *volume_rows(),
 )

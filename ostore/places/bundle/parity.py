@@ -7,7 +7,7 @@ that are called like the volumes, because par2 creates whatever file a packet de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ostore.formats.errors import IntegrityError, NoSpaceError
@@ -35,6 +35,8 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
         number: "" for number in range(1, volumes.count + 1) if number not in volumes.copies
     }
     described = _copy_parity(volumes, work)
+    if not described:
+        raise IntegrityError(f"{volumes.name}: {_told(wrong)}; no parity that is whole describes it")
     count = max(volumes.count, *(int(name.rpartition(".")[2]) for name in described), 1)
     for number in range(1, count + 1):
         if copies := volumes.copies.get(number):
@@ -47,9 +49,8 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
         mended = repair_with_parity(work.path, parity_name(volumes.name), jobs=jobs)
     except BeyondRepairError as error:
         short = "" if error.short is None else f": {error.short} recovery blocks short"
-        told = "; ".join(text for text in wrong.values() if text) or "a volume is damaged"
         raise IntegrityError(
-            f"{volumes.name}: {told}; the parity does not suffice to repair it{short}",
+            f"{volumes.name}: {_told(wrong)}; the parity does not suffice to repair it{short}",
             hint="find another copy of a volume, or more of the parity files",
         ) from None
     repaired = with_files(volumes, work.path, count)
@@ -57,11 +58,17 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
     return repaired, mended
 
 
+def _told(wrong: Mapping[int, str]) -> str:
+    return "; ".join(text for text in wrong.values() if text) or "a volume is damaged"
+
+
 def _refuse_other_content(repaired: VolumeSet) -> None:
-    """Raises IntegrityError if what par2 has written is not what the side file says. Links lead to what was there."""
+    """Raises IntegrityError if what par2 has written is not what the list says. Links lead to what was there."""
     for number, problem in problems_of(repaired).items():
         if not repaired.copies[number][0].is_symlink():
-            raise IntegrityError(f"{repaired.name}: the parity makes other volumes than the side file says: {problem}")
+            raise IntegrityError(
+                f"{repaired.name}: the parity makes other volumes than the list of digests says: {problem}"
+            )
 
 
 def _copy_parity(volumes: VolumeSet, work: Directory) -> dict[str, int]:

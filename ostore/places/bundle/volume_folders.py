@@ -40,22 +40,36 @@ class VolumeFolder:
 
         Raises BusyError if another export holds it, UnsafeError if another user could, OSError.
         """
-        with Directory.open(folder) as target, target.make_child(f"{name}.parts", Ownership.private()) as waiting:
-            if not is_ours(waiting.status()):
-                raise UnsafeError(f"{waiting.path}: belongs to another user")
-            lock = _lock(waiting)
-            opened = cls(target, waiting, name)
-            try:
-                opened.clear()
-                yield opened
-            finally:
-                # An error while cleaning up must not hide the first one.
-                with contextlib.suppress(OSError):
-                    opened.clear()
-                    waiting.unlink(_LOCK)
-                os.close(lock)
-                with contextlib.suppress(OSError):
-                    target.rmdir(waiting.path.name)
+        parts = f"{name}.parts"
+        with Directory.open(folder) as target:
+            status = target.lstat(parts)
+            if status is not None and not is_ours(status):
+                # On FAT, everything belongs to whoever has mounted it, also what we have made. Elsewhere, the owner
+                # could exchange what waits here, and we cannot remove it.
+                with target.child(parts) as waiting, cls(target, waiting, name).held():
+                    pass
+                if target.lstat(parts) is not None:
+                    raise UnsafeError(f"{target.path / parts}: belongs to another user")
+            with target.make_child(parts, Ownership.private()) as waiting:
+                opened = cls(target, waiting, name)
+                with opened.held():
+                    yield opened
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock this for one export. What waits here is removed before and after. Raises BusyError, OSError."""
+        lock = _lock(self.waiting)
+        try:
+            self.clear()
+            yield
+        finally:
+            # An error while cleaning up must not hide the first one.
+            with contextlib.suppress(OSError):
+                self.clear()
+                self.waiting.unlink(_LOCK)
+            os.close(lock)
+            with contextlib.suppress(OSError):
+                self.target.rmdir(self.waiting.path.name)
 
     def begin(self, file: str) -> int:
         """Create a file of the set, empty, where it waits. Raises OSError."""

@@ -1,7 +1,7 @@
 """
 Find the volumes of a bundle in several places, read them as one, and say exactly which one is wrong.
 
-What the bundle's own digests say decides. The side file and the parity only help to name and to repair.
+What the bundle's own digests say decides. The list of digests and the parity only help to name and to repair.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _ignore(_size: int) -> None:
 @dataclass(frozen=True, slots=True)
 class VolumeSet:
     """
-    The files that were found of a set: of each volume its copies, the digests of all if a side file says them, others
+    The files that were found of a set: of each volume its copies, the digests of all if there is a list, others
     that contradict them with their folders, and the parity.
     """
 
@@ -68,8 +68,8 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
     """
     Look for the files of the set `name` in folders. Raises NotFoundError if there is no volume, OSError.
 
-    Of side files that differ, the longest counts: a medium that was written before others lists those before it. If
-    there are several copies of a volume, one that is whole comes first.
+    Of lists of digests that differ, the longest counts: a medium that was written before others lists those before it.
+    If there are several copies of a volume, one that is whole comes first.
     """
     copies: dict[int, list[Path]] = {}
     parity: list[Path] = []
@@ -83,7 +83,7 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
                 parity.append(path)
         if digests := _sums_in(place, name):
             sums.append((place, digests))
-    if not copies:
+    if not copies and not parity and not sums:
         raise NotFoundError(f"{name}: no such bundle, and no volume of it in {_texts(places)}")
     best = max((digests for _, digests in sums), key=len, default=())
     return VolumeSet(
@@ -129,7 +129,7 @@ def chosen_volumes(volumes: VolumeSet) -> list[Path]:
 
 
 def problems_of(volumes: VolumeSet, *, advance: Advance = _ignore) -> dict[int, str]:
-    """Hash every volume that the side file lists, and return by number what is wrong with each. Raises OSError."""
+    """Hash every volume that is listed, and return by number what is wrong with each. Raises OSError."""
     problems = {}
     for number, digest in enumerate(volumes.sums, 1):
         path = next(iter(volumes.copies.get(number, ())), None)
@@ -144,7 +144,7 @@ def check_volume(volumes: VolumeSet, number: int, *, advance: Advance = _ignore)
     """
     Hash one volume alone. Return its size, and what is wrong with it or an empty text.
 
-    Raises VolumesError if it is missing, or if no side file says what it should be; OSError.
+    Raises VolumesError if it is missing, or if no list says what it should be; OSError.
     """
     if number not in volumes.copies:
         raise _refusal(volumes, [_missing(volumes, number)])
@@ -212,7 +212,7 @@ def _what_is_wrong(volumes: VolumeSet, number: int, path: Path, digest: Digest) 
 
 
 def _sums_in(place: Path, name: str) -> tuple[Digest, ...]:
-    """Return what the side file in a folder says. One that cannot be understood says nothing."""
+    """Return what the list of digests in a folder says. One that cannot be understood says nothing."""
     try:
         file = ClosedFile(place / sums_name(name))
         return read_sums(name, file.read_at(MAX_SUMS_BYTES + 1, 0))

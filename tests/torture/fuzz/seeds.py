@@ -18,10 +18,12 @@ from ostore.formats.lock_file import LockFile
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
+from ostore.formats.volume_set import write_sums
 from ostore.formats.zstd_frame import measure_frame
 from ostore.places.store.survey.batches import BatchRecord
 from tests.gguf import ONE_LAYER, Tensor, Value, gguf, split
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
+from tests.hostile.volumes import description, packet
 from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
 
 _PARAMS = b'{"stop":["\\u003c|end|\\u003e","USER:"],"temperature":0.6,"top_k":10}\n'
@@ -241,3 +243,17 @@ def framed() -> list[bytes]:
     small = compressed(tar(Bundle().parts()))
     several = sealed((frame(content), len(content)) for content in (b"a" * 200, noise(300), b"\0" * 5000))
     return [small, several, sealed([(run_length_frame(100_000), 100_000)])]
+
+
+def lists() -> list[bytes]:
+    """Of one volume, of three, of one that sha256sum wrote as binary, and of another set."""
+    digests = [Digest.of(bytes([number])) for number in range(3)]
+    one, three = write_sums("x.tar.zst", digests[:1]), write_sums("x.tar.zst", digests)
+    return [one, three, one.replace(b"  ", b" *"), write_sums("y.tar", digests)]
+
+
+def parity() -> list[bytes]:
+    """Packets of each kind, with noise between them."""
+    described = [description(f"x.tar.zst.{number:03}") for number in (1, 2)]
+    rest = [packet(f"PAR 2.0\0{kind:\0<8}".encode(), noise(64)) for kind in ("Main", "IFSC", "RecvSlic", "Creator")]
+    return [b"".join((*described, *rest)), b"noise".join((*rest, *described)), description("../evil")]

@@ -34,9 +34,11 @@ from ostore.formats.manifest import Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.par2_packets import whole_packets
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
+from ostore.formats.volume_set import read_sums, write_sums
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
 from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
@@ -367,6 +369,21 @@ def read_table(data: bytes) -> None:
     assert seek_table.write_table(spans)[8:] == data[8:]
 
 
+def read_list(data: bytes) -> None:
+    digests = read_sums("x.tar.zst", data)
+    assert write_sums("x.tar.zst", digests) == data.replace(b" *", b"  ")
+
+
+def read_parity(data: bytes) -> None:
+    names = {"x.tar.zst.001", "x.tar.zst.002"}
+    end = 0
+    for packet in whole_packets(lambda size, at: data[at : at + size], len(data), names=names, subject="p"):
+        assert end <= packet.offset
+        assert packet.name in {None, *names}
+        end = packet.offset + packet.size
+    assert end <= len(data)
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
@@ -393,6 +410,8 @@ TARGETS = {
     "table": Target(read_table, seeds.tables),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
+    "list of volumes": Target(read_list, seeds.lists),
+    "parity": Target(read_parity, seeds.parity),
 }
 
 
