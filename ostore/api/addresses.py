@@ -209,7 +209,7 @@ def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:
 def _bundle_file(text: str, terms: SinkTerms) -> Sink:
     from ostore.places.bundle.writer import BundleFile
 
-    return BundleFile(Path(text), level=terms.level, jobs=terms.jobs, replace=terms.replace)
+    return BundleFile(Path(text), level=terms.level, jobs=terms.jobs, replace=terms.replace, progress=terms.progress)
 
 
 def _store_sink(text: str, terms: SinkTerms) -> Sink:

@@ -28,9 +28,10 @@ class ExportReport:
     What was written, or with `dry_run` would be.
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
+    `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
     `required` blobs, `required_size` bytes, are left out of a delta, because the target has them. `bundle_size` is the
-    bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`,
-    but they could not be written.
+    bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`, but they could not
+    be written.
     """
 
     destination: str
@@ -39,6 +40,7 @@ class ExportReport:
     blobs: int
     size: int
     shared_size: int
+    resumed_size: int
     required: int
     required_size: int
     bundle_size: int | None
@@ -73,7 +75,8 @@ def export(
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
     cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
     is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
-    bundle is left, and no new model is in a plain store.
+    bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
+    is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
@@ -104,12 +107,17 @@ def export(
         if before:
             before(_report(destination, selection, dry_run=True))
         if is_lenient:
-            _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
+            received, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
         else:
-            copy(store, sink, selection, phase="exporting", progress=progress)
+            received = copy(store, sink, selection, phase="exporting", progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=False)
+    return _report(destination, selection, dry_run=False, resumed=sum(blob.size for blob in received.resumed))
+
+
+def goes_on(destination: str | Path) -> bool:
+    """Return whether an interrupted export to this file has left what the same export goes on with."""
+    return Path(f"{destination}.part.state").exists()
 
 
 def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[str]:
@@ -125,7 +133,7 @@ def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[s
     return words
 
 
-def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
+def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -134,6 +142,7 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> 
         blobs=len(selection.blobs),
         size=selection.size,
         shared_size=selection.shared_size,
+        resumed_size=resumed,
         required=len(selection.requires),
         required_size=sum(blob.size for blob in selection.requires),
         bundle_size=Path(destination).stat().st_size if is_file else None,

@@ -7,6 +7,7 @@ else forked. docs/testing.md says what holds for all commands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,10 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ostore.api.export import export
+from ostore.streams.progress import _Silent
 from tests.fork_server import MEASURED
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
+from tests.torture.stepwise import FRAME_BYTES, in_small_steps
 
 # The installed program, not `python -m`: that would look for modules in the folder it runs in.
 OSTORE = str(Path(sys.executable).with_name("ostore"))
@@ -32,6 +36,7 @@ TENSORS: tuple[dict[str, Tensor], ...] = (
     {"output_norm.weight": ((32, 300), [1.0])},
 )
 SCRIPT = "restore.py"
+STEPWISE = str(Path(__file__).with_name("stepwise.py"))
 # Exit code of the same words again, where what they stand for is gone.
 NOTHING_LEFT = 3
 # Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
@@ -64,7 +69,7 @@ class Command:
 
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
-    if not tracer and words[0] != SCRIPT:
+    if not tracer and words[0] not in {SCRIPT, STEPWISE}:
         return in_a_fork(*words, environment={"HOME": str(folder), "OLLAMA_MODELS": "models"}, cwd=folder)
     return subprocess.run(
         [*tracer, *_argv(words)],
@@ -89,6 +94,8 @@ def environment(folder: Path, *, is_measured: bool = False) -> dict[str, str]:
 
 def _argv(words: tuple[str, ...]) -> list[str]:
     """The installed program; or the script of a bundle with a bare Python, as where there is no ostore."""
+    if words[0] == STEPWISE:
+        return [sys.executable, "-P", *words]
     return [sys.executable, "-I", "-S", *words] if words[0] == SCRIPT else [OSTORE, *words]
 
 
@@ -105,6 +112,27 @@ def a_store(folder: Path) -> Store:
     store.model("tiny:q4", OTHER, template=SHARED)
     store.model("registry.ollama.ai/someone/mine:latest", b"my own weights", system=b"keep me")
     return store
+
+
+def to_export_again(folder: Path) -> None:
+    """A store, and an export of all of it that was stopped in its largest blob."""
+    store = a_store(folder)
+    for name in ("out.tar.zst", "out.tar"):
+        with in_small_steps(), contextlib.suppress(KeyboardInterrupt):
+            export(["*"], folder / name, models=store.root, strict=True, jobs=1, progress=_StoppingLate())
+        if not (folder / f"{name}.part.state").exists():
+            raise RuntimeError("it was not stopped where it should be")
+
+
+class _StoppingLate(_Silent):
+    """Ctrl-C, when three of five frames were read."""
+
+    left = 3 * FRAME_BYTES
+
+    def advance(self, item: str, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise KeyboardInterrupt
 
 
 def with_orphans(folder: Path) -> Store:
@@ -278,6 +306,9 @@ COMMANDS = (
     Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
     Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),
     Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
+    Command("export-stepwise", a_store, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
+    Command("export-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
+    Command("export-tar-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar", "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),

@@ -120,7 +120,7 @@ def export(
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
-        if_stopped(_remark_if_stopped(destination))
+        if_stopped(lambda: _remark_if_stopped(destination))
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:
@@ -196,10 +196,13 @@ def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delt
 
 
 def _remark_if_stopped(destination: str) -> str:
-    if destination.endswith(("/", os.sep)):
-        from ostore.cli.stopping import GOES_ON
+    from ostore.api.export import goes_on
+    from ostore.cli.stopping import GOES_ON
 
+    if destination.endswith(("/", os.sep)):
         return GOES_ON
+    if goes_on(destination):
+        return f"there is no new bundle yet; {GOES_ON}"
     what = "the bundle is cut off" if destination == "-" else "there is no new bundle"
     return f"{what}; the same command starts anew"
 

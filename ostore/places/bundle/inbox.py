@@ -18,19 +18,21 @@ from ostore.formats.bundle_index import (
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, LimitError
+from ostore.formats.export_state import CutBlob
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import Selection, Wanted
-from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
+from ostore.formats.tar_header import BLOCK, END_OF_ARCHIVE, member_header, member_length, padding
 from ostore.formats.version import VERSION
+from ostore.places.bundle.journal import Archive, Begun, ExportJournal
 from ostore.streams.chunks import Chunk
 from ostore.streams.verified import verified
 
 SUMS_PATH = "ostore/SHA256SUMS"
 
 
-class TarOutput(Protocol):
+class TarOutput(Archive, Protocol):
     """The tar stream of a bundle, in frames or plain: `frames.FrameWriter`, `plain.PlainWriter`."""
 
     def write(self, data: Chunk) -> None: ...
@@ -42,19 +44,35 @@ class TarOutput(Protocol):
 class BundleInbox:
     """Takes blobs in the order of the selection, then every manifest, and writes them as members."""
 
-    def __init__(self, writer: TarOutput, selection: Selection) -> None:
+    def __init__(
+        self, writer: TarOutput, selection: Selection, head: bytes, journal: ExportJournal | None = None
+    ) -> None:
+        """
+        `head` is `bundle_head` of the selection. Without a journal, the command cannot go on if it is stopped.
+        """
         self._writer = writer
         self._selection = selection
-        self._awaited = iter(selection.blobs)
+        self._journal = journal
+        begun = journal.begun if journal else Begun(0, None)
+        self._resumed = selection.blobs[: begun.blobs]
+        self._lacking = selection.blobs[begun.blobs :]
+        self._cut = begun.cut
+        self._awaited = iter(self._lacking)
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
         self._is_sealed = False
-        self._write_head()
+        self._position = len(head) + sum(_length(blob) for blob in self._resumed)
+        if not writer.offset:
+            writer.write(head)
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
-        """Every blob of the selection, from its start: a bundle holds all its blobs itself."""
-        return tuple(Wanted(blob) for blob in self._selection.blobs)
+        """
+        Every blob of the selection, but for those that an interrupted export has finished.
+
+        Each is wanted from its start, also one that was cut: its digest has to be proved.
+        """
+        return tuple(Wanted(blob) for blob in self._lacking)
 
     @property
     def received(self) -> Received:
@@ -62,7 +80,7 @@ class BundleInbox:
         if not self._is_sealed:
             raise RuntimeError("a bundle has no result before it is sealed")
         outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
-        return Received(outcomes, written=self._selection.blobs)
+        return Received(outcomes, written=self._lacking, resumed=self._resumed)
 
     def held(self, _digest: Digest, /) -> None:
         """Return None: what is written here cannot be read back."""
@@ -79,11 +97,20 @@ class BundleInbox:
         descriptor = wanted.blob
         if wanted.start or descriptor != next(self._awaited, None):
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
-        self._writer.cut()
-        self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
-        for chunk in verified(chunks, descriptor):
-            self._writer.write(chunk)
+        cut, self._cut = self._cut, None
+        if cut is None:
+            self._writer.cut()
+            self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
+        try:
+            self._write_chunks(chunks, descriptor, cut)
+        except IntegrityError:
+            if self._journal:
+                self._journal.go_back(self._writer, self._position)
+            raise
         self._writer.write(bytes(padding(descriptor.size)))
+        self._position += _length(descriptor)
+        if self._journal:
+            self._journal.verified(self._position)
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """Keep a manifest until the end. Raises IntegrityError unless its digest is the one in the index."""
@@ -102,23 +129,40 @@ class BundleInbox:
         self._writer.finish()
         self._is_sealed = True
 
-    def _write_head(self) -> None:
-        files = bundle_files(self._selection)
-        indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
-        index = BundleIndex(f"ostore/{VERSION}", self._selection, indexed).write()
-        members = len(files) + len(self._selection.blobs) + len(self._selection.models)
-        if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
-            raise LimitError(
-                f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
-                f"{MAX_INDEX_BYTES}",
-                hint="export fewer models into each bundle",
-            )
-        self._write_member(INDEX_PATH, index)
-        for path, data in files:
-            self._write_member(path, data)
+    def _write_chunks(self, chunks: Iterable[Chunk], blob: Descriptor, cut: CutBlob | None) -> None:
+        """Verify the bytes of a blob and write them, but for those that are there."""
+        steps = self._journal.steps(blob, self._position + BLOCK, cut) if self._journal else None
+        is_there = cut.size if cut else 0
+        for chunk in verified(chunks, blob, steps):
+            if is_there:
+                self._writer.write(memoryview(chunk)[is_there:])
+                is_there -= min(is_there, len(chunk))
+            else:
+                self._writer.write(chunk)
+            if self._journal:
+                self._journal.note(self._writer)
 
     def _write_member(self, path: str, data: bytes) -> None:
-        self._writer.write(member_header(path, len(data)) + data + bytes(padding(len(data))))
+        self._writer.write(_member(path, data))
+
+
+def bundle_head(selection: Selection) -> bytes:
+    """
+    Return what the archive has before the first blob: the index, and the files for people and stock tools.
+
+    Raises LimitError if the selection is too large for one bundle.
+    """
+    files = bundle_files(selection)
+    indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
+    index = BundleIndex(f"ostore/{VERSION}", selection, indexed).write()
+    members = len(files) + len(selection.blobs) + len(selection.models)
+    if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
+        raise LimitError(
+            f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
+            f"{MAX_INDEX_BYTES}",
+            hint="export fewer models into each bundle",
+        )
+    return b"".join(_member(path, data) for path, data in ((INDEX_PATH, index), *files))
 
 
 def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
@@ -130,6 +174,14 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
         ("ostore/RESTORE.txt", data.joinpath(instructions).read_bytes()),
         ("ostore/restore.py", data.joinpath("restore.py").read_bytes()),
     )
+
+
+def _member(path: str, data: bytes) -> bytes:
+    return member_header(path, len(data)) + data + bytes(padding(len(data)))
+
+
+def _length(blob: Descriptor) -> int:
+    return member_length(blob_path(blob.digest), blob.size)
 
 
 def _checksums(selection: Selection) -> bytes:

@@ -86,9 +86,6 @@ class BundleReader:
     order was asked for, and `read_manifests` goes on from there.
     """
 
-    # A blob that could not be read to its end is read again from its start.
-    can_resume = False
-
     def __init__(self, open_stream: Callable[[], ForwardStream], label: str, file: BytesAt | None = None) -> None:
         """`file` is the file that streams skip in and that must not change meanwhile; None for a pipe."""
         self.label = label
@@ -99,6 +96,11 @@ class BundleReader:
         self._behind_index = first.position
         self._numbers = {blob.digest: number for number, blob in enumerate(self.index.selection.blobs)}
         self._pipe = Walk(self.index, first) if file is None else None
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a blob can be read from its middle on: of a file, the frames before are skipped."""
+        return self._file is not None
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
@@ -138,16 +140,17 @@ class BundleReader:
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
-        Yield wanted blobs from their first byte on, unverified. Each stream is valid until the next one is asked for.
+        Yield wanted blobs, unverified; a pipe from their first byte on. Each stream is valid until the next one is
+        asked for.
 
         Only the wanted parts of a file are read. Raises FormatError, UnsafeError, IntegrityError or LimitError; reading
         a stream raises the same.
         """
-        blobs = [one.blob for one in wanted if one.blob.digest in self._numbers]
+        listed = [one for one in wanted if one.blob.digest in self._numbers]
         if self._pipe:
-            yield from self._pipe.read_blobs(sorted(blobs, key=lambda blob: self._numbers[blob.digest]))
+            yield from self._pipe.read_blobs(listed)
             return
-        for run in self._ascending(blobs):
+        for run in self._ascending(listed):
             yield from self._walk().read_blobs(run)
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
@@ -187,14 +190,14 @@ class BundleReader:
         stream.skip(self._behind_index)
         return Walk(self.index, stream, can_skip=True)
 
-    def _ascending(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+    def _ascending(self, wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
         """Yield the same blobs in runs, each of which can be read in one forward walk."""
-        run: list[Descriptor] = []
-        for blob in blobs:
-            if run and self._numbers[blob.digest] <= self._numbers[run[-1].digest]:
+        run: list[Wanted] = []
+        for one in wanted:
+            if run and self._numbers[one.blob.digest] <= self._numbers[run[-1].blob.digest]:
                 yield run
                 run = []
-            run.append(blob)
+            run.append(one)
         if run:
             yield run
 

@@ -40,15 +40,19 @@ class Walk:
         self._names |= set(self._manifests.values())
         self._names |= {file.path for file in index.files}
 
-    def read_blobs(self, wanted: Sequence[Descriptor]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
-        """Yield the wanted blobs that lie ahead, unverified and in the order of the archive."""
+    def read_blobs(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+        """
+        Yield the wanted blobs that lie ahead, unverified and in the order of the archive.
+
+        A walk that cannot skip yields each from its start.
+        """
         self._begin()
-        digests = {blob.digest for blob in wanted}
+        starts = {one.blob.digest: one.start if self._can_skip else 0 for one in wanted}
         for number in range(self._next, len(self._blobs)):
-            if self._blobs[number].digest in digests:
+            if (start := starts.get(self._blobs[number].digest)) is not None:
                 self._pass_over(number)
-                self._announce(number, digests)
-                yield Wanted(self._blobs[number]), self._chunks(number)
+                self._announce(number, starts)
+                yield Wanted(self._blobs[number], start), self._chunks(number, start)
                 self._refuse_to_go_on()
 
     def read_manifests(self) -> Iterator[tuple[SelectedModel, bytes]]:
@@ -82,7 +86,7 @@ class Walk:
         lengths = (member_length(blob_path(blob.digest), blob.size) for blob in self._blobs)
         self._offsets = list(accumulate(lengths, initial=self._stream.position))
 
-    def _chunks(self, number: int) -> Iterator[Chunk]:
+    def _chunks(self, number: int, start: int) -> Iterator[Chunk]:
         blob = self._blobs[number]
         self._go_to(self._offsets[number])
         self._next = number + 1
@@ -91,7 +95,7 @@ class Walk:
         except OstoreError as error:
             self._broken = error
             raise
-        yield from self._tar.data(blob.size)
+        yield from self._tar.data(blob.size, start)
 
     def _refuse_to_go_on(self) -> None:
         """Raise again the error of an earlier unexpected member: what follows it does not match the index."""
