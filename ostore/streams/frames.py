@@ -202,7 +202,11 @@ class PipedFrames:
         self._offset = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        while frame := self._next():
+        # One frame, and the end, is what another program makes of a bundle. Whoever opens the stream has to see that.
+        frames = [self._next()]
+        frames += [self._next()] if frames[0] else []
+        yield from filter(None, frames)
+        while frames[-1] and (frame := self._next()):
             yield frame
         self._check_end()
 

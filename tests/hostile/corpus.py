@@ -1,7 +1,8 @@
-"""The table of hostile inputs. A row's name begins with its part (A container to H surroundings) and number."""
+"""The table of hostile inputs. A row's name begins with its part (A container to I what is carried back) and number."""
 
 from __future__ import annotations
 
+from tests.hostile.carried import carried_rows
 from tests.hostile.container import container_rows
 from tests.hostile.creating import creating_rows
 from tests.hostile.documents import document_rows
@@ -20,4 +21,5 @@ ROWS = (
     *upkeep_rows(),
     *folder_rows(),
     *volume_rows(),
+    *carried_rows(),
 )
