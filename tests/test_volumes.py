@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import pty
 import random
 import re
 import shutil
@@ -35,9 +37,11 @@ from tests.support import ostore as run
 SIZE = 20_000
 NAME = "x.tar.zst"
 INTEGRITY = CODES["integrity"]
+posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
 needs_par2 = pytest.mark.skipif(
     shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
 )
+posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
 needs_par2 = pytest.mark.skipif(
     not (shutil.which("par2") or pytest.importorskip("importlib.util").find_spec("par2")),
     reason="par2 is not installed",
@@ -94,6 +98,7 @@ def test_volumes_are_what_split_makes_of_the_bundle(models: Store, media: list[P
     assert [one.parent for one in volumes(media)] == media
 
 
+@posix
 def test_each_volume_can_be_checked_alone(models: Store, media: list[Path]) -> None:
     export(models, media)
     for path in volumes(media):
@@ -235,7 +240,7 @@ def test_what_a_killed_export_has_left_goes_and_files_of_others_stay(models: Sto
     assert f"{NAME}.007" not in names(media[0])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 def test_a_folder_of_another_user_is_not_used(models: Store, media: list[Path]) -> None:
     """Root could remove it: the file in it stands for a folder where only its owner may do that."""
     theirs = media[0] / f"{NAME}.parts"
@@ -251,6 +256,7 @@ def test_a_folder_of_another_user_is_not_used(models: Store, media: list[Path]) 
     assert not theirs.exists()
 
 
+@posix
 def test_a_link_in_the_place_of_a_volume_is_never_replaced(models: Store, media: list[Path], tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"keep me")
     (media[0] / f"{NAME}.001").symlink_to(tmp_path / "target")
@@ -259,6 +265,7 @@ def test_a_link_in_the_place_of_a_volume_is_never_replaced(models: Store, media:
     assert (tmp_path / "target").read_bytes() == b"keep me"
 
 
+@posix
 def test_the_text_beside_a_set_restores_it_word_for_word(models: Store, media: list[Path], tmp_path: Path) -> None:
     name = "my models.tar.zst"
     parity = "20%" if importlib.util.find_spec("par2") else None
@@ -299,6 +306,7 @@ def test_the_text_beside_a_set_restores_it_word_for_word(models: Store, media: l
         assert tree(target, without=(".ostore", "ostore")) == tree(models.root)
 
 
+@posix
 @pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
 def test_stock_tools_restore_it(models: Store, media: list[Path], tmp_path: Path, suffix: str) -> None:
     ostore.export(["*"], f"x{suffix}", split=SIZE, to=media, models=models.root)
@@ -440,6 +448,7 @@ def test_a_folder_without_a_store_is_what_it_is_if_no_set_is_named(models: Store
     assert done.returncode == CODES["not-found"]
 
 
+@posix
 def test_a_thousand_open_files_are_not_needed(models: Store, media: list[Path], tmp_path: Path) -> None:
     export(models, media[:1], split=500)
     assert len(volumes(media)) > 100
@@ -474,6 +483,71 @@ def test_a_good_copy_in_another_place_is_used(models: Store, media: list[Path], 
     assert tree(tmp_path / "other") == tree(models.root)
 
 
+@posix
+def test_a_volume_that_the_disk_cannot_hold_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """A limit on files stands for FAT, and a hole for weights."""
+    store = Store(tmp_path / "models")
+    path = store.model("large:latest", b"weights")
+    size = 5_000_000_000
+    path.write_text(path.read_text().replace('"size":7', f'"size":{size}'))
+    os.truncate(store.blob_path(b"weights"), size)
+    limited = ["sh", "-c", 'ulimit -f 8388607; exec "$@"', "sh"]
+    target = tmp_path / NAME
+    done = run("export", "large", target, "--split", "4500M", "--models", store.root, tracer=limited)
+    assert (done.returncode, "cannot hold a file of 4718592000 bytes" in done.stderr) == (CODES["no-space"], True)
+    assert "--split fat32" in done.stderr
+    assert names(tmp_path) == ["models"]
+
+
+@posix
+def test_at_a_terminal_the_next_medium_is_asked_for(models: Store, tmp_path: Path) -> None:
+    """Small disks stand for sticks, one after the other."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("needs root, to mount disks")
+    for folder in ("stick", "kept"):
+        (tmp_path / folder).mkdir()
+    plug = "mount -t tmpfs -o size=64k none stick"
+    words = [sys.executable, "-m", "ostore", "export", "--all", f"stick/{NAME}", "--split", str(SIZE)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'{plug} || exit 77; "$@" && cp stick/* kept',
+            "sh",
+            *words,
+            "--models",
+            "models",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300", "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    entered = ["nsenter", "-t", str(process.pid), "--mount", "sh", "-ec"]
+    shown = ""
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 65536):
+            shown += piece.decode()
+            if shown.endswith("press Enter "):
+                subprocess.run([*entered, f"cd {tmp_path}; cp stick/* kept; umount stick; {plug}"], check=True)
+                os.write(ours, b"\n")
+                shown += "|"
+    os.close(ours)
+    code = process.wait(30)
+    if code == 77:
+        pytest.skip(f"no disks here: {shown}")
+    assert code == 0, shown
+    assert "volume 4: no room in stick; insert the next medium there, then press Enter" in shown
+    assert len(volumes([tmp_path / "kept"])) == 5, shown
+    imported(tmp_path, tmp_path / "kept" / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
 class Missing:
     """Bytes that end early."""
 
@@ -494,6 +568,7 @@ def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:
     assert joined.read_at(5, 20) == b""
 
 
+@posix
 def test_only_regular_files_are_volumes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="not a regular file"):

@@ -202,12 +202,10 @@ class _Export:
         size = min(self._terms.size, left)
         folder, file = self._with_room(number, size), volume_name(self._name, number)
         fd, path = folder.begin(file), folder.target.path / file
-        try:
+        with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(os.close, fd)
             refuse_too_large(fd, path, size)
-        except NoSpaceError as error:
-            os.close(fd)
-            error.hint = "FAT has no files of 4 GiB and more: --split fat32 makes smaller volumes"
-            raise
+            unless_begun.pop_all()
         self._places.append(path)
         return fd, path
 
