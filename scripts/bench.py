@@ -31,6 +31,8 @@ from pathlib import Path
 import bench_against
 import bench_data as data
 
+from ostore.formats.export_state import ExportState
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 OSTORE = str(BIN / "ostore")
@@ -319,6 +321,43 @@ def picking_rows(bench: Bench) -> None:
     remover(store, other, bundle, alone, log)()
 
 
+def resuming_rows(bench: Bench) -> None:
+    """Compare the rest of an export that was killed at nine tenths with a whole one, of ten blobs and of one."""
+    store, bundle = bench.folder / "store", bench.folder / "b.tar.zst"
+    for what, count, reach in (("10 blobs", 10, 0.3), ("1 blob", 1, 1.0)):
+        data.real_store(store, bench.size, count)
+        exporting, clean = ostore("export", "--all", bundle, "--models", store), remover(bundle)
+        row, written, whole = Row(f"export killed at 90 %, its rest, {what}", "a whole export", reach), 0, 0
+        for _ in range(bench.rounds):
+            row.theirs.append(timed(exporting))
+            whole = bundle.stat().st_size
+            clean()
+            written = max(written, whole - killed_export(store, bundle, whole * 9 // 10))
+            row.ours.append(timed(exporting))
+            clean()
+        bench.add(row)
+        limit = whole / 10 + 256 * MEBIBYTE
+        bench.figures(f"its bytes written, {what}", "a tenth, and 256 MiB", 1.0, "MB", written / 1e6, limit / 1e6)
+        remover(store)()
+
+
+def timed(work: Callable[[], object]) -> float:
+    os.sync()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def killed_export(store: Path, bundle: Path, size: int) -> int:
+    """Kill an export once its file has that size. Return the bytes that the next one need not write."""
+    part = bundle.with_name(f"{bundle.name}.part")
+    with subprocess.Popen([OSTORE, "export", "--all", bundle, "--models", store, "-q"]) as process:
+        while not part.exists() or part.stat().st_size < size:
+            time.sleep(0.001)
+        process.kill()
+    return ExportState.parse(part.with_name(f"{part.name}.state").read_bytes()).size
+
+
 def peer_rows(bench: Bench) -> None:
     """Compare ostore with the closest peer, which packs one model into each file and verifies only if told."""
     store, ours, theirs = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "b.ollamazip"
@@ -439,6 +478,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "carrying": carrying_rows,
     "extreme": extreme_rows,
     "picking": picking_rows,
+    "resuming": resuming_rows,
     "peer": peer_rows,
     "header": header_rows,
     "creating": creating_rows,
