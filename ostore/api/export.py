@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
-from ostore.operations.transfer import copy, copy_sound
+from ostore.operations.delta.planning import WithRecipes, with_recipes
+from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
 
 
@@ -25,7 +28,8 @@ class ExportReport:
     """
     What was written, or with `dry_run` would be.
 
-    `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
+    `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs. `recipes` of
+    the blobs travel as recipes, which have `recipe_size` bytes in place of the bytes of those blobs.
     `bundle_size` is the bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`,
     but they could not be written.
     """
@@ -36,6 +40,8 @@ class ExportReport:
     blobs: int
     size: int
     shared_size: int
+    recipes: int
+    recipe_size: int
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
@@ -48,6 +54,7 @@ def export(
     level: int | None = None,
     replace: bool = False,
     strict: bool = False,
+    share_tensors: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
@@ -59,6 +66,7 @@ def export(
 
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
+    With `share_tensors`, tensors that several blobs have are in a bundle once, and `tar` alone cannot restore it.
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
     cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
     is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
@@ -68,6 +76,8 @@ def export(
     DamagedStoreError, AmbiguousManifestError, FormatError, LimitError, UnsafeError, NoSpaceError, BusyError, OSError.
     """
     sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
+    if share_tensors and str(destination).endswith("/"):
+        raise UsageError(f"{destination}: a plain store has its blobs whole", hint="a bundle can share tensors")
     store = chosen_store(models).require()
     words = typed_models(names, store)
     if not words:
@@ -85,13 +95,30 @@ def export(
             return _report(destination, selection, dry_run=True)
         if before:
             before(_report(destination, selection, dry_run=True))
-        if is_lenient:
-            _, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
-        else:
-            copy(store, sink, selection, phase="exporting", progress=progress)
+        selection = _copy(store, sink, selection, is_lenient=is_lenient, share_tensors=share_tensors, progress=progress)
     except BlobError as error:
         raise with_users(error, store) from None
     return _report(destination, selection, dry_run=False)
+
+
+def _copy(
+    store: LocalStore, sink: Sink, selection: Selection, *, is_lenient: bool, share_tensors: bool, progress: Progress
+) -> Selection:
+    """Write a selection, and return what was written of it."""
+    with closing(OpenBlobs(store.opened_blob)) as blobs:
+
+        def planned(selection: Selection) -> tuple[Source, Selection]:
+            if not share_tensors:
+                return store, selection
+            made, recipes = with_recipes(selection, blobs, (), shares=share_tensors, progress=progress)
+            return WithRecipes(store, recipes, blobs), made
+
+        if is_lenient:
+            _, written = copy_sound(store, sink, selection, phase="exporting", progress=progress, planned=planned)
+        else:
+            source, written = planned(selection)
+            copy(source, sink, written, phase="exporting", progress=progress)
+    return written
 
 
 def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
@@ -103,6 +130,8 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> 
         blobs=len(selection.blobs),
         size=selection.size,
         shared_size=selection.shared_size,
+        recipes=len(selection.recipes),
+        recipe_size=sum(made.stored.size for made in selection.recipes),
         bundle_size=Path(destination).stat().st_size if is_file else None,
         left_out=tuple(one.told for one in selection.left),
         warnings=selection.notes,

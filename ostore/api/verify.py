@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
@@ -12,6 +13,7 @@ from ostore.formats.errors import OstoreError, UsageError
 from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
 
 
@@ -67,7 +69,7 @@ def verify_each(
     for word in words:
         if word in folders or word in bundles:
             try:
-                yield _verify_place(word, is_folder=word in folders, jobs=threads(jobs), progress=progress)
+                yield _verify_place(word, store, is_folder=word in folders, jobs=threads(jobs), progress=progress)
             except (OstoreError, OSError) as error:
                 yield _naming(word, error)
 
@@ -80,13 +82,14 @@ def _is_folder(word: str) -> bool:
         return False
 
 
-def _verify_place(word: str, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
+def _verify_place(word: str, store: LocalStore, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
     if is_folder:
         with opened_source(word, jobs=jobs) as source:
             if isinstance(source, LocalStore):
                 return _verify_store(source, (), word, jobs=jobs, progress=progress)
-    with opened_bundle(word, jobs=jobs) as reader:
-        return verify_bundle(word, reader, progress)
+    # A recipe may build on a blob of the store.
+    with opened_bundle(word, jobs=jobs) as reader, closing(OpenBlobs(store.opened_blob)) as blobs:
+        return verify_bundle(word, reader, progress, blobs.held)
 
 
 def _verify_store(

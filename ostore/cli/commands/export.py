@@ -59,6 +59,12 @@ Level = Annotated[
 ]
 
 
+ShareTensors = Annotated[
+    bool,
+    typer.Option("--share-tensors", help="Store tensors that several models have once; tar alone cannot restore it."),
+]
+
+
 @app.command(
     epilog=examples(
         "ostore export llama3 bundle.tar.zst",
@@ -75,6 +81,7 @@ def export(
     level: Level = "auto",
     replace: Replace = False,
     strict: Strict = False,
+    share_tensors: ShareTensors = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: Models = None,
@@ -101,7 +108,7 @@ def export(
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything)
     zstd, started = _level(level), time.monotonic()
-    is_plain = _is_plain(form, zstd, destination)
+    is_plain = _is_plain(form, zstd, destination, shares=share_tensors)
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
@@ -128,6 +135,7 @@ def export(
                 level=zstd,
                 replace=replace,
                 strict=strict,
+                share_tensors=share_tensors,
                 dry_run=dry_run,
                 jobs=jobs,
                 progress=told,
@@ -163,7 +171,7 @@ def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[
     return ["*"] if everything else names, destination
 
 
-def _is_plain(form: Form | None, level: int | None, destination: str) -> bool:
+def _is_plain(form: Form | None, level: int | None, destination: str, *, shares: bool) -> bool:
     """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
     from ostore.formats.errors import UsageError
 
@@ -171,6 +179,8 @@ def _is_plain(form: Form | None, level: int | None, destination: str) -> bool:
         return False
     if level is not None:
         raise UsageError("--level: plain files are not compressed")
+    if shares:
+        raise UsageError("--share-tensors: plain files are whole")
     if not destination.endswith(("/", os.sep)):
         raise UsageError(f"{destination}: expected a folder for plain files", hint="end it with /")
     return True

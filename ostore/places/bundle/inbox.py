@@ -15,6 +15,7 @@ from ostore.formats.bundle_index import (
     IndexedFile,
     blob_path,
     manifest_members,
+    recipe_path,
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, LimitError
@@ -45,7 +46,8 @@ class BundleInbox:
     def __init__(self, writer: TarOutput, selection: Selection) -> None:
         self._writer = writer
         self._selection = selection
-        self._awaited = iter(selection.blobs)
+        self._members = _members(selection)
+        self._awaited = iter(self._members)
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
         self._is_sealed = False
@@ -53,8 +55,12 @@ class BundleInbox:
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
-        """Every blob of the selection, from its start: a bundle holds all its blobs itself."""
-        return tuple(Wanted(blob) for blob in self._selection.blobs)
+        """
+        Every blob of the selection, from its start: a bundle holds all its blobs itself.
+
+        Of a blob that a recipe makes, it is the recipe as it is stored.
+        """
+        return tuple(Wanted(member) for member, _ in self._members)
 
     @property
     def received(self) -> Received:
@@ -77,10 +83,11 @@ class BundleInbox:
         Raises BlobError if the bytes are not the blob, RuntimeError if it is not the next one or not from its start.
         """
         descriptor = wanted.blob
-        if wanted.start or descriptor != next(self._awaited, None):
+        awaited, path = next(self._awaited, (None, ""))
+        if wanted.start or descriptor != awaited:
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
         self._writer.cut()
-        self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
+        self._writer.write(member_header(path, descriptor.size))
         for chunk in verified(chunks, descriptor):
             self._writer.write(chunk)
         self._writer.write(bytes(padding(descriptor.size)))
@@ -125,6 +132,8 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
     """Return the members for people and stock tools, by path: checksums, instructions, an importer for bare Python."""
     data = resources.files("ostore.places.bundle")
     instructions = "RESTORE-DELTA.txt" if selection.requires else "RESTORE.txt"
+    if selection.recipes:
+        instructions = "RESTORE-RECIPES.txt"
     return (
         (SUMS_PATH, _checksums(selection)),
         ("ostore/RESTORE.txt", data.joinpath(instructions).read_bytes()),
@@ -132,13 +141,20 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
     )
 
 
+def _members(selection: Selection) -> tuple[tuple[Descriptor, str], ...]:
+    """Return what is stored of the blobs, in the order of the archive: blobs that travel whole, then recipes."""
+    whole = [(blob, blob_path(blob.digest)) for blob in selection.whole]
+    return (*whole, *((made.stored, recipe_path(made)) for made in selection.recipes))
+
+
 def _checksums(selection: Selection) -> bytes:
     """
-    Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store.
+    Return one line for each blob, recipe and manifest, as `sha256sum -c` reads them in the root of a store.
 
-    Blobs that a delta leaves out are among them: the store must have them.
+    Blobs that a delta leaves out are among them, if a model needs them whole: the store must have them.
     """
     members = manifest_members(selection)
-    lines = [(blob.digest, blob_path(blob.digest)) for blob in (*selection.blobs, *selection.requires)]
+    lines = [(stored.digest, path) for stored, path in _members(selection)]
+    lines += [(blob.digest, blob_path(blob.digest)) for blob in selection.requires if blob.digest in selection.needed]
     lines += [(model.manifest_digest, members[model.name]) for model in selection.models]
     return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")
