@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ostore.api.cp import CpReport, cp
     from ostore.api.create import CreatedLayer, CreateReport, create
     from ostore.api.dedup import DedupReport, DuplicateBlob, DuplicateCopy, ForeignModel, SearchedFolder, dedup
+    from ostore.api.diff import DifferingModel, DiffReport, LackingBlob, diff
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
     from ostore.api.export import ExportReport, export
@@ -30,14 +31,17 @@ if TYPE_CHECKING:
         gc,
         restore,
     )
-    from ostore.api.import_bundle import ImportedModel, ImportReport, import_bundle
+    from ostore.api.import_bundle import ImportedModel, ImportReport, Resend, ResentModel, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
+    from ostore.api.inventory import InventoryReport, inventory
     from ostore.api.link import ForeignPath, LinkedPath, LinkReport, link, refresh_links, remove_links
     from ostore.api.list_models import ListReport, StoreElsewhere, list_models
+    from ostore.api.lock import ChangedLock, LockReport, lock
     from ostore.api.modelfile import modelfile
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
+    from ostore.api.outdated import OutdatedModel, OutdatedReport, outdated
     from ostore.api.path import PathPart, PathReport, path
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from ostore.api.where import WhereReport, where
     from ostore.formats.errors import (
         AmbiguousManifestError,
+        BasisMissingError,
         BlobError,
         BlobMissingError,
         BusyError,
@@ -84,15 +89,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousManifestError",
+    "BasisMissingError",
     "BlobError",
     "BlobMissingError",
     "BundledModel",
     "BusyError",
+    "ChangedLock",
     "CpReport",
     "CreateReport",
     "CreatedLayer",
     "DamagedStoreError",
     "DedupReport",
+    "DiffReport",
+    "DifferingModel",
     "DigestMismatchError",
     "DoctorReport",
     "DuplicateBlob",
@@ -115,14 +124,17 @@ __all__ = [
     "InvalidDigestError",
     "InvalidManifestError",
     "InvalidNameError",
+    "InventoryReport",
     "JudgedBlob",
     "KeptDownload",
+    "LackingBlob",
     "LeftEntry",
     "LimitError",
     "LinkReport",
     "LinkedPath",
     "ListReport",
     "ListedModel",
+    "LockReport",
     "Message",
     "ModelUsage",
     "MoveCheckReport",
@@ -131,6 +143,8 @@ __all__ = [
     "NoSpaceError",
     "NotFoundError",
     "OstoreError",
+    "OutdatedModel",
+    "OutdatedReport",
     "Parameter",
     "PathPart",
     "PathReport",
@@ -143,6 +157,8 @@ __all__ = [
     "RemovedDownload",
     "RepairReport",
     "Repaired",
+    "Resend",
+    "ResentModel",
     "RestoreReport",
     "RestoredBlob",
     "RmReport",
@@ -170,6 +186,7 @@ __all__ = [
     "cp",
     "create",
     "dedup",
+    "diff",
     "doctor",
     "du",
     "export",
@@ -178,10 +195,13 @@ __all__ = [
     "gc",
     "import_bundle",
     "inspect",
+    "inventory",
     "link",
     "list_models",
+    "lock",
     "modelfile",
     "move",
+    "outdated",
     "path",
     "refresh_links",
     "remove_links",
@@ -197,15 +217,19 @@ __all__ = [
 # The module that defines each name.
 _HOMES = {
     "AmbiguousManifestError": "ostore.formats.errors",
+    "BasisMissingError": "ostore.formats.errors",
     "BlobError": "ostore.formats.errors",
     "BlobMissingError": "ostore.formats.errors",
     "BundledModel": "ostore.api.inspect_bundle",
     "BusyError": "ostore.formats.errors",
+    "ChangedLock": "ostore.api.lock",
     "CpReport": "ostore.api.cp",
     "CreateReport": "ostore.api.create",
     "CreatedLayer": "ostore.api.create",
     "DamagedStoreError": "ostore.formats.errors",
     "DedupReport": "ostore.api.dedup",
+    "DiffReport": "ostore.api.diff",
+    "DifferingModel": "ostore.api.diff",
     "DigestMismatchError": "ostore.formats.errors",
     "DoctorReport": "ostore.api.doctor",
     "DuplicateBlob": "ostore.api.dedup",
@@ -228,14 +252,17 @@ _HOMES = {
     "InvalidDigestError": "ostore.formats.errors",
     "InvalidManifestError": "ostore.formats.errors",
     "InvalidNameError": "ostore.formats.errors",
+    "InventoryReport": "ostore.api.inventory",
     "JudgedBlob": "ostore.api.gc",
     "KeptDownload": "ostore.api.gc",
+    "LackingBlob": "ostore.api.diff",
     "LeftEntry": "ostore.operations.move",
     "LimitError": "ostore.formats.errors",
     "LinkReport": "ostore.api.link",
     "LinkedPath": "ostore.api.link",
     "ListReport": "ostore.api.list_models",
     "ListedModel": "ostore.operations.listing",
+    "LockReport": "ostore.api.lock",
     "Message": "ostore.operations.show",
     "ModelUsage": "ostore.operations.usage",
     "MoveCheckReport": "ostore.api.move.check",
@@ -244,6 +271,8 @@ _HOMES = {
     "NoSpaceError": "ostore.formats.errors",
     "NotFoundError": "ostore.formats.errors",
     "OstoreError": "ostore.formats.errors",
+    "OutdatedModel": "ostore.api.outdated",
+    "OutdatedReport": "ostore.api.outdated",
     "Parameter": "ostore.operations.show",
     "PathPart": "ostore.api.path",
     "PathReport": "ostore.api.path",
@@ -256,6 +285,8 @@ _HOMES = {
     "RemovedDownload": "ostore.api.gc",
     "RepairReport": "ostore.api.repair.report",
     "Repaired": "ostore.api.repair.report",
+    "Resend": "ostore.api.import_bundle",
+    "ResentModel": "ostore.api.import_bundle",
     "RestoreReport": "ostore.api.gc",
     "RestoredBlob": "ostore.api.gc",
     "RmReport": "ostore.api.rm",
@@ -282,6 +313,7 @@ _HOMES = {
     "cp": "ostore.api.cp",
     "create": "ostore.api.create",
     "dedup": "ostore.api.dedup",
+    "diff": "ostore.api.diff",
     "doctor": "ostore.api.doctor",
     "du": "ostore.api.du",
     "export": "ostore.api.export",
@@ -290,10 +322,13 @@ _HOMES = {
     "gc": "ostore.api.gc",
     "import_bundle": "ostore.api.import_bundle",
     "inspect": "ostore.api.inspect_bundle",
+    "inventory": "ostore.api.inventory",
     "link": "ostore.api.link",
     "list_models": "ostore.api.list_models",
+    "lock": "ostore.api.lock",
     "modelfile": "ostore.api.modelfile",
     "move": "ostore.api.move.move",
+    "outdated": "ostore.api.outdated",
     "path": "ostore.api.path",
     "refresh_links": "ostore.api.link",
     "remove_links": "ostore.api.link",

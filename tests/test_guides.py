@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 import ostore
-from tests.documents import HOW_TO, TUTORIAL, Step, blocks, name_of, path_with_ostore, steps_in, type_all
+from tests.documents import (
+    HOW_TO,
+    ROOT,
+    TUTORIAL,
+    Step,
+    blocks,
+    name_of,
+    path_with_ostore,
+    steps_in,
+    type_all,
+)
 from tests.gguf import talking_gguf
 from tests.machine import type_there
 from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise, sha256
@@ -132,6 +142,10 @@ export AT_ANOTHER_TIME="faketime -f +9d"
 cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; chown -R alice: /media/usb
 """,
 }
+# Pages about two machines, each with a test of its own.
+OF_TWO_SIDES = {"diode", "monthly-update"}
+# Stand for the programs of a diode: what was sent waits in a file, which the test cuts.
+DIODE = {"diode-send": 'cat >"$DIODE"', "diode-receive": 'cat "$DIODE"'}
 SIDE_FILES = {".DS_Store": b"\0\0\0\1Bud1", "._": b"\0\5\x16\7\0\2\0\0"}
 
 
@@ -200,12 +214,71 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_has_its_situation() -> None:
-    assert [page.stem for page in HOW_TO] == sorted(SITUATIONS)
+    assert [page.stem for page in HOW_TO] == sorted({*SITUATIONS, *OF_TWO_SIDES})
 
 
-@pytest.mark.parametrize("page", HOW_TO, ids=name_of)
+@pytest.mark.parametrize("page", [page for page in HOW_TO if page.stem in SITUATIONS], ids=name_of)
 def test_a_how_to_page_holds(page: Path, given: Path) -> None:
     type_there(steps_in(page.read_text("utf-8")), given=given, situation=SITUATIONS[page.stem])
+
+
+class Sides:
+    """Two machines and a stick. The parts of a page say in their heading on which one they are typed."""
+
+    def __init__(self, page: str, folder: Path, programs: Mapping[str, str] | None = None) -> None:
+        text = (ROOT / f"docs/how-to/{page}.md").read_text("utf-8")
+        self.parts = [part for part in text.split("\n## ") if steps_in(part)]
+        self.near, self.far = (Store(folder / side / ".ollama/models") for side in ("Near", "Far"))
+        self.stick, self.stream = folder / "stick", folder / "stream"
+        self._folder = folder
+        for path in (self.stick, folder / "bin", self.near.root, self.far.root):
+            path.mkdir(parents=True)
+        (self.far.root / "blobs").mkdir()
+        for name, line in (programs or {}).items():
+            (folder / "bin" / name).write_text(f"#!/bin/sh\n{line}\n", "utf-8")
+            (folder / "bin" / name).chmod(0o755)
+
+    def type_part(self, number: int) -> None:
+        part = self.parts[number]
+        home = self._folder / part.split()[1]
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "OLLAMA_MODELS": str(home / ".ollama/models"),
+            "PATH": f"{self._folder / 'bin'}:{path_with_ostore()}",
+            "DIODE": str(self.stream),
+        }
+        type_all(steps_in(part), folder=home, environment=environment, places={"/media/usb": str(self.stick)})
+
+
+def test_a_months_cycle_is_typed_twice(tmp_path: Path) -> None:
+    sides = Sides("monthly-update", tmp_path)
+    written = []
+    for month in range(2):
+        for number, name in enumerate(("llama3:latest", "gemma3:270m", "mistral:7b")):
+            # Two of them have a new version in the second month.
+            sides.near.model(name, noise(200_000, number + 10 * (month and number)), license=b"MIT")
+        for number in range(3):
+            sides.type_part(number)
+        written.append((sides.stick / "delta.tar.zst").stat().st_size)
+        assert ostore.diff(sides.near.root, sides.far.root).models == ()
+    assert written[0] > 600_000
+    assert 400_000 < written[1] < 500_000
+    assert len(sides.parts) == 3
+
+
+def test_what_a_diode_cut_off_is_sent_again(tmp_path: Path) -> None:
+    sides = Sides("diode", tmp_path, DIODE)
+    for name, size in (("gemma3:270m", 200_000), ("llama3:latest", 300_000)):
+        sides.near.model(name, noise(size, size), license=b"MIT")
+    sides.type_part(0)
+    sides.stream.write_bytes(sides.stream.read_bytes()[:300_000])
+    sides.type_part(1)
+    shutil.copy(tmp_path / "Far/resend.lock", sides.stick)
+    sides.type_part(2)
+    sides.type_part(3)
+    assert ostore.diff(sides.near.root, sides.far.root).models == ()
+    assert len(sides.parts) == 4
 
 
 def test_what_powershell_starts_of_ours_runs(given: Path, tmp_path: Path) -> None:

@@ -17,10 +17,6 @@ from pathlib import Path
 import pytest
 
 import ostore
-from ostore.formats.bundle_index import BundleIndex, blob_path, manifest_path
-from ostore.formats.selection import Selection
-from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
-from ostore.places.store.store import LocalStore
 from ostore.streams import space
 from ostore.streams.durable import Directory
 from tests.support import OSTORE, SYSTEM, Store, full, noise, sha256, tree
@@ -440,17 +436,10 @@ def test_layers_are_kept_as_data(tmp_path: Path) -> None:
 
 
 def delta(store: Store, path: Path) -> None:
-    """A bundle of tiny:q4 that leaves its weights out; we read such bundles, and do not write them yet."""
-    [model] = LocalStore(store.root).scan(["tiny:q4"]).models
-    whole = Selection.of([(model.name, model.manifest)])
-    weights = tuple(blob for blob in whole.blobs if blob.size == len(WEIGHTS))
-    parts = Selection(whole.models, tuple(blob for blob in whole.blobs if blob not in weights), weights)
-    index = BundleIndex("", parts, ()).write()
-    members = [("ostore/bundle.json", index)]
-    members += [(blob_path(blob.digest), (store.root / blob_path(blob.digest)).read_bytes()) for blob in parts.blobs]
-    members += [(f"ostore/{manifest_path(model.name)}", model.manifest.raw)]
-    stream = b"".join(member_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members)
-    path.write_bytes(stream + END_OF_ARCHIVE)
+    """A bundle of tiny:q4 that leaves its weights out."""
+    basis = Store(path.with_name("basis"))
+    basis.model("mine:latest", WEIGHTS)
+    ostore.export(["tiny:q4"], path, have=[basis.root], models=store.root)
 
 
 def test_a_delta_bundle_builds_on_blobs_that_are_there(store: Store, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "import": {"imports": ostore.ImportReport},
     "inspect": ostore.InspectReport,
     "verify": {"reports": ostore.VerifyReport},
+    "diff": ostore.DiffReport,
+    "outdated": ostore.OutdatedReport,
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,
@@ -279,9 +281,9 @@ def test_verify_of_a_store_with_one_of_each_problem(store: Store) -> None:
     document = report("verify", "verify", code=CODES["integrity"], models=store.root)
 
     found = {problem["kind"] for problem in document["reports"][0]["problems"]}
-    # The kinds that are left take a disk that fails, or another user.
-    unreadable = {"blob-unreadable", "manifest-unreadable", "folder-unreadable"}
-    assert found == set(typing.get_args(ProblemKind)) - unreadable
+    # The kinds that are left take a disk that fails, another user or a lock.
+    others = {"blob-unreadable", "manifest-unreadable", "folder-unreadable", "lock-missing", "lock-different"}
+    assert found == set(typing.get_args(ProblemKind)) - others
 
 
 @pytest.mark.parametrize(("options", "is_repaired"), [((), True), (("--dry-run",), False)])

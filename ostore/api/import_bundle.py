@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
+from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import is_place, means_name, typed_models_of, words_of
-from ostore.formats.errors import InvalidNameError, NotFoundError
+from ostore.formats.errors import FormatError, IntegrityError, InvalidNameError, NotFoundError, UsageError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.remedy import Remedy, ostore
@@ -57,18 +58,42 @@ class ImportReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ResentModel:
+    """A model that did not come whole: its name in full and the digest of its manifest, as a lock has them."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """What has to be sent again after a stream broke off: the models that are not there, and the blobs they lack."""
+
+    models: tuple[ResentModel, ...]
+    blobs: tuple[str, ...]
+
+
 def planned_imports(
-    sources: Sequence[str | Path], names: Sequence[str] = (), *, jobs: int | None = None
+    sources: Sequence[str | Path],
+    names: Sequence[str] = (),
+    *,
+    lock: str | Path | None = None,
+    jobs: int | None = None,
+    models: Path | None = None,
 ) -> list[tuple[str | Path, list[str]]]:
     """
     Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
 
-    Each name has to be in one of the sources, not in each. What is on standard input cannot be known before. Raises
-    TypeError, NotFoundError, UsageError, and the errors of a bad bundle, OSError.
+    Each name has to be in one of the sources, not in each; with a `lock`, so does each of its models that the store
+    does not have. What is on standard input cannot be known before. Raises TypeError, NotFoundError, UsageError, the
+    errors of a bad bundle, OSError.
     """
     wanted = words_of(names)
     if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
         return [(source, wanted) for source in sources]
+    if lock is not None:
+        return _planned_by(Lock.read(lock), sources, wanted, LocalStore(choose_store(models).path), jobs=threads(jobs))
     found: list[tuple[str | Path, list[str]]] = []
     missing: list[tuple[str, NotFoundError]] = []
     for source in sources:
@@ -94,10 +119,33 @@ def planned_imports(
     return found
 
 
+def _planned_by(
+    lock: Lock, sources: Sequence[str | Path], names: Sequence[str], store: LocalStore, *, jobs: int
+) -> list[tuple[str | Path, list[str]]]:
+    """Return the sources that have models of a lock, each with those. The lock holds for all of them together."""
+    if "-" in map(str, sources):
+        raise UsageError(
+            "-: with a lock, standard input is the only source", hint="import it with a command of its own"
+        )
+    selections = []
+    for source in sources:
+        with opened_source(source, jobs=jobs) as bundle:
+            here = [name for name in names if _has(bundle, name)]
+            selections.append(bundle.select(typed_models_of(here, bundle)).models if here or not names else ())
+    chosen = [model for models in selections for model in models]
+    if names:
+        lock = lock.restricted(model.name for model in chosen)
+    for models in selections:
+        lock.refuse_others({**lock.find_in(store), **digests_of(chosen), **digests_of(models)}, "the sources")
+    planned = [[model.name.full for model in models if model.name.folded in lock.file.digests] for models in selections]
+    return [(source, here) for source, here in zip(sources, planned, strict=True) if here]
+
+
 def import_bundle(
     source: str | Path,
     names: Sequence[str] = (),
     *,
+    lock: str | Path | None = None,
     replace: bool = False,
     trust_existing: bool = False,
     strict: bool = False,
@@ -105,20 +153,26 @@ def import_bundle(
     jobs: int | None = None,
     progress: Progress = SILENT,
     before: Callable[[ImportReport], object] | None = None,
+    resend: Callable[[Resend], object] | None = None,
     models: Path | None = None,
 ) -> ImportReport:
     """
     Put the models of `source` into the store: a bundle file, a folder with a store, or `-` for standard input.
 
-    `names` (or globs) choose some of the models; the default is all. Existing blobs are hashed before a model relies on
-    them, unless `trust_existing` is set, and damaged ones are replaced. `replace` allows overwriting a different model
-    of the same name. A model whose name clashes with another spelling in the store, or a damaged model of a folder, is
-    left out, unless it is named or `strict` is set; a damaged bundle is refused. With `dry_run`, nothing is written.
-    `before` gets the report of a dry run before anything is written. Models become visible at the end; after an error,
-    none does. A crash leaves whole models, and finished blobs that the next import uses.
+    `names` (or globs) choose some of the models; the default is all. `lock` is a lock file: only its models are taken,
+    and each must have exactly that manifest, in the source or in the store already.
 
-    Raises NotFoundError, UsageError, IntegrityError, BusyError, NoSpaceError, UnsafeError, DamagedStoreError,
-    FormatError, LimitError, OSError.
+    Existing blobs are hashed before a model relies on them, unless `trust_existing` is set, and damaged ones are
+    replaced. What a delta builds on has to be there and whole. `replace` allows overwriting a different model of the
+    same name. A model whose name clashes with another spelling in the store, or a damaged model of a folder, is left
+    out, unless it is named or `strict` is set; a damaged bundle is refused.
+
+    With `dry_run`, nothing is written. `before` gets the report of a dry run before anything is written. `resend` gets
+    what has to be sent again if a stream on standard input breaks off. Models become visible at the end; after an
+    error, none does. A crash leaves whole models, and finished blobs that the next import uses.
+
+    Raises NotFoundError (BasisMissingError if a delta builds on what is not there), UsageError, IntegrityError,
+    BusyError, NoSpaceError, UnsafeError, DamagedStoreError, FormatError, LimitError, OSError.
     """
     choice = choose_store(models)
     store = LocalStore(choice.path)
@@ -133,11 +187,13 @@ def import_bundle(
     with opened_source(source, jobs=threads(jobs)) as bundle:
         words = typed_models_of(names, bundle)
         selection = bundle.select(words)
+        if lock is not None:
+            selection = _locked(Lock.read(lock), selection, store, str(source), is_chosen=bool(words))
         is_lenient = not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
         refuse_nothing(selection, bundle, source, strict=strict)
-        with _hinting_at_the_others(selection):
+        with _hinting_at_the_others(selection), _telling_what_to_resend(source, store, selection, resend):
             if dry_run:
                 report = _foreseen(source, store, sink.compare(selection), selection)
             else:
@@ -149,6 +205,14 @@ def import_bundle(
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)
                 report = _report(source, store, received, len(received.present), selection, dry_run=False)
     return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+
+
+def _locked(lock: Lock, selection: Selection, store: LocalStore, source: str, *, is_chosen: bool) -> Selection:
+    """Return the models of a lock. Raises IntegrityError or NotFoundError if not all of them are as the lock says."""
+    if is_chosen:
+        lock = lock.restricted(model.name for model in selection.models)
+    lock.refuse_others({**lock.find_in(store), **digests_of(selection.models)}, f"{source} or {store.root}")
+    return selection.restricted(model.name for model in selection.models if model.name.folded in lock.file.digests)
 
 
 def _has(bundle: Source, name: str) -> bool:
@@ -169,6 +233,36 @@ def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy |
                 if _has(bundle, word):
                     return ostore("import", other, "--model", word, before="for one model")
     return None
+
+
+@contextmanager
+def _telling_what_to_resend(
+    source: str | Path, store: LocalStore, selection: Selection, tell: Callable[[Resend], object] | None
+) -> Iterator[None]:
+    """If the stream breaks off in this block, tell what is not there: on the other side nobody can ask."""
+    try:
+        yield
+    except (IntegrityError, FormatError, OSError):
+        if tell and str(source) == "-":
+            tell(_to_resend(store, selection))
+        raise
+
+
+def _to_resend(store: LocalStore, selection: Selection) -> Resend:
+    wanted = {model.name.folded: model for model in selection.models}
+    there = store.manifest_digests(wanted.keys())
+    staged = store.staged()
+    lacking = {blob.digest for blob in store.missing_of(selection.blobs) if staged.get(blob.digest) != blob.size}
+    models = [
+        model
+        for model in selection.models
+        if there.get(model.name.folded) != model.manifest_digest or not lacking.isdisjoint(model.blobs)
+    ]
+    needed = {digest for model in models for digest in model.blobs}
+    return Resend(
+        tuple(ResentModel(model.name.full, str(model.manifest_digest)) for model in models),
+        tuple(str(blob.digest) for blob in selection.blobs if blob.digest in lacking & needed),
+    )
 
 
 @contextmanager

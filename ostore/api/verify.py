@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
+from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import means_model, typed_models, words_of
+from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, UsageError
-from ostore.operations.verify import Promises, VerifyReport, verify_bundle, verify_store
+from ostore.operations.verify import Problem, Promises, VerifyReport, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
@@ -20,6 +23,7 @@ from ostore.streams.progress import SILENT, Progress
 def verify(
     subjects: Sequence[str | Path] = (),
     *,
+    lock: str | Path | None = None,
     jobs: int | None = None,
     progress: Progress = SILENT,
     models: Path | None = None,
@@ -29,13 +33,14 @@ def verify(
     was hashed, then one for each bundle and folder.
 
     A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. Damaged blobs, manifests and names are problems in a report, not errors. Raises
+    that ends in `.tar.zst` or `.tar`. `lock` is a lock file: each subject must have exactly its manifests, and of a
+    store only its models are hashed. Damaged blobs, manifests and names are problems in a report, not errors. Raises
     TypeError, NotFoundError, UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that
     cannot be read to its end, OSError. If there are several subjects, the others are hashed before it is raised.
     """
     reports = []
     errors = []
-    for verified in verify_each(subjects, jobs=jobs, progress=progress, models=models):
+    for verified in verify_each(subjects, lock=lock, jobs=jobs, progress=progress, models=models):
         if isinstance(verified, VerifyReport):
             reports.append(verified)
         else:
@@ -48,6 +53,7 @@ def verify(
 def verify_each(
     subjects: Sequence[str | Path] = (),
     *,
+    lock: str | Path | None = None,
     jobs: int | None = None,
     progress: Progress = SILENT,
     models: Path | None = None,
@@ -59,19 +65,83 @@ def verify_each(
     if "" in map(str, subjects):
         raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
+    locked = None if lock is None else Lock.read(lock)
     words = words_of(subjects)
     folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
     names = [word for word in words if word not in folders and word not in bundles]
+    hashing = _Hashing(store, threads(jobs), progress)
     if names or not words:
         names = typed_models(names, store.require_whole())
-        yield _verify_store(store, names, str(store.root), jobs=threads(jobs), progress=progress)
+        if locked and names:
+            locked = locked.restricted(model.name for model in store.scan(names).models)
+        yield hashing.store(store, names, str(store.root), locked)
     for word in words:
         if word in folders or word in bundles:
             try:
-                yield _verify_place(word, store, is_folder=word in folders, jobs=threads(jobs), progress=progress)
+                yield hashing.place(word, locked, is_folder=word in folders)
             except (OstoreError, OSError) as error:
                 yield _naming(word, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashing:
+    """How everything is hashed."""
+
+    near: LocalStore
+    jobs: int
+    progress: Progress
+
+    def place(self, word: str, lock: Lock | None, *, is_folder: bool) -> VerifyReport:
+        """Hash a folder with a store, or a bundle."""
+        if is_folder:
+            with opened_source(word, jobs=self.jobs) as source:
+                if isinstance(source, LocalStore):
+                    return self.store(source, (), word, lock)
+        # A recipe may build on a blob of the store.
+        with (
+            opened_bundle(word, jobs=self.jobs) as reader,
+            contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
+        ):
+            report = verify_bundle(word, reader, self.progress, blobs.held)
+            return _held_against(lock, report, digests_of(reader.select(()).models))
+
+    def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
+        """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""
+        if lock is None:
+            return self._models(store, names, subject)
+        found = lock.find_in(store)
+        names = names or [model.name.full for model in lock.file.models if model.name.folded in found]
+        report = self._models(store, names, subject) if names else VerifyReport.of(subject, 0, (), ())
+        return _held_against(lock, report, found)
+
+    def _models(self, store: LocalStore, names: Sequence[str], subject: str) -> VerifyReport:
+        scan = store.passing_scan(names)
+        promised = Promises(scan)
+        return verify_store(
+            subject,
+            store,
+            promised,
+            beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
+            notes=() if names else store.told(scan, "judged"),
+            jobs=self.jobs,
+            progress=self.progress,
+        )
+
+
+def _held_against(lock: Lock | None, report: VerifyReport, found: Mapping[str, Digest]) -> VerifyReport:
+    """Return the report with a problem for each line of a lock that is not as it says."""
+    if lock is None:
+        return report
+    problems = [
+        Problem("lock-different", str(model.name), f"expected {model.digest} ({lock.label}), got {digest}")
+        for model, digest in lock.different(found)
+    ]
+    problems += (
+        Problem("lock-missing", str(model.name), f"expected {model.digest} ({lock.label}), and there is no such model")
+        for model in lock.missing(found)
+    )
+    return report.adding(problems)
 
 
 def _is_folder(word: str) -> bool:
@@ -80,32 +150,6 @@ def _is_folder(word: str) -> bool:
     except (OSError, ValueError):
         # It is too long for a path, or has a NUL.
         return False
-
-
-def _verify_place(word: str, store: LocalStore, *, is_folder: bool, jobs: int, progress: Progress) -> VerifyReport:
-    if is_folder:
-        with opened_source(word, jobs=jobs) as source:
-            if isinstance(source, LocalStore):
-                return _verify_store(source, (), word, jobs=jobs, progress=progress)
-    # A recipe may build on a blob of the store.
-    with opened_bundle(word, jobs=jobs) as reader, closing(OpenBlobs(store.opened_blob)) as blobs:
-        return verify_bundle(word, reader, progress, blobs.held)
-
-
-def _verify_store(
-    store: LocalStore, names: Sequence[str], subject: str, *, jobs: int, progress: Progress
-) -> VerifyReport:
-    scan = store.passing_scan(names)
-    promised = Promises(scan)
-    return verify_store(
-        subject,
-        store,
-        promised,
-        beside=store.entries_of(promised.digests) if names else store.unreferenced(promised.needs),
-        notes=() if names else store.told(scan, "judged"),
-        jobs=jobs,
-        progress=progress,
-    )
 
 
 def _naming(subject: str, error: OstoreError | OSError) -> OstoreError | OSError:

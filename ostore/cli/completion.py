@@ -33,6 +33,8 @@ Answer = tuple[Paths, Iterable[Candidate]]
 _MODELS = frozenset({"MODEL", "PATTERN"})
 _COMMAND = "COMMAND"
 _PATHS: dict[str, Paths] = {
+    "A": "files",
+    "B": "files",
     "BUNDLE": "files",
     "DEST": "files",
     "DIR": "folders",

@@ -19,7 +19,7 @@ from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
 from ostore.cli.text import UnprintedError, abandon_output, flush, has_lost_its_reader, one_line, tell
-from ostore.formats.errors import OstoreError, class_of, is_lack_of_memory
+from ostore.formats.errors import BasisMissingError, OstoreError, class_of, is_lack_of_memory
 from ostore.formats.remedy import Remedy
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -126,6 +126,8 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
             "hint": hint,
             "remedy_arguments": remedies.arguments(remedy) if remedy else None,
         }
+        if isinstance(error, BasisMissingError):
+            document["digests"] = list(error.digests)
         tell(json.dumps(document, ensure_ascii=True))
     else:
         tell(f"ostore: error[{name}]: {message}" + (f" ({hint})" if hint else ""), marks=ERROR)

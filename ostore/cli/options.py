@@ -68,6 +68,10 @@ Replace = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Write nothing unless every model can be taken. Default: leave out the others.")
 ]
+LockOption = Annotated[
+    str | None,
+    typer.Option("--lock", metavar="FILE", help="Accept exactly the manifests of this lock file (`ostore lock`)."),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.")]
 
 

@@ -63,12 +63,14 @@ def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> 
     return ostore(_SAME.get(word, word), *following, before="did you mean")
 
 
-# Of each command, the options of Ollama's that ostore answers: why it has none, and what does the work.
+# Of each command, options that ostore answers and does not have, most of them Ollama's: why, and what does the work.
 _OPTIONS = {
     ("create", "--quantize"): (
         "ostore keeps weights as they are, and quantizes none",
         person("llama-quantize of llama.cpp makes another file of them: create the model from that one"),
     ),
+    ("inventory", "--json"): ("an inventory is JSON already", _help("inventory", "says more")),
+    ("lock", "--json"): ("a lock is data for other programs already", _help("lock", "says more")),
     ("create", "--experimental"): (
         "ostore makes models of GGUF files only, not of safetensors",
         person("convert_hf_to_gguf.py of llama.cpp makes a GGUF of them: create the model from that one"),

@@ -40,6 +40,14 @@ class NotFoundError(OstoreError):
     """The model, bundle or store does not exist."""
 
 
+class BasisMissingError(NotFoundError):
+    """A delta builds on blobs that are not there, or not whole. `digests` are those of all of them, as texts."""
+
+    def __init__(self, message: str, *, digests: tuple[str, ...] = (), hint: Remedy | str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.digests = digests
+
+
 class IntegrityError(OstoreError):
     """Bytes do not match their digest or size, or end too early."""
 

@@ -28,6 +28,7 @@ class Remedy:
     one before writes; without any, `before` is a sentence for a person.
     `before` says what to look at first, or when; `after` says what the commands do. `user` is who runs them: empty for
     whoever reads this, or the name of another user. `others` are remedies that do instead, with none of their own.
+    With `is_elsewhere`, it is typed on another machine, so its commands never name the store of this one.
     """
 
     commands: tuple[Command, ...] = ()
@@ -36,6 +37,7 @@ class Remedy:
     user: str = ""
     others: tuple[Remedy, ...] = ()
     is_pipe: bool = False
+    is_elsewhere: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -85,7 +87,7 @@ class Remedy:
         """Return this remedy with `--models STORE` in each ostore command that names no store."""
         return replace(
             self,
-            commands=tuple(_about(command, store) for command in self.commands),
+            commands=self.commands if self.is_elsewhere else tuple(_about(one, store) for one in self.commands),
             others=tuple(other.about(store) for other in self.others),
         )
 

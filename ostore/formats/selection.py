@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -164,6 +164,16 @@ class Selection:
         if self.left and (strict or not self.models):
             errors = {class_of(one.error): one.error for one in reversed(self.left)}
             raise errors[worst(errors)]
+
+    def without_blobs(self, has: Callable[[Descriptor], bool]) -> Selection:
+        """Return the selection that requires the blobs of which `has` is true: the target has them already."""
+        blobs = tuple(blob for blob in self.blobs if not has(blob))
+        return replace(self, blobs=blobs, requires=(*self.requires, *(blob for blob in self.blobs if has(blob))))
+
+    def required_beside(self, present: Collection[Digest]) -> tuple[Descriptor, ...]:
+        """Return what the target must have if it has these blobs: what models need, and bases of missing blobs."""
+        needed = self.needed | self.built_on(self.makers.keys() - present, present)
+        return tuple(blob for blob in self.requires if blob.digest in needed)
 
     def restricted(self, names: Iterable[ModelName]) -> Selection:
         """Return the selection of only these models and the blobs that they need, or that recipes for those need."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, starmap
 from operator import attrgetter, itemgetter
 from typing import Literal, Protocol
@@ -53,12 +53,16 @@ ProblemKind = Literal[
     "manifest-unfit",
     "digest-spelling",
     "folder-unreadable",
+    "lock-missing",
+    "lock-different",
 ]
 # `whole`, or the class of error that the problems of a report amount to.
-Verdict = Literal["whole", "integrity", "io", "damaged"]
+Verdict = Literal["whole", "integrity", "io", "damaged", "not-found"]
 # The first of these sets that has a problem of the report decides the verdict, else it is `damaged`
 # (docs/exit-codes.md).
 _BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
+_NOT_THAT: frozenset[ProblemKind] = frozenset({"lock-different"})
+_NOT_THERE: frozenset[ProblemKind] = frozenset({"lock-missing"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable", "manifest-unreadable", "folder-unreadable"})
 
 
@@ -104,6 +108,11 @@ class VerifyReport:
         """Make a report. `sizes` has one size in bytes for each distinct blob."""
         ordered = tuple(sorted(problems, key=lambda problem: (problem.subject, problem.kind)))
         return cls(subject, models, len(sizes), sum(sizes), ordered, tuple(warnings), _verdict(ordered), remedy)
+
+    def adding(self, problems: Iterable[Problem]) -> VerifyReport:
+        """Return the report with more problems, and the verdict of all of them."""
+        ordered = tuple(sorted((*self.problems, *problems), key=lambda problem: (problem.subject, problem.kind)))
+        return replace(self, problems=ordered, verdict=_verdict(ordered))
 
 
 class _Model(Protocol):
@@ -384,10 +393,12 @@ def _check_blob(
 
 def _verdict(problems: Iterable[Problem]) -> Verdict:
     kinds = {problem.kind for problem in problems}
-    if kinds & _BYTES:
+    if kinds & (_BYTES | _NOT_THAT):
         return "integrity"
     if kinds & _MEDIUM:
         return "io"
+    if kinds and kinds <= _NOT_THERE:
+        return "not-found"
     return "damaged" if kinds else "whole"
 
 

@@ -20,6 +20,8 @@ if sys.platform == "win32":  # pragma: no cover - Windows
 # Large enough for a disk to write at full speed, small enough to keep the last sync short.
 _EARLY_BYTES = 32 * 1024 * 1024
 _IOV_MAX = 512
+# The umask applies, as to any file that a person makes.
+_PERSONS_MODE = 0o666
 
 
 def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
@@ -60,6 +62,44 @@ def refuse_to_overwrite(path: Path, *, replace: bool) -> None:
         raise UsageError(f"{path}: not a regular file but {what}, which is never replaced", hint="choose another name")
     if not replace:
         raise UsageError(f"{path}: exists", hint="replace=True overwrites it")
+
+
+def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
+    """
+    Write a small file for a person: to a temporary file beside `path`, flushed to the disk, which then gets its name.
+
+    Raises UsageError if the file exists and `replace` is false, NotFoundError without its folder, OSError. An error
+    removes the temporary file.
+    """
+    part = f".{path.name}.{os.urandom(4).hex()}.part"
+    refuse_missing_folder(path.parent)
+    with Directory.open(path.parent) as directory, naming(path):
+        try:
+            fd = directory.create(part, _PERSONS_MODE)
+            try:
+                write_all(fd, [data])
+                sync_file(fd)
+            finally:
+                os.close(fd)
+            _give_name(directory, part, path, replace=replace)
+            directory.sync()
+        finally:
+            # An error here must not hide the first one.
+            with contextlib.suppress(OSError):
+                directory.unlink(part)
+
+
+def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:
+    if not replace:
+        # A link fails if another program has created the file meanwhile. A rename would overwrite it.
+        try:
+            if directory.link(part, directory, path.name):
+                return
+        except FileExistsError:
+            # The check below tells what is there now.
+            pass
+    refuse_to_overwrite(path, replace=replace)
+    directory.rename(part, directory, path.name)
 
 
 class GrowingFile:

@@ -14,6 +14,7 @@ from ostore.cli.options import (
     AsJson,
     DryRun,
     Jobs,
+    LockOption,
     Models,
     ProgressMode,
     Quiet,
@@ -49,6 +50,14 @@ FormOption = Annotated[
     Form | None,
     typer.Option("--as", show_default=False, help="Write plain files into DIR/, for a machine without Ollama."),
 ]
+Have = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--have",
+        metavar="FILE|DIR",
+        help="Leave out what the other side has, by an inventory, bundle, lock or store; repeatable.",
+    ),
+]
 Level = Annotated[
     str,
     typer.Option(
@@ -71,6 +80,7 @@ ShareTensors = Annotated[
         "ostore export 'gemma*' mistral:7b /media/usb/models.tar.zst --replace",
         "ostore export --all /media/usb/all.tar",
         "ostore export llama3 - | ssh offline-host ostore import -",
+        "ostore export --all delta.tar.zst --have inventory.json",
         "ostore export llama3 /media/usb/llama3/ --as gguf",
     )
 )
@@ -78,6 +88,8 @@ def export(
     words: Words,
     everything: Everything = False,
     form: FormOption = None,
+    have: Have = None,
+    lock: LockOption = None,
     level: Level = "auto",
     replace: Replace = False,
     strict: Strict = False,
@@ -97,6 +109,9 @@ def export(
 
     With --as gguf, DIR/ gets the weights under a readable name, projector and adapter, a Modelfile, the licences and
     SHA256SUMS.
+
+    With --have, the bundle is a delta: it requires what the other side has (`ostore inventory`). With --lock and no
+    MODEL, the models are those of the lock.
     """
     from ostore.api.export import export as write
     from ostore.cli.progress import shown, summed_up
@@ -106,9 +121,9 @@ def export(
     from ostore.settings import keep_freed_memory
 
     keep_freed_memory()
-    names, destination = _names_and_destination(words, everything=everything)
+    names, destination = _names_and_destination(words, everything=everything, is_locked=lock is not None)
     zstd, started = _level(level), time.monotonic()
-    is_plain = _is_plain(form, zstd, destination, shares=share_tensors)
+    is_plain = _is_plain(form, zstd, destination, is_delta=bool(have or lock), shares=share_tensors)
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
@@ -132,6 +147,8 @@ def export(
             report = write(
                 names,
                 destination,
+                have=have or (),
+                lock=lock,
                 level=zstd,
                 replace=replace,
                 strict=strict,
@@ -158,20 +175,20 @@ def export(
     say_left_out(report.left_out)
 
 
-def _names_and_destination(words: list[str], *, everything: bool) -> tuple[list[str], str]:
+def _names_and_destination(words: list[str], *, everything: bool, is_locked: bool) -> tuple[list[str], str]:
     from ostore.formats.errors import UsageError
     from ostore.formats.remedy import ostore
 
     *names, destination = words
-    if bool(names) == everything:
+    if (names and everything) or not (names or everything or is_locked):
         raise UsageError(
-            "expected MODEL... DEST, or --all DEST",
+            "expected MODEL... DEST, or --all DEST, or --lock FILE DEST",
             hint=ostore("export", "llama3", "bundle.tar.zst", before="for example"),
         )
     return ["*"] if everything else names, destination
 
 
-def _is_plain(form: Form | None, level: int | None, destination: str, *, shares: bool) -> bool:
+def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delta: bool, shares: bool) -> bool:
     """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
     from ostore.formats.errors import UsageError
 
@@ -179,6 +196,8 @@ def _is_plain(form: Form | None, level: int | None, destination: str, *, shares:
         return False
     if level is not None:
         raise UsageError("--level: plain files are not compressed")
+    if is_delta:
+        raise UsageError("--have and --lock are about bundles, and --as writes plain files")
     if shares:
         raise UsageError("--share-tensors: plain files are whole")
     if not destination.endswith(("/", os.sep)):

@@ -16,6 +16,7 @@ from ostore.cli.options import (
     AsJson,
     DryRun,
     Jobs,
+    LockOption,
     ModelsText,
     ProgressMode,
     Quiet,
@@ -46,12 +47,14 @@ TrustExisting = Annotated[
     epilog=examples(
         "ostore import bundle.tar.zst",
         "ostore import models.tar.zst --model llama3 --model 'gemma*'",
+        "ostore import delta.tar.zst --lock models.lock",
         "sudo ostore import /media/usb/all.tar --models /usr/share/ollama/.ollama/models",
     ),
 )
 def import_(
     sources: Sources,
     names: Names = None,
+    lock: LockOption = None,
     replace: Replace = False,
     trust_existing: TrustExisting = False,
     strict: Strict = False,
@@ -78,10 +81,18 @@ def import_(
         if_stopped(GOES_ON)
     keep_freed_memory()
     take = partial(
-        import_bundle, replace=replace, trust_existing=trust_existing, strict=strict, dry_run=dry_run, jobs=jobs
+        import_bundle,
+        # Of several sources, each need not have all of it: that was seen to.
+        lock=lock if len(sources) == 1 else None,
+        replace=replace,
+        trust_existing=trust_existing,
+        strict=strict,
+        dry_run=dry_run,
+        jobs=jobs,
+        resend=None if as_json or dry_run else lambda lacking: say(render.to_resend(lacking)),
     )
-    planned = planned_imports(sources, names or (), jobs=jobs)
     folder = Path(models) if models else None
+    planned = planned_imports(sources, names or (), lock=lock, jobs=jobs, models=folder)
     _refuse_bare_word(models, lambda: [take(*one, dry_run=True, models=folder) for one in planned if one[0] != "-"])
     reports: list[ImportReport] = []
     summaries: list[str] = []

@@ -10,6 +10,7 @@ import typer
 from ostore.cli.options import (
     AsJson,
     Jobs,
+    LockOption,
     Models,
     ProgressMode,
     Quiet,
@@ -21,9 +22,17 @@ from ostore.cli.options import (
 app = group()
 
 
-@app.command(epilog=examples("ostore verify", "ostore verify llama3", "ostore verify /media/usb/models.tar.zst"))
+@app.command(
+    epilog=examples(
+        "ostore verify",
+        "ostore verify llama3",
+        "ostore verify /media/usb/models.tar.zst",
+        "ostore verify --lock models.lock",
+    )
+)
 def verify(
     subjects: Annotated[list[str] | None, typer.Argument(metavar="[MODEL|BUNDLE|DIR]...", show_default=False)] = None,
+    lock: LockOption = None,
     jobs: Jobs = None,
     models: Models = None,
     as_json: AsJson = False,
@@ -36,8 +45,10 @@ def verify(
     DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. If one of several bundles cannot be read, the
     others are verified first.
 
-    Exit codes: 0 all is whole, 4 a blob is missing or altered, 9 a blob cannot be read, 10 only manifests, names or the
-    layout are wrong.
+    With --lock and no MODEL, the models are those of the lock.
+
+    Exit codes: 0 all is whole, 3 a model of the lock is missing, 4 a blob is missing or altered, or a manifest is not
+    that of the lock, 9 a blob cannot be read, 10 only manifests, names or the layout are wrong.
     """
     from ostore.api.verify import verify_each
     from ostore.cli.colours import VERDICT
@@ -53,7 +64,7 @@ def verify(
         keep_freed_memory()
     started = time.monotonic()
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-        verified = list(verify_each(subjects or (), jobs=jobs, progress=told, models=models))
+        verified = list(verify_each(subjects or (), lock=lock, jobs=jobs, progress=told, models=models))
     errors = [one for one in verified if isinstance(one, Exception)]
     if len(verified) == len(errors) == 1:
         raise errors[0]

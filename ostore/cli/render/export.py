@@ -39,10 +39,12 @@ def _what(report: ExportReport | GgufExportReport) -> str:
     if isinstance(report, GgufExportReport):
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
-    made = (
-        f", {plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})" if report.recipes else ""
-    )
-    return f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{made}"
+    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"]
+    if report.recipes:
+        parts.append(f"{plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})")
+    if report.required:
+        parts.append(f"{plural(report.required, 'blob')} required there ({human_bytes(report.required_size)})")
+    return "; ".join(parts)
 
 
 def _bundle_size(report: ExportReport | GgufExportReport) -> str:

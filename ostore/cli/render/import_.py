@@ -8,7 +8,7 @@ from ostore.cli.render.export import room_text
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.api.import_bundle import ImportReport
+    from ostore.api.import_bundle import ImportReport, Resend
 
 
 def outlook(report: ImportReport) -> str:
@@ -29,6 +29,12 @@ def summary(report: ImportReport, seconds: float) -> str:
         return f"would import {plural(len(report.models), 'model')}: {', '.join(counts)}"
     done = f"imported {plural(len(report.models), 'model')}: {', '.join(counts)}"
     return f"{done} in {human_seconds(seconds)} -> {report.store}"
+
+
+def to_resend(lacking: Resend) -> str:
+    """What to send again, as a lock file: its lines are those of models, and its remarks the blobs that they lack."""
+    models = [f"{model.digest}  {model.name}" for model in lacking.models]
+    return "\n".join(["# to resend:", *models, *(f"# lacks {digest}" for digest in lacking.blobs)])
 
 
 def _counts(report: ImportReport) -> tuple[tuple[int, str], ...]:

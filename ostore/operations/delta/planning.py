@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ostore.formats.digest import Digest
+from ostore.formats.inventory import Inventory
+from ostore.formats.manifest import Descriptor
 from ostore.formats.recipe import MAX_DEPTH, MadeBlob
 from ostore.formats.selection import Selection, Wanted
 from ostore.operations.delta.search import Bases, Basis, PlannedRecipe, plan_recipe
@@ -36,6 +38,18 @@ class WithRecipes:
         for one in wanted:
             if planned := self._recipes.get(one.blob.digest):
                 yield Wanted(one.blob), planned.read(self._blobs.at(planned.made.blob.digest))
+
+
+def basis_blobs(inventory: Inventory, bytes_of: Held) -> Iterator[Basis]:
+    """Yield the blobs of a place that recipes can build on: those at hand, and those whose tensors are listed."""
+    for blob in inventory.blobs:
+        data = None if blob.is_staged else bytes_of(blob.digest)
+        if data is not None:
+            basis = Basis.of(Descriptor(blob.digest, blob.size), data)
+        else:
+            basis = None if blob.is_staged else Basis.of_listed(blob)
+        if basis is not None:
+            yield basis
 
 
 def with_recipes(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError
+from ostore.formats.inventory import HeldBlob
 from ostore.formats.manifest import Descriptor
 from ostore.formats.recipe import MAX_BASES, MAX_HEAD_BYTES, MAX_STEPS, MadeBlob, Recipe, Step, joined
 from ostore.formats.tensor_ranges import TensorRanges, read_tensor_ranges
@@ -49,6 +50,15 @@ class Basis:
             return None
         ranges = read_tensor_ranges(data.read_at, data.size)
         return cls(blob, ranges, data) if ranges else None
+
+    @classmethod
+    def of_listed(cls, blob: HeldBlob) -> Basis | None:
+        """Return the basis that an inventory describes, or None if it lists no tensors of the blob."""
+        if blob.tensors is None:
+            return None
+        ranges = tuple((tensor.offset, tensor.length) for tensor in blob.tensors.tensors)
+        digests = tuple(tensor.digest for tensor in blob.tensors.tensors)
+        return cls(Descriptor(blob.digest, blob.size), TensorRanges(blob.tensors.header.size, ranges), None, digests)
 
 
 @dataclass(frozen=True, slots=True)

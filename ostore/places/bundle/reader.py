@@ -164,6 +164,10 @@ class BundleReader:
                 made = makers.get(one.blob.digest)
                 yield one, self._recipes.follow(made, chunks, held) if made else chunks
 
+    def bytes_of(self, digest: Digest, held: Held, /) -> BytesAt | None:
+        """Return the bytes of a blob of a bundle file, unverified; None if it is not there. `held` is for recipes."""
+        return self._recipes.bytes_of(digest, held)
+
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
         Yield the raw manifests of selected models, each checked against the index, then check the end.

@@ -51,6 +51,10 @@ class BundleRecipes:
         base = held(digest)
         if base is not None and base.size == self._sizes[digest]:
             return base
+        return self.bytes_of(digest, held)
+
+    def bytes_of(self, digest: Digest, held: Held) -> BytesAt | None:
+        """Return the bytes of a blob in the file, also if a recipe makes it of others in there, or held. Or None."""
         stored, made = self._member(digest), self._makers.get(digest)
         if stored is None or made is None:
             return stored

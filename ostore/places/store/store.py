@@ -26,7 +26,7 @@ from ostore.places.store.survey.oddities import Occasion, told_oddities
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blobs, scan_manifests
 from ostore.places.store.survey.strays import judge_strays
-from ostore.places.store.workspace import Workspace, dead_transactions, workspace_path
+from ostore.places.store.workspace import Workspace, dead_transactions, staged_blobs, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.durable import FULL, Directory
@@ -295,6 +295,15 @@ class LocalStore:
         """Return a manifest's bytes, at most one past the limit, and its status, links followed. Raises OSError."""
         return read_small_file(self.manifest_path(name), MAX_MANIFEST_BYTES)
 
+    def manifest_digests(self, folded: Collection[str]) -> dict[str, Digest]:
+        """Return the digests of what lies in the places of these folded names, manifest or not. Raises OSError."""
+        found: dict[str, Digest] = {}
+        for entry in find_manifests(self.root).entries if folded else ():
+            if entry.tree == MANIFESTS and entry.name and entry.name.folded in folded:
+                with contextlib.suppress(FileNotFoundError):
+                    found[entry.name.folded] = Digest.of(read_small_file(entry.path, MAX_MANIFEST_BYTES)[0])
+        return found
+
     @staticmethod
     def told(scan: ManifestScan | PassingScan, occasion: Occasion) -> tuple[str, ...]:
         """Return a line for each kind of odd entry among the manifests. A passing scan must be exhausted."""
@@ -336,6 +345,10 @@ class LocalStore:
     def ended(self) -> tuple[frozenset[str], Sequence[FoundBatch]]:
         """Return the folders of commands that have ended, and those of the trash, oldest first."""
         return dead_transactions(self.workspace), find_batches(self.workspace)
+
+    def staged(self) -> dict[Digest, int]:
+        """Return the blobs, with sizes, that interrupted commands have finished and that the next import takes over."""
+        return staged_blobs(self.workspace)
 
     def return_needed(self) -> None:
         """

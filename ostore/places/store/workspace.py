@@ -218,6 +218,23 @@ def dead_transactions(workspace: Path) -> frozenset[str]:
     return frozenset(dead)
 
 
+def staged_blobs(workspace: Path) -> dict[Digest, int]:
+    """Return the blobs that dead commands have finished and the next import can take over, with their sizes."""
+    found: dict[Digest, int] = {}
+    for name in sorted(dead_transactions(workspace)):
+        # The next command may be taking it over now.
+        with (
+            contextlib.suppress(OSError, OstoreError),
+            Directory.open(workspace / TRANSACTIONS) as transactions,
+            transactions.child(name) as folder,
+        ):
+            for filename in folder.names():
+                digest, status = Digest.of_filename(filename), folder.lstat(filename)
+                if digest and status and stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                    found[digest] = status.st_size
+    return found
+
+
 def clear_transaction(transaction: Directory, *, keep_finished: bool) -> None:
     """Clear a transaction that we hold. With `keep_finished`, finished and begun blobs stay for the next command."""
     for name in transaction.names():

@@ -15,12 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, NotFoundError, OstoreError
+from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, OstoreError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import Selection, Wanted
 from ostore.formats.store_layout import BEGUN, PART, PIN
+from ostore.places.store.receiving.basis import refuse_lacking
 from ostore.places.store.receiving.linking import link_files
 from ostore.places.store.receiving.pinning import Pinning, is_sound
 from ostore.places.store.receiving.publication import Publication, StagedManifest
@@ -41,8 +42,6 @@ from ostore.streams.writing import append_unfinished, finish_file, write_file, w
 
 # How many blobs may be written but not yet synced. A kill loses at most these, and the next import writes them again.
 _MAX_UNFINISHED, _MAX_UNFINISHED_BYTES = 8, 64 * 1024 * 1024
-# Digests in one line of an error. More would make it unreadable.
-_MAX_LISTED = 5
 
 
 class StoreInbox:
@@ -122,9 +121,7 @@ class StoreInbox:
         Find the blobs that the store has and that are sound, and pin them so that no removal takes them away.
 
         A blob that only recipes build on is sound if it has the right size: the digests of what they make decide.
-
-        Raises NotFoundError if the store lacks a sound blob that a delta bundle leaves out, DamagedStoreError if
-        something other than a file or link has a blob's name, OSError.
+        Raises DamagedStoreError if something other than a file or link has a blob's name, OSError.
         """
         if self._blobs is not None:
             damaged = self._damaged if self._is_repair else None
@@ -133,14 +130,12 @@ class StoreInbox:
             sound, unsound = pinning.pin((*self._selection.blobs, *self._selection.requires))
             self._present = {blob.digest: blob for blob in sound}
             self._repaired = {blob.digest: blob for blob in unsound}
-        built_on = self._selection.built_on((wanted.blob.digest for wanted in self.missing), self._present)
-        needed = self._selection.needed | built_on
-        lacking = [blob.digest for blob in self._selection.requires if blob.digest in needed and not self._holds(blob)]
-        if lacking:
-            listed = ", ".join(map(str, lacking[:_MAX_LISTED])) + (", …" if len(lacking) > _MAX_LISTED else "")
-            raise NotFoundError(
-                f"the bundle builds on blobs that are not in the store, {len(lacking):,} in all: {listed}"
-            )
+
+    def refuse_lacking(self) -> None:
+        """Raises BasisMissingError if a blob that a delta leaves out is neither in the store, sound, nor staged."""
+        present = {blob.digest for blob in self._selection.blobs if self._holds(blob)}
+        required = self._selection.required_beside(present)
+        refuse_lacking(self._selection, [blob for blob in required if not self._holds(blob)])
 
     def rely_on_staged(self, staged: Iterable[Descriptor]) -> None:
         """Count blobs that this transaction has staged already as written. Those that the store has are dropped."""
@@ -157,7 +152,7 @@ class StoreInbox:
 
         What else those commands have left is removed, unless a later command can use it.
         """
-        wanted = {blob.digest.filename: blob for blob in self._selection.blobs}
+        wanted = {blob.digest.filename: blob for blob in (*self._selection.blobs, *self._selection.requires)}
         for abandoned in self._workspace.abandoned():
             names = abandoned.names()
             if finished := [blob for name in names if (blob := wanted.get(name)) and not self._holds(blob)]:

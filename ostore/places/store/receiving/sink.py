@@ -26,6 +26,7 @@ from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
+from ostore.places.store.receiving.basis import refuse_lacking
 from ostore.places.store.receiving.draft import StoreDraft
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
@@ -93,11 +94,13 @@ class StoreSink:
         Return what would become of each model, and the blobs that are missing, judged by size. Nothing is written.
 
         Raises UsageError if another model has the name and `replace` is not set, or if the store is not a folder;
-        NotFoundError if the folder that it is to be created in is missing;
+        NotFoundError if the folder that it is to be created in is missing, BasisMissingError for a delta that builds on
+        blobs that are not there;
         UnsafeError if a name differs from another one only by case, or something that is no manifest is in its place;
         OSError.
         """
         outcomes = self._outcomes(selection)
+        self._refuse_lacking(selection)
         if not self._store.exists:
             self._absent_folders()
         return Forecast(outcomes, self._store.missing_of(selection.blobs))
@@ -166,6 +169,7 @@ class StoreSink:
     def _receiving(self, selection: Selection, damaged: Collection[Digest] | None) -> Iterator[StoreInbox]:
         # A refusal comes before anything is created.
         self._outcomes(selection)
+        self._refuse_lacking(selection)
         with (
             self._transacting(keeps_finished=True) as opened,
             self._taking_in(opened, selection, damaged, terms=self._terms) as inbox,
@@ -210,11 +214,19 @@ class StoreSink:
                     inbox.finish_blobs()
                 raise
 
+    def _refuse_lacking(self, selection: Selection) -> None:
+        """Raises BasisMissingError if what a delta builds on is not there, judged by names and sizes."""
+        there = {made.blob.digest for made in selection.recipes if self._store.holds(made.blob)}
+        lacking = self._store.missing_of(selection.required_beside(there))
+        staged = self._store.staged() if lacking else {}
+        refuse_lacking(selection, [blob for blob in lacking if staged.get(blob.digest) != blob.size])
+
     def _prepare(self, inbox: StoreInbox, transaction: Directory, staged: Sequence[Descriptor]) -> None:
         """Find what need not be written, and refuse what the disk cannot hold."""
         inbox.find_present()
         inbox.rely_on_staged(staged)
         inbox.adopt()
+        inbox.refuse_lacking()
         refuse_unholdable(transaction, (model.name for model in inbox.selection.models))
         if not self._terms.links:
             # With links, `take_files` asks for the space, once it knows what need not be copied.

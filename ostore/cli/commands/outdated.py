@@ -1,0 +1,60 @@
+"""`ostore outdated`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ostore.cli.options import AsJson, Jobs, Models, Quiet, examples, group
+
+app = group()
+
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against", metavar="FILE|DIR", show_default=False, help="An inventory, bundle, lock or store to compare with."
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "ostore outdated --against /media/usb/models.tar.zst",
+        "ostore outdated 'llama*' --against models.lock",
+    )
+)
+def outdated(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names or quoted globs.")] = None,
+    against: Against = None,
+    jobs: Jobs = None,
+    models: Models = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """
+    Show which models of the store are another version elsewhere. Only manifests are compared.
+
+    --quiet prints their names.
+    """
+    from ostore.api.outdated import outdated as compare
+    from ostore.cli.render import outdated as render
+    from ostore.cli.render.report import say_report
+    from ostore.formats.errors import UsageError
+    from ostore.formats.remedy import ostore
+
+    if against is None:
+        raise UsageError(
+            "expected --against: this version of ostore asks no registry",
+            hint=ostore("outdated", "--against", "FILE", before="a bundle, an inventory or a lock of the other side"),
+        )
+    report = compare(names or (), against=against, jobs=jobs, models=models)
+    say_report(
+        "outdated",
+        report,
+        lambda: render.text(report),
+        as_json=as_json,
+        quiet=quiet,
+        lines=(model.name for model in report.models),
+        warnings=report.warnings,
+    )
