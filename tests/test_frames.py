@@ -536,6 +536,17 @@ def test_an_error_in_a_thread_reaches_the_reader() -> None:
         list(ordered_map(pool, lambda number: 1 // number, [1, 0, 1], 2))
 
 
+def test_what_came_before_an_error_comes_first() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise TruncatedError("cut")
+
+    came: list[int] = []
+    with ThreadPoolExecutor(2) as pool, pytest.raises(TruncatedError):
+        came.extend(ordered_map(pool, abs, items(), 3))
+    assert came == [0, 1, 2]
+
+
 def test_a_full_disk_while_frames_are_written_reaches_the_writer() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")

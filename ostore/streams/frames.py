@@ -19,7 +19,7 @@ from typing import TypeVar
 import zstandard
 
 from ostore.formats import seek_table
-from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, TruncatedError
+from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, OstoreError, TruncatedError
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame, raw_frame
 from ostore.streams.bytes_at import BytesAt, Forward, Output
 from ostore.streams.chunks import Chunk
@@ -44,14 +44,30 @@ _codecs = threading.local()
 def ordered_map(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], in_flight: int
 ) -> Iterator[_Result]:
-    """Apply a function in threads to at most `in_flight` items at a time. Yields the results in order of the items."""
+    """
+    Apply a function in threads to at most `in_flight` items at a time. Yields the results in order of the items.
+
+    If the items end with an error, the results of those before it come first: of a stream that is cut off, a reader
+    keeps what came whole.
+    """
     pending: deque[Future[_Result]] = deque()
-    for item in items:
+    failure: list[OstoreError | OSError] = []
+    for item in _until_failure(items, failure):
         pending.append(pool.submit(function, item))
         if len(pending) >= in_flight:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+    for error in failure:
+        raise error
+
+
+def _until_failure(items: Iterable[_Item], failure: list[OstoreError | OSError]) -> Iterator[_Item]:
+    """Yield items up to an error, which goes into `failure`."""
+    try:
+        yield from items
+    except (OstoreError, OSError) as error:
+        failure.append(error)
 
 
 def workers(jobs: int) -> int:
