@@ -34,8 +34,7 @@ from ostore.formats.recipe import (
 )
 from ostore.places.bundle import restore
 from ostore.streams.bytes_at import nothing_held
-from ostore.streams.chunks import CHUNK_BYTES
-from ostore.streams.recipe import MadeBytes, follow, refuse_damaged_bases, split_head
+from ostore.streams.recipe import COPIED_BYTES, MadeBytes, follow, refuse_damaged_bases, split_head
 from tests.in_memory import StayingBytes
 from tests.support import noise
 
@@ -182,10 +181,10 @@ def test_following_gives_the_bytes_whatever_the_chunks(size: int) -> None:
 
 
 def test_long_ranges_come_in_chunks_and_short_ones_are_joined() -> None:
-    base = StayingBytes(bytes(2 * CHUNK_BYTES + 5))
-    steps = (Step(2 * CHUNK_BYTES + 5, 0, 0), *[Step(1, 0, number) for number in range(70_000)])
+    base = StayingBytes(bytes(2 * COPIED_BYTES + 5))
+    steps = (Step(2 * COPIED_BYTES + 5, 0, 0), *[Step(1, 0, number) for number in range(70_000)])
     chunks = list(follow(Recipe(steps), [base], iter(())))
-    assert [len(chunk) for chunk in chunks] == [CHUNK_BYTES, CHUNK_BYTES, 64 * 1024, 70_000 + 5 - 64 * 1024]
+    assert [len(chunk) for chunk in chunks] == [COPIED_BYTES, COPIED_BYTES, 64 * 1024, 70_000 + 5 - 64 * 1024]
 
 
 @pytest.mark.parametrize("base", [FIRST[:99], b""])

@@ -43,7 +43,7 @@ def read_tensor_ranges(read_at: ReadAt, size: int) -> TensorRanges | None:
 def _ranges(data: int, size: int, tensors: Iterable[tuple[int, int | None]]) -> TensorRanges | None:
     """A tensor of unknown type goes on to the next one. One that begins within another is left out."""
     ordered = sorted((data + offset, length) for offset, length in _known(tensors))
-    ends = [offset for offset, _ in ordered[1:]] + [size]
+    ends = [*(offset for offset, _ in ordered), size][1:]
     found, position = [], data
     for (offset, length), end in zip(ordered, ends, strict=True):
         stop = min(size, end if length < 0 else offset + length)

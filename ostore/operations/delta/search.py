@@ -25,6 +25,8 @@ from ostore.streams.chunks import CHUNK_BYTES, Chunk
 # A recipe that saves less is not worth that tar alone cannot restore the bundle.
 _MOST_STORED = 0.95
 _SAMPLE_BYTES = 64
+# The number of a basis, and an offset in it.
+Place = tuple[int, int]
 # Tensors with the same samples are all zeros, as a rule. More of them do not help.
 _MAX_ALIKE = 8
 
@@ -82,7 +84,7 @@ class Bases:
     def __init__(self, bases: Iterable[Basis] = ()) -> None:
         self._bases: list[Basis] = []
         self._by_length: dict[int, list[tuple[int, int, Digest | None]]] = {}
-        self._by_samples: dict[int, dict[bytes, list[tuple[int, int]]]] = {}
+        self._by_samples: dict[int, dict[bytes, list[Place]]] = {}
         for basis in bases:
             self.add(basis)
 
@@ -100,7 +102,7 @@ class Bases:
             self._by_length.setdefault(length, []).append((number, offset, digest))
             self._by_samples.pop(length, None)
 
-    def alike(self, data: BytesAt, offset: int, length: int) -> Sequence[tuple[int, int]]:
+    def alike(self, data: BytesAt, offset: int, length: int) -> Sequence[Place]:
         """Return the tensors of that length with the same samples: the number of the basis, and the offset in it."""
         if length not in self._by_length:
             return ()
@@ -112,9 +114,9 @@ class Bases:
                     found.setdefault(_samples(base, there, length), []).append((number, there))
         return self._by_samples[length].get(_samples(data, offset, length), ())
 
-    def digested(self, length: int) -> dict[Digest, list[tuple[int, int]]]:
+    def digested(self, length: int) -> dict[Digest, list[Place]]:
         """Return the tensors of that length that are known by their digests alone."""
-        found: dict[Digest, list[tuple[int, int]]] = {}
+        found: dict[Digest, list[Place]] = {}
         for number, offset, digest in self._by_length.get(length, ()):
             if digest is not None and self._bases[number].data is None:
                 found.setdefault(digest, []).append((number, offset))
@@ -200,7 +202,7 @@ class _Search:
             return [Step(size)]
         return header_steps(header, base.data.read_at(base.ranges.header, 0), number)
 
-    def _candidates(self, offset: int, length: int) -> list[tuple[int, int]]:
+    def _candidates(self, offset: int, length: int) -> list[Place]:
         """Return the tensors that may be this one. The first is best: it goes on where the last copy ended."""
         found = self.bases.alike(self.data, offset, length)
         following = [place for place in self._next_in_base() if place in found]
@@ -212,32 +214,42 @@ class _Search:
     def _may_use_more(self) -> bool:
         return len(self._copied) < MAX_BASES
 
-    def _next_in_base(self) -> list[tuple[int, int]]:
+    def _next_in_base(self) -> list[Place]:
         """Return where the last copy ended, if the last step was one of bytes that are at hand."""
         last = self._steps[-1] if self._steps else None
         if last is None or last.base is None or self.bases[last.base].data is None:
             return []
         return [(last.base, last.offset + last.length)]
 
-    def _take(self, offset: int, length: int, places: list[tuple[int, int]], *, is_tensor: bool = False) -> None:
+    def _take(self, offset: int, length: int, places: list[Place], *, is_tensor: bool = False) -> None:
         """Read the next bytes of the blob. They become a copy of the first of these places with the same bytes."""
         digested = self.bases.digested(length) if is_tensor else {}
         hasher = hashlib.sha256() if digested else None
-        done = 0
+        first, done = next(iter(places), None), 0
         for chunk in _chunks(self.data, offset, length):
             self._hasher.update(chunk)
             self.advance(len(chunk))
             if hasher:
                 hasher.update(chunk)
-            places = [place for place in places if self._has(place, done, chunk)]
+            if first and not self._has(first, done, chunk):
+                first = None
             done += len(chunk)
-        if hasher and not places:
-            places = digested.get(Digest(hasher.hexdigest()), [])
-            places = [place for place in places if place[0] in self._copied or self._may_use_more]
-        number, there = places[0] if places else (None, 0)
-        self._add(Step(length, number, there))
+        # Samples hardly ever deceive, so this reads the blob again in the rarest cases only.
+        found = first or next((place for place in places[1:] if self._is_at(place, offset, length)), None)
+        if hasher and not found:
+            listed = digested.get(Digest(hasher.hexdigest()), [])
+            found = next((place for place in listed if place[0] in self._copied or self._may_use_more), None)
+        self._add(Step(length, *found) if found else Step(length))
 
-    def _has(self, place: tuple[int, int], done: int, chunk: bytes) -> bool:
+    def _is_at(self, place: Place, offset: int, length: int) -> bool:
+        done = 0
+        for chunk in _chunks(self.data, offset, length):
+            if not self._has(place, done, chunk):
+                return False
+            done += len(chunk)
+        return True
+
+    def _has(self, place: Place, done: int, chunk: bytes) -> bool:
         base = self.bases[place[0]].data
         return base is not None and base.read_at(len(chunk), place[1] + done) == chunk
 
