@@ -120,7 +120,7 @@ def theirs(head: bytes, made: MadeBlob) -> bool:
     """Whether the script in bundles refuses a recipe too."""
     blob, stored = (restore.Blob(one.digest.hex, one.size) for one in (made.blob, made.stored))
     with pytest.raises(restore.RestoreError):
-        restore.parse_steps(head, restore.Made(blob, [], stored), list(SIZES), "")
+        restore.parse_steps(head, restore.Made(blob, [], stored), list(SIZES))
     return True
 
 

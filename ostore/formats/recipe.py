@@ -47,20 +47,20 @@ class Recipe:
         range outside its base, LimitError.
         """
         if len(head) > MAX_HEAD_BYTES:
-            raise LimitError(f"recipe: expected a head of at most {MAX_HEAD_BYTES} bytes")
+            raise LimitError(f"expected a head of at most {MAX_HEAD_BYTES} bytes")
         document = read_strict_json(head, is_folded=True)
         entries = document.get("steps") if isinstance(document, dict) else None
         if not isinstance(entries, list):
-            raise InvalidBundleError("recipe: expected a list of steps")
+            raise InvalidBundleError("expected a list of steps")
         if len(entries) > MAX_STEPS:
-            raise LimitError(f"recipe: expected at most {MAX_STEPS} steps, got {len(entries)}")
+            raise LimitError(f"expected at most {MAX_STEPS} steps, got {len(entries)}")
         recipe = cls(tuple(_step(entry, sizes) for entry in entries))
         for what, expected, got in (
             ("new bytes", made.stored.size - len(head), recipe.new_bytes),
             ("bytes in all", made.blob.size, recipe.size),
         ):
             if expected != got:
-                raise InvalidBundleError(f"recipe: expected {expected} {what}, got {got}")
+                raise InvalidBundleError(f"expected {expected} {what}, got {got}")
         return recipe
 
     @property
@@ -138,6 +138,6 @@ def _step(entry: object, sizes: Sequence[int]) -> Step:
         if kind == _COPY and len(numbers) == 3 and numbers[2] > 0:  # noqa: PLR2004
             base, offset, length = numbers
             if not 0 <= base < len(sizes) or offset < 0 or offset + length > sizes[base]:
-                raise UnsafeError(f"recipe: step {entry!r:.80} is outside its base")
+                raise UnsafeError(f"step {entry!r:.80} is outside its base")
             return Step(length, base, offset)
-    raise InvalidBundleError(f"recipe: expected a step, got {entry!r:.80}")
+    raise InvalidBundleError(f"expected a step, got {entry!r:.80}")

@@ -31,10 +31,10 @@ def split_head(stored: Iterator[Chunk]) -> tuple[bytes, Iterator[Chunk]]:
         end = bytes(chunk[: MAX_HEAD_BYTES + 1]).find(b"\n") + 1
         head += bytes(chunk[: end or MAX_HEAD_BYTES + 1])
         if len(head) > MAX_HEAD_BYTES:
-            raise LimitError(f"recipe: expected a head of at most {MAX_HEAD_BYTES} bytes")
+            raise LimitError(f"expected a head of at most {MAX_HEAD_BYTES} bytes")
         if end:
             return head, _after(chunk[end:], stored)
-    raise InvalidBundleError("recipe: its head does not end")
+    raise InvalidBundleError("its head does not end")
 
 
 def follow(recipe: Recipe, bases: Sequence[BytesAt], new: Iterator[Chunk]) -> Iterator[Chunk]:

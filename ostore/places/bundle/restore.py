@@ -120,6 +120,14 @@ class Made(NamedTuple):
     stored: Blob
 
 
+class Step(NamedTuple):
+    """The next bytes of a blob: a range of the base with this number, or new bytes if that is -1."""
+
+    base: int
+    offset: int
+    length: int
+
+
 class Index(NamedTuple):
     models: list[Model]  # in the order of the bundle
     blobs: list[Blob]  # in the order of the bundle
@@ -560,11 +568,11 @@ def read_members(archive: Archive, index: Index, inbox: Inbox | None) -> None:
             inbox.write_blob(blob, pieces)
     sizes = index.sizes
     for made in index.recipes:
-        pieces = archive.verified(recipe_path(made), made.stored)
+        steps, new = open_recipe(made, archive.verified(recipe_path(made), made.stored), sizes)
         if inbox is None or inbox.has(made.blob):
-            drain(pieces)
+            drain(new)
         else:
-            inbox.write_blob(made.blob, follow(made, pieces, sizes, [inbox.path_of(base) for base in made.bases]))
+            inbox.write_blob(made.blob, follow(made, steps, new, [inbox.path_of(base) for base in made.bases], sizes))
     for model in index.models:
         raw = b"".join(archive.verified(index.members[model.name], model.manifest))
         check_manifest(raw, model, sizes)
@@ -802,22 +810,34 @@ def recipe_path(made: Made) -> str:
     return f"recipes/{made.blob.filename}"
 
 
-def follow(made: Made, stored: Iterator[bytes], sizes: dict[str, int], paths: list[Path]) -> Iterator[bytes]:
+def open_recipe(made: Made, stored: Iterator[bytes], sizes: dict[str, int]) -> tuple[list[Step], Iterator[bytes]]:
+    """Read the first line of a recipe. Returns its steps and the new bytes."""
+    head, new = split_head(stored, recipe_name(made))
+    return parse_steps(head, made, [sizes[base] for base in made.bases]), new
+
+
+def follow(
+    made: Made, steps: list[Step], new: Iterator[bytes], paths: list[Path], sizes: dict[str, int]
+) -> Iterator[bytes]:
     """Yield the bytes of a blob that is made of ranges of its bases, the files `paths`, and of new bytes."""
-    what, digest = f"recipe for sha256:{made.blob.hex}", hashlib.sha256()
-    head, rest = split_head(stored, what)
-    steps = parse_steps(head, made, [sizes[base] for base in made.bases], what)
+    digest = hashlib.sha256()
     with ExitStack() as opened:
         bases = [opened.enter_context(open_regular(path, DAMAGED)) for path in paths]
-        for piece in pieces_of(steps, [base.fileno() for base in bases], Forward(rest), what):
+        for piece in pieces_of(steps, [base.fileno() for base in bases], Forward(new)):
             digest.update(piece)
             yield piece
-    drain(rest)
-    if digest.hexdigest() != made.blob.hex:
-        for base, path in zip(made.bases, paths):
-            if not is_sound(path, Blob(base, sizes[base])):
-                raise RestoreError(INTEGRITY, f"{what}: sha256:{base} in the store is damaged, and it is made of that")
-        raise RestoreError(INTEGRITY, f"{what}: it makes other bytes, with sha256 {digest.hexdigest()}")
+    drain(new)
+    if digest.hexdigest() == made.blob.hex:
+        return
+    what = recipe_name(made)
+    for base, path in zip(made.bases, paths):
+        if not is_sound(path, Blob(base, sizes[base])):
+            raise RestoreError(INTEGRITY, f"{what}: sha256:{base} in the store is damaged, and it is made of that")
+    raise RestoreError(INTEGRITY, f"{what}: it makes other bytes, with sha256 {digest.hexdigest()}")
+
+
+def recipe_name(made: Made) -> str:
+    return f"recipe for sha256:{made.blob.hex}"
 
 
 def split_head(stored: Iterator[bytes], what: str) -> tuple[bytes, Iterator[bytes]]:
@@ -833,8 +853,8 @@ def split_head(stored: Iterator[bytes], what: str) -> tuple[bytes, Iterator[byte
     raise RestoreError(FORMAT, f"{what}: its first line does not end")
 
 
-def parse_steps(head: bytes, made: Made, sizes: list[int], what: str) -> list[tuple[int, int, int]]:
-    """Return the base (-1 for new bytes), the offset in it and the length of each step."""
+def parse_steps(head: bytes, made: Made, sizes: list[int]) -> list[Step]:
+    what = recipe_name(made)
     value, rest = parse_json(head, what, is_strict=True)
     entries = elements(fields(value, what), "steps")
     if rest:
@@ -848,30 +868,26 @@ def parse_steps(head: bytes, made: Made, sizes: list[int], what: str) -> list[tu
     return steps
 
 
-def parse_step(entry: object, sizes: list[int], what: str) -> tuple[int, int, int]:
+def parse_step(entry: object, sizes: list[int], what: str) -> Step:
     kind, *rest = entry if isinstance(entry, list) and entry else [None]
     numbers = [number for number in rest if type(number) is int]  # a bool is an int too
     if kind == "new" and len(rest) == len(numbers) == 1 and numbers[0] > 0:
-        return -1, 0, numbers[0]
+        return Step(-1, 0, numbers[0])
     if kind == "copy" and len(rest) == len(numbers) == 3 and numbers[2] > 0:  # noqa: PLR2004 - base, offset, length
         base, offset, length = numbers
         if not 0 <= base < len(sizes) or offset < 0 or offset + length > sizes[base]:
             raise RestoreError(UNSAFE, f"{what}: step {entry!r:.90} is outside its base")
-        return base, offset, length
+        return Step(base, offset, length)
     raise RestoreError(FORMAT, f"{what}: expected a step, got {entry!r:.90}")
 
 
-def pieces_of(steps: list[tuple[int, int, int]], bases: list[int], new: Forward, what: str) -> Iterator[bytes]:
+def pieces_of(steps: list[Step], bases: list[int], new: Forward) -> Iterator[bytes]:
     for base, start, length in steps:
         if base < 0:
             yield from new.take(length)
             continue
         for offset in range(start, start + length, CHUNK_BYTES):
-            size = min(CHUNK_BYTES, start + length - offset)
-            piece = os.pread(bases[base], size, offset)
-            if len(piece) < size:
-                raise RestoreError(INTEGRITY, f"{what}: a file that it is made of has become shorter")
-            yield piece
+            yield os.pread(bases[base], min(CHUNK_BYTES, start + length - offset), offset)
 
 
 class Forward:
