@@ -856,9 +856,9 @@ def split_head(stored: Iterator[bytes], what: str) -> tuple[bytes, Iterator[byte
 def parse_steps(head: bytes, made: Made, sizes: list[int]) -> list[Step]:
     what = recipe_name(made)
     value, rest = parse_json(head, what, is_strict=True)
-    entries = elements(fields(value, what), "steps")
-    if rest:
-        raise RestoreError(FORMAT, f"{what}: expected one JSON document")
+    entries = fields(value, what).get("steps")
+    if rest or not isinstance(entries, list):
+        raise RestoreError(FORMAT, f"{what}: expected one JSON document with a list of steps")
     if len(entries) > MAX_STEPS:
         raise RestoreError(LIMIT, f"{what}: expected at most {MAX_STEPS} steps, got {len(entries)}")
     steps = [parse_step(entry, sizes, what) for entry in entries]
