@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ostore.formats.bundle_index import blob_path
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, OstoreError
 from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
@@ -46,9 +45,9 @@ class Archive(Protocol):
 
 
 class Begun(NamedTuple):
-    """Where an export goes on: the number of blobs that are finished, and what is there of the next one."""
+    """Where an export goes on: the number of members that are finished, and what is there of the next one."""
 
-    blobs: int
+    members: int
     cut: CutBlob | None
 
 
@@ -67,7 +66,7 @@ class Terms(NamedTuple):
     """
 
     head: bytes
-    blobs: Sequence[Descriptor]
+    members: Sequence[tuple[Descriptor, str]]
     made_by: str
     is_plain: bool
 
@@ -213,17 +212,17 @@ class ExportJournal:
     def _place(self, state: ExportState) -> Begun | None:
         """Return where in the selection an export has stopped, or None if none stops there."""
         start = len(self._terms.head)
-        for number, blob in enumerate(self._terms.blobs):
+        for number, (blob, path) in enumerate(self._terms.members):
             if state.offset == start:
                 return None if state.cut else Begun(number, None)
-            end = start + member_length(blob_path(blob.digest), blob.size)
+            end = start + member_length(path, blob.size)
             if state.offset < end or (state.cut and state.offset == end):
                 is_there = state.cut and state.offset - start == BLOCK + state.cut.size <= BLOCK + blob.size
                 return (
                     Begun(number, state.cut) if is_there and (state.offset - start) % MAX_FRAME_CONTENT == 0 else None
                 )
             start = end
-        return Begun(len(self._terms.blobs), None) if state.offset == start and not state.cut else None
+        return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
 
 
 def _holds(part: BytesAt, state: ExportState, start: bytes) -> bool:

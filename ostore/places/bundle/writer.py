@@ -15,7 +15,7 @@ from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.streams.bytes_at import FileBytes, Output
@@ -92,7 +92,7 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            terms = Terms(head, selection.blobs, self._made_by, self._is_plain)
+            terms = Terms(head, stored_members(selection), self._made_by, self._is_plain)
             journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:
