@@ -60,11 +60,16 @@ class _Mark(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What decides the bytes of a bundle. `head` is the archive before the first blob, `made_by` says the rest."""
+    """
+    What decides the bytes of a bundle. `head` is the archive before the first blob.
+
+    `made_by` says what else does: the program that makes the frames. A plain bundle has none.
+    """
 
     head: bytes
     blobs: Sequence[Descriptor]
     made_by: str
+    is_plain: bool
 
 
 class ExportJournal:
@@ -111,7 +116,8 @@ class ExportJournal:
             return "the models differ"
         if state.made_by != self._terms.made_by:
             return "the level or the program differs"
-        if self._place(state) is None or not _holds(part, state, start):
+        is_plain = not state.spans
+        if is_plain != self._terms.is_plain or self._place(state) is None or not _holds(part, state, start):
             return "the unfinished bundle is damaged"
         self._state, self._noted, self._is_kept = state, state.offset, True
         return ""

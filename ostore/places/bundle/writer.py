@@ -92,7 +92,8 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            journal = ExportJournal(directory, self._part_name, Terms(head, selection.blobs, self._made_by))
+            terms = Terms(head, selection.blobs, self._made_by, self._is_plain)
+            journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:
                     inbox = BundleInbox(writer, selection, head, journal)
@@ -130,14 +131,9 @@ class BundleFile:
         fd = self._open_part(directory)
         try:
             with naming(self.path):
-                self._find(fd, journal, head)
+                self._begin(fd, journal, head)
                 if journal.state is None:
-                    journal.forget()
-                    os.ftruncate(fd, 0)
                     refuse_too_large(fd, self.path, size)
-                else:
-                    os.ftruncate(fd, journal.state.size)
-                    os.lseek(fd, journal.state.size, os.SEEK_SET)
                 file = GrowingFile(fd)
                 if self._verify:
                     with contextlib.closing(HashedOutput(file)) as hashed:
@@ -164,12 +160,17 @@ class BundleFile:
         else:
             refuse_other_bytes(path, output.written)
 
-    def _find(self, fd: int, journal: ExportJournal, head: bytes) -> None:
-        """Look for what an interrupted export has left, and say what becomes of it."""
+    def _begin(self, fd: int, journal: ExportJournal, head: bytes) -> None:
+        """Cut the file to what an interrupted export has left that is of use, and say what becomes of it."""
         start = head if self._is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], self._level))
         problem = journal.find(FileBytes(fd, self.path), start)
-        if journal.state:
-            self._progress.phase("written before", journal.state.size)
+        if journal.state is None:
+            journal.forget()
+        size = journal.state.size if journal.state else 0
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+        if size:
+            self._progress.phase("written before", size)
         elif problem and not self._has_begun:
             self._progress.phase(f"starting from the beginning because {problem}", 0)
         self._has_begun = True

@@ -11,6 +11,7 @@ import zstandard
 
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.export_state import CutBlob, ExportState
 from ostore.formats.inventory import HeldBlob, HeldModel, Inventory, TensorAt, TensorMap
 from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, write_folders
@@ -19,7 +20,7 @@ from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
 from ostore.formats.volume_set import write_sums
-from ostore.formats.zstd_frame import measure_frame
+from ostore.formats.zstd_frame import FrameSpan, measure_frame
 from ostore.places.store.survey.batches import BatchRecord
 from tests.gguf import ONE_LAYER, Tensor, Value, gguf, split
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
@@ -237,6 +238,13 @@ def frames() -> list[bytes]:
 
 def tables() -> list[bytes]:
     return [data[data.index(b"\x5e\x2a\x4d\x18") :] for data in framed()]
+
+
+def states() -> list[bytes]:
+    """Of both kinds, with an even and an odd number of bytes."""
+    head, spans = Digest.of(b""), (FrameSpan(100, 400), FrameSpan(500, 500))
+    framed = [ExportState(head, made_by, 900, spans, CutBlob(300, head)).write() for made_by in ("auto", "three")]
+    return framed + [ExportState(head, made_by, 900, (), None).write() for made_by in ("tar", "a tar")]
 
 
 def framed() -> list[bytes]:

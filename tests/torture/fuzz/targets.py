@@ -8,6 +8,7 @@ our readers read the same thing, a function asserts that they agree.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from ostore.formats.config import ModelConfig
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.export_state import ExportState
 from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
@@ -384,6 +386,16 @@ def read_parity(data: bytes) -> None:
     assert end <= len(data)
 
 
+def read_state(data: bytes) -> None:
+    """How far an export is. An input of odd length first gets the right sum."""
+    if len(data) % 2:
+        data = data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+    state = ExportState.parse(data)
+    assert ExportState.parse(state.write()) == state
+    assert 0 < state.offset < 2**63
+    assert sum(span.content_size for span in state.spans) in {0, state.offset}
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
@@ -408,6 +420,7 @@ TARGETS = {
     "safetensors": Target(read_tensors, seeds.tensors),
     "frame": Target(read_frame, seeds.frames),
     "table": Target(read_table, seeds.tables),
+    "state": Target(read_state, seeds.states),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
     "list of volumes": Target(read_list, seeds.lists),
