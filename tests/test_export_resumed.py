@@ -18,8 +18,10 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError, IntegrityError, NoSpaceError
 from ostore.formats.export_state import CutBlob, ExportState
+from ostore.formats.zstd_frame import FrameSpan
 from ostore.places.bundle import journal
 from ostore.places.store.store import LocalStore
+from ostore.streams.durable import Directory
 from ostore.streams.progress import _Silent
 from tests.support import MODEL, TORTURE, Store, full, noise, unmeasured
 
@@ -204,7 +206,9 @@ def other_cut(target: Path, _store: Store) -> dict[str, Any]:
 
 
 def past_the_end(target: Path, _store: Store) -> dict[str, Any]:
-    changed(target, offset=2**62, spans=(), cut=None)
+    more = (FrameSpan(1, 8 * MIB),) * 20
+    state = state_of(target)
+    changed(target, offset=state.offset + 160 * MIB, spans=state.spans + more, cut=None)
     return {}
 
 
@@ -258,6 +262,23 @@ def test_a_state_without_its_bundle_is_nothing_to_speak_of(
     ((label, _),) = gone_on(tmp_path / "b.tar", models)
     assert label == "exporting"
     assert (tmp_path / "b.tar").read_bytes() == undisturbed("b.tar")
+
+
+def test_a_state_that_the_disk_does_not_show_is_not_taken_for_none(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may show it again later, beside a bundle with other bytes."""
+    stopped(tmp_path / "b.tar", models, 45 * MIB)
+    lstat = Directory.lstat
+
+    def failing(directory: Directory, name: str) -> os.stat_result | None:
+        if name.endswith(".state"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(directory, name)
+
+    monkeypatch.setattr(Directory, "lstat", failing)
+    with pytest.raises(OSError, match="Errno 5"):
+        ostore.export(["*"], tmp_path / "b.tar", models=models)
 
 
 def test_frames_that_never_reached_the_disk_are_noticed(models: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Archive(Protocol):
 
     @property
     def offset(self) -> int: ...
-    def frames_to(self, offset: int, /) -> tuple[FrameSpan, ...] | None: ...
+    def frames_to(self, offset: int, /) -> tuple[FrameSpan, ...]: ...
     def sync(self) -> None: ...
 
 
@@ -179,17 +179,15 @@ class ExportJournal:
 
     def _write(self, archive: Archive, mark: _Mark) -> None:
         """Write the state of an archive that is synced. If the disk does not take it, the one before stays true."""
+        self._noted = mark.offset
         spans = archive.frames_to(mark.offset)
-        # No frame ends there if another source cuts its chunks in another way.
-        if spans is not None:
-            self._noted = mark.offset
-            raw = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut).write()
-            with contextlib.suppress(OSError):
-                self._directory.unlink(self._unfinished)
-                write_file(self._directory, self._unfinished, (raw,), Ownership.private())
-                self._directory.rename(self._unfinished, self._directory, self._name)
-                self._directory.sync()
-                self._is_kept = True
+        raw = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut).write()
+        with contextlib.suppress(OSError):
+            self._directory.unlink(self._unfinished)
+            write_file(self._directory, self._unfinished, (raw,), Ownership.private())
+            self._directory.rename(self._unfinished, self._directory, self._name)
+            self._directory.sync()
+            self._is_kept = True
 
     def _is_there(self) -> bool:
         try:
@@ -217,10 +215,11 @@ class ExportJournal:
                 return None if state.cut else Begun(number, None)
             end = start + member_length(path, blob.size)
             if state.offset < end or (state.cut and state.offset == end):
-                is_there = state.cut and state.offset - start == BLOCK + state.cut.size <= BLOCK + blob.size
-                return (
-                    Begun(number, state.cut) if is_there and (state.offset - start) % MAX_FRAME_CONTENT == 0 else None
-                )
+                written = state.offset - start
+                # Only where a frame ends are the first bytes compared.
+                ends_a_frame = written % MAX_FRAME_CONTENT == 0 and written <= BLOCK + blob.size
+                is_there = state.cut and ends_a_frame and written == BLOCK + state.cut.size
+                return Begun(number, state.cut) if is_there else None
             start = end
         return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
 
