@@ -28,7 +28,6 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
-from ostore.streams.read_back import refuse_without_read_back
 
 # The code for bundles takes time to import.
 if TYPE_CHECKING:
@@ -175,6 +174,8 @@ def export(
 
 def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
     if terms.verify:
+        from ostore.streams.read_back import refuse_without_read_back
+
         refuse_without_read_back()
     if is_delta and str(destination).endswith("/"):
         raise UsageError(
