@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_models_that_may_not_be_read_are_not_absent_for_other_programs(
     place.chmod(0o777)
     # These load modules that the other user may not read.
     place.group()
-    programs = {"link": ostore.link, "export": ostore.export_gguf}
+    programs: dict[str, Callable[..., Any]] = {"link": ostore.link, "export": ostore.export_gguf}
 
     def left_out() -> list[str]:
         return [one.name for one in programs[program](["*"], f"{place}/", models=public.root).left_out]
