@@ -13,20 +13,25 @@ import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
+
+import zstandard
 
 from ostore.formats.bundle_index import blob_path
 from ostore.formats.digest import Digest
-from ostore.formats.errors import IntegrityError, OstoreError
+from ostore.formats.errors import BlobError, IntegrityError, OstoreError
 from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
 from ostore.formats.manifest import Descriptor
 from ostore.formats.tar_header import BLOCK, member_length
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.chunks import read_full
-from ostore.streams.durable import Directory
+from ostore.streams.durable import FULL, Directory
+from ostore.streams.frames import encode_frame
 from ostore.streams.owners import Ownership, is_ours
+from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.verified import Steps
 from ostore.streams.writing import write_file
 
@@ -34,6 +39,14 @@ STATE = ".state"
 # A sync costs a second on a slow disk, and so does writing this much once more.
 EVERY_BYTES = 256 * 1024 * 1024
 _UNFINISHED = ".part"
+
+
+class ChangedBlobError(IntegrityError):
+    """A blob has other bytes than it had when an interrupted export wrote its first part."""
+
+
+def _none(_size: int) -> tuple[Digest, ...]:
+    return ()
 
 
 class Archive(Protocol):
@@ -72,13 +85,39 @@ class Terms(NamedTuple):
     is_plain: bool
 
 
+def made_by(level: int | None, *, is_plain: bool) -> str:
+    """Return what decides the bytes of a bundle beside the selection and the program that the index names."""
+    if is_plain:
+        return "tar"
+    return f"level {level or 'auto'}, zstandard {zstandard.__version__}, zstd {zstandard.ZSTD_VERSION}"
+
+
+def start_of(head: bytes, level: int | None, *, is_plain: bool) -> bytes:
+    """Return the first bytes of a bundle that begins with that head: its first frame."""
+    return head if is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], level))
+
+
+def may_go_on(error: BaseException) -> bool:
+    """Return whether the same command may end well after an error, so that what was written is of use to it."""
+    if isinstance(error, SourceFailureError):
+        error = error.error
+    if isinstance(error, OSError):
+        # The room of a full disk is needed by whoever clears it.
+        return error.errno not in FULL and error.errno != errno.EFBIG
+    return isinstance(error, (BlobError, ChangedBlobError)) or not isinstance(error, Exception)
+
+
 class ExportJournal:
     """The state file of one export. `directory` has the file, `name` is that of the unfinished bundle."""
 
-    def __init__(self, directory: Directory, name: str, terms: Terms) -> None:
+    def __init__(
+        self, directory: Directory, name: str, terms: Terms, volumes_in: Callable[[int], tuple[Digest, ...]] = _none
+    ) -> None:
+        """`volumes_in` returns the digests of the volumes that are full with so many bytes of the file."""
         self._directory = directory
         self._name, self._unfinished = name + STATE, name + STATE + _UNFINISHED
         self._terms = terms
+        self._volumes_in = volumes_in
         self._head = Digest.of(terms.head)
         self._state: ExportState | None = None
         self._noted = 0
@@ -144,7 +183,7 @@ class ExportJournal:
 
         def told(size: int, digest: Digest) -> None:
             if cut and size == cut.size and digest != cut.digest:
-                raise IntegrityError(
+                raise ChangedBlobError(
                     f"blob {blob.digest}: its first {size} bytes are not those that the interrupted export has read",
                     hint="these are dropped: the same command goes on before them",
                 )
@@ -182,7 +221,8 @@ class ExportJournal:
         """Write the state of an archive that is synced. If the disk does not take it, the one before stays true."""
         self._noted = mark.offset
         spans = archive.frames_to(mark.offset)
-        raw = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut).write()
+        state = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut)
+        raw = replace(state, volumes=self._volumes_in(state.size)).write()
         with contextlib.suppress(OSError):
             self._directory.unlink(self._unfinished)
             write_file(self._directory, self._unfinished, (raw,), Ownership.private())
