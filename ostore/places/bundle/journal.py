@@ -122,6 +122,7 @@ class ExportJournal:
         self._state: ExportState | None = None
         self._noted = 0
         self._is_kept = False
+        self._is_over = False
         self._marks: deque[_Mark] = deque()
 
     @property
@@ -163,14 +164,19 @@ class ExportJournal:
 
     def forget(self) -> None:
         """Remove the state, for certain: from now on the unfinished bundle may have other bytes. Raises OSError."""
-        self._noted, self._is_kept = 0, False
-        if self._is_there():
+        self._state, self._noted, self._is_kept = None, 0, False
+        if not self._is_over and self._is_there():
             self._directory.unlink(self._name)
             self._directory.sync()
 
+    def end(self) -> None:
+        """Note nothing from now on: no command can go on. Raises OSError if the state stays."""
+        self.forget()
+        self._is_over = True
+
     def clear(self) -> None:
         """Remove the state of a bundle that is finished or dropped. Ignores OSError."""
-        for name in (self._name, self._unfinished):
+        for name in () if self._is_over else (self._name, self._unfinished):
             with contextlib.suppress(OSError):
                 self._directory.unlink(name)
 
@@ -200,7 +206,7 @@ class ExportJournal:
         """Once enough was written, sync the archive and write the state. Raises OSError if it cannot be synced."""
         while len(self._marks) > 1 and self._marks[1].offset <= archive.offset:
             self._marks.popleft()
-        if self._marks and self._noted + EVERY_BYTES <= self._marks[0].offset <= archive.offset:
+        if not self._is_over and self._marks and self._noted + EVERY_BYTES <= self._marks[0].offset <= archive.offset:
             archive.sync()
             self._write(archive, self._marks[0])
 
