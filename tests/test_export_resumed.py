@@ -180,7 +180,7 @@ def another_library(target: Path, _store: Store) -> dict[str, Any]:
 
 def changed(target: Path, **fields: object) -> None:
     state = state_of(target)
-    said = {name: getattr(state, name) for name in ("head", "made_by", "offset", "spans", "cut")}
+    said = {name: getattr(state, name) for name in ("head", "made_by", "offset", "spans", "cut", "volumes")}
     target.with_name(f"{target.name}.part.state").write_bytes(ExportState(**{**said, **fields}).write())
 
 

@@ -203,8 +203,9 @@ def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> Expor
 
 
 def goes_on(destination: str | Path) -> bool:
-    """Return whether an interrupted export to this file has left what the same export goes on with."""
-    return Path(f"{destination}.part.state").exists()
+    """Return whether an interrupted export to this file, or to volumes of it, has left what the same goes on with."""
+    name = Path(destination).name
+    return Path(f"{destination}.part.state").exists() or Path(f"{destination}.parts", f"{name}.state").exists()
 
 
 def _selected(

@@ -172,6 +172,13 @@ BUGS = (
         ("tests/hostile/test_bit_flips.py", "-k", "headers_of_frames"),
     ),
     Bug(
+        "what was written of a blob while it was damaged stays in a bundle",
+        "places/bundle/journal.py",
+        "            if cut and size == cut.size and digest != cut.digest:\n",
+        "            if cut and size < cut.size < 0:\n",
+        ("tests/test_export_resumed.py", "-k", "while_it_was_damaged"),
+    ),
+    Bug(
         "verify has nothing to say about manifests",
         "operations/verify.py",
         "        self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))\n",

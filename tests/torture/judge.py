@@ -75,7 +75,7 @@ class State:
     @classmethod
     def made_of(cls, everything: Mapping[str, str], read: Callable[[str], bytes]) -> State:
         """The same from what is said to be there: every path below a folder, with the SHA-256 of its bytes."""
-        finished = {path: content for path, content in everything.items() if not path.endswith(_UNFINISHED)}
+        finished = {path: content for path, content in everything.items() if not _is_unfinished(path)}
         files = {
             part: told
             for path, content in everything.items()
@@ -130,7 +130,12 @@ def _is_own(path: str) -> bool:
     above, inside = _at_store(path)
     if _OWN in above or inside[:2] == ["manifests", _OWN_IN_MANIFESTS]:
         return True
-    return not inside and (path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in above[:-1]))
+    return not inside and _is_unfinished(path)
+
+
+def _is_unfinished(path: str) -> bool:
+    """Whether a file is a part of a bundle that is being written, or says how far it is."""
+    return path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in path.split("/")[:-1])
 
 
 def _at_store(path: str) -> tuple[list[str], list[str]]:
