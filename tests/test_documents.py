@@ -23,12 +23,15 @@ from ostore.formats import (
     json_reading,
     lock_file,
     manifest,
+    recipe,
     seek_table,
     tar_header,
+    volume_set,
     zstd_frame,
 )
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
+from ostore.formats.recipe import Recipe
 from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
 from ostore.streams import document as carried
@@ -92,6 +95,10 @@ LIMITS = {
     "a manifest": manifest.MAX_MANIFEST_BYTES,
     "layers in a manifest": manifest.MAX_LAYERS,
     "members of groups 3 to 5": bundle_index.MAX_MEMBERS,
+    "the line of a recipe": recipe.MAX_HEAD_BYTES,
+    "steps of a recipe": recipe.MAX_STEPS,
+    "bases of a recipe": recipe.MAX_BASES,
+    "recipes on top of each other": recipe.MAX_DEPTH,
     "`creator`": bundle_index._MAX_CREATOR_CHARACTERS,
     "a member's name, with its zero byte": tar_header.MAX_LONG_NAME_BYTES,
     "a blob, and all blobs together": bundle_index._MAX_TOTAL,
@@ -100,6 +107,8 @@ LIMITS = {
     "a frame in the file": zstd_frame.MAX_FRAME_BYTES,
     "blocks in a frame": zstd_frame._MAX_BLOCKS,
     "frames": seek_table.MAX_FRAMES,
+    "volumes of a set": volume_set.MAX_VOLUMES,
+    "the list of digests of a set": volume_set.MAX_SUMS_BYTES,
 }
 
 
@@ -309,9 +318,20 @@ def test_the_example_inventory_and_the_example_lock_are_some() -> None:
 
 
 def test_the_example_index_is_one() -> None:
-    (example,) = (block for block in blocks(ROOT / "docs/bundle.md") if block.language == "json")
-    index = BundleIndex.parse(example.text.encode())
-    assert json.loads(index.write()) == json.loads(example.text)
+    example = json_of_the_format()[0]
+    index = BundleIndex.parse(example.encode())
+    assert json.loads(index.write()) == json.loads(example)
+
+
+def test_the_example_recipe_is_one() -> None:
+    _, entry, line = json_of_the_format()
+    made = bundle_index._recipe(json.loads(entry))
+    recipe = Recipe.parse(line.encode(), made, [made.blob.size])
+    assert recipe.write().decode() == line
+
+
+def json_of_the_format() -> list[str]:
+    return [block.text for block in blocks(ROOT / "docs/bundle.md") if block.language == "json"]
 
 
 def test_the_file_pattern_of_the_format_is_that_of_the_program() -> None:

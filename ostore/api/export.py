@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.api.addresses import SinkTerms, sink_of
-from ostore.api.basis import opened_bases
+from ostore.api.basis import Basis, opened_bases
 from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.locked import Lock
 from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
+from ostore.formats.outcome import Received
+from ostore.formats.parity import parse_parity
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
-from ostore.operations.transfer import copy, copy_sound
+from ostore.formats.volume_set import parse_size
+from ostore.operations.delta.planning import WithRecipes, basis_blobs, with_recipes
+from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.read_back import refuse_without_read_back
+
+# The code for bundles takes time to import.
+if TYPE_CHECKING:
+    from ostore.places.bundle.volume_writer import NextMedium
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedVolume:
+    """A volume of a bundle: its file, its bytes and their digest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedParity:
+    """The parity of volumes: its files. They mend any `recovery_blocks` of the `blocks` of `block_size` bytes."""
+
+    files: tuple[str, ...]
+    block_size: int
+    blocks: int
+    recovery_blocks: int
+
+
+_PHASE = "exporting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +64,11 @@ class ExportReport:
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
     `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
-    `required` blobs, `required_size` bytes, are left out of a delta, because the target has them. `bundle_size` is the
-    bytes of the bundle file, or None if none was written. A glob matched the models in `left_out`, but they could not
-    be written.
+    `required` blobs, `required_size` bytes, must be on the target: a delta leaves them out or builds on them. `recipes`
+    of the blobs travel as recipes, which have `recipe_size` bytes in place of the bytes of those blobs; a dry run does
+    not look for them. `bundle_size` is the bytes of the bundle file or its volumes, or None if none was written. A glob
+    matched the models in `left_out`, but they could not be written. `volumes` are in order. `read_back` tells whether
+    the media were read.
     """
 
     destination: str
@@ -43,9 +80,14 @@ class ExportReport:
     resumed_size: int
     required: int
     required_size: int
+    recipes: int
+    recipe_size: int
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+    volumes: tuple[ExportedVolume, ...] = ()
+    parity: ExportedParity | None = None
+    read_back: bool = False
 
 
 def export(
@@ -57,19 +99,26 @@ def export(
     level: int | None = None,
     replace: bool = False,
     strict: bool = False,
+    share_tensors: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
     before: Callable[[ExportReport], object] | None = None,
     models: Path | None = None,
+    split: int | str | None = None,
+    to: Sequence[str | Path] = (),
+    parity: str | None = None,
+    verify_after_write: bool = False,
+    next_medium: NextMedium | None = None,
 ) -> ExportReport:
     """
     Write models to `destination`. `names` are names or globs; `["*"]` means all models.
 
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `have` says what the target has: inventories, bundles, stores or locks. Their blobs are
-    left out, and the bundle is a delta that requires them. `lock` is a lock file: exactly its manifests are written,
-    and without names all of them.
+    left out, and the bundle is a delta that requires them; a blob that shares tensors with them travels as a recipe.
+    With `share_tensors`, recipes also build on other blobs of the bundle. `tar` alone cannot restore a bundle with
+    recipes. `lock` is a lock file: exactly its manifests are written, and without names all of them.
 
     `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
@@ -78,46 +127,96 @@ def export(
     bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
     is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
 
+    `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
+    folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
+    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, and
+    the folders; the volumes until then have their names. `verify_after_write` reads what was written back from its
+    medium, past the cache of the system.
+
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
     UnsafeError, NoSpaceError, BusyError, OSError.
     """
-    sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
-    if have and str(destination).endswith("/"):
-        raise UsageError(
-            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
-        )
+    terms = SinkTerms(
+        level,
+        replace,
+        threads(jobs),
+        progress,
+        split=parse_size(str(split)) if split is not None else None,
+        to=tuple(map(Path, to)),
+        parity=parse_parity(parity) if parity is not None else None,
+        verify=verify_after_write,
+        next_medium=next_medium,
+    )
+    sink = _sink(destination, terms, is_delta=bool(have or share_tensors))
     store = chosen_store(models).require()
     locked = None if lock is None else Lock.read(lock)
     words = _words(names, store, locked)
     try:
-        selection = store.select(words)
-        # What went to a pipe cannot be taken back, so there it is all or nothing.
-        is_lenient = not strict and str(destination) != "-" and any(map(is_glob, words))
-        if is_lenient:
-            selection = sink.without_clashes(selection)
-        refuse_nothing(selection, store, store.root, strict=strict)
-        if have:
-            with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
-                selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
-        if dry_run or before:
-            sink.compare(selection)
-        if dry_run:
-            return _report(destination, selection, dry_run=True)
-        if before:
-            before(_report(destination, selection, dry_run=True))
-        if is_lenient:
-            received, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
-        else:
-            received = copy(store, sink, selection, phase="exporting", progress=progress)
+        selection, is_lenient = _selected(store, sink, words, strict=strict, is_pipe=str(destination) == "-")
+        with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
+            selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
+            if dry_run or before:
+                sink.compare(selection)
+            if dry_run:
+                return _report(destination, selection, dry_run=True)
+            if before:
+                before(_report(destination, selection, dry_run=True))
+            with closing(OpenBlobs(store.opened_blob)) as blobs:
+                planner = _Planner(store, blobs, bases, progress, shares=share_tensors)
+                received, selection = planner.copied(sink, selection, is_lenient=is_lenient)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=False, resumed=sum(blob.size for blob in received.resumed))
+    if split is not None:
+        return _with_volumes(_report(destination, selection, dry_run=True), sink, read_back=verify_after_write)
+    resumed = sum(blob.size for blob in received.resumed)
+    return replaced(_report(destination, selection, dry_run=False, resumed=resumed), read_back=verify_after_write)
+
+
+def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
+    if terms.verify:
+        refuse_without_read_back()
+    if is_delta and str(destination).endswith("/"):
+        raise UsageError(
+            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
+        )
+    return sink_of(destination, terms)
+
+
+def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> ExportReport:
+    from ostore.places.bundle.volume_writer import BundleVolumes
+
+    written = sink.written if isinstance(sink, BundleVolumes) else None
+    if written is None:
+        raise RuntimeError("no volumes were written")
+    volumes = tuple(ExportedVolume(str(path), file.size, str(file.digest)) for path, file in written.volumes)
+    plan, files = written.plan, tuple(map(str, written.parity_files))
+    return replaced(
+        report,
+        dry_run=False,
+        bundle_size=sum(volume.size for volume in volumes),
+        volumes=volumes,
+        parity=ExportedParity(files, plan.block_size, plan.blocks, plan.recovery_blocks) if plan else None,
+        read_back=read_back,
+    )
 
 
 def goes_on(destination: str | Path) -> bool:
     """Return whether an interrupted export to this file has left what the same export goes on with."""
     return Path(f"{destination}.part.state").exists()
+
+
+def _selected(
+    store: LocalStore, sink: Sink, words: Sequence[str], *, strict: bool, is_pipe: bool
+) -> tuple[Selection, bool]:
+    """Return the models to write, and whether those that turn out to be damaged are left out."""
+    selection = store.select(words)
+    # What went to a pipe cannot be taken back, so there it is all or nothing.
+    is_lenient = not strict and not is_pipe and any(map(is_glob, words))
+    if is_lenient:
+        selection = sink.without_clashes(selection)
+    refuse_nothing(selection, store, store.root, strict=strict)
+    return selection, is_lenient
 
 
 def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[str]:
@@ -133,6 +232,31 @@ def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[s
     return words
 
 
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """What recipes may build on: what the target has, and with `shares` the other blobs of the bundle."""
+
+    store: LocalStore
+    blobs: OpenBlobs
+    bases: Sequence[Basis]
+    progress: Progress
+    shares: bool
+
+    def copied(self, sink: Sink, selection: Selection, *, is_lenient: bool) -> tuple[Received, Selection]:
+        """Write a selection. Return what the sink received, and what was written of the selection."""
+        if is_lenient:
+            return copy_sound(self.store, sink, selection, phase=_PHASE, progress=self.progress, planned=self._planned)
+        source, planned = self._planned(selection)
+        return copy(source, sink, planned, phase=_PHASE, progress=self.progress), planned
+
+    def _planned(self, selection: Selection) -> tuple[Source, Selection]:
+        if not self.shares and not self.bases:
+            return self.store, selection
+        known = [basis for one in self.bases for basis in basis_blobs(one.inventory, one.bytes_of)]
+        made, recipes = with_recipes(selection, self.blobs, known, shares=self.shares, progress=self.progress)
+        return WithRecipes(self.store, recipes, self.blobs), made
+
+
 def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
@@ -145,6 +269,8 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool, res
         resumed_size=resumed,
         required=len(selection.requires),
         required_size=sum(blob.size for blob in selection.requires),
+        recipes=len(selection.recipes),
+        recipe_size=sum(made.stored.size for made in selection.recipes),
         bundle_size=Path(destination).stat().st_size if is_file else None,
         left_out=tuple(one.told for one in selection.left),
         warnings=selection.notes,

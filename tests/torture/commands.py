@@ -21,6 +21,7 @@ from ostore.api.export import export
 from ostore.streams.progress import _Silent
 from tests.fork_server import MEASURED
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
+from tests.recipes import OLD, two_releases, weights
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
 from tests.torture.stepwise import FRAME_BYTES, in_small_steps
@@ -197,6 +198,22 @@ def to_restore(folder: Path) -> None:
         (folder / SCRIPT).write_bytes(script.read() if script else b"")
 
 
+def to_import_volumes(folder: Path) -> None:
+    """A bundle in three volumes, one of which must be repaired; a store like that of `to_import`."""
+    to_import(folder)
+    (folder / "b.tar.zst").unlink()
+    rest = folder / "rest"
+    rest.mkdir()
+    store = Store(folder / "all")
+    store.model("tiny:latest", WEIGHTS, template=SHARED)
+    store.model("tiny:q4", OTHER, template=SHARED)
+    volumes = ("--split", "100000", "--parity", "1volume")
+    undisturbed(folder, "export", "--all", "b.tar.zst", *volumes, "--models", "all")
+    shutil.rmtree(folder / "all")
+    (folder / "b.tar.zst.003").rename(rest / "b.tar.zst.003")
+    (folder / "b.tar.zst.002").unlink()
+
+
 def to_import_anew(folder: Path) -> None:
     """A bundle, and no store yet."""
     with_a_bundle(folder)
@@ -294,21 +311,51 @@ def to_build_on(folder: Path) -> None:
 
 
 DELTA = ("export", "--lock", "models.lock")
+VOLUMES = ("--split", "100000", "--verify-after-write")
+
+
+def to_import_recipes(folder: Path) -> None:
+    """A bundle in which one model is made of another, and a third of what the store has."""
+    near = two_releases(folder / "near")
+    near.model("renamed:latest", weights(prefix="model."))
+    near.model("other:latest", weights(seed=1))
+    near.model("others:latest", weights(prefix="x.", seed=1))
+    far = Store(folder / "models")
+    far.model("tiny:old", OLD)
+    undisturbed(
+        folder,
+        "export",
+        "tiny:new",
+        "renamed",
+        "other",
+        "others",
+        "b.tar.zst",
+        "--share-tensors",
+        "--have",
+        "models",
+        "--models",
+        "near",
+    )
+
+
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
+    Command("import-recipes", to_import_recipes, ("import", "b.tar.zst")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
     Command("import-no-links", to_import, ("import", "b.tar.zst", "--replace"), always=NO_LINKS),
+    Command("import-volumes", to_import_volumes, ("import", "b.tar.zst.001", "rest", "--replace")),
     Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),
-    Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
-    Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),
-    Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
     Command("export-stepwise", a_store, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar", "--replace", "--strict")),
+    Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
+    Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),
+    Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
+    Command("export-volumes", a_store, ("export", "--all", "out.tar.zst", *VOLUMES, "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),

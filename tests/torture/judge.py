@@ -4,7 +4,8 @@ Check what must hold at every instant, whatever is stopped where, from the files
 The rule is the same for every command: each file is as before or as it is to be, nothing that was to stay is gone, and
 what is listed is whole. The record of a folder of links holds what is known of many files, so the same is true of each
 of these. Three things do not count: a command's own folder `.ostore` beside `blobs/`, what it stages in
-`manifests/`, and unfinished files `NAME.part` outside of both, each perhaps with a `NAME.part.state`.
+`manifests/`, and unfinished files outside of both: `NAME.part`, perhaps with a `NAME.part.state`, and those in a folder
+`NAME.parts`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
 _OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", (".part", ".part.state")
+_PARTS = ".parts"
 _RECORD = ".ostore-links.json"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 # A folder right in `blobs/`, or where a manifest would be.
@@ -128,7 +130,7 @@ def _is_own(path: str) -> bool:
     above, inside = _at_store(path)
     if _OWN in above or inside[:2] == ["manifests", _OWN_IN_MANIFESTS]:
         return True
-    return not inside and path.endswith(_UNFINISHED)
+    return not inside and (path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in above[:-1]))
 
 
 def _at_store(path: str) -> tuple[list[str], list[str]]:

@@ -29,6 +29,7 @@ PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
 DELTA = f"delta {NAME}.tar.zst"
 INVENTORY, LOCK, HOSTILE_LOCK = (f"{what} {NAME}" for what in ("have", "lock", "hostile"))
+VOLUME = f"cut {NAME}.tar.zst.002"
 WEIGHTS = f"{FOLDER}/weights {NAME}.gguf"
 # What these find is told on standard output, and is no error of the command.
 REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import", "diff"}
@@ -77,6 +78,11 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("evil", f"{OUT}/"),
         ("evil", BUNDLE),
         ("evil", f"{NAME}/", "--as", "gguf"),
+        ("--all", OUT, "--split", "20KB", "--verify-after-write"),
+        ("--all", OUT, "--split", EVIL),
+        ("--all", OUT, "--split", "1MB", "--parity", EVIL),
+        ("--all", "b.tar.zst", "--split", "1MB", "--to", NAME, "--to", FOLDER),
+        ("--all", VOLUME, "--split", "1MB"),
     ),
     "path": (
         ("evil",),
@@ -106,8 +112,17 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         (BUNDLE, "-n"),
         (f"no {BUNDLE}",),
         (BUNDLE, "--model", NAME),
+        (VOLUME,),
     ),
-    "verify": ((), ("--lock", LOCK), (BUNDLE, "--lock", HOSTILE_LOCK), ("evil",), (BUNDLE,), (f"no {BUNDLE}",)),
+    "verify": (
+        (),
+        ("--lock", LOCK),
+        (BUNDLE, "--lock", HOSTILE_LOCK),
+        ("evil",),
+        (BUNDLE,),
+        (f"no {BUNDLE}",),
+        (VOLUME,),
+    ),
     "du": ((), ("evil",), ("-q",), ("--html", f"{NAME}.html"), ("--html", BUNDLE)),
     "doctor": ((), ("--fix", "--yes"), ("--fix", "-n")),
     "repair": (("--from", BUNDLE), ("--from", FOLDER), ("--from", f"no {BUNDLE}"), ("--from", PLACE, "-n")),
@@ -207,6 +222,10 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         folder = made[name] = tmp_path_factory.mktemp(name)
         of_evil_texts(folder)
         done = _run(folder, ("export", "--all", BUNDLE))
+        _run(folder, ("export", "--all", VOLUME.removesuffix(".002"), "--split", "20KB"))
+        # A volume that is damaged, and one that is missing, are named.
+        (folder / VOLUME).write_bytes(b"damaged")
+        (folder / VOLUME.replace(".002", ".001")).unlink()
         assert done.returncode == 0, done.stderr
         # Some of the digests are others.
         for words, path in ((("inventory",), INVENTORY), (("lock",), LOCK)):

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ostore.formats.bundle_index import blob_path
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, OstoreError
 from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
@@ -46,9 +45,9 @@ class Archive(Protocol):
 
 
 class Begun(NamedTuple):
-    """Where an export goes on: the number of blobs that are finished, and what is there of the next one."""
+    """Where an export goes on: the number of members that are finished, and what is there of the next one."""
 
-    blobs: int
+    members: int
     cut: CutBlob | None
 
 
@@ -60,11 +59,16 @@ class _Mark(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What decides the bytes of a bundle. `head` is the archive before the first blob, `made_by` says the rest."""
+    """
+    What decides the bytes of a bundle. `head` is the archive before the first blob.
+
+    `made_by` says what else does: the program that makes the frames. A plain bundle has none.
+    """
 
     head: bytes
-    blobs: Sequence[Descriptor]
+    members: Sequence[tuple[Descriptor, str]]
     made_by: str
+    is_plain: bool
 
 
 class ExportJournal:
@@ -111,7 +115,8 @@ class ExportJournal:
             return "the models differ"
         if state.made_by != self._terms.made_by:
             return "the level or the program differs"
-        if self._place(state) is None or not _holds(part, state, start):
+        is_plain = not state.spans
+        if is_plain != self._terms.is_plain or self._place(state) is None or not _holds(part, state, start):
             return "the unfinished bundle is damaged"
         self._state, self._noted, self._is_kept = state, state.offset, True
         return ""
@@ -207,17 +212,17 @@ class ExportJournal:
     def _place(self, state: ExportState) -> Begun | None:
         """Return where in the selection an export has stopped, or None if none stops there."""
         start = len(self._terms.head)
-        for number, blob in enumerate(self._terms.blobs):
+        for number, (blob, path) in enumerate(self._terms.members):
             if state.offset == start:
                 return None if state.cut else Begun(number, None)
-            end = start + member_length(blob_path(blob.digest), blob.size)
+            end = start + member_length(path, blob.size)
             if state.offset < end or (state.cut and state.offset == end):
                 is_there = state.cut and state.offset - start == BLOCK + state.cut.size <= BLOCK + blob.size
                 return (
                     Begun(number, state.cut) if is_there and (state.offset - start) % MAX_FRAME_CONTENT == 0 else None
                 )
             start = end
-        return Begun(len(self._terms.blobs), None) if state.offset == start and not state.cut else None
+        return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
 
 
 def _holds(part: BytesAt, state: ExportState, start: bytes) -> bool:

@@ -15,8 +15,9 @@ from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms
+from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.streams.bytes_at import FileBytes, Output
 from ostore.streams.durable import FULL, Directory, naming
 from ostore.streams.file_lock import try_lock
@@ -25,8 +26,10 @@ from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.read_back import refuse_other_bytes
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_full, refuse_too_large
+from ostore.streams.volumes import HashedOutput
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
 # zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
@@ -41,8 +44,19 @@ class BundleFile:
     stopped, if it writes the same, and takes it over if not. `progress` is told which.
     """
 
-    def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        level: int | None,
+        jobs: int,
+        replace: bool,
+        verify: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        """With `verify`, the file is read back from its medium before it gets its name."""
         self.path = on_any_length(path)
+        self._verify = verify
         self._level = level
         self._jobs = jobs
         self._replace = replace
@@ -78,13 +92,16 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            journal = ExportJournal(directory, self._part_name, Terms(head, selection.blobs, self._made_by))
+            terms = Terms(head, stored_members(selection), self._made_by, self._is_plain)
+            journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:
                     inbox = BundleInbox(writer, selection, head, journal)
                     yield inbox
                     inbox.seal()
                 output.sync()
+                if isinstance(output, HashedOutput):
+                    self._read_back(output, is_resumed=journal.state is not None)
                 self._give_name(directory)
             journal.clear()
 
@@ -114,15 +131,15 @@ class BundleFile:
         fd = self._open_part(directory)
         try:
             with naming(self.path):
-                self._find(fd, journal, head)
+                self._begin(fd, journal, head)
                 if journal.state is None:
-                    journal.forget()
-                    os.ftruncate(fd, 0)
                     refuse_too_large(fd, self.path, size)
+                file = GrowingFile(fd)
+                if self._verify:
+                    with contextlib.closing(HashedOutput(file)) as hashed:
+                        yield hashed
                 else:
-                    os.ftruncate(fd, journal.state.size)
-                    os.lseek(fd, journal.state.size, os.SEEK_SET)
-                yield GrowingFile(fd)
+                    yield file
         except BaseException as error:
             if not (journal.is_kept and _may_go_on(error)):
                 journal.clear()
@@ -133,12 +150,27 @@ class BundleFile:
         finally:
             os.close(fd)
 
-    def _find(self, fd: int, journal: ExportJournal, head: bytes) -> None:
-        """Look for what an interrupted export has left, and say what becomes of it."""
+    def _read_back(self, output: HashedOutput, *, is_resumed: bool) -> None:
+        """Raises IntegrityError if the medium does not give back what was written. Raises OSError."""
+        path = self.path.with_name(self._part_name)
+        self._progress.phase("reading back", path.stat().st_size)
+        if is_resumed:
+            # Nobody has the digest of what an earlier command wrote, but every blob in it has one.
+            refuse_other_blobs(path, jobs=self._jobs)
+        else:
+            refuse_other_bytes(path, output.written)
+
+    def _begin(self, fd: int, journal: ExportJournal, head: bytes) -> None:
+        """Cut the file to what an interrupted export has left that is of use, and say what becomes of it."""
         start = head if self._is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], self._level))
         problem = journal.find(FileBytes(fd, self.path), start)
-        if journal.state:
-            self._progress.phase("written before", journal.state.size)
+        if journal.state is None:
+            journal.forget()
+        size = journal.state.size if journal.state else 0
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+        if size:
+            self._progress.phase("written before", size)
         elif problem and not self._has_begun:
             self._progress.phase(f"starting from the beginning because {problem}", 0)
         self._has_begun = True

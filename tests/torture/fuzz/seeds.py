@@ -11,6 +11,7 @@ import zstandard
 
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.export_state import CutBlob, ExportState
 from ostore.formats.inventory import HeldBlob, HeldModel, Inventory, TensorAt, TensorMap
 from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, write_folders
@@ -18,10 +19,12 @@ from ostore.formats.lock_file import LockFile
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
-from ostore.formats.zstd_frame import measure_frame
+from ostore.formats.volume_set import write_sums
+from ostore.formats.zstd_frame import FrameSpan, measure_frame
 from ostore.places.store.survey.batches import BatchRecord
 from tests.gguf import ONE_LAYER, Tensor, Value, gguf, split
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
+from tests.hostile.volumes import description, packet
 from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
 
 _PARAMS = b'{"stop":["\\u003c|end|\\u003e","USER:"],"temperature":0.6,"top_k":10}\n'
@@ -76,13 +79,41 @@ def digests() -> list[bytes]:
     return [digest, digest.replace(b":", b"-"), digest.upper(), b"SHA256" + digest[6:], digest[:-1], digest + b"\n"]
 
 
+def recipes() -> list[bytes]:
+    """The size of the blob, and the recipe as it is stored: of bases with 300 and 100 bytes."""
+    steps: tuple[list[object], ...] = (
+        [["copy", 0, 10, 290], ["new", 5], ["copy", 1, 0, 100]],
+        [["new", 5]],
+        [],
+        [["copy", 1, 99, 1]] * 40,
+        [["new", 1], ["copy", 0, 0, 300], ["new", 4], ["copy", 0, 1, 2]],
+    )
+    made = []
+    for listed in steps:
+        size = sum(step[-1] for step in listed if isinstance(step, list))
+        new = sum(step[-1] for step in listed if isinstance(step, list) and step[0] == "new")
+        made.append(size.to_bytes(2, "big") + dumped({"steps": listed}) + bytes(new))
+    return made
+
+
 def indexes() -> list[bytes]:
     made = Bundle().index()
     unsorted = Bundle(manifests=[(full(name), b"{}", ()) for name in ("b:x", "a:x")], blobs=[]).index()
     exported = _store()["b.tar"]
     size = int(exported[124:135], 8)
     odd = dumped({**made, "needs": [], "x": {"y": [1.5, None, True, "\u20ac"]}})
-    return [dumped(made), json.dumps(made, indent=1).encode(), dumped(unsorted), exported[512 : 512 + size], odd]
+    blob = made["blobs"][1]
+    recipe = {**blob, "bases": [made["blobs"][0]["digest"]], "stored": {**blob, "size": 60}}
+    others = [made["blobs"][0], made["blobs"][2]]
+    with_recipe = dumped({**made, "needs": ["recipes"], "blobs": others, "recipes": [recipe]})
+    return [
+        with_recipe,
+        dumped(made),
+        json.dumps(made, indent=1).encode(),
+        dumped(unsorted),
+        exported[512 : 512 + size],
+        odd,
+    ]
 
 
 def manifests() -> list[bytes]:
@@ -237,7 +268,28 @@ def tables() -> list[bytes]:
     return [data[data.index(b"\x5e\x2a\x4d\x18") :] for data in framed()]
 
 
+def states() -> list[bytes]:
+    """Of both kinds, with an even and an odd number of bytes."""
+    head, spans = Digest.of(b""), (FrameSpan(100, 400), FrameSpan(500, 500))
+    framed = [ExportState(head, made_by, 900, spans, CutBlob(300, head)).write() for made_by in ("auto", "three")]
+    return framed + [ExportState(head, made_by, 900, (), None).write() for made_by in ("tar", "a tar")]
+
+
 def framed() -> list[bytes]:
     small = compressed(tar(Bundle().parts()))
     several = sealed((frame(content), len(content)) for content in (b"a" * 200, noise(300), b"\0" * 5000))
     return [small, several, sealed([(run_length_frame(100_000), 100_000)])]
+
+
+def lists() -> list[bytes]:
+    """Of one volume, of three, of one that sha256sum wrote as binary, and of another set."""
+    digests = [Digest.of(bytes([number])) for number in range(3)]
+    one, three = write_sums("x.tar.zst", digests[:1]), write_sums("x.tar.zst", digests)
+    return [one, three, one.replace(b"  ", b" *"), write_sums("y.tar", digests)]
+
+
+def parity() -> list[bytes]:
+    """Packets of each kind, with noise between them."""
+    described = [description(f"x.tar.zst.{number:03}") for number in (1, 2)]
+    rest = [packet(f"PAR 2.0\0{kind:\0<8}".encode(), noise(64)) for kind in ("Main", "IFSC", "RecvSlic", "Creator")]
+    return [b"".join((*described, *rest)), b"noise".join((*rest, *described)), description("../evil")]

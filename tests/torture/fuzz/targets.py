@@ -8,10 +8,11 @@ our readers read the same thing, a function asserts that they agree.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import patch
@@ -23,6 +24,7 @@ from ostore.formats.config import ModelConfig
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.export_state import ExportState
 from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
@@ -30,13 +32,16 @@ from ostore.formats.inventory import Inventory
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.link_record import LinkRecord, parse_folders, write_folders
 from ostore.formats.lock_file import LockFile
-from ostore.formats.manifest import Manifest, mentioned_by
+from ostore.formats.manifest import Descriptor, Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.par2_packets import whole_packets
+from ostore.formats.recipe import MadeBlob, Recipe, joined
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
+from ostore.formats.volume_set import read_sums, write_sums
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
 from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
@@ -45,6 +50,8 @@ from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.streams.document import is_document, read_document
 from ostore.streams.frames import decode_frame
+from ostore.streams.recipe import MadeBytes, follow, split_head
+from tests.in_memory import StayingBytes
 from tests.torture.fuzz import modelfile_reader, seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
 
@@ -103,11 +110,37 @@ def read_index(data: bytes) -> None:
     index = refused_alike(lambda: BundleIndex.parse(data), theirs, but_for="creator")
     said = index.selection
     assert theirs
-    assert [tuple(blob) for blob in theirs.blobs] == [(blob.digest.hex, blob.size) for blob in said.blobs]
+    assert [tuple(blob) for blob in theirs.blobs] == [(blob.digest.hex, blob.size) for blob in said.whole]
+    assert [(made.blob.hex, made.bases, tuple(made.stored)) for made in theirs.recipes] == [
+        (made.blob.digest.hex, [base.hex for base in made.bases], (made.stored.digest.hex, made.stored.size))
+        for made in said.recipes
+    ]
     assert [tuple(blob) for blob in theirs.requires] == [(blob.digest.hex, blob.size) for blob in said.requires]
     assert [model.name for model in theirs.models] == [model.name.full for model in said.models]
     assert [path for path, _ in theirs.files] == [file.path for file in index.files]
     assert BundleIndex.parse(index.write()) == index
+
+
+def read_recipe(data: bytes) -> None:
+    """The size of a blob in two bytes, and its recipe as it is stored, with bases of 300 and 100 bytes."""
+    size, stored, sizes = int.from_bytes(data[:2], "big"), data[2:], (300, 100)
+    head, new = split_head(iter([stored[:7], stored[7:]]))
+    blob, known = Digest.of(b""), Descriptor(Digest.of(stored), len(stored))
+    made = MadeBlob(Descriptor(blob, size), (), known)
+    made_there = restore.Made(restore.Blob(blob.hex, size), [], restore.Blob(known.digest.hex, known.size))
+    recipe = refused_alike(lambda: Recipe.parse(head, made, sizes), _steps(head, made_there, sizes))
+    steps = restore.parse_steps(head, made_there, list(sizes))
+    assert [(step.base, step.offset, step.length) for step in steps] == [
+        (-1 if step.base is None else step.base, step.offset, step.length) for step in recipe.steps
+    ]
+    bases = [bytes(range(100)) * 3, bytes(100)]
+    whole = b"".join(follow(recipe, [StayingBytes(base) for base in bases], new))
+    assert len(whole) == size
+    assert (
+        MadeBytes(recipe, [StayingBytes(base) for base in bases], StayingBytes(stored), len(head)).read_at(size, 0)
+        == whole
+    )
+    assert Recipe(joined(recipe.steps)).size == size
 
 
 def read_manifest(data: bytes) -> None:
@@ -367,11 +400,37 @@ def read_table(data: bytes) -> None:
     assert seek_table.write_table(spans)[8:] == data[8:]
 
 
+def read_list(data: bytes) -> None:
+    digests = read_sums("x.tar.zst", data)
+    assert write_sums("x.tar.zst", digests) == data.replace(b" *", b"  ")
+
+
+def read_parity(data: bytes) -> None:
+    names = {"x.tar.zst.001", "x.tar.zst.002"}
+    end = 0
+    for packet in whole_packets(lambda size, at: data[at : at + size], len(data), names=names, subject="p"):
+        assert end <= packet.offset
+        assert packet.name in {None, *names}
+        end = packet.offset + packet.size
+    assert end <= len(data)
+
+
+def read_state(data: bytes) -> None:
+    """How far an export is. An input of odd length first gets the right sum."""
+    if len(data) % 2:
+        data = data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+    state = ExportState.parse(data)
+    assert ExportState.parse(state.write()) == state
+    assert 0 < state.offset < 2**63
+    assert sum(span.content_size for span in state.spans) in {0, state.offset}
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
     "digest": Target(read_digest, seeds.digests),
     "index": Target(read_index, seeds.indexes),
+    "recipe": Target(read_recipe, seeds.recipes),
     "manifest": Target(read_manifest, seeds.manifests),
     "json": Target(read_json, seeds.documents),
     "config": Target(read_config, seeds.configs),
@@ -391,14 +450,24 @@ TARGETS = {
     "safetensors": Target(read_tensors, seeds.tensors),
     "frame": Target(read_frame, seeds.frames),
     "table": Target(read_table, seeds.tables),
+    "state": Target(read_state, seeds.states),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
+    "list of volumes": Target(read_list, seeds.lists),
+    "parity": Target(read_parity, seeds.parity),
 }
 
 
 def _restored(raw: bytes) -> restore.Index | None:
     try:
         return restore.parse_index(raw)
+    except restore.RestoreError:
+        return None
+
+
+def _steps(head: bytes, made: restore.Made, sizes: Sequence[int]) -> list[restore.Step] | None:
+    try:
+        return restore.parse_steps(head, made, list(sizes))
     except restore.RestoreError:
         return None
 

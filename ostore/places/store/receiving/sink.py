@@ -149,6 +149,16 @@ class StoreSink:
 
             yield StoreDraft(self._store.root / BLOBS, opened.workspace, opened.transaction, receive, self._progress)
 
+    @contextlib.contextmanager
+    def workroom(self) -> Iterator[Directory]:
+        """
+        Yield an empty folder on the disk of the store, for files that an import needs meanwhile. They are removed.
+
+        Raises what `receive` raises before anything is staged, OSError.
+        """
+        with self._transacting(keeps_finished=False) as opened:
+            yield opened.transaction
+
     def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
         refuse_on_windows([name])
         stored = _names(find_manifests(self._store.root))
@@ -216,7 +226,8 @@ class StoreSink:
 
     def _refuse_lacking(self, selection: Selection) -> None:
         """Raises BasisMissingError if what a delta builds on is not there, judged by names and sizes."""
-        lacking = self._store.missing_of(selection.requires)
+        there = {made.blob.digest for made in selection.recipes if self._store.holds(made.blob)}
+        lacking = self._store.missing_of(selection.required_beside(there))
         staged = self._store.staged() if lacking else {}
         refuse_lacking(selection, [blob for blob in lacking if staged.get(blob.digest) != blob.size])
 
