@@ -26,6 +26,7 @@ from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.selection import OmittedModel, Selection
+from ostore.formats.wording import listed
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Source, copy, copy_sound
 from ostore.places.store.receiving.sink import StoreSink
@@ -288,7 +289,10 @@ def _locked(lock: Lock, selection: Selection, store: LocalStore, source: str, *,
     if is_chosen:
         lock = lock.restricted(model.name for model in selection.models)
     lock.refuse_others({**lock.find_in(store), **digests_of(selection.models)}, f"{source} or {store.root}")
-    return selection.restricted(model.name for model in selection.models if model.name.folded in lock.file.digests)
+    is_locked = {model.name: model.name.folded in lock.file.digests for model in selection.models}
+    others = [str(name) for name, is_so in is_locked.items() if not is_so]
+    chosen = selection.restricted(name for name, is_so in is_locked.items() if is_so)
+    return chosen.noting(notes=[f"{listed(others)}: not taken: no line in {lock.label}"] if others else ())
 
 
 def _has(bundle: Source, name: str) -> bool:
@@ -355,7 +359,7 @@ def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
 
 
 def _foreseen(source: Word, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
-    present = len(selection.blobs) - len(forecast.missing)
+    present = len(selection.blobs) + len(selection.requires) - len(forecast.missing)
     return _report(source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True)
 
 
