@@ -236,9 +236,8 @@ class _Export:
         """Give the files that wait their names, when they are what the media give back."""
         volumes = self.output.volumes
         sums = write_sums(self._name, (volume.digest for volume in volumes))
-        if volumes[self._named :]:
-            for folder in self._folders:
-                _write(folder.waiting, sums_name(self._name), sums)
+        for folder in self._folders:
+            _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
         for folder in self._folders:
