@@ -12,7 +12,6 @@ from ostore.formats.errors import LimitError, NoSpaceError, UsageError
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
 from ostore.formats.selection import Selection
-from ostore.formats.volume_instructions import instructions
 from ostore.formats.volume_set import (
     MAX_VOLUMES,
     instructions_name,
@@ -26,6 +25,7 @@ from ostore.places.bundle.inbox import BundleInbox, TarOutput
 from ostore.places.bundle.par2 import refuse_without_par2
 from ostore.places.bundle.parity_writer import make_parity
 from ostore.places.bundle.volume_folders import VolumeFolder
+from ostore.places.bundle.volume_instructions import instructions
 from ostore.streams.durable import Directory
 from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
