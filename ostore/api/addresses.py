@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.typed import BUNDLE_SUFFIXES, means_name, refuse_address
-from ostore.api.volumes import Word, opened_volumes, refuse_parts, volumes_of
+from ostore.api.volumes import Word, opened_volumes, refuse_options, volumes_of
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
 from ostore.formats.remedy import Remedy, ostore
@@ -125,7 +125,7 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
             ("parity", terms.parity),
             ("verify-after-write", terms.verify),
         )
-        refuse_parts(given, text)
+        refuse_options(given, text)
     return kind.sink(text, terms)
 
 

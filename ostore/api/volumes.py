@@ -130,7 +130,7 @@ def repaired(volumes: VolumesAt, sink: StoreSink, *, jobs: int) -> Iterator[tupl
         yield replace(volumes, found=found), mended
 
 
-def refuse_parts(options: Sequence[tuple[str, object]], destination: str) -> None:
+def refuse_options(options: Sequence[tuple[str, object]], destination: str) -> None:
     """Raises UsageError for the first option that is set: only a bundle file can have it."""
     for option, value in options:
         if value:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,23 +14,22 @@ from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
 from ostore.formats.selection import Selection
-from ostore.formats.volume_instructions import instructions
 from ostore.formats.volume_set import (
     MAX_VOLUMES,
     instructions_name,
     is_parity,
     least_size,
-    parity_name,
     sums_name,
     volume_name,
     write_sums,
 )
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, may_go_on, start_of
-from ostore.places.bundle.par2 import create_parity, refuse_without_par2
+from ostore.places.bundle.par2 import refuse_without_par2
+from ostore.places.bundle.parity_writer import make_parity
 from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
-from ostore.streams.chunks import read_chunks
-from ostore.streams.durable import Directory, naming
+from ostore.places.bundle.volume_instructions import instructions
+from ostore.streams.durable import Directory
 from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import Ownership
@@ -269,7 +267,7 @@ class _Export:
                 self._terms.parity, [volume.size for volume in volumes], self._terms.size, len(self._paths)
             )
             self._progress.phase("making parity", 0)
-            _make_parity(self._folders, self._name, [path.name for path in self._places], plan, jobs)
+            make_parity(self._folders, self._name, self._places, plan, jobs)
         for folder in self._folders:
             text = instructions(self._name, len(volumes), has_parity=plan is not None)
             _write(folder.waiting, instructions_name(self._name), text)
@@ -327,9 +325,8 @@ class _Export:
         """Give the files that wait their names, when they are what the media give back."""
         volumes = self.output.volumes
         sums = write_sums(self._name, (volume.digest for volume in volumes))
-        if volumes[self._named :]:
-            for folder in self._folders:
-                _write(folder.waiting, sums_name(self._name), sums)
+        for folder in self._folders:
+            _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
         for folder in self._folders:
@@ -350,49 +347,6 @@ class _Export:
         self._folders.clear()
         self._held.close()
         self._held = contextlib.ExitStack()
-
-
-def _make_parity(
-    folders: Sequence[VolumeFolder], name: str, volumes: Sequence[str], plan: ParityPlan, jobs: int
-) -> None:
-    """Make parity in the first folder, and spread it over all. For a moment, the first folder has all volumes."""
-    first, others = folders[0].waiting, folders[1:]
-    borrowed = []
-    for folder in others:
-        for file in folder.waiting_files():
-            borrowed.append(file)
-            _borrow(folder.waiting, file, first)
-    create_parity(first.path, parity_name(name), volumes, plan, jobs=jobs)
-    for file in borrowed:
-        first.unlink(file)
-    made = [file for file in folders[0].waiting_files() if is_parity(name, file)]
-    made.remove(parity_name(name))
-    for folder in others:
-        _copy(first, parity_name(name), folder.waiting)
-    for folder, file in zip(itertools.cycle(folders), made):
-        if folder.waiting is first:
-            first.sync_entry(file)
-        else:
-            _copy(first, file, folder.waiting)
-            first.unlink(file)
-    first.sync_entry(parity_name(name))
-
-
-def _borrow(source: Directory, file: str, target: Directory) -> None:
-    """Give a file a second name in another folder, or copy it to another disk. par2 takes no symbolic link."""
-    with contextlib.suppress(OSError):
-        if source.link(file, target, file):
-            return
-    _copy(source, file, target)
-
-
-def _copy(source: Directory, file: str, target: Directory) -> None:
-    fd = source.open_file(file)
-    try:
-        with naming(target.path / file):
-            write_file(target, file, read_chunks(fd, os.fstat(fd).st_size), Ownership.of(source.status()))
-    finally:
-        os.close(fd)
 
 
 def _write(directory: Directory, file: str, content: bytes) -> None:
