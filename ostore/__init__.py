@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ostore.api.diff import DifferingModel, DiffReport, LackingBlob, diff
     from ostore.api.doctor import DoctorReport, doctor, fix
     from ostore.api.du import UsageReport, du
-    from ostore.api.export import ExportReport, export
+    from ostore.api.export import ExportedParity, ExportedVolume, ExportReport, export
     from ostore.api.export_gguf import GgufExportReport, PlainFile, export_gguf
     from ostore.api.gc import (
         GcReport,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         gc,
         restore,
     )
-    from ostore.api.import_bundle import ImportedModel, ImportReport, Resend, ResentModel, import_bundle
+    from ostore.api.import_bundle import ImportedModel, ImportReport, Resend, ResentModel, UsedParity, import_bundle
     from ostore.api.inspect_bundle import BundledModel, InspectReport, inspect
     from ostore.api.inventory import InventoryReport, inventory
     from ostore.api.link import ForeignPath, LinkedPath, LinkReport, link, refresh_links, remove_links
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ostore.api.rm import RemovedBlob, RmReport, rm
     from ostore.api.show import show, show_part
     from ostore.api.verify import verify
+    from ostore.api.volumes import VolumesAt
     from ostore.api.where import WhereReport, where
     from ostore.formats.errors import (
         AmbiguousManifestError,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         TruncatedError,
         UnsafeError,
         UsageError,
+        VolumesError,
     )
     from ostore.formats.remedy import Remedy
     from ostore.formats.unreadable import Unreadable
@@ -107,6 +109,8 @@ __all__ = [
     "DuplicateBlob",
     "DuplicateCopy",
     "ExportReport",
+    "ExportedParity",
+    "ExportedVolume",
     "Finding",
     "Fix",
     "ForeignModel",
@@ -179,7 +183,10 @@ __all__ = [
     "UsageError",
     "UsagePart",
     "UsageReport",
+    "UsedParity",
     "VerifyReport",
+    "VolumesAt",
+    "VolumesError",
     "WhereReport",
     "__version__",
     "check_move",
@@ -235,6 +242,8 @@ _HOMES = {
     "DuplicateBlob": "ostore.api.dedup",
     "DuplicateCopy": "ostore.api.dedup",
     "ExportReport": "ostore.api.export",
+    "ExportedParity": "ostore.api.export",
+    "ExportedVolume": "ostore.api.export",
     "Finding": "ostore.operations.doctor.finding",
     "Fix": "ostore.places.store.fixing",
     "ForeignModel": "ostore.api.dedup",
@@ -307,7 +316,10 @@ _HOMES = {
     "UsageError": "ostore.formats.errors",
     "UsagePart": "ostore.operations.usage",
     "UsageReport": "ostore.api.du",
+    "UsedParity": "ostore.api.import_bundle",
     "VerifyReport": "ostore.operations.verify",
+    "VolumesAt": "ostore.api.volumes",
+    "VolumesError": "ostore.formats.errors",
     "WhereReport": "ostore.api.where",
     "check_move": "ostore.api.move.check",
     "cp": "ostore.api.cp",

@@ -33,6 +33,8 @@ import bench_data as data
 import bench_delta as delta
 from gguf_variants import write_variant
 
+from ostore.formats.export_state import ExportState
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 OSTORE = str(BIN / "ostore")
@@ -292,6 +294,44 @@ def extreme_rows(bench: Bench) -> None:
         remover(store, bundle, peer)()
 
 
+def volume_rows(bench: Bench) -> None:
+    """Compare a bundle in ten volumes with one in a file, and parity with the program that makes it."""
+    store, bundle, folder = bench.folder / "store", bench.folder / "b.tar.zst", bench.folder / "volumes"
+    data.add_model(store, "one", [data.config(0), (data.MODEL, data.noise(1, bench.size))])
+    volumes, other = folder / "b.tar.zst", bench.folder / "other"
+    clean = both(remover(bundle, folder, other), functools.partial(os.makedirs, folder))
+    ours = ("export", "one", volumes, "--models", store, "--split", str(-(-bench.size // 10)))
+    whole = ostore("export", "one", bundle, "--models", store)
+    bench.compare("export, in 10 volumes", "ostore export", 1.05, ostore(*ours), whole, clean)
+    both(clean, ostore(*ours), whole)()
+    taking, from_whole = (ostore("import", one, "--models", other) for one in (volumes, bundle))
+    bench.compare("import, of 10 volumes", "ostore import", 1.05, taking, from_whole, remover(other))
+    both(clean, ostore(*ours, "--parity", "5%", "--replace"))()
+    block = -(-bench.size // 2000 // 4) * 4
+    stock = f"cd {folder} && {par2()} create -q -q -s{block} -c100 -u -n1 -m2048 -a peer.par2 b.tar.zst.0??"
+    row = Row("parity of 5 %, less the export without", "par2cmdline-turbo", 1.1)
+    for _ in range(bench.rounds):
+        times = []
+        for work in (ostore(*ours, "--replace"), ostore(*ours, "--replace", "--parity", "5%"), shell(stock)):
+            os.sync()
+            started = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - started)
+            shell(f"rm -f {folder}/peer*")()
+        row.ours.append(times[1] - times[0])
+        row.theirs.append(times[2])
+    bench.add(row)
+    remover(store, bundle, folder)()
+
+
+def par2() -> str:
+    """Return the program of the extra `parity`."""
+    return subprocess.run(
+        [sys.executable, "-c", "import par2.cli; print(par2.cli.par2_executable())"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+
+
 def bytes_read(log: str, path: Path) -> int:
     """Return the bytes read from one file, by a log of strace. A call may take two lines there, begun and resumed."""
     total, begun = 0, set()
@@ -322,6 +362,43 @@ def picking_rows(bench: Bench) -> None:
         read / 1e6, alone.stat().st_size / 1e6,
     )  # fmt: skip
     remover(store, other, bundle, alone, log)()
+
+
+def resuming_rows(bench: Bench) -> None:
+    """Compare the rest of an export that was killed at nine tenths with a whole one, of ten blobs and of one."""
+    store, bundle = bench.folder / "store", bench.folder / "b.tar.zst"
+    for what, count, reach in (("10 blobs", 10, 0.3), ("1 blob", 1, 1.0)):
+        data.real_store(store, bench.size, count)
+        exporting, clean = ostore("export", "--all", bundle, "--models", store), remover(bundle)
+        row, written, whole = Row(f"export killed at 90 %, its rest, {what}", "a whole export", reach), 0, 0
+        for _ in range(bench.rounds):
+            row.theirs.append(timed(exporting))
+            whole = bundle.stat().st_size
+            clean()
+            written = max(written, whole - killed_export(store, bundle, whole * 9 // 10))
+            row.ours.append(timed(exporting))
+            clean()
+        bench.add(row)
+        limit = whole / 10 + 256 * MEBIBYTE
+        bench.figures(f"its bytes written, {what}", "a tenth, and 256 MiB", 1.0, "MB", written / 1e6, limit / 1e6)
+        remover(store)()
+
+
+def timed(work: Callable[[], object]) -> float:
+    os.sync()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def killed_export(store: Path, bundle: Path, size: int) -> int:
+    """Kill an export once its file has that size. Return the bytes that the next one need not write."""
+    part = bundle.with_name(f"{bundle.name}.part")
+    with subprocess.Popen([OSTORE, "export", "--all", bundle, "--models", store, "-q"]) as process:
+        while not part.exists() or part.stat().st_size < size:
+            time.sleep(0.001)
+        process.kill()
+    return ExportState.parse(part.with_name(f"{part.name}.state").read_bytes()).size
 
 
 def peer_rows(bench: Bench) -> None:
@@ -512,7 +589,9 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "starting": starting_rows,
     "carrying": carrying_rows,
     "extreme": extreme_rows,
+    "volumes": volume_rows,
     "picking": picking_rows,
+    "resuming": resuming_rows,
     "peer": peer_rows,
     "header": header_rows,
     "creating": creating_rows,

@@ -16,7 +16,8 @@ lock() {
 # All share one .venv, or may be added to it, so all take the versions of run.
 lock run "$@"
 lock report --extra report --constraint requirements/run.txt "$@"
-lock dev --extra report --constraint requirements/report.txt "$@"
+lock parity --extra parity --constraint requirements/run.txt "$@"
+lock dev --extra report --extra parity --constraint requirements/report.txt --constraint requirements/parity.txt "$@"
 lock demo --constraint requirements/run.txt "$@"
 lock bench --constraint requirements/run.txt "$@"
 lock fuzz --constraint requirements/run.txt "$@"

@@ -19,7 +19,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 # Stands between what two commands print. No text of ours has it.
 _MARK = "\x1e"
 _PROGRESS = re.compile(
-    r"^(copying|exporting|importing|publishing|reading back|removing|repairing|taking in weights|verifying sha256 "
+    r"^(copying|exporting|importing|making parity|publishing|reading back|removing|repairing|repairing volumes|"
+    r"taking in weights|verifying sha256 "
     r"digest)(: .*)?\n",
     re.MULTILINE,
 )

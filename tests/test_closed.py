@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import ostore
 from ostore.formats.digest import Digest
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.blob_files import BlobFiles
@@ -66,3 +67,30 @@ def test_a_folder_that_may_not_be_entered_can_be_a_store(public: Store) -> None:
     public.root.chmod(0o600)
     with another_user():
         assert LocalStore(public.root).require().root == public.root
+
+
+@pytest.mark.parametrize("program", ["link", "export"])
+@pytest.mark.parametrize(
+    ("closed", "is_left_out"), [("registry.ollama.ai/library/tiny", True), ("registry.ollama.ai", False)]
+)
+def test_models_that_may_not_be_read_are_not_absent_for_other_programs(
+    public: Store, program: str, closed: str, is_left_out: bool
+) -> None:
+    (public.root / "manifests" / closed).chmod(0o600)
+    place = public.root.parent / "place"
+    place.mkdir()
+    place.chmod(0o777)
+    # Loads a module that the other user may not read.
+    place.group()
+
+    def left_out() -> list[str]:
+        if program == "link":
+            return [one.name for one in ostore.link(["*"], place, models=public.root).left_out]
+        return [one.name for one in ostore.export_gguf(["*"], f"{place}/", models=public.root).left_out]
+
+    with another_user():
+        if is_left_out:
+            assert left_out() == [f"manifests/{closed}"]
+        else:
+            with pytest.raises(PermissionError):
+                left_out()

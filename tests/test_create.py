@@ -262,6 +262,20 @@ def test_the_parts_of_a_set_may_end_in_capitals(bench: Bench) -> None:
     assert bench.layers("m:latest") == [(MODEL, TINY)]
 
 
+def test_a_model_in_parts_becomes_one_that_ollama_loads_by_its_own_modelfile(bench: Bench) -> None:
+    """Blobs have no names of a set: the headers tell that they are one."""
+    parts = split(ONE_LAYER, *({name: tensor} for name, tensor in TENSORS.items()))
+    bench.store.add(full("parts:latest"), *(bench.store.layer(MODEL, part) for part in reversed(parts)))
+    text = ostore.modelfile("parts", models=bench.store.root)
+    assert text.count("\nFROM ") == len(parts)
+    bench.create("whole", modelfile=text)
+    assert bench.layers("whole:latest") == [(MODEL, TINY)]
+    alone = bench.store.blob_path(parts[0])
+    assert "part 2 of 2 is missing" in bench.create("m", alone, code=2)
+    other = bench.file("other.gguf", CHAT)
+    assert "part 2 of 2 is missing" in bench.create("m", modelfile=f"FROM {alone}\nFROM {other}", code=2)
+
+
 @pytest.mark.parametrize(
     ("names", "says"),
     [

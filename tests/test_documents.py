@@ -17,12 +17,24 @@ import pytest
 
 import ostore
 from ostore.cli import exit_codes
-from ostore.formats import bundle_index, manifest, recipe, seek_table, tar_header, zstd_frame
+from ostore.formats import (
+    bundle_index,
+    inventory,
+    json_reading,
+    lock_file,
+    manifest,
+    recipe,
+    seek_table,
+    tar_header,
+    volume_set,
+    zstd_frame,
+)
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
 from ostore.formats.recipe import Recipe
 from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
+from ostore.streams import document as carried
 from tests.documents import (
     DOCUMENTS,
     HOW_TO,
@@ -95,6 +107,8 @@ LIMITS = {
     "a frame in the file": zstd_frame.MAX_FRAME_BYTES,
     "blocks in a frame": zstd_frame._MAX_BLOCKS,
     "frames": seek_table.MAX_FRAMES,
+    "volumes of a set": volume_set.MAX_VOLUMES,
+    "the list of digests of a set": volume_set.MAX_SUMS_BYTES,
 }
 
 
@@ -271,6 +285,36 @@ def test_limits_of_the_format_are_those_of_the_program() -> None:
         if match := re.match(r"[0-9,]+", number):
             listed[what] = int(match[0].replace(",", ""))
     assert listed == LIMITS
+
+
+def test_limits_of_what_is_carried_back_are_those_of_the_program() -> None:
+    listed = {
+        what: int(match[0].replace(",", ""))
+        for what, number in rows("docs/delta.md", 2)
+        if (match := re.match(r"[0-9,]+", number))
+    }
+    assert listed == {
+        "an inventory, also unpacked": inventory.MAX_INVENTORY_BYTES,
+        "models and blobs together": bundle_index.MAX_MEMBERS,
+        "tensors in all blobs together": inventory.MAX_TENSORS,
+        "values in the document": json_reading._MAX_VALUES,
+        "a manifest": manifest.MAX_MANIFEST_BYTES,
+        "a zstd frame's window": carried._MAX_WINDOW,
+    }
+    assert f"{lock_file.MAX_LOCK_BYTES:,} bytes" in (ROOT / "docs/delta.md").read_text("utf-8")
+
+
+def test_the_example_inventory_and_the_example_lock_are_some() -> None:
+    (example,) = (block for block in blocks(ROOT / "docs/delta.md") if block.language == "json")
+    found = inventory.Inventory.parse(example.text.encode())
+    fields = re.findall(r"^\| `([^|]+)` \|", (ROOT / "docs/delta.md").read_text("utf-8"), re.MULTILINE)
+    named = {name for field in fields for name in field.split("`, `")}
+    assert {"format", "version", "models[].blobs", "blobs[].staged", "blobs[].tensors.header"} <= named
+    assert json.loads(found.write()).keys() == json.loads(example.text).keys()
+    text = (ROOT / "docs/delta.md").read_text("utf-8")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ") and "sha256:" in line]
+    (lock,) = [line for line in lines if line.startswith("sha256:")]
+    assert len(lock_file.LockFile.parse(lock.encode()).models) == 1
 
 
 def test_the_example_index_is_one() -> None:

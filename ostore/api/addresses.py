@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.typed import BUNDLE_SUFFIXES, means_name, refuse_address
+from ostore.api.volumes import Word, opened_volumes, refuse_parts, volumes_of
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
 from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import MANIFESTS
+from ostore.formats.volume_set import set_of
 from ostore.places.store.store import LocalStore
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.terminal import is_terminal
 
 # The code for bundles takes time to import, and `list` does not need it.
 if TYPE_CHECKING:
+    from ostore.formats.parity import ParityWish
     from ostore.operations.transfer import BlobSource, Sink, Source
     from ostore.places.bundle.reader import BundleReader
+    from ostore.places.bundle.volume_writer import NextMedium
 
 # Levels above 19 need windows that other readers refuse.
 MAX_LEVEL = 19
@@ -49,13 +53,19 @@ class SinkTerms:
     How models are written.
 
     `level` is the zstd level, or None to choose. `replace` allows overwriting a bundle or a different model. `jobs` is
-    the number of threads.
+    the number of threads. A bundle is cut into volumes of `split` bytes, which go to the folders `to` in turn and get
+    `parity`; `verify` reads it back from its medium.
     """
 
     level: int | None
     replace: bool
     jobs: int
     progress: Progress
+    split: int | None = None
+    to: tuple[Path, ...] = ()
+    parity: ParityWish | None = None
+    verify: bool = False
+    next_medium: NextMedium | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +78,32 @@ class _Kind:
     sink: Callable[[str, SinkTerms], Sink]
 
 
-def opened_source(word: str | Path, *, jobs: int) -> AbstractContextManager[Source]:
+def opened_source(word: Word, *, jobs: int) -> AbstractContextManager[Source]:
     """
     Open the place that a word stands for as a source of models.
 
-    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file. Entering the block raises
-    NotFoundError, UsageError if the place cannot be read as models, the errors of a bad bundle (FormatError,
-    IntegrityError, LimitError, UnsafeError), OSError.
+    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file, or one in volumes. Entering
+    the block raises NotFoundError, UsageError if the place cannot be read as models, the errors of a bad bundle
+    (FormatError, IntegrityError, LimitError, UnsafeError), OSError.
     """
     text = str(word)
     refuse_address(text)
+    if volumes := volumes_of(word):
+        return opened_volumes(volumes, jobs=jobs)
     kind = next(kind for kind in _KINDS if kind.is_read(text))
     return kind.source(text, jobs)
 
 
-def opened_bundle(word: str | Path, *, jobs: int) -> AbstractContextManager[BundleReader]:
+def opened_bundle(word: Word, *, jobs: int) -> AbstractContextManager[BundleReader]:
     """
-    Open a bundle and read its index. `-` is standard input.
+    Open a bundle, or one in volumes, and read its index. `-` is standard input.
 
     Entering the block raises NotFoundError, UsageError if it is a terminal or not a regular file, FormatError,
     IntegrityError, LimitError or UnsafeError for a bad bundle, OSError.
     """
     refuse_address(str(word))
+    if volumes := volumes_of(word):
+        return opened_volumes(volumes, jobs=jobs)
     return _piped_bundle("-", jobs) if str(word) == "-" else _bundle(str(word), jobs)
 
 
@@ -104,6 +118,14 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
         raise _no_sink(text)
     if terms.level is not None and text.endswith((".tar", "/")):
         raise UsageError(f"{text}: not compressed, so it takes no level")
+    if not text.endswith(BUNDLE_SUFFIXES):
+        given = (
+            ("split", terms.split),
+            ("to", terms.to),
+            ("parity", terms.parity),
+            ("verify-after-write", terms.verify),
+        )
+        refuse_parts(given, text)
     return kind.sink(text, terms)
 
 
@@ -130,10 +152,10 @@ def opened_blob_sources(
         yield (source,)
 
 
-def is_bundle(word: str | Path) -> bool:
+def is_bundle(word: Word) -> bool:
     """Return whether a word means a bundle: `-`, a file, or a bundle's ending. Any other word is a model's name."""
     text = str(word)
-    if text == "-" or text.endswith(BUNDLE_SUFFIXES):
+    if text == "-" or text.endswith(BUNDLE_SUFFIXES) or set_of(Path(text).name):
         return True
     try:
         return Path(text).is_file()
@@ -207,9 +229,37 @@ def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:
 
 
 def _bundle_file(text: str, terms: SinkTerms) -> Sink:
+    path = Path(text)
+    if terms.split:
+        return _volumes_sink(path, terms)
+    for option, value in (("to", terms.to), ("parity", terms.parity)):
+        if value:
+            raise UsageError(f"{option}: only a bundle in volumes can have it", hint="--split SIZE makes volumes")
     from ostore.places.bundle.writer import BundleFile
 
-    return BundleFile(Path(text), level=terms.level, jobs=terms.jobs, replace=terms.replace)
+    return BundleFile(
+        path,
+        level=terms.level,
+        jobs=terms.jobs,
+        replace=terms.replace,
+        verify=terms.verify,
+        progress=terms.progress,
+    )
+
+
+def _volumes_sink(path: Path, terms: SinkTerms) -> Sink:
+    from ostore.places.bundle.volume_writer import BundleVolumes, VolumeTerms
+
+    if terms.to and path.name != str(path):
+        raise UsageError(
+            f"{path}: with --to, expected a name without a folder",
+            hint=f"--to {quoted_word(str(path.parent), sys.platform)} puts volumes there",
+        )
+    folders = terms.to or (path.parent,)
+    volumes = VolumeTerms(terms.split or 0, folders, terms.parity, terms.verify, terms.next_medium)
+    return BundleVolumes(
+        path.name, volumes, level=terms.level, jobs=terms.jobs, replace=terms.replace, progress=terms.progress
+    )
 
 
 def _store_sink(text: str, terms: SinkTerms) -> Sink:

@@ -84,7 +84,7 @@ def find_sources(modelfile: Modelfile, folder: Path, store: LocalStore) -> Creat
     """
     paths = [(reference, _path_of("FROM", reference, folder)) for reference in modelfile.sources]
     # Several lines may name the parts of one set.
-    found = {weights.paths: weights for _, path in paths if os.path.lexists(path) for weights in find_weights(path)}
+    found = {weights.paths: weights for weights in find_weights(*(path for _, path in paths if os.path.lexists(path)))}
     names = [reference for reference, path in paths if not os.path.lexists(path)]
     if found and names:
         raise UsageError(f"{_said('FROM', names[-1])} names no file, and another FROM does", hint="keep one of them")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.basis import Basis, opened_bases
@@ -15,14 +17,42 @@ from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
+from ostore.formats.outcome import Received
+from ostore.formats.parity import parse_parity
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
+from ostore.formats.volume_set import parse_size
 from ostore.operations.delta.planning import WithRecipes, basis_blobs, with_recipes
 from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.read_back import refuse_without_read_back
+
+# The code for bundles takes time to import.
+if TYPE_CHECKING:
+    from ostore.places.bundle.volume_writer import NextMedium
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedVolume:
+    """A volume of a bundle: its file, its bytes and their digest."""
+
+    path: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedParity:
+    """The parity of volumes: its files. They mend any `recovery_blocks` of the `blocks` of `block_size` bytes."""
+
+    files: tuple[str, ...]
+    block_size: int
+    blocks: int
+    recovery_blocks: int
+
 
 _PHASE = "exporting"
 
@@ -33,10 +63,12 @@ class ExportReport:
     What was written, or with `dry_run` would be.
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
+    `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
     `required` blobs, `required_size` bytes, must be on the target: a delta leaves them out or builds on them. `recipes`
     of the blobs travel as recipes, which have `recipe_size` bytes in place of the bytes of those blobs; a dry run does
-    not look for them. `bundle_size` is the bytes of the bundle file, or None if none was written. A glob matched the
-    models in `left_out`, but they could not be written.
+    not look for them. `bundle_size` is the bytes of the bundle file or its volumes, or None if none was written. A glob
+    matched the models in `left_out`, but they could not be written. `volumes` are in order. `read_back` tells whether
+    the media were read.
     """
 
     destination: str
@@ -45,6 +77,7 @@ class ExportReport:
     blobs: int
     size: int
     shared_size: int
+    resumed_size: int
     required: int
     required_size: int
     recipes: int
@@ -52,6 +85,9 @@ class ExportReport:
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+    volumes: tuple[ExportedVolume, ...] = ()
+    parity: ExportedParity | None = None
+    read_back: bool = False
 
 
 def export(
@@ -69,6 +105,11 @@ def export(
     progress: Progress = SILENT,
     before: Callable[[ExportReport], object] | None = None,
     models: Path | None = None,
+    split: int | str | None = None,
+    to: Sequence[str | Path] = (),
+    parity: str | None = None,
+    verify_after_write: bool = False,
+    next_medium: NextMedium | None = None,
 ) -> ExportReport:
     """
     Write models to `destination`. `names` are names or globs; `["*"]` means all models.
@@ -83,17 +124,31 @@ def export(
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
     cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
     is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
-    bundle is left, and no new model is in a plain store.
+    bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
+    is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
+
+    `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
+    folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
+    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, and
+    the folders; the volumes until then have their names. `verify_after_write` reads what was written back from its
+    medium, past the cache of the system.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
     UnsafeError, NoSpaceError, BusyError, OSError.
     """
-    sink = sink_of(destination, SinkTerms(level, replace, threads(jobs), progress))
-    if (have or share_tensors) and str(destination).endswith("/"):
-        raise UsageError(
-            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
-        )
+    terms = SinkTerms(
+        level,
+        replace,
+        threads(jobs),
+        progress,
+        split=parse_size(str(split)) if split is not None else None,
+        to=tuple(map(Path, to)),
+        parity=parse_parity(parity) if parity is not None else None,
+        verify=verify_after_write,
+        next_medium=next_medium,
+    )
+    sink = _sink(destination, terms, is_delta=bool(have or share_tensors))
     store = chosen_store(models).require()
     locked = None if lock is None else Lock.read(lock)
     words = _words(names, store, locked)
@@ -109,10 +164,46 @@ def export(
                 before(_report(destination, selection, dry_run=True))
             with closing(OpenBlobs(store.opened_blob)) as blobs:
                 planner = _Planner(store, blobs, bases, progress, shares=share_tensors)
-                selection = planner.copied(sink, selection, is_lenient=is_lenient)
+                received, selection = planner.copied(sink, selection, is_lenient=is_lenient)
     except BlobError as error:
         raise with_users(error, store) from None
-    return _report(destination, selection, dry_run=False)
+    if split is not None:
+        return _with_volumes(_report(destination, selection, dry_run=True), sink, read_back=verify_after_write)
+    resumed = sum(blob.size for blob in received.resumed)
+    return replaced(_report(destination, selection, dry_run=False, resumed=resumed), read_back=verify_after_write)
+
+
+def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
+    if terms.verify:
+        refuse_without_read_back()
+    if is_delta and str(destination).endswith("/"):
+        raise UsageError(
+            f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
+        )
+    return sink_of(destination, terms)
+
+
+def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> ExportReport:
+    from ostore.places.bundle.volume_writer import BundleVolumes
+
+    written = sink.written if isinstance(sink, BundleVolumes) else None
+    if written is None:
+        raise RuntimeError("no volumes were written")
+    volumes = tuple(ExportedVolume(str(path), file.size, str(file.digest)) for path, file in written.volumes)
+    plan, files = written.plan, tuple(map(str, written.parity_files))
+    return replaced(
+        report,
+        dry_run=False,
+        bundle_size=sum(volume.size for volume in volumes),
+        volumes=volumes,
+        parity=ExportedParity(files, plan.block_size, plan.blocks, plan.recovery_blocks) if plan else None,
+        read_back=read_back,
+    )
+
+
+def goes_on(destination: str | Path) -> bool:
+    """Return whether an interrupted export to this file has left what the same export goes on with."""
+    return Path(f"{destination}.part.state").exists()
 
 
 def _selected(
@@ -151,16 +242,12 @@ class _Planner:
     progress: Progress
     shares: bool
 
-    def copied(self, sink: Sink, selection: Selection, *, is_lenient: bool) -> Selection:
-        """Write a selection, and return what was written of it."""
+    def copied(self, sink: Sink, selection: Selection, *, is_lenient: bool) -> tuple[Received, Selection]:
+        """Write a selection. Return what the sink received, and what was written of the selection."""
         if is_lenient:
-            _, planned = copy_sound(
-                self.store, sink, selection, phase=_PHASE, progress=self.progress, planned=self._planned
-            )
-        else:
-            source, planned = self._planned(selection)
-            copy(source, sink, planned, phase=_PHASE, progress=self.progress)
-        return planned
+            return copy_sound(self.store, sink, selection, phase=_PHASE, progress=self.progress, planned=self._planned)
+        source, planned = self._planned(selection)
+        return copy(source, sink, planned, phase=_PHASE, progress=self.progress), planned
 
     def _planned(self, selection: Selection) -> tuple[Source, Selection]:
         if not self.shares and not self.bases:
@@ -170,7 +257,7 @@ class _Planner:
         return WithRecipes(self.store, recipes, self.blobs), made
 
 
-def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
+def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
     is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
     return ExportReport(
         destination=str(destination),
@@ -179,6 +266,7 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> 
         blobs=len(selection.blobs),
         size=selection.size,
         shared_size=selection.shared_size,
+        resumed_size=resumed,
         required=len(selection.requires),
         required_size=sum(blob.size for blob in selection.requires),
         recipes=len(selection.recipes),

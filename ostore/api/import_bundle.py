@@ -6,17 +6,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
+from functools import partial
 from pathlib import Path
 
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import is_place, means_name, typed_models_of, words_of
-from ostore.formats.errors import FormatError, IntegrityError, InvalidNameError, NotFoundError, UsageError
+from ostore.api.volumes import Word, gathered, repaired, volumes_of
+from ostore.formats.errors import (
+    FormatError,
+    IntegrityError,
+    InvalidNameError,
+    NotFoundError,
+    UsageError,
+    VolumesError,
+)
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.remedy import Remedy, ostore
 from ostore.formats.selection import OmittedModel, Selection
+from ostore.formats.wording import listed
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Source, copy, copy_sound
 from ostore.places.store.receiving.sink import StoreSink
@@ -37,12 +47,21 @@ class ImportedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedParity:
+    """The recovery blocks that repaired volumes of the source, and those that were there and not needed."""
+
+    used: int
+    spare: int
+
+
+@dataclass(frozen=True, slots=True)
 class ImportReport:
     """
     What was imported, or with `dry_run` would be. Sizes are bytes.
 
     Blobs were written now, resumed (an interrupted import had finished them) or present already. Repaired blobs were
-    damaged; they also count as written or resumed. `left_out` are models that could not be taken.
+    damaged; they also count as written or resumed. `left_out` are models that could not be taken. `parity` is None if
+    no volume had to be repaired.
     """
 
     source: str
@@ -56,6 +75,7 @@ class ImportReport:
     blobs_repaired: int
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
+    parity: UsedParity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +95,29 @@ class Resend:
 
 
 def planned_imports(
-    sources: Sequence[str | Path],
+    sources: Sequence[Word],
     names: Sequence[str] = (),
     *,
     lock: str | Path | None = None,
     jobs: int | None = None,
     models: Path | None = None,
-) -> list[tuple[str | Path, list[str]]]:
+) -> list[tuple[Word, list[str]]]:
     """
     Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
 
+    Volumes of one bundle become one source. A folder without a store is where volumes of the others are looked for.
     Each name has to be in one of the sources, not in each; with a `lock`, so does each of its models that the store
     does not have. What is on standard input cannot be known before. Raises TypeError, NotFoundError, UsageError, the
     errors of a bad bundle, OSError.
     """
     wanted = words_of(names)
+    sources = gathered(sources)
     if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
         return [(source, wanted) for source in sources]
     if lock is not None:
         return _planned_by(Lock.read(lock), sources, wanted, LocalStore(choose_store(models).path), jobs=threads(jobs))
-    found: list[tuple[str | Path, list[str]]] = []
-    missing: list[tuple[str, NotFoundError]] = []
-    for source in sources:
-        if str(source) == "-":
-            found.append((source, wanted))
-            continue
-        try:
-            with opened_source(source, jobs=threads(jobs)) as bundle:
-                here = [name for name in wanted if _has(bundle, name)]
-        except NotFoundError as error:
-            missing.append((str(source), error))
-        else:
-            found += [(source, here)] if here or not wanted else []
+    found: list[tuple[Word, list[str]]] = []
+    found, missing = _seen(sources, wanted, jobs=threads(jobs))
     if missing:
         word, first = missing[0]
         first.hint = _model_in(word, [source for source, _ in found], jobs=threads(jobs)) or first.hint
@@ -119,9 +130,32 @@ def planned_imports(
     return found
 
 
+def _seen(
+    sources: Sequence[Word], wanted: list[str], *, jobs: int
+) -> tuple[list[tuple[Word, list[str]]], list[tuple[str, NotFoundError]]]:
+    """Return the sources that are needed, each with its part of the names, and the errors of those that are absent."""
+    found: list[tuple[Word, list[str]]] = []
+    missing: list[tuple[str, NotFoundError]] = []
+    for source in sources:
+        if str(source) == "-":
+            found.append((source, wanted))
+            continue
+        try:
+            with opened_source(source, jobs=jobs) as bundle:
+                here = [name for name in wanted if _has(bundle, name)]
+        except NotFoundError as error:
+            missing.append((str(source), error))
+        except VolumesError:
+            # The import may be able to repair it.
+            found.append((source, wanted))
+        else:
+            found += [(source, here)] if here or not wanted else []
+    return found, missing
+
+
 def _planned_by(
-    lock: Lock, sources: Sequence[str | Path], names: Sequence[str], store: LocalStore, *, jobs: int
-) -> list[tuple[str | Path, list[str]]]:
+    lock: Lock, sources: Sequence[Word], names: Sequence[str], store: LocalStore, *, jobs: int
+) -> list[tuple[Word, list[str]]]:
     """Return the sources that have models of a lock, each with those. The lock holds for all of them together."""
     if "-" in map(str, sources):
         raise UsageError(
@@ -142,7 +176,7 @@ def _planned_by(
 
 
 def import_bundle(
-    source: str | Path,
+    source: Word,
     names: Sequence[str] = (),
     *,
     lock: str | Path | None = None,
@@ -157,7 +191,9 @@ def import_bundle(
     models: Path | None = None,
 ) -> ImportReport:
     """
-    Put the models of `source` into the store: a bundle file, a folder with a store, or `-` for standard input.
+    Put the models of `source` into the store: a bundle file, a bundle in volumes, a folder with a store, or `-` for
+    standard input. Volumes that are missing or damaged are repaired from their parity, if that suffices, in a folder
+    apart.
 
     `names` (or globs) choose some of the models; the default is all. `lock` is a lock file: only its models are taken,
     and each must have exactly that manifest, in the source or in the store already.
@@ -184,11 +220,52 @@ def import_bundle(
         jobs=threads(jobs),
         progress=progress,
     )
+    attempt = partial(
+        _imported,
+        store,
+        sink,
+        names=names,
+        lock=None if lock is None else Lock.read(lock),
+        strict=strict,
+        dry_run=dry_run,
+        jobs=jobs,
+        progress=progress,
+        before=before,
+        resend=resend,
+    )
+    volumes = volumes_of(source)
+    try:
+        report = attempt(source)
+    except VolumesError as error:
+        if volumes is None or dry_run or not volumes.find().parity:
+            raise
+        progress.phase("repairing volumes", 0)
+        with repaired(volumes, sink, jobs=threads(jobs)) as (whole, mended):
+            report = attempt(whole)
+        told = f"{error}; it was repaired: {mended.used} recovery blocks were needed, and {mended.spare} were spare"
+        report = replaced(report, parity=UsedParity(mended.used, mended.spare), warnings=(told, *report.warnings))
+    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+
+
+def _imported(
+    store: LocalStore,
+    sink: StoreSink,
+    source: Word,
+    *,
+    names: Sequence[str],
+    lock: Lock | None,
+    strict: bool,
+    dry_run: bool,
+    jobs: int | None,
+    progress: Progress,
+    before: Callable[[ImportReport], object] | None,
+    resend: Callable[[Resend], object] | None,
+) -> ImportReport:
     with opened_source(source, jobs=threads(jobs)) as bundle:
         words = typed_models_of(names, bundle)
         selection = bundle.select(words)
         if lock is not None:
-            selection = _locked(Lock.read(lock), selection, store, str(source), is_chosen=bool(words))
+            selection = _locked(lock, selection, store, str(source), is_chosen=bool(words))
         is_lenient = not strict and (not words or any(map(is_glob, words)))
         if is_lenient:
             selection = sink.without_clashes(selection)
@@ -204,7 +281,7 @@ def import_bundle(
                 else:
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)
                 report = _report(source, store, received, len(received.present), selection, dry_run=False)
-    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+    return report
 
 
 def _locked(lock: Lock, selection: Selection, store: LocalStore, source: str, *, is_chosen: bool) -> Selection:
@@ -212,7 +289,10 @@ def _locked(lock: Lock, selection: Selection, store: LocalStore, source: str, *,
     if is_chosen:
         lock = lock.restricted(model.name for model in selection.models)
     lock.refuse_others({**lock.find_in(store), **digests_of(selection.models)}, f"{source} or {store.root}")
-    return selection.restricted(model.name for model in selection.models if model.name.folded in lock.file.digests)
+    is_locked = {model.name: model.name.folded in lock.file.digests for model in selection.models}
+    others = [str(name) for name, is_so in is_locked.items() if not is_so]
+    chosen = selection.restricted(name for name, is_so in is_locked.items() if is_so)
+    return chosen.noting(notes=[f"{listed(others)}: not taken: no line in {lock.label}"] if others else ())
 
 
 def _has(bundle: Source, name: str) -> bool:
@@ -223,7 +303,7 @@ def _has(bundle: Source, name: str) -> bool:
     return True
 
 
-def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy | None:
+def _model_in(word: str, others: Sequence[Word], *, jobs: int) -> Remedy | None:
     """Return what to type if the word of a source that is not there is the name of a model in another source."""
     if is_place(word) or not means_name(word):
         return None
@@ -237,7 +317,7 @@ def _model_in(word: str, others: Sequence[str | Path], *, jobs: int) -> Remedy |
 
 @contextmanager
 def _telling_what_to_resend(
-    source: str | Path, store: LocalStore, selection: Selection, tell: Callable[[Resend], object] | None
+    source: Word, store: LocalStore, selection: Selection, tell: Callable[[Resend], object] | None
 ) -> Iterator[None]:
     """If the stream breaks off in this block, tell what is not there: on the other side nobody can ask."""
     try:
@@ -278,13 +358,13 @@ def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
         raise
 
 
-def _foreseen(source: str | Path, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
-    present = len(selection.blobs) - len(forecast.missing)
+def _foreseen(source: Word, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
+    present = len(selection.blobs) + len(selection.requires) - len(forecast.missing)
     return _report(source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True)
 
 
 def _report(
-    source: str | Path, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
+    source: Word, store: LocalStore, received: Received, present: int, selection: Selection, *, dry_run: bool
 ) -> ImportReport:
     """Report what was received, or would be. `present` is the number of blobs that were in the store already."""
     return ImportReport(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ostore.api.addresses import opened_source
+from ostore.api.volumes import Word
 from ostore.formats.digest import Digest
 from ostore.formats.selection import SelectedModel
 from ostore.places.bundle.reader import BundleReader
@@ -31,9 +31,9 @@ class InspectReport:
     """
     What the index of a bundle, or the manifests of a store, say. Nothing of it is verified.
 
-    `bundle_size` is the bytes of the file, or None for standard input and for a folder. `creator` is empty for a
-    folder. `blobs` counts the distinct blobs and `size` is their bytes. `requires` counts the blobs that the bundle
-    leaves out and the target must have. `recipes` of the blobs are made of parts of others.
+    `bundle_size` is the bytes of the file or of all volumes, or None for standard input and for a folder. `creator` is
+    empty for a folder. `blobs` counts the distinct blobs and `size` is their bytes. `requires` counts the blobs that
+    the bundle leaves out and the target must have. `recipes` of the blobs are made of parts of others.
     """
 
     bundle: str
@@ -47,7 +47,7 @@ class InspectReport:
     warnings: tuple[str, ...]
 
 
-def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
+def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
     """
     Return what a bundle holds, from its index alone. `bundle` is a file, `-` for standard input, or a folder with a
     store, as `export` makes it for `DIR/`.
@@ -58,10 +58,11 @@ def inspect(bundle: str | Path, *, jobs: int | None = None) -> InspectReport:
     with opened_source(bundle, jobs=threads(jobs)) as source:
         selection = source.select(())
         creator = source.index.creator if isinstance(source, BundleReader) else ""
+        size = source.bundle_size if isinstance(source, BundleReader) else None
     sizes = selection.sizes
     return InspectReport(
         bundle=str(bundle),
-        bundle_size=Path(bundle).stat().st_size if Path(bundle).is_file() else None,
+        bundle_size=size,
         creator=creator,
         models=tuple(_bundled(model, sizes) for model in selection.models),
         blobs=len(selection.blobs),

@@ -92,7 +92,7 @@ def take_inventory(
     """Return the inventory of a store, and what a person should know of it. Raises NotFoundError, OSError."""
     scan = store.scan(words)
     models, notes = clear_models(model for model in scan.models if model.tree == MANIFESTS)
-    there = blobs_there(models, store.files.size_of)
+    there = blobs_there(models, store.holds)
     insights: Mapping[Digest, Insight] = {}
     if tensors or verify:
         insights = _insights(store, tuple(there.values()), tensors=tensors, verify=verify, jobs=jobs, told=progress)

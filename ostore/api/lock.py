@@ -9,9 +9,10 @@ from pathlib import Path
 from ostore.api.basis import read_lock
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
-from ostore.formats.errors import NotFoundError
+from ostore.formats.errors import DamagedStoreError, NotFoundError
 from ostore.formats.lock_file import LockChange, LockedModel, LockFile
 from ostore.formats.name import is_all
+from ostore.formats.remedy import ostore
 from ostore.formats.store_layout import MANIFESTS
 from ostore.operations.inventory import clear_models
 from ostore.places.store.store import LocalStore
@@ -57,7 +58,9 @@ def lock(
 
     `update` is a lock file to be brought up to date, completely or not at all, or made if it is not there. Without
     names it then has exactly the models of the store; with names, its other lines stay as they are. What people wrote
-    in it stays. Raises NotFoundError, UsageError, FormatError, UnsafeError, LimitError, OSError.
+    in it stays. While a manifest cannot be read there is no lock: a line would be missing from it.
+
+    Raises NotFoundError, UsageError, DamagedStoreError, BusyError, FormatError, UnsafeError, LimitError, OSError.
     """
     store = chosen_store(models).require_whole()
     words = typed_models(names, store)
@@ -81,11 +84,19 @@ def lock(
 
 
 def locked_models(store: LocalStore, words: Sequence[str]) -> tuple[list[LockedModel], tuple[str, ...]]:
-    """Return the models of a store that words choose, with their digests, and why others are left out."""
+    """
+    Return the models of a store that words choose, with their digests, and why others are left out.
+
+    Raises DamagedStoreError or OSError for a manifest or folder that cannot be read, NotFoundError.
+    """
     scan = store.scan(words)
+    for entry in scan.unreadable:
+        hint = ostore("doctor", models=store.option, after="says what to do; models that are named can be locked now")
+        raise entry.error or DamagedStoreError(f"{entry.path}: {entry.reason}", hint=hint)
+    if is_all(words):
+        scan.tree.refuse_closed()
     chosen, notes = clear_models(model for model in scan.models if model.tree == MANIFESTS)
-    unread = (f"{entry.path}: not listed: {entry.reason}" for entry in scan.unreadable)
-    return [LockedModel(model.name, model.manifest.digest) for model in chosen], (*notes, *unread)
+    return [LockedModel(model.name, model.manifest.digest) for model in chosen], notes
 
 
 def _old(path: Path) -> LockFile:

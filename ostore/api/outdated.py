@@ -64,5 +64,5 @@ def outdated(
         models=tuple(found),
         current=len(chosen) - len(found) - len(unknown),
         unknown=tuple(map(str, unknown)),
-        warnings=notes,
+        warnings=(*notes, *(f"{entry.path}: not compared: {entry.reason}" for entry in scan.unreadable)),
     )

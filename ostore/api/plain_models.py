@@ -42,7 +42,8 @@ class PlainModel:
 
 def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainModel], list[LeftOut]]:
     """
-    Return the models that names and globs match. What only a glob matches and has no files is left out.
+    Return the models that names and globs match. What only a glob matches and has no files is left out, as is a folder
+    of models that cannot be read.
 
     Raises NotFoundError, UsageError, DamagedStoreError, and the error of a model that was named: NotFoundError for a
     cloud model, FormatError for one of tensors or in several files, IntegrityError for a missing config.
@@ -68,6 +69,8 @@ def choose_models(names: Sequence[str], store: LocalStore) -> tuple[list[PlainMo
             left.append(LeftOut(str(stored.name), told))
         else:
             models.append(model)
+    if len(typed) < len(words):
+        left += (LeftOut(folder.path, folder.error) for folder in scan.tree.closed)
     return models, left
 
 

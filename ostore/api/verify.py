@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
 from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import means_model, typed_models, words_of
+from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, UsageError
-from ostore.operations.verify import Problem, Promises, VerifyReport, verify_bundle, verify_store
+from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
@@ -33,10 +34,13 @@ def verify(
     was hashed, then one for each bundle and folder.
 
     A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. `lock` is a lock file: each subject must have exactly its manifests, and of a
-    store only its models are hashed. Damaged blobs, manifests and names are problems in a report, not errors. Raises
-    TypeError, NotFoundError, UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that
-    cannot be read to its end, OSError. If there are several subjects, the others are hashed before it is raised.
+    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are, and a folder without a
+    store is where they are looked for. `lock` is a lock file: each subject must have exactly its manifests, and of a
+    store only its models are hashed.
+
+    Damaged blobs, manifests and names are problems in a report, not errors. Raises TypeError, NotFoundError,
+    UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its end,
+    OSError. If there are several subjects, the others are hashed before it is raised.
     """
     reports = []
     errors = []
@@ -66,11 +70,11 @@ def verify_each(
         raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
     locked = None if lock is None else Lock.read(lock)
-    words = words_of(subjects)
-    folders = [word for word in words if _is_folder(word) and not means_model(word, store)]
-    bundles = [word for word in words if is_bundle(word) and word not in folders]
-    names = [word for word in words if word not in folders and word not in bundles]
     hashing = _Hashing(store, threads(jobs), progress)
+    words: list[Word] = gathered(words_of(subjects), joins=False)
+    folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
+    bundles = [word for word in words if is_bundle(word) and word not in folders]
+    names = [str(word) for word in words if word not in folders and word not in bundles]
     if names or not words:
         names = typed_models(names, store.require_whole())
         if locked and names:
@@ -81,7 +85,7 @@ def verify_each(
             try:
                 yield hashing.place(word, locked, is_folder=word in folders)
             except (OstoreError, OSError) as error:
-                yield _naming(word, error)
+                yield _naming(str(word), error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +96,23 @@ class _Hashing:
     jobs: int
     progress: Progress
 
-    def place(self, word: str, lock: Lock | None, *, is_folder: bool) -> VerifyReport:
-        """Hash a folder with a store, or a bundle."""
+    def place(self, word: Word, lock: Lock | None, *, is_folder: bool) -> VerifyReport:
+        """Hash a folder with a store, a bundle, or a single volume of one."""
         if is_folder:
             with opened_source(word, jobs=self.jobs) as source:
                 if isinstance(source, LocalStore):
-                    return self.store(source, (), word, lock)
+                    return self.store(source, (), str(word), lock)
+        if one := volume_in(word):
+            return _verify_volume(*one, progress=self.progress)
         # A recipe may build on a blob of the store.
         with (
             opened_bundle(word, jobs=self.jobs) as reader,
             contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
         ):
-            report = verify_bundle(word, reader, self.progress, blobs.held)
-            return _held_against(lock, report, digests_of(reader.select(()).models))
+            report = verify_bundle(str(word), reader, self.progress, blobs.held)
+            report = _held_against(lock, report, digests_of(reader.select(()).models))
+        volumes = volumes_of(word)
+        return _naming_volumes(report, volumes, self.progress) if volumes and report.problems else report
 
     def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
         """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""
@@ -144,12 +152,35 @@ def _held_against(lock: Lock | None, report: VerifyReport, found: Mapping[str, D
     return report.adding(problems)
 
 
-def _is_folder(word: str) -> bool:
+def _is_folder(word: Word) -> bool:
     try:
-        return Path(word).is_dir()
+        return Path(str(word)).is_dir()
     except (OSError, ValueError):
         # It is too long for a path, or has a NUL.
         return False
+
+
+def _verify_volume(volumes: VolumesAt, number: int, *, progress: Progress) -> VerifyReport:
+    """Hash one volume alone."""
+    from ostore.places.bundle.volume_reader import check_volume
+
+    found = volumes.find()
+    progress.phase("verifying sha256 digest", 0)
+    size, problem = check_volume(found, number)
+    subject = str(found.copies[number][0])
+    whole = replace(VerifyReport.of(subject, 0, (), ()), size=size)
+    return verified_volumes(whole, {subject: problem} if problem else {}, 1)
+
+
+def _naming_volumes(report: VerifyReport, volumes: VolumesAt, progress: Progress) -> VerifyReport:
+    """Add the volumes that the damaged blobs of a bundle are in, if their list of digests tells."""
+    from ostore.places.bundle.volume_reader import problems_of
+
+    found = volumes.find()
+    progress.phase("looking for the damaged volume", 0)
+    problems = problems_of(found)
+    named = {str(found.copies[number][0]): told for number, told in problems.items() if number in found.copies}
+    return verified_volumes(report, named, len(found.sums))
 
 
 def _naming(subject: str, error: OstoreError | OSError) -> OstoreError | OSError:

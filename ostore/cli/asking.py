@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ostore.cli.stopping import if_stopped_meanwhile
@@ -51,6 +52,21 @@ def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed")
             tell("")
             raise
     return answer.strip().lower() in {"y", "yes"}
+
+
+def next_medium(number: int, folders: Sequence[Path]) -> None:
+    """Ask for a medium with room for a volume, and wait for Enter. Raises UsageError at the end of the input."""
+    from ostore.formats.errors import UsageError
+
+    places = " or ".join(map(str, folders))
+    with if_stopped_meanwhile("the volumes until here have their names, but the set is not whole"):
+        say(
+            f"volume {number}: no room in {places}; insert the next medium there, then press Enter ", sys.stderr, end=""
+        )
+        sys.stderr.flush()
+        if not sys.stdin.readline():
+            tell("")
+            raise UsageError(f"volume {number}: no medium, and no more input")
 
 
 def refuse_without_terminal(hint: Remedy | str = "--dry-run shows what would happen") -> None:

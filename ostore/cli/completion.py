@@ -42,6 +42,8 @@ _PATHS: dict[str, Paths] = {
     "PATH": "files",
     "SOURCE": "files",
 }
+# In a metavar such as `SIZE|fat32|dvd`, what is typed as it stands.
+_LITERAL = re.compile(r"(?:^|\|)([a-z0-9]*[a-z][a-z0-9]*)(?=\||$)")
 # typer adds this option to every command.
 _HELP = (("--help", "Show this message and exit."), ("-h", "Show this message and exit."))
 _NOTHING: Answer = ("none", ())
@@ -143,7 +145,10 @@ def _values(parameter: TyperArgument | TyperOption, word: str, models: str | Non
     choices = getattr(parameter.type, "choices", None)
     if choices:
         return "none", [(str(choice), "") for choice in choices]
-    words = re.findall("[A-Z]+", parameter.metavar or (parameter.name or "").upper())
+    metavar = parameter.metavar or (parameter.name or "").upper()
+    if literals := _LITERAL.findall(metavar):
+        return "none", [(literal, "") for literal in literals]
+    words = re.findall("[A-Z]+", metavar)
     if _COMMAND in words:
         return "none", COMMANDS.items()
     paths: Paths = next((_PATHS[word] for word in words if word in _PATHS), "none")

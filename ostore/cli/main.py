@@ -113,7 +113,7 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
         remedy: Remedy | None = _denied(error)
     else:
         remedy = remedies.hint_of(error)
-    hint = remedies.line(remedy) if remedy else None
+    hint = one_line(remedies.line(remedy)) if remedy else None
     if as_json:
         import json
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 GOES_ON = "the same command goes on from here"
-_remarks = ["nothing was changed"]
+_remarks: list[str | Callable[[], str]] = ["nothing was changed"]
 
 
-def if_stopped(remark: str) -> None:
-    """Set what is true from now on. Until a command calls this, it has changed nothing."""
+def if_stopped(remark: str | Callable[[], str]) -> None:
+    """Set what is true from now on, or what tells it then. Until a command calls this, it has changed nothing."""
     _remarks[-1] = remark
 
 
@@ -24,4 +24,5 @@ def if_stopped_meanwhile(remark: str) -> Iterator[None]:
 
 def remark_if_stopped() -> str:
     """Return what is true now."""
-    return _remarks[-1]
+    remark = _remarks[-1]
+    return remark if isinstance(remark, str) else remark()

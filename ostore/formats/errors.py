@@ -52,6 +52,10 @@ class IntegrityError(OstoreError):
     """Bytes do not match their digest or size, or end too early."""
 
 
+class VolumesError(IntegrityError):
+    """Volumes of a bundle are missing, damaged, or not what their names say."""
+
+
 class BlobError(IntegrityError):
     """A blob is missing or does not match its descriptor. `digest` is the text of its digest, with `sha256:`."""
 

@@ -130,7 +130,7 @@ class _Reading:
     def read(self, text: str) -> LockFile:
         for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
             try:
-                self._take(number, line.removesuffix("\r"))
+                self._take(number, line.rstrip("\r"))
             except OstoreError as error:
                 error.args = (f"lock: line {number}: {error}",)
                 raise

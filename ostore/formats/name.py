@@ -154,11 +154,17 @@ def choose(names: Iterable[ModelName], patterns: Sequence[str]) -> tuple[list[Mo
     neither glob nor name.
     """
     known = list(names)
+    # A lock may name thousands of models.
+    spellings: dict[str, set[ModelName]] = {}
+    for name in known:
+        spellings.setdefault(name.folded, set()).add(name)
     hits: set[ModelName] = set()
     unmatched = []
     for pattern in patterns:
-        matches = _matcher(pattern)
-        found = {name for name in known if matches(name)}
+        if is_glob(pattern):
+            found = set(filter(_glob_matcher(pattern), known))
+        else:
+            found = spellings.get(ModelName.parse(pattern).folded, set())
         hits |= found if is_glob(pattern) or len(found) <= 1 else _same_spelling(pattern, found)
         unmatched += [] if found else [pattern]
     return [name for name in known if name in hits], unmatched
@@ -223,13 +229,10 @@ def is_glob(pattern: str) -> bool:
 def matches_listing(pattern: str, name: ModelName) -> bool:
     """Whether a name starts with a pattern, as in `ollama list PATTERN`, or a glob (not in Ollama) matches."""
     if is_glob(pattern):
-        return _matcher(pattern)(name)
+        return _glob_matcher(pattern)(name)
     return str(name).lower().startswith(pattern.lower())
 
 
-def _matcher(pattern: str) -> Callable[[ModelName], bool]:
-    if is_glob(pattern):
-        matches = re.compile(fnmatch.translate(pattern), re.IGNORECASE).match
-        return lambda name: matches(str(name)) is not None or matches(name.full) is not None
-    folded = ModelName.parse(pattern).folded
-    return lambda name: name.folded == folded
+def _glob_matcher(pattern: str) -> Callable[[ModelName], bool]:
+    matches = re.compile(fnmatch.translate(pattern), re.IGNORECASE).match
+    return lambda name: matches(str(name)) is not None or matches(name.full) is not None

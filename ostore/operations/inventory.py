@@ -58,17 +58,10 @@ def clear_models(models: Iterable[_Model]) -> tuple[list[_Model], tuple[str, ...
     return [twins[0] for twins in kept.values() if len(twins) == 1], tuple(notes)
 
 
-def blobs_there(models: Iterable[_Model], size_of: Callable[[Digest], int | None]) -> dict[Digest, Descriptor]:
-    """Return the blobs of these models that have a file of the size that a manifest says, each once."""
-    there: dict[Digest, Descriptor] = {}
-    sizes: dict[Digest, int | None] = {}
-    for model in models:
-        for blob in model.manifest.blobs:
-            if blob.digest not in sizes:
-                sizes[blob.digest] = size_of(blob.digest)
-            if sizes[blob.digest] == blob.size:
-                there.setdefault(blob.digest, blob)
-    return there
+def blobs_there(models: Iterable[_Model], holds: Callable[[Descriptor], bool]) -> dict[Digest, Descriptor]:
+    """Return the blobs of these models that are there with the size that a manifest says, each once."""
+    named = {(blob.digest, blob.size): blob for model in models for blob in model.manifest.blobs}
+    return {digest: blob for (digest, _), blob in named.items() if holds(blob)}
 
 
 def make_inventory(

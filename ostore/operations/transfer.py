@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, class_of
+from ostore.formats.errors import BlobError, DigestMismatchError, class_of
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Received
@@ -253,11 +253,23 @@ def _copied(
         inbox.take_files(source.file_of)
         missing = [one if source.can_resume else Wanted(one.blob) for one in inbox.missing]
         progress.phase(phase, sum(wanted.size for wanted in missing))
-        for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
-            reading["blob"] = wanted.blob.digest
-            chunks = marked(stream, can_resume=source.can_resume)
-            inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
-            reading.clear()
+        _copy_blobs(source, inbox, missing, progress, reading)
         for name, raw in marked(source.read_manifests(selection.models)):
             inbox.write_manifest(name, raw)
     return inbox.received
+
+
+def _copy_blobs(
+    source: BlobSource, inbox: Inbox, missing: Sequence[Wanted], progress: Progress, reading: dict[str, Digest]
+) -> None:
+    for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
+        reading["blob"] = wanted.blob.digest
+        chunks = marked(stream, can_resume=source.can_resume)
+        try:
+            inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
+        except DigestMismatchError:
+            if not wanted.start:
+                raise
+            # The first bytes are of an interrupted command, and a power cut may have spoiled them.
+            _copy_blobs(source, inbox, [Wanted(wanted.blob)], progress, reading)
+        reading.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -55,12 +55,13 @@ ProblemKind = Literal[
     "folder-unreadable",
     "lock-missing",
     "lock-different",
+    "volume-damaged",
 ]
 # `whole`, or the class of error that the problems of a report amount to.
 Verdict = Literal["whole", "integrity", "io", "damaged", "not-found"]
 # The first of these sets that has a problem of the report decides the verdict, else it is `damaged`
 # (docs/exit-codes.md).
-_BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered"})
+_BYTES: frozenset[ProblemKind] = frozenset({"blob-missing", "blob-size", "blob-altered", "volume-damaged"})
 _NOT_THAT: frozenset[ProblemKind] = frozenset({"lock-different"})
 _NOT_THERE: frozenset[ProblemKind] = frozenset({"lock-missing"})
 _MEDIUM: frozenset[ProblemKind] = frozenset({"blob-unreadable", "manifest-unreadable", "folder-unreadable"})
@@ -82,7 +83,8 @@ class VerifyReport:
     What was hashed, and every problem, sorted by subject.
 
     `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes. `warnings` are about entries
-    that do no harm. `remedy` is what to do about the worst problem.
+    that do no harm. `remedy` is what to do about the worst problem. `volumes` is how many files were compared with the
+    list of digests of their set; of one volume alone, `size` is its bytes, and nothing is known of models.
     """
 
     subject: str
@@ -93,6 +95,7 @@ class VerifyReport:
     warnings: tuple[str, ...]
     verdict: Verdict
     remedy: Remedy = NOTHING
+    volumes: int = 0
 
     @classmethod
     def of(
@@ -314,6 +317,15 @@ def _elsewhere(subject: str, selection: Selection, unchecked: Collection[Digest]
     if unchecked:
         what = plural(len(unchecked), "blob")
         yield f"{subject}: {what} not checked, because what they are made of is elsewhere or damaged there"
+
+
+def verified_volumes(report: VerifyReport, problems: Mapping[str, str], volumes: int) -> VerifyReport:
+    """Return the report with what is wrong with volumes, by path. A copy of those is what helps, not of the bundle."""
+    found = (*report.problems, *(Problem("volume-damaged", path, told) for path, told in problems.items()))
+    remedy = (
+        person("copy these volumes again; with parity, `ostore import` repairs them") if problems else report.remedy
+    )
+    return replace(report, problems=found, verdict=_verdict(found), remedy=remedy, volumes=volumes)
 
 
 def _packed(digits: str, size: int) -> bytes:

@@ -31,7 +31,9 @@ def is_document(start: bytes) -> bool:
     """Return whether a file with these first bytes, up to PEEK_BYTES, may be an inventory or a lock."""
     try:
         content = next(filter(None, _unpacked(start)), b"") if start.startswith(MAGIC) else start
-        return _as_utf8(content[: len(content) & ~1]).lstrip().startswith(_BEGINNINGS)
+        # Half a character at the end says nothing.
+        whole = len(content) & ~1 if content[:2] in _SIXTEEN else len(content)
+        return _as_utf8(content[:whole]).lstrip().startswith(_BEGINNINGS)
     except (FormatError, TruncatedError):
         return False
 

@@ -86,9 +86,11 @@ class FrameWriter:
 
     `level` is 1 to 19. None means level 1 for a frame that it shrinks, and raw storage for others. The output depends
     only on the data and the calls of `cut`, never on timing. The caller closes the writer, and syncs the output.
+
+    `offset` is the number of bytes of data whose frames are written. `spans` are frames that the output has already.
     """
 
-    def __init__(self, output: Output, level: int | None, jobs: int) -> None:
+    def __init__(self, output: Output, level: int | None, jobs: int, spans: Sequence[FrameSpan] = ()) -> None:
         self._output = output
         self._level = level
         self._pool = Pool(workers(jobs))
@@ -96,7 +98,16 @@ class FrameWriter:
         self._pending: deque[tuple[int, Future[list[Chunk]]]] = deque()
         self._pieces: list[Chunk] = []
         self._filled = 0
-        self._spans: list[FrameSpan] = []
+        self._spans: list[FrameSpan] = list(spans)
+        self.offset = sum(span.content_size for span in spans)
+
+    def frames_to(self, offset: int) -> tuple[FrameSpan, ...] | None:
+        """Return the written frames that hold the first `offset` bytes of data, or None if no frame ends there."""
+        count, end = len(self._spans), self.offset
+        while end > offset:
+            count -= 1
+            end -= self._spans[count].content_size
+        return tuple(self._spans[:count]) if end == offset else None
 
     def write(self, data: Chunk) -> None:
         view = memoryview(data)
@@ -129,6 +140,10 @@ class FrameWriter:
             self._write_oldest()
         self._output.write((seek_table.write_table(self._spans),))
 
+    def sync(self) -> None:
+        """Flush the frames that are written to the disk. Raises OSError."""
+        self._output.sync()
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
 
@@ -136,6 +151,7 @@ class FrameWriter:
         content_size, future = self._pending.popleft()
         size = self._output.write(future.result())
         self._spans.append(FrameSpan(size, content_size))
+        self.offset += content_size
 
 
 def encode_frame(pieces: Sequence[Chunk], level: int | None) -> list[Chunk]:
@@ -186,7 +202,11 @@ class PipedFrames:
         self._offset = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        while frame := self._next():
+        # One frame, and the end, is what another program makes of a bundle. Whoever opens the stream has to see that.
+        frames = [self._next()]
+        frames += [self._next()] if frames[0] else []
+        yield from filter(None, frames)
+        while frames[-1] and (frame := self._next()):
             yield frame
         self._check_end()
 

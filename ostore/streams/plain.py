@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ostore.formats.errors import InvalidBundleError, TruncatedError
+from ostore.formats.zstd_frame import FrameSpan
 from ostore.streams.bytes_at import BytesAt, Forward, Output
 from ostore.streams.chunks import CHUNK_BYTES, Chunk, read_until_full
 
@@ -13,19 +14,28 @@ MAX_PADDING_BYTES = 1024 * 1024
 
 
 class PlainWriter:
-    """Writes data as it is. There are no frames to cut or finish."""
+    """Writes data as it is. There are no frames to cut or finish. `offset` bytes are written."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, offset: int = 0) -> None:
         self._output = output
+        self.offset = offset
+
+    def frames_to(self, _offset: int, /) -> tuple[FrameSpan, ...] | None:
+        """Return no frames: the stream can be cut anywhere."""
+        return ()
 
     def write(self, data: Chunk) -> None:
-        self._output.write((data,))
+        self.offset += self._output.write((data,))
 
     def cut(self) -> None:
         pass
 
     def finish(self) -> None:
         pass
+
+    def sync(self) -> None:
+        """Flush what is written to the disk. Raises OSError."""
+        self._output.sync()
 
     def close(self) -> None:
         pass

@@ -82,7 +82,7 @@ def refuse_too_large(fd: int, path: Path, size: int) -> None:
             raise
         raise NoSpaceError(
             f"{path}: this disk cannot hold a file of {size} bytes",
-            hint="FAT has no files of 4 GiB and more: use another disk, or exFAT, or models with smaller files",
+            hint="FAT has no files of 4 GiB and more: use another disk, or exFAT; a bundle can be cut (--split fat32)",
         ) from None
     os.ftruncate(fd, 0)
 

@@ -57,9 +57,14 @@ class TarReader:
             return self._long_named(header)
         return self._regular(header)
 
-    def data(self, size: int) -> Iterator[Chunk]:
-        """Yield the `size` bytes of a member. After the last, the stream stands at the next header."""
-        yield from self._stream.take(size)
+    def data(self, size: int, start: int = 0) -> Iterator[Chunk]:
+        """
+        Yield the `size` bytes of a member, or those from `start` on. After the last, the stream stands at the next
+        header.
+        """
+        if start:
+            self._stream.skip(start)
+        yield from self._stream.take(size - start)
         if any(self._read(padding(size))):
             raise InvalidBundleError("tar: bytes in the padding of a member")
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from io import FileIO
 from typing import Protocol
 
@@ -29,28 +30,64 @@ class _Hasher(Protocol):
 _Hashing = Callable[[Iterable[Chunk], _Hasher], Iterator[Chunk]]
 
 
-def verified(chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """
+    Calls `told` with the size and digest of the bytes before byte `first` of a blob, and after every `step` bytes more.
+
+    It is called in the thread that hashes. What it raises ends the verification.
+    """
+
+    first: int
+    step: int
+    told: Callable[[int, Digest], None]
+
+
+def verified(chunks: Iterable[Chunk], descriptor: Descriptor, steps: Steps | None = None) -> Iterator[Chunk]:
     """
     Pass chunks through, and raise unless together they are exactly the blob.
 
     The caller must not use the chunks before the iterator is exhausted. A chunk is hashed while the caller uses it and
-    the next one is produced.
+    the next one is produced. `steps` tells of the digests on the way.
 
     Raises:
         SizeMismatchError: there are more bytes than promised (raised as soon as they come), or fewer.
         DigestMismatchError: the number of bytes is right, but their digest differs.
     """
-    yield from _checked(hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor)
+    yield from _checked(hashed_beside if descriptor.size > _INLINE_BYTES else _hashed, chunks, descriptor, steps)
 
 
-def _checked(hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor) -> Iterator[Chunk]:
+def _checked(
+    hashing: _Hashing, chunks: Iterable[Chunk], descriptor: Descriptor, steps: Steps | None = None
+) -> Iterator[Chunk]:
     hasher = hashlib.sha256()
-    yield from hashing(_bounded(chunks, descriptor), hasher)
+    yield from hashing(_bounded(chunks, descriptor), _SteppingHasher(hasher, steps) if steps else hasher)
     if hasher.hexdigest() != descriptor.digest.hex:
         raise DigestMismatchError(
             f"blob {descriptor.digest}: its bytes have another digest, sha256:{hasher.hexdigest()}",
             digest=str(descriptor.digest),
         )
+
+
+class _SteppingHasher:
+    """Hashes, and tells of the digest at each step on the way."""
+
+    def __init__(self, hasher: hashlib._Hash, steps: Steps) -> None:
+        self._hasher = hasher
+        self._steps = steps
+        self._size = 0
+        self._next = steps.first
+
+    def update(self, data: Chunk, /) -> None:
+        view = memoryview(data)
+        while self._size + len(view) >= self._next:
+            missing = self._next - self._size
+            self._hasher.update(view[:missing])
+            view, self._size = view[missing:], self._next
+            self._next += self._steps.step
+            self._steps.told(self._size, Digest(self._hasher.hexdigest()))
+        self._hasher.update(view)
+        self._size += len(view)
 
 
 def hash_file(fd: int, descriptor: Descriptor, advance: Callable[[int], None]) -> None:

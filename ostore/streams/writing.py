@@ -6,13 +6,14 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ostore.formats.errors import NotFoundError, UsageError
+from ostore.formats.errors import BusyError, NotFoundError, UsageError
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory, naming, sync_file
-from ostore.streams.owners import FILE_MODE, Ownership, unless_unsupported
+from ostore.streams.file_lock import try_lock
+from ostore.streams.owners import FILE_MODE, Ownership, is_ours, unless_unsupported
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     from ostore.streams import windows
@@ -68,25 +69,41 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
     """
     Write a small file for a person: to a temporary file beside `path`, flushed to the disk, which then gets its name.
 
-    Raises UsageError if the file exists and `replace` is false, NotFoundError without its folder, OSError. An error
-    removes the temporary file.
+    An error removes the temporary file, and what a killed command has left of one is taken over. Raises UsageError if
+    the file exists and `replace` is false, NotFoundError without its folder, BusyError, OSError.
     """
-    part = f".{path.name}.{os.urandom(4).hex()}.part"
+    part = f".{path.name}.part"
     refuse_missing_folder(path.parent)
-    with Directory.open(path.parent) as directory, naming(path):
+    with Directory.open(path.parent) as directory, naming(path), _opened_part(directory, part, path) as fd:
         try:
-            fd = directory.create(part, _PERSONS_MODE)
-            try:
-                write_all(fd, [data])
-                sync_file(fd)
-            finally:
-                os.close(fd)
+            write_all(fd, [data])
+            sync_file(fd)
             _give_name(directory, part, path, replace=replace)
             directory.sync()
         finally:
             # An error here must not hide the first one.
             with contextlib.suppress(OSError):
                 directory.unlink(part)
+
+
+@contextlib.contextmanager
+def _opened_part(directory: Directory, part: str, path: Path) -> Iterator[int]:
+    """Yield the temporary file, open, locked and empty. One of another user or with a second name is removed first."""
+    while True:
+        fd, is_new = directory.open_or_create(part, _PERSONS_MODE, writable=True)
+        try:
+            if not try_lock(fd):
+                raise BusyError(f"{path}: another command is writing it")
+            entry, status = directory.lstat(part), os.fstat(fd)
+            if entry is None or not os.path.samestat(entry, status):
+                raise BusyError(f"{path}: another command has just written it")
+            if is_new or (is_ours(status) and status.st_nlink == 1):
+                os.ftruncate(fd, 0)
+                yield fd
+                return
+            directory.unlink(part)
+        finally:
+            os.close(fd)
 
 
 def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:

@@ -1,7 +1,8 @@
-"""The table of hostile inputs. A row's name begins with its part (A container to H surroundings) and number."""
+"""The table of hostile inputs. A row's name begins with its part (A container to I what is carried back) and number."""
 
 from __future__ import annotations
 
+from tests.hostile.carried import carried_rows
 from tests.hostile.container import container_rows
 from tests.hostile.creating import creating_rows
 from tests.hostile.documents import document_rows
@@ -10,6 +11,7 @@ from tests.hostile.names import name_rows
 from tests.hostile.recipes import recipe_rows
 from tests.hostile.surroundings import surrounding_rows
 from tests.hostile.upkeep import upkeep_rows
+from tests.hostile.volumes import volume_rows
 
 ROWS = (
     *container_rows(),
@@ -20,4 +22,6 @@ ROWS = (
     *surrounding_rows(),
     *upkeep_rows(),
     *folder_rows(),
+    *volume_rows(),
+    *carried_rows(),
 )

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from ostore.formats.digest import Digest
+from ostore.formats.export_state import ExportState
 from ostore.formats.selection import Selection, Wanted
+from ostore.formats.zstd_frame import FrameSpan
+from ostore.places.bundle.inbox import bundle_head
+from ostore.places.bundle.writer import BundleFile
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey import scan
@@ -49,6 +54,7 @@ def surrounding_rows() -> Iterator[Row]:
     yield from odd_blob_rows()
     yield from odd_manifest_rows()
     yield from workspace_rows()
+    yield from unfinished_rows()
     yield from change_rows()
     yield from where_rows()
     yield from failing_disk_rows()
@@ -70,6 +76,7 @@ def meeting(*arguments: Argument, change: Callable[[World], object]) -> Prepare:
 
 EXPORT = ("export", "old", "out.tar.zst")
 IMPORT = ("import", "in.tar.zst")
+UNFINISHED = ("out.tar.zst.part", "out.tar.zst.part.state")
 
 
 def odd_blob_rows() -> Iterator[Row]:
@@ -269,6 +276,50 @@ def spoiled_workspaces() -> dict[str, Callable[[Path, World], object]]:
     if IS_ROOT:
         changes["a stranger's"] = _make_foreign
     return changes
+
+
+def unfinished_states() -> dict[str, Callable[[World], object]]:
+    """What somebody may have put beside an unfinished bundle, to have its bytes taken for ours."""
+
+    def put(make: Callable[[Path, World], object]) -> Callable[[World], object]:
+        def change(world: World) -> None:
+            world.put(b"x" * 100_000, "out.tar.zst.part")
+            make(world.folder / "out.tar.zst.part.state", world)
+
+        return change
+
+    def written(world: World, **more: object) -> bytes:
+        """One that fits in all but the named; whoever can read the store can make it."""
+        selection = LocalStore(world.store.root).select(["old"])
+        head = bundle_head(selection)
+        made_by = BundleFile(world.folder / "out.tar.zst", level=None, jobs=1, replace=False)._made_by
+        fields = {"made_by": made_by, "offset": len(head), "spans": (FrameSpan(500, len(head)),), "cut": None}
+        return ExportState(Digest.of(head), **{**fields, **more}).write()  # type: ignore[arg-type]
+
+    huge = {"offset": 2**62, "spans": (), "cut": None}
+    return {
+        "a link": put(lambda path, world: path.symlink_to(world.canary)),
+        "a FIFO": put(lambda path, _: os.mkfifo(path)),
+        "a folder": put(lambda path, _: path.mkdir()),
+        "zeros": put(lambda path, _: path.write_bytes(bytes(1000))),
+        "a hole of 200 MB": put(lambda path, _: _make_hole(path)),
+        "of a bundle that begins otherwise": put(lambda path, world: path.write_bytes(written(world))),
+        "of a plain bundle": put(lambda path, world: path.write_bytes(written(world, spans=()))),
+        "of a bundle that ends nowhere": put(lambda path, world: path.write_bytes(written(world, **huge))),
+    }
+
+
+def unfinished_rows() -> Iterator[Row]:
+    for what, change in unfinished_states().items():
+        # A folder in the place of the file is nobody's to remove.
+        codes = IO if what == "a folder" else DONE
+        name = f"G130 the state of an unfinished bundle is {what}"
+        yield Row(name, meeting(*EXPORT, change=change), (codes,), moving=UNFINISHED)
+
+
+def _make_hole(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
 
 
 def workspace_rows() -> Iterator[Row]:

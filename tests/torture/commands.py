@@ -7,6 +7,7 @@ else forked. docs/testing.md says what holds for all commands.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,11 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ostore.api.export import export
+from ostore.streams.progress import _Silent
 from tests.fork_server import MEASURED
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
 from tests.recipes import OLD, two_releases, weights
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
+from tests.torture.stepwise import FRAME_BYTES, in_small_steps
 
 # The installed program, not `python -m`: that would look for modules in the folder it runs in.
 OSTORE = str(Path(sys.executable).with_name("ostore"))
@@ -33,6 +37,7 @@ TENSORS: tuple[dict[str, Tensor], ...] = (
     {"output_norm.weight": ((32, 300), [1.0])},
 )
 SCRIPT = "restore.py"
+STEPWISE = str(Path(__file__).with_name("stepwise.py"))
 # Exit code of the same words again, where what they stand for is gone.
 NOTHING_LEFT = 3
 # Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
@@ -65,7 +70,7 @@ class Command:
 
 def run(folder: Path, *words: str, tracer: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run ostore in a folder, as somebody would whose home is empty."""
-    if not tracer and words[0] != SCRIPT:
+    if not tracer and words[0] not in {SCRIPT, STEPWISE}:
         return in_a_fork(*words, environment={"HOME": str(folder), "OLLAMA_MODELS": "models"}, cwd=folder)
     return subprocess.run(
         [*tracer, *_argv(words)],
@@ -90,6 +95,8 @@ def environment(folder: Path, *, is_measured: bool = False) -> dict[str, str]:
 
 def _argv(words: tuple[str, ...]) -> list[str]:
     """The installed program; or the script of a bundle with a bare Python, as where there is no ostore."""
+    if words[0] == STEPWISE:
+        return [sys.executable, "-P", *words]
     return [sys.executable, "-I", "-S", *words] if words[0] == SCRIPT else [OSTORE, *words]
 
 
@@ -106,6 +113,27 @@ def a_store(folder: Path) -> Store:
     store.model("tiny:q4", OTHER, template=SHARED)
     store.model("registry.ollama.ai/someone/mine:latest", b"my own weights", system=b"keep me")
     return store
+
+
+def to_export_again(folder: Path) -> None:
+    """A store, and an export of all of it that was stopped in its largest blob."""
+    store = a_store(folder)
+    for name in ("out.tar.zst", "out.tar"):
+        with in_small_steps(), contextlib.suppress(KeyboardInterrupt):
+            export(["*"], folder / name, models=store.root, strict=True, jobs=1, progress=_StoppingLate())
+        if not (folder / f"{name}.part.state").exists():
+            raise RuntimeError("it was not stopped where it should be")
+
+
+class _StoppingLate(_Silent):
+    """Ctrl-C, when three of five frames were read."""
+
+    left = 3 * FRAME_BYTES
+
+    def advance(self, item: str, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise KeyboardInterrupt
 
 
 def with_orphans(folder: Path) -> Store:
@@ -138,12 +166,52 @@ def to_import(folder: Path, bundle: str = "b.tar.zst") -> None:
     mine.blob_path(OTHER).write_bytes(b"x" * len(OTHER))
 
 
+def to_export_a_delta(folder: Path) -> None:
+    """A store, an inventory of one that has half of it, and a lock."""
+    a_store(folder)
+    far = Store(folder / "far")
+    far.model("tiny:latest", WEIGHTS, template=SHARED)
+    (folder / "have.json").write_bytes(run(folder, "inventory", "--models", "far").stdout.encode())
+    (folder / "models.lock").write_bytes(run(folder, "lock").stdout.encode())
+
+
+def to_import_a_delta(folder: Path) -> None:
+    """The delta of that, the store that has half of it, and the lock."""
+    to_export_a_delta(folder)
+    undisturbed(folder, "export", "--all", "d.tar.zst", "--have", "have.json")
+    shutil.rmtree(folder / "models")
+    (folder / "far").rename(folder / "models")
+
+
+def to_update_a_lock(folder: Path) -> None:
+    """A store and the lock of another time, with a remark."""
+    a_store(folder)
+    digest = "sha256:" + "0" * 64
+    (folder / "models.lock").write_text(f"# ours\n{digest}  {full('tiny:q4')}\n{digest}  {full('gone:latest')}\n")
+
+
 def to_restore(folder: Path) -> None:
     """The same for the script that is in every bundle; of a plain one, because zstd would be a second program."""
     to_import(folder, "b.tar")
     with tarfile.open(folder / "b.tar") as bundle:
         script = bundle.extractfile(f"ostore/{SCRIPT}")
         (folder / SCRIPT).write_bytes(script.read() if script else b"")
+
+
+def to_import_volumes(folder: Path) -> None:
+    """A bundle in three volumes, one of which must be repaired; a store like that of `to_import`."""
+    to_import(folder)
+    (folder / "b.tar.zst").unlink()
+    rest = folder / "rest"
+    rest.mkdir()
+    store = Store(folder / "all")
+    store.model("tiny:latest", WEIGHTS, template=SHARED)
+    store.model("tiny:q4", OTHER, template=SHARED)
+    volumes = ("--split", "100000", "--parity", "1volume")
+    undisturbed(folder, "export", "--all", "b.tar.zst", *volumes, "--models", "all")
+    shutil.rmtree(folder / "all")
+    (folder / "b.tar.zst.003").rename(rest / "b.tar.zst.003")
+    (folder / "b.tar.zst.002").unlink()
 
 
 def to_import_anew(folder: Path) -> None:
@@ -242,6 +310,10 @@ def to_build_on(folder: Path) -> None:
     Store(folder / "models").model("made:latest", b"another model of that name")
 
 
+DELTA = ("export", "--lock", "models.lock")
+VOLUMES = ("--split", "100000", "--verify-after-write")
+
+
 def to_import_recipes(folder: Path) -> None:
     """A bundle in which one model is made of another, and a third of what the store has."""
     near = two_releases(folder / "near")
@@ -273,9 +345,17 @@ COMMANDS = (
     Command("import-recipes", to_import_recipes, ("import", "b.tar.zst")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
     Command("import-no-links", to_import, ("import", "b.tar.zst", "--replace"), always=NO_LINKS),
+    Command("import-volumes", to_import_volumes, ("import", "b.tar.zst.001", "rest", "--replace")),
     Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),
+    Command("export-stepwise", a_store, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
+    Command("export-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
+    Command("export-tar-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar", "--replace", "--strict")),
+    Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
+    Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),
+    Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
+    Command("export-volumes", a_store, ("export", "--all", "out.tar.zst", *VOLUMES, "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),

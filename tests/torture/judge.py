@@ -4,7 +4,8 @@ Check what must hold at every instant, whatever is stopped where, from the files
 The rule is the same for every command: each file is as before or as it is to be, nothing that was to stay is gone, and
 what is listed is whole. The record of a folder of links holds what is known of many files, so the same is true of each
 of these. Three things do not count: a command's own folder `.ostore` beside `blobs/`, what it stages in
-`manifests/`, and unfinished files `NAME.part` outside of both.
+`manifests/`, and unfinished files outside of both: `NAME.part`, perhaps with a `NAME.part.state`, and those in a folder
+`NAME.parts`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
-_OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", ".part"
+_OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", (".part", ".part.state")
+_PARTS = ".parts"
 _RECORD = ".ostore-links.json"
 _NOTHING = hashlib.sha256(b"").hexdigest()
 # A folder right in `blobs/`, or where a manifest would be.
@@ -128,7 +130,7 @@ def _is_own(path: str) -> bool:
     above, inside = _at_store(path)
     if _OWN in above or inside[:2] == ["manifests", _OWN_IN_MANIFESTS]:
         return True
-    return not inside and path.endswith(_UNFINISHED)
+    return not inside and (path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in above[:-1]))
 
 
 def _at_store(path: str) -> tuple[list[str], list[str]]:
@@ -163,6 +165,10 @@ def _parts(path: str, content: str, read: Callable[[str], bytes]) -> Iterator[tu
     yield path, document["layout"]
     for model in document["models"]:
         for file in model["files"]:
+            if file["kind"] == "reflink":
+                # The time of that file, which each run makes anew. The same command again refuses a file whose record
+                # has another time.
+                file["mark"] = 0
             yield f"{path}: {file['path']}", json.dumps([model["name"], model["store"], file])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import TORTURE, some
-from tests.torture.commands import COMMANDS, NOTHING_LEFT, SCRIPT, Command, environment, run
+from tests.torture.commands import COMMANDS, NOTHING_LEFT, SCRIPT, STEPWISE, Command, environment, run
 from tests.torture.disks import mounted_disk
 from tests.torture.judge import State, output_problems, problems
 from tests.torture.tracing import MUTATING, READING, called, injecting, needs_strace, points, recording, was_met
@@ -158,7 +158,7 @@ def has_begun(stopped: subprocess.CompletedProcess[str]) -> bool:
 
 def half_done(folder: Path) -> list[Path]:
     """What is staged, and removals that are to be finished: nothing that Ollama sees, and nothing that should stay."""
-    return [*folder.rglob("*.part"), *folder.rglob(".ostore/trash/*/plan.json")]
+    return [*folder.rglob("*.part"), *folder.rglob("*.part.state"), *folder.rglob(".ostore/trash/*/plan.json")]
 
 
 def assert_most(met: Sequence[bool]) -> None:
@@ -209,11 +209,12 @@ def test_a_command_that_is_killed_and_killed_again_while_it_goes_on_loses_nothin
 
 def test_every_command_is_in_the_table_or_writes_nothing_that_anybody_lacks_later(tmp_path: Path) -> None:
     # A page of `du` is another each time; tests/test_usage_page.py has it.
-    harmless = {"list", "show", "path", "where", "inspect", "verify", "du", "completion", "help", "version"}
+    harmless = {"list", "show", "path", "where", "inspect", "verify", "du", "inventory", "diff", "outdated"}
+    harmless |= {"completion", "help", "version"}
     told = run(tmp_path, "--help").stdout.partition("Commands:")[2]
     assert {line.split()[0] for line in told.splitlines() if line.startswith("  ") and line[2] != " "} == {
         *harmless,
-        *(command.words[0] for command in COMMANDS if command.words[0] != SCRIPT),
+        *(command.words[0] for command in COMMANDS if command.words[0] not in {SCRIPT, STEPWISE}),
     }
 
 

@@ -27,9 +27,12 @@ LONG = "long " * 2000
 # A store's path may not have a bracket in it, so that Ollama can use it.
 PLACE, ANOTHER, FOLDER = (f"{what} {NAME.replace('[', '(')}" for what in ("store", "another", "other"))
 BUNDLE, OUT = f"{NAME}.tar.zst", f"out {NAME}.tar.zst"
+DELTA = f"delta {NAME}.tar.zst"
+INVENTORY, LOCK, HOSTILE_LOCK = (f"{what} {NAME}" for what in ("have", "lock", "hostile"))
+VOLUME = f"cut {NAME}.tar.zst.002"
 WEIGHTS = f"{FOLDER}/weights {NAME}.gguf"
 # What these find is told on standard output, and is no error of the command.
-REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import"}
+REPORTING = {"verify", "doctor", "repair", "dedup", "move", "export", "import", "diff"}
 # What may talk to others; `s3://` in an argument will as well.
 TALKING = {"pull", "push", "serve", "probe"}
 
@@ -47,12 +50,39 @@ LINES: Mapping[str, tuple[Words, ...]] = {
     ),
     "where": ((), ("-q",)),
     "inspect": ((BUNDLE,), ("-q", BUNDLE), (f"no {BUNDLE}",), (FOLDER,)),
+    "inventory": ((), ("--tensors", "--verify"), ("evil",), (f"evil{EVIL}",), ("-q",)),
+    "diff": (
+        (FOLDER,),
+        (BUNDLE, FOLDER),
+        (INVENTORY, "-q"),
+        (FOLDER, LOCK),
+        (HOSTILE_LOCK,),
+        (f"no {INVENTORY}",),
+        (FOLDER, "--exit-code"),
+    ),
+    "outdated": (("--against", FOLDER), ("--against", INVENTORY), ("-q", "--against", HOSTILE_LOCK), ()),
+    "lock": (
+        (),
+        ("evil",),
+        ("--update", LOCK),
+        ("--update", HOSTILE_LOCK),
+        ("--update", BUNDLE),
+        ("--update", f"new {LOCK}", "-n"),
+    ),
     "export": (
         ("--all", OUT),
+        ("--all", OUT, "--have", FOLDER),
+        ("--all", OUT, "--have", HOSTILE_LOCK),
+        (OUT, "--lock", LOCK),
         ("evil", f"{OUT}.tar"),
         ("evil", f"{OUT}/"),
         ("evil", BUNDLE),
         ("evil", f"{NAME}/", "--as", "gguf"),
+        ("--all", OUT, "--split", "20KB", "--verify-after-write"),
+        ("--all", OUT, "--split", EVIL),
+        ("--all", OUT, "--split", "1MB", "--parity", EVIL),
+        ("--all", "b.tar.zst", "--split", "1MB", "--to", NAME, "--to", FOLDER),
+        ("--all", VOLUME, "--split", "1MB"),
     ),
     "path": (
         ("evil",),
@@ -73,8 +103,26 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("new", "-f", BUNDLE),
         ("new", f"no {WEIGHTS}"),
     ),
-    "import": ((BUNDLE,), (BUNDLE, "--replace"), (BUNDLE, "-n"), (f"no {BUNDLE}",), (BUNDLE, "--model", NAME)),
-    "verify": ((), ("evil",), (BUNDLE,), (f"no {BUNDLE}",)),
+    "import": (
+        (BUNDLE,),
+        (BUNDLE, "--lock", LOCK),
+        (DELTA,),
+        (BUNDLE, "--lock", HOSTILE_LOCK),
+        (BUNDLE, "--replace"),
+        (BUNDLE, "-n"),
+        (f"no {BUNDLE}",),
+        (BUNDLE, "--model", NAME),
+        (VOLUME,),
+    ),
+    "verify": (
+        (),
+        ("--lock", LOCK),
+        (BUNDLE, "--lock", HOSTILE_LOCK),
+        ("evil",),
+        (BUNDLE,),
+        (f"no {BUNDLE}",),
+        (VOLUME,),
+    ),
     "du": ((), ("evil",), ("-q",), ("--html", f"{NAME}.html"), ("--html", BUNDLE)),
     "doctor": ((), ("--fix", "--yes"), ("--fix", "-n")),
     "repair": (("--from", BUNDLE), ("--from", FOLDER), ("--from", f"no {BUNDLE}"), ("--from", PLACE, "-n")),
@@ -174,6 +222,17 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         folder = made[name] = tmp_path_factory.mktemp(name)
         of_evil_texts(folder)
         done = _run(folder, ("export", "--all", BUNDLE))
+        _run(folder, ("export", "--all", VOLUME.removesuffix(".002"), "--split", "20KB"))
+        # A volume that is damaged, and one that is missing, are named.
+        (folder / VOLUME).write_bytes(b"damaged")
+        (folder / VOLUME.replace(".002", ".001")).unlink()
+        assert done.returncode == 0, done.stderr
+        # Some of the digests are others.
+        for words, path in ((("inventory",), INVENTORY), (("lock",), LOCK)):
+            (folder / path).write_text(_run(folder, words).stdout.replace("sha256:1", "sha256:2"), "utf-8")
+        digest = "sha256:" + "0" * 64
+        (folder / HOSTILE_LOCK).write_text(f"# {EVIL}\n{digest}  {EVIL}/{LONG}\n", "utf-8")
+        done = _run(folder, ("export", "--all", DELTA, "--have", PLACE))
         assert done.returncode == 0, done.stderr
         (folder / PLACE).rename(folder / FOLDER)
         shutil.copyfile(folder / BUNDLE, folder / FOLDER / f"{NAME}.gguf")

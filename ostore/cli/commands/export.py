@@ -6,6 +6,8 @@ import enum
 import os
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,8 @@ from ostore.cli.text import tell
 if TYPE_CHECKING:
     from ostore.api.export import ExportReport
     from ostore.api.export_gguf import GgufExportReport
+    from ostore.places.bundle.volume_writer import NextMedium
+    from ostore.streams.progress import Progress
 
 app = group()
 
@@ -66,6 +70,33 @@ Level = Annotated[
         help=f"zstd level; auto tries 1 and stores what does not shrink; {_COST}.",
     ),
 ]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="SIZE|fat32|dvd|bd25",
+        show_default=False,
+        help="Cut the bundle into volumes of this size, FILE.tar.zst.001 and so on.",
+    ),
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to", metavar="DIR", help="With --split, put volumes there in turn; repeatable. DEST is a name then."
+    ),
+]
+Parity = Annotated[
+    str | None,
+    typer.Option(
+        "--parity",
+        metavar="PCT|1volume",
+        show_default=False,
+        help="With --split, add PAR2 files, which repair 5% of the blocks, or a lost volume.",
+    ),
+]
+VerifyAfterWrite = Annotated[
+    bool, typer.Option("--verify-after-write", help="Read the bundle back from its medium, not from memory.")
+]
 
 
 ShareTensors = Annotated[
@@ -79,6 +110,8 @@ ShareTensors = Annotated[
         "ostore export llama3 bundle.tar.zst",
         "ostore export 'gemma*' mistral:7b /media/usb/models.tar.zst --replace",
         "ostore export --all /media/usb/all.tar",
+        "ostore export --all /media/usb/all.tar.zst --split fat32 --parity 5%",
+        "ostore export --all all.tar.zst --split 4GB --to /media/a --to /media/b --parity 1volume",
         "ostore export llama3 - | ssh offline-host ostore import -",
         "ostore export --all delta.tar.zst --have inventory.json",
         "ostore export llama3 /media/usb/llama3/ --as gguf",
@@ -91,6 +124,10 @@ def export(
     have: Have = None,
     lock: LockOption = None,
     level: Level = "auto",
+    split: Split = None,
+    to: To = None,
+    parity: Parity = None,
+    verify_after_write: VerifyAfterWrite = False,
     replace: Replace = False,
     strict: Strict = False,
     share_tensors: ShareTensors = False,
@@ -124,10 +161,14 @@ def export(
     names, destination = _names_and_destination(words, everything=everything, is_locked=lock is not None)
     zstd, started = _level(level), time.monotonic()
     is_plain = _is_plain(form, zstd, destination, is_delta=bool(have or lock), shares=share_tensors)
+    if is_plain:
+        _refuse_for_plain(
+            ("--split", split), ("--to", to), ("--parity", parity), ("--verify-after-write", verify_after_write)
+        )
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
-        if_stopped(_remark_if_stopped(destination))
+        if_stopped(lambda: _remark_if_stopped(destination))
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:
@@ -158,6 +199,11 @@ def export(
                 progress=told,
                 before=summed_up(told, render.outlook),
                 models=models,
+                split=split,
+                to=to or (),
+                parity=parity,
+                verify_after_write=verify_after_write,
+                next_medium=_asking_for_media(told) if split and not quiet and not as_json else None,
             )
     say_warnings(report.warnings)
     seconds = time.monotonic() - started
@@ -205,11 +251,38 @@ def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delt
     return True
 
 
-def _remark_if_stopped(destination: str) -> str:
-    if destination.endswith(("/", os.sep)):
-        from ostore.cli.stopping import GOES_ON
+def _asking_for_media(progress: Progress) -> NextMedium | None:
+    """Return what asks for the next medium, or None where there is no person to ask."""
+    from ostore.cli.asking import next_medium
+    from ostore.cli.progress import paused
+    from ostore.streams.terminal import is_terminal
 
+    if sys.stdin is None or not is_terminal(0):
+        return None
+
+    def ask(number: int, folders: Sequence[Path]) -> None:
+        with paused(progress):
+            next_medium(number, folders)
+
+    return ask
+
+
+def _refuse_for_plain(*given: tuple[str, object]) -> None:
+    from ostore.formats.errors import UsageError
+
+    for option, value in given:
+        if value:
+            raise UsageError(f"{option}: only a bundle can have it, not plain files")
+
+
+def _remark_if_stopped(destination: str) -> str:
+    from ostore.api.export import goes_on
+    from ostore.cli.stopping import GOES_ON
+
+    if destination.endswith(("/", os.sep)):
         return GOES_ON
+    if goes_on(destination):
+        return f"there is no new bundle yet; {GOES_ON}"
     what = "the bundle is cut off" if destination == "-" else "there is no new bundle"
     return f"{what}; the same command starts anew"
 

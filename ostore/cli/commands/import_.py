@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +31,7 @@ from ostore.cli.text import flush, say
 
 if TYPE_CHECKING:
     from ostore.api.import_bundle import ImportReport
+    from ostore.api.volumes import Word
 
 app = group()
 
@@ -48,6 +50,7 @@ TrustExisting = Annotated[
         "ostore import bundle.tar.zst",
         "ostore import models.tar.zst --model llama3 --model 'gemma*'",
         "ostore import delta.tar.zst --lock models.lock",
+        "ostore import /media/a/all.tar.zst.001 /media/b/ /media/c/",
         "sudo ostore import /media/usb/all.tar --models /usr/share/ollama/.ollama/models",
     ),
 )
@@ -68,7 +71,8 @@ def import_(
     """
     Add the models of bundles to the store. Ollama sees a model only when all of it is verified and on the disk.
 
-    SOURCE is a bundle file, a folder with a store, or - (standard input).
+    SOURCE is a bundle file, a folder with a store, or - (standard input). Of a bundle in volumes, name one; other
+    folders are where the others are looked for.
     """
     from ostore.api.import_bundle import import_bundle, planned_imports
     from ostore.cli.progress import shown, summed_up
@@ -93,7 +97,7 @@ def import_(
     )
     folder = Path(models) if models else None
     planned = planned_imports(sources, names or (), lock=lock, jobs=jobs, models=folder)
-    _refuse_bare_word(models, lambda: [take(*one, dry_run=True, models=folder) for one in planned if one[0] != "-"])
+    _refuse_bare_word(models, lambda: _look(take, planned, folder))
     reports: list[ImportReport] = []
     summaries: list[str] = []
     # Each source is a transaction: if one fails, those before it are in the store and are reported.
@@ -114,6 +118,16 @@ def import_(
             if as_json and reports:
                 say_document("import", {"imports": reports})
     say_left_out(model for report in reports for model in report.left_out)
+
+
+def _look(take: Callable[..., ImportReport], planned: Sequence[tuple[Word, list[str]]], models: Path | None) -> None:
+    from ostore.formats.errors import VolumesError
+
+    for source, names in planned:
+        # The import itself may be able to repair volumes.
+        with contextlib.suppress(VolumesError):
+            if source != "-":
+                take(source, names, dry_run=True, models=models)
 
 
 def _refuse_bare_word(models: str | None, look: Callable[[], object]) -> None:

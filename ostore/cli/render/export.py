@@ -28,8 +28,18 @@ def room_text(place: str) -> str:
 def text(report: ExportReport | GgufExportReport, seconds: float) -> str:
     verb = "would export" if report.dry_run else "exported"
     took = "" if report.dry_run else f" in {human_seconds(seconds)}"
-    lines = [f"  {name}" for name in report.models] if report.dry_run else []
+    lines = [f"  {name}" for name in report.models] if report.dry_run else _volume_lines(report)
     return "\n".join([*lines, one_line(f"{verb} {_what(report)}{took} -> {report.destination}{_bundle_size(report)}")])
+
+
+def _volume_lines(report: ExportReport | GgufExportReport) -> list[str]:
+    lines = [one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in getattr(report, "volumes", ())]
+    if parity := getattr(report, "parity", None):
+        lines.append(
+            f"  parity: any {parity.recovery_blocks} of {parity.blocks} blocks can be repaired "
+            f"(of {human_bytes(parity.block_size)} each)"
+        )
+    return lines
 
 
 def _what(report: ExportReport | GgufExportReport) -> str:
@@ -39,7 +49,8 @@ def _what(report: ExportReport | GgufExportReport) -> str:
     if isinstance(report, GgufExportReport):
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
-    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"]
+    resumed = f", {human_bytes(report.resumed_size)} of it finished before" if report.resumed_size else ""
+    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{resumed}"]
     if report.recipes:
         parts.append(f"{plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})")
     if report.required:

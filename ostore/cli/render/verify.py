@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 
 def text(report: VerifyReport, seconds: float) -> str:
-    if not report.models + report.blobs + len(report.problems):
+    if not report.models + report.blobs + report.volumes + len(report.problems):
         return f"nothing to verify: no models in {report.subject}"
-    checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
+    if report.volumes and not report.models + report.blobs:
+        checked = f"{plural(report.volumes, 'volume')}, {human_bytes(report.size)}"
+    else:
+        checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     verdict = plural(len(report.problems), "problem") if report.problems else "whole"
     verified = f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"
     remedy = [f"  -> {line(report.remedy)}"] if report.remedy else []

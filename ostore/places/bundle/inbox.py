@@ -19,19 +19,21 @@ from ostore.formats.bundle_index import (
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, LimitError
+from ostore.formats.export_state import CutBlob
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.selection import Selection, Wanted
-from ostore.formats.tar_header import END_OF_ARCHIVE, member_header, padding
+from ostore.formats.tar_header import BLOCK, END_OF_ARCHIVE, member_header, member_length, padding
 from ostore.formats.version import VERSION
+from ostore.places.bundle.journal import Archive, Begun, ExportJournal
 from ostore.streams.chunks import Chunk
 from ostore.streams.verified import verified
 
 SUMS_PATH = "ostore/SHA256SUMS"
 
 
-class TarOutput(Protocol):
+class TarOutput(Archive, Protocol):
     """The tar stream of a bundle, in frames or plain: `frames.FrameWriter`, `plain.PlainWriter`."""
 
     def write(self, data: Chunk) -> None: ...
@@ -43,24 +45,36 @@ class TarOutput(Protocol):
 class BundleInbox:
     """Takes blobs in the order of the selection, then every manifest, and writes them as members."""
 
-    def __init__(self, writer: TarOutput, selection: Selection) -> None:
+    def __init__(
+        self, writer: TarOutput, selection: Selection, head: bytes, journal: ExportJournal | None = None
+    ) -> None:
+        """
+        `head` is `bundle_head` of the selection. Without a journal, the command cannot go on if it is stopped.
+        """
         self._writer = writer
         self._selection = selection
-        self._members = _members(selection)
-        self._awaited = iter(self._members)
+        self._journal = journal
+        begun = journal.begun if journal else Begun(0, None)
+        members = stored_members(selection)
+        self._resumed, self._lacking = members[: begun.members], members[begun.members :]
+        self._cut = begun.cut
+        self._awaited = iter(self._lacking)
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
         self._is_sealed = False
-        self._write_head()
+        self._position = len(head) + sum(member_length(path, member.size) for member, path in self._resumed)
+        if not writer.offset:
+            writer.write(head)
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
         """
-        Every blob of the selection, from its start: a bundle holds all its blobs itself.
+        Every blob of the selection, but for those that an interrupted export has finished.
 
-        Of a blob that a recipe makes, it is the recipe as it is stored.
+        Each is wanted from its start, also one that was cut: its digest has to be proved. Of a blob that a recipe
+        makes, it is the recipe as it is stored.
         """
-        return tuple(Wanted(member) for member, _ in self._members)
+        return tuple(Wanted(member) for member, _ in self._lacking)
 
     @property
     def received(self) -> Received:
@@ -68,7 +82,8 @@ class BundleInbox:
         if not self._is_sealed:
             raise RuntimeError("a bundle has no result before it is sealed")
         outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
-        return Received(outcomes, written=self._selection.blobs)
+        written, resumed = (tuple(member for member, _ in members) for members in (self._lacking, self._resumed))
+        return Received(outcomes, written=written, resumed=resumed)
 
     def held(self, _digest: Digest, /) -> None:
         """Return None: what is written here cannot be read back."""
@@ -86,11 +101,20 @@ class BundleInbox:
         awaited, path = next(self._awaited, (None, ""))
         if wanted.start or descriptor != awaited:
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
-        self._writer.cut()
-        self._writer.write(member_header(path, descriptor.size))
-        for chunk in verified(chunks, descriptor):
-            self._writer.write(chunk)
+        cut, self._cut = self._cut, None
+        if cut is None:
+            self._writer.cut()
+            self._writer.write(member_header(path, descriptor.size))
+        try:
+            self._write_chunks(chunks, descriptor, cut)
+        except IntegrityError:
+            if self._journal:
+                self._journal.go_back(self._writer, self._position)
+            raise
         self._writer.write(bytes(padding(descriptor.size)))
+        self._position += member_length(path, descriptor.size)
+        if self._journal:
+            self._journal.verified(self._position)
 
     def write_manifest(self, name: ModelName, raw: bytes) -> None:
         """Keep a manifest until the end. Raises IntegrityError unless its digest is the one in the index."""
@@ -109,23 +133,40 @@ class BundleInbox:
         self._writer.finish()
         self._is_sealed = True
 
-    def _write_head(self) -> None:
-        files = bundle_files(self._selection)
-        indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
-        index = BundleIndex(f"ostore/{VERSION}", self._selection, indexed).write()
-        members = len(files) + len(self._selection.blobs) + len(self._selection.models)
-        if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
-            raise LimitError(
-                f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
-                f"{MAX_INDEX_BYTES}",
-                hint="export fewer models into each bundle",
-            )
-        self._write_member(INDEX_PATH, index)
-        for path, data in files:
-            self._write_member(path, data)
+    def _write_chunks(self, chunks: Iterable[Chunk], blob: Descriptor, cut: CutBlob | None) -> None:
+        """Verify the bytes of a blob and write them, but for those that are there."""
+        steps = self._journal.steps(blob, self._position + BLOCK, cut) if self._journal else None
+        is_there = cut.size if cut else 0
+        for chunk in verified(chunks, blob, steps):
+            if is_there:
+                self._writer.write(memoryview(chunk)[is_there:])
+                is_there -= min(is_there, len(chunk))
+            else:
+                self._writer.write(chunk)
+            if self._journal:
+                self._journal.note(self._writer)
 
     def _write_member(self, path: str, data: bytes) -> None:
-        self._writer.write(member_header(path, len(data)) + data + bytes(padding(len(data))))
+        self._writer.write(_member(path, data))
+
+
+def bundle_head(selection: Selection) -> bytes:
+    """
+    Return what the archive has before the first blob: the index, and the files for people and stock tools.
+
+    Raises LimitError if the selection is too large for one bundle.
+    """
+    files = bundle_files(selection)
+    indexed = tuple(IndexedFile(path, Digest.of(data), len(data)) for path, data in files)
+    index = BundleIndex(f"ostore/{VERSION}", selection, indexed).write()
+    members = len(files) + len(selection.blobs) + len(selection.models)
+    if len(index) > MAX_INDEX_BYTES or members > MAX_MEMBERS:
+        raise LimitError(
+            f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
+            f"{MAX_INDEX_BYTES}",
+            hint="export fewer models into each bundle",
+        )
+    return b"".join(_member(path, data) for path, data in ((INDEX_PATH, index), *files))
 
 
 def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
@@ -141,7 +182,11 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
     )
 
 
-def _members(selection: Selection) -> tuple[tuple[Descriptor, str], ...]:
+def _member(path: str, data: bytes) -> bytes:
+    return member_header(path, len(data)) + data + bytes(padding(len(data)))
+
+
+def stored_members(selection: Selection) -> tuple[tuple[Descriptor, str], ...]:
     """Return what is stored of the blobs, in the order of the archive: blobs that travel whole, then recipes."""
     whole = [(blob, blob_path(blob.digest)) for blob in selection.whole]
     return (*whole, *((made.stored, recipe_path(made)) for made in selection.recipes))
@@ -154,7 +199,7 @@ def _checksums(selection: Selection) -> bytes:
     Blobs that a delta leaves out are among them, if a model needs them whole: the store must have them.
     """
     members = manifest_members(selection)
-    lines = [(stored.digest, path) for stored, path in _members(selection)]
+    lines = [(stored.digest, path) for stored, path in stored_members(selection)]
     lines += [(blob.digest, blob_path(blob.digest)) for blob in selection.requires if blob.digest in selection.needed]
     lines += [(model.manifest_digest, members[model.name]) for model in selection.models]
     return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")

@@ -54,10 +54,17 @@ def open_bundle(path: Path, *, jobs: int, label: str | None = None) -> Iterator[
     Raises NotFoundError if it is absent, UsageError if it is not a regular file, FormatError, LimitError, UnsafeError,
     OSError, and IntegrityError, also on leaving, if the file has changed.
     """
-    with _opened(path) as file, Pool(workers(jobs)) as pool:
+    with _opened(path) as file, reading(file, path, jobs=jobs, label=label or str(path)) as reader:
+        yield reader
+
+
+@contextlib.contextmanager
+def reading(file: BytesAt, path: Path, *, jobs: int, label: str) -> Iterator[BundleReader]:
+    """Read a bundle that can be read in any order, as `open_bundle` does. `path` is the bundle's name in messages."""
+    with Pool(workers(jobs)) as pool:
         try:
             open_stream, tar = _streams(file, pool, jobs)
-            reader = BundleReader(open_stream, label or str(path), file, tar)
+            reader = BundleReader(open_stream, label, file, tar)
         except OstoreError as error:
             error.args = (f"{path}: {error}",)
             raise explained(error, file.read_at(PEEK_BYTES, 0), path) from None
@@ -90,9 +97,6 @@ class BundleReader:
     order was asked for, and `read_manifests` goes on from there.
     """
 
-    # A blob that could not be read to its end is read again from its start.
-    can_resume = False
-
     def __init__(
         self,
         open_stream: Callable[[], ForwardStream],
@@ -114,6 +118,16 @@ class BundleReader:
         self._numbers = {blob.digest: number for number, blob in enumerate(self.index.selection.blobs)}
         self._pipe = Walk(self.index, first) if file is None else None
         self._recipes = BundleRecipes(self.index.selection, self._member)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a blob can be read from its middle on: of a file, the frames before are skipped."""
+        return self._file is not None
+
+    @property
+    def bundle_size(self) -> int | None:
+        """The bytes of the bundle, or None for a pipe."""
+        return None if self._file is None else self._file.size
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
@@ -147,17 +161,16 @@ class BundleReader:
 
     def read_blobs(self, wanted: Sequence[Wanted], held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
-        Yield wanted blobs from their first byte on, unverified. Each stream is valid until the next one is asked for.
+        Yield wanted blobs, unverified; a pipe from their first byte on. Each stream is valid until the next one is
+        asked for.
 
         Only the wanted parts of a file are read. A blob that a recipe makes is made of what is `held`, or of other
         blobs in the file. Raises FormatError, UnsafeError, IntegrityError or LimitError; reading a stream raises the
         same, and NotFoundError if a base is not there.
         """
-        blobs = [one.blob for one in wanted if one.blob.digest in self._numbers]
-        if self._pipe:
-            runs = iter([(self._pipe, sorted(blobs, key=lambda blob: self._numbers[blob.digest]))])
-        else:
-            runs = ((self._walk(), run) for run in self._ascending(blobs))
+        listed = [one for one in wanted if one.blob.digest in self._numbers]
+        pipe = [(self._pipe, listed)] if self._pipe else None
+        runs = iter(pipe or ((self._walk(), run) for run in self._ascending(listed)))
         makers = self.index.selection.makers
         for walk, run in runs:
             for one, chunks in walk.read_blobs(run):
@@ -240,14 +253,14 @@ class BundleReader:
         stream.skip(self._behind_index)
         return Walk(self.index, stream, can_skip=True)
 
-    def _ascending(self, blobs: Sequence[Descriptor]) -> Iterator[list[Descriptor]]:
+    def _ascending(self, wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
         """Yield the same blobs in runs, each of which can be read in one forward walk."""
-        run: list[Descriptor] = []
-        for blob in blobs:
-            if run and self._numbers[blob.digest] <= self._numbers[run[-1].digest]:
+        run: list[Wanted] = []
+        for one in wanted:
+            if run and self._numbers[one.blob.digest] <= self._numbers[run[-1].blob.digest]:
                 yield run
                 run = []
-            run.append(blob)
+            run.append(one)
         if run:
             yield run
 

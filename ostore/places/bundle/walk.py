@@ -55,19 +55,21 @@ class Walk:
         self._names |= set(self._manifests.values())
         self._names |= {file.path for file in index.files}
 
-    def read_blobs(self, wanted: Sequence[Descriptor]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+    def read_blobs(self, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
         Yield the wanted blobs that lie ahead, unverified and in the order of the archive.
 
-        Of a blob that a recipe makes, the chunks are those of the recipe as it is stored.
+        A walk that cannot skip yields each from its start. Of a blob that a recipe makes, the chunks are those of the
+        recipe as it is stored, from its start.
         """
         self._begin()
-        digests = {blob.digest for blob in wanted}
+        whole = self._index.selection.makers.keys() if self._can_skip else None
+        starts = {one.blob.digest: 0 if whole is None or one.blob.digest in whole else one.start for one in wanted}
         for number in range(self._next, len(self._blobs)):
-            if self._blobs[number].digest in digests:
+            if (start := starts.get(self._blobs[number].digest)) is not None:
                 self._pass_over(number)
-                self._announce(number, digests)
-                yield Wanted(self._blobs[number]), self._chunks(number)
+                self._announce(number, starts)
+                yield Wanted(self._blobs[number], start), self._chunks(number, start)
                 self._refuse_to_go_on()
 
     def read_manifests(self) -> Iterator[tuple[SelectedModel, bytes]]:
@@ -108,7 +110,7 @@ class Walk:
         lengths = (member_length(*member) for member in self._members)
         self._offsets = list(accumulate(lengths, initial=self._stream.position))
 
-    def _chunks(self, number: int) -> Iterator[Chunk]:
+    def _chunks(self, number: int, start: int) -> Iterator[Chunk]:
         path, size = self._members[number]
         self._go_to(self._offsets[number])
         self._next = number + 1
@@ -117,7 +119,7 @@ class Walk:
         except OstoreError as error:
             self._broken = error
             raise
-        yield from self._tar.data(size)
+        yield from self._tar.data(size, start)
 
     def _refuse_to_go_on(self) -> None:
         """Raise again the error of an earlier unexpected member: what follows it does not match the index."""

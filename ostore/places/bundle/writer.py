@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ostore.formats.errors import BusyError, NoSpaceError, UsageError
+import zstandard
+
+from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, UsageError
+from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
-from ostore.places.bundle.inbox import BundleInbox, TarOutput
-from ostore.streams.bytes_at import Output
-from ostore.streams.durable import Directory, naming
+from ostore.formats.zstd_frame import MAX_FRAME_CONTENT
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
+from ostore.places.bundle.journal import ExportJournal, Terms
+from ostore.places.bundle.read_back import refuse_other_blobs
+from ostore.streams.bytes_at import FileBytes, Output
+from ostore.streams.durable import FULL, Directory, naming
 from ostore.streams.file_lock import try_lock
-from ostore.streams.frames import FrameWriter
+from ostore.streams.frames import FrameWriter, encode_frame
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
+from ostore.streams.progress import SILENT, Progress
+from ostore.streams.read_back import refuse_other_bytes
+from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_full, refuse_too_large
+from ostore.streams.volumes import HashedOutput
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
 
 # zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
@@ -29,14 +40,29 @@ class BundleFile:
     """
     A bundle to be written to `path`: framed zstd, or a plain tar stream if the name ends in `.tar`.
 
-    Until it is complete it is called `NAME.part` and is locked. An export takes over the part file of a dead one.
+    Until it is complete it is called `NAME.part` and is locked. An export goes on with the part file of one that was
+    stopped, if it writes the same, and takes it over if not. `progress` is told which.
     """
 
-    def __init__(self, path: Path, *, level: int | None, jobs: int, replace: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        level: int | None,
+        jobs: int,
+        replace: bool,
+        verify: bool = False,
+        progress: Progress = SILENT,
+    ) -> None:
+        """With `verify`, the file is read back from its medium before it gets its name."""
         self.path = on_any_length(path)
+        self._verify = verify
         self._level = level
         self._jobs = jobs
         self._replace = replace
+        self._progress = progress
+        self._is_plain = path.name.endswith(".tar")
+        self._has_begun = False
 
     def compare(self, selection: Selection) -> Forecast:
         """
@@ -56,22 +82,40 @@ class BundleFile:
         """
         Yield an inbox. Leaving the block seals the bundle, syncs it and gives it its name.
 
+        After an interruption, a failed disk or a damaged blob, what is synced stays for the same command. After any
+        other error nothing stays.
         Raises UsageError if the file exists, NotFoundError if its folder does not, NoSpaceError if the disk cannot have
         room for it, BusyError if another export writes it, LimitError if the selection is too large for one bundle,
         OSError.
         """
         self._refuse_existing()
         self._refuse_full_disk(selection)
-        with Directory.open(self.path.parent) as directory, self._part(directory, self._least(selection)) as output:
-            with contextlib.closing(self._writer(output)) as writer:
-                inbox = BundleInbox(writer, selection)
-                yield inbox
-                inbox.seal()
-            output.sync()
-            self._give_name(directory)
+        head = bundle_head(selection)
+        with Directory.open(self.path.parent) as directory:
+            terms = Terms(head, stored_members(selection), self._made_by, self._is_plain)
+            journal = ExportJournal(directory, self._part_name, terms)
+            with self._part(directory, journal, head, self._least(selection)) as output:
+                with contextlib.closing(self._writer(output, journal.state)) as writer:
+                    inbox = BundleInbox(writer, selection, head, journal)
+                    yield inbox
+                    inbox.seal()
+                output.sync()
+                if isinstance(output, HashedOutput):
+                    self._read_back(output, is_resumed=journal.state is not None)
+                self._give_name(directory)
+            journal.clear()
 
-    def _writer(self, output: Output) -> TarOutput:
-        return PlainWriter(output) if self.path.name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
+    @property
+    def _made_by(self) -> str:
+        """What decides the bytes of the file beside the selection and the program that the index names."""
+        if self._is_plain:
+            return "tar"
+        return f"level {self._level or 'auto'}, zstandard {zstandard.__version__}, zstd {zstandard.ZSTD_VERSION}"
+
+    def _writer(self, output: Output, state: ExportState | None) -> TarOutput:
+        if self._is_plain:
+            return PlainWriter(output, state.offset if state else 0)
+        return FrameWriter(output, self._level, self._jobs, state.spans if state else ())
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
@@ -83,28 +127,61 @@ class BundleFile:
         return f"{self.path.name}.part"
 
     @contextlib.contextmanager
-    def _part(self, directory: Directory, size: int) -> Iterator[Output]:
+    def _part(self, directory: Directory, journal: ExportJournal, head: bytes, size: int) -> Iterator[Output]:
         fd = self._open_part(directory)
         try:
             with naming(self.path):
-                refuse_too_large(fd, self.path, size)
-                yield GrowingFile(fd)
-        except BaseException:
-            # An error while cleaning up must not hide the first one.
-            with contextlib.suppress(OSError):
-                directory.unlink(self._part_name)
+                self._begin(fd, journal, head)
+                if journal.state is None:
+                    refuse_too_large(fd, self.path, size)
+                file = GrowingFile(fd)
+                if self._verify:
+                    with contextlib.closing(HashedOutput(file)) as hashed:
+                        yield hashed
+                else:
+                    yield file
+        except BaseException as error:
+            if not (journal.is_kept and _may_go_on(error)):
+                journal.clear()
+                # An error while cleaning up must not hide the first one.
+                with contextlib.suppress(OSError):
+                    directory.unlink(self._part_name)
             raise
         finally:
             os.close(fd)
 
+    def _read_back(self, output: HashedOutput, *, is_resumed: bool) -> None:
+        """Raises IntegrityError if the medium does not give back what was written. Raises OSError."""
+        path = self.path.with_name(self._part_name)
+        self._progress.phase("reading back", path.stat().st_size)
+        if is_resumed:
+            # Nobody has the digest of what an earlier command wrote, but every blob in it has one.
+            refuse_other_blobs(path, jobs=self._jobs)
+        else:
+            refuse_other_bytes(path, output.written)
+
+    def _begin(self, fd: int, journal: ExportJournal, head: bytes) -> None:
+        """Cut the file to what an interrupted export has left that is of use, and say what becomes of it."""
+        start = head if self._is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], self._level))
+        problem = journal.find(FileBytes(fd, self.path), start)
+        if journal.state is None:
+            journal.forget()
+        size = journal.state.size if journal.state else 0
+        os.ftruncate(fd, size)
+        os.lseek(fd, size, os.SEEK_SET)
+        if size:
+            self._progress.phase("written before", size)
+        elif problem and not self._has_begun:
+            self._progress.phase(f"starting from the beginning because {problem}", 0)
+        self._has_begun = True
+
     def _open_part(self, directory: Directory) -> int:
-        """Return the part file, open, locked and empty. One of another user or with a second name is removed first."""
+        """Return the part file, open and locked. One of another user or with a second name is removed first."""
         while True:
             fd, is_new = directory.open_or_create(self._part_name, 0o666, writable=True)
             with contextlib.ExitStack() as unless_taken:
                 unless_taken.callback(os.close, fd)
                 if self._may_take(directory, fd) or is_new:
-                    os.ftruncate(fd, 0)
                     unless_taken.pop_all()
                     return fd
                 directory.unlink(self._part_name)
@@ -119,7 +196,7 @@ class BundleFile:
 
     def _least(self, selection: Selection) -> int:
         """Return the bytes that the bundle will hardly be smaller than."""
-        return selection.size if self.path.name.endswith(".tar") else int(selection.size * _LEAST_SHARE)
+        return selection.size if self._is_plain else int(selection.size * _LEAST_SHARE)
 
     def _refuse_full_disk(self, selection: Selection) -> None:
         try:
@@ -160,10 +237,20 @@ class BundlePipe:
         """Yield an inbox. Leaving the block seals the bundle, and syncs it if the output is a file."""
         output = GrowingFile(self._fd)
         with contextlib.closing(FrameWriter(output, self._level, self._jobs)) as writer:
-            inbox = BundleInbox(writer, selection)
+            inbox = BundleInbox(writer, selection, bundle_head(selection))
             yield inbox
             inbox.seal()
         output.sync()
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Return whether the same command may end well after an error, so that what was written is of use to it."""
+    if isinstance(error, SourceFailureError):
+        error = error.error
+    if isinstance(error, OSError):
+        # The room of a full disk is needed by whoever clears it.
+        return error.errno not in FULL and error.errno != errno.EFBIG
+    return isinstance(error, IntegrityError) or not isinstance(error, Exception)
 
 
 def _all_of(selection: Selection) -> Forecast:

@@ -58,19 +58,22 @@ class WeightFile:
                 raise IntegrityError(f"{path}: changed while it was read")
 
 
-def find_weights(path: Path) -> list[WeightFile]:
+def find_weights(*paths: Path) -> list[WeightFile]:
     """
-    Return the GGUF files that a path stands for, sorted by name: the file, or all of a folder. Parts count as one file.
+    Return the GGUF files that paths stand for: the file, or all of a folder, sorted by name. Parts count as one file.
+
+    A set is known by the names of its parts. Parts without such names, as blobs are, are a set if their headers say so
+    and several of them are meant.
 
     Raises NotFoundError, UsageError for what is neither file nor folder, and for a folder without any GGUF;
     FormatError, TruncatedError and LimitError for a bad GGUF; OSError.
     """
-    path = on_any_length(path)
-    files = _in_folder(path) if stat.S_ISDIR(_status(path).st_mode) else _with_siblings(path)
+    files = list(dict.fromkeys(file for path in paths for file in _found(on_any_length(path))))
     groups: dict[object, list[Path]] = {}
     for file in files:
         named = split_name(file.name)
-        groups.setdefault((file.parent, named.prefix, named.parts) if named else file, []).append(file)
+        key = (file.parent, named.prefix, named.parts) if named else _unnamed_set(file) if len(files) > 1 else file
+        groups.setdefault(key, []).append(file)
     return [_read(group) for group in groups.values()]
 
 
@@ -119,6 +122,17 @@ def _status(path: Path) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise UsageError(f"{path}: expected a file of weights or a folder, got a pipe or a device")
     return status
+
+
+def _found(path: Path) -> list[Path]:
+    return _in_folder(path) if stat.S_ISDIR(_status(path).st_mode) else _with_siblings(path)
+
+
+def _unnamed_set(path: Path) -> object:
+    """Return what the parts of a set have in common, or the path of a file that is no part."""
+    with opened_file(path) as file:
+        split = split_of(read_gguf(file.read_at, file.size, str(path))) if is_gguf(file.read_at(4, 0)) else None
+    return (path.parent, split.count, split.tensors) if split else path
 
 
 def _in_folder(folder: Path) -> list[Path]:

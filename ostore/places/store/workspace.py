@@ -5,8 +5,8 @@ command has finished wait for the next one. Ollama looks only at `blobs/` and `m
     .ostore/lock               locked while a command changes the store; never deleted, or two could hold it
     .ostore/tx/<pid>-<random>/ one for each running command, 0700
         alive                  locked by the command: the lock shows that it lives. Goes last
-        sha256-HEX.part        a blob being written; of no use to another command
-        sha256-HEX.begun       the first bytes of a blob whose source can go on from there
+        sha256-HEX.part        a blob being written
+        sha256-HEX.begun       the first bytes of a blob, for a source that can go on from there
         sha256-HEX             a whole blob, verified, on the disk
         sha256-HEX.pin         a pin: a second name for a blob that the store had already and that is relied upon
         m/NNN.json             manifests

@@ -7,16 +7,24 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import zstandard
+
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.export_state import CutBlob, ExportState
+from ostore.formats.inventory import HeldBlob, HeldModel, Inventory, TensorAt, TensorMap
 from ostore.formats.link_layout import Layout
 from ostore.formats.link_record import LinkedFile, LinkedModel, LinkRecord, write_folders
+from ostore.formats.lock_file import LockFile
+from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
-from ostore.formats.zstd_frame import measure_frame
+from ostore.formats.volume_set import write_sums
+from ostore.formats.zstd_frame import FrameSpan, measure_frame
 from ostore.places.store.survey.batches import BatchRecord
 from tests.gguf import ONE_LAYER, Tensor, Value, gguf, split
 from tests.hostile.forge import Bundle, compressed, dumped, frame, member, run_length_frame, sealed, tar
+from tests.hostile.volumes import description, packet
 from tests.support import MODEL, PARAMS, TEMPLATE, TENSOR, Store, full, noise, odd_manifest
 
 _PARAMS = b'{"stop":["\\u003c|end|\\u003e","USER:"],"temperature":0.6,"top_k":10}\n'
@@ -210,6 +218,30 @@ def links() -> list[bytes]:
     return [*(record.write() for record in records), b"\xff" + write_folders(["/home/a/gguf", "/mnt/b"])]
 
 
+def inventories() -> list[bytes]:
+    name, digest = ModelName.parse("hf.co/me/a:q4"), Digest.of(b"w")
+    tensors = TensorMap(Descriptor(digest, 32), (TensorAt(32, 8, digest), TensorAt(64, 36, digest)))
+    blobs = (HeldBlob(digest, 100, tensors=tensors), HeldBlob(Digest.of(b"s"), 5, is_staged=True))
+    made = [Inventory((), ()), Inventory.of([HeldModel(name, Descriptor(digest, 9), (digest,))], blobs)]
+    return [one.write() for one in made]
+
+
+def locks() -> list[bytes]:
+    names = [ModelName.parse(name) for name in ("llama3", "hf.co/me/a:q4", "gemma:2b")]
+    lines = LockFile.of((name, Digest.of(name.full.encode())) for name in names).write()
+    return [b"", lines, b"# ours\n\n" + lines.replace(b"\n", b"\r\n# why\r\n", 1), lines.replace(b"  ", b"\t")]
+
+
+def carried() -> list[bytes]:
+    texts = [*inventories(), *locks()]
+    return [
+        *texts,
+        *(zstandard.compress(text) for text in texts),
+        *(text.decode().encode("utf-16") for text in texts),
+        b"\xef\xbb\xbf" + texts[1],
+    ]
+
+
 def archives() -> list[bytes]:
     name = f"hf.co/{'n' * 80}/{'m' * 80}:q4"
     long = Bundle(manifests=[(name, dumped({"schemaVersion": 2}), ())], blobs=[]).parts()
@@ -236,7 +268,28 @@ def tables() -> list[bytes]:
     return [data[data.index(b"\x5e\x2a\x4d\x18") :] for data in framed()]
 
 
+def states() -> list[bytes]:
+    """Of both kinds, with an even and an odd number of bytes."""
+    head, spans = Digest.of(b""), (FrameSpan(100, 400), FrameSpan(500, 500))
+    framed = [ExportState(head, made_by, 900, spans, CutBlob(300, head)).write() for made_by in ("auto", "three")]
+    return framed + [ExportState(head, made_by, 900, (), None).write() for made_by in ("tar", "a tar")]
+
+
 def framed() -> list[bytes]:
     small = compressed(tar(Bundle().parts()))
     several = sealed((frame(content), len(content)) for content in (b"a" * 200, noise(300), b"\0" * 5000))
     return [small, several, sealed([(run_length_frame(100_000), 100_000)])]
+
+
+def lists() -> list[bytes]:
+    """Of one volume, of three, of one that sha256sum wrote as binary, and of another set."""
+    digests = [Digest.of(bytes([number])) for number in range(3)]
+    one, three = write_sums("x.tar.zst", digests[:1]), write_sums("x.tar.zst", digests)
+    return [one, three, one.replace(b"  ", b" *"), write_sums("y.tar", digests)]
+
+
+def parity() -> list[bytes]:
+    """Packets of each kind, with noise between them."""
+    described = [description(f"x.tar.zst.{number:03}") for number in (1, 2)]
+    rest = [packet(f"PAR 2.0\0{kind:\0<8}".encode(), noise(64)) for kind in ("Main", "IFSC", "RecvSlic", "Creator")]
+    return [b"".join((*described, *rest)), b"noise".join((*rest, *described)), description("../evil")]

@@ -8,6 +8,8 @@ our readers read the same thing, a function asserts that they agree.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -22,25 +24,31 @@ from ostore.formats.config import ModelConfig
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
+from ostore.formats.export_state import ExportState
 from ostore.formats.gguf import Gguf, GgufArray, GgufField, read_array, read_gguf
 from ostore.formats.gguf_facts import kind_of, parameter_count, parameter_label, split_of
 from ostore.formats.gguf_split import SplitPart, merged
+from ostore.formats.inventory import Inventory
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.link_record import LinkRecord, parse_folders, write_folders
+from ostore.formats.lock_file import LockFile
 from ostore.formats.manifest import Descriptor, Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.par2_packets import whole_packets
 from ostore.formats.recipe import MadeBlob, Recipe, joined
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
+from ostore.formats.volume_set import read_sums, write_sums
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
 from ostore.host.service_unit import _file_variables, _inline_variables, _service_assignments, environment_line
 from ostore.operations.show import Message, Parameter, _messages, _parameters
 from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
+from ostore.streams.document import is_document, read_document
 from ostore.streams.frames import decode_frame
 from ostore.streams.recipe import MadeBytes, follow, split_head
 from tests.in_memory import StayingBytes
@@ -347,6 +355,34 @@ def read_tensors(data: bytes) -> None:
     assert {tensor.name for tensor in found.unpacked} <= {tensor.name for tensor in found.tensors}
 
 
+def read_inventory(data: bytes) -> None:
+    found = Inventory.parse(data)
+    assert Inventory.parse(found.write()) == found
+    for blob in found.blobs:
+        end = blob.tensors.header.size if blob.tensors else 0
+        for tensor in blob.tensors.tensors if blob.tensors else ():
+            assert tensor.offset >= end
+            end = tensor.offset + tensor.length
+        assert end <= blob.size
+
+
+def read_lock(data: bytes) -> None:
+    found = LockFile.parse(data)
+    again = LockFile.parse(found.write())
+    assert (again.models, again.write()) == (found.models, found.write())
+    assert found.updated(found.models, is_whole=True) == found
+    assert found.changes_to(again) == ()
+
+
+def read_carried(data: bytes) -> None:
+    """An inventory or a lock as other programs leave it."""
+    limit = 1024 * 1024
+    is_one = is_document(data)
+    text = read_document(io.BytesIO(data[1:]).read, limit, data[:1])
+    assert len(text) <= limit
+    assert text.lstrip().startswith((b"{", b"#", b"sha256:")) or not is_one
+
+
 def _at(data: bytes) -> Callable[[int, int], bytes]:
     return lambda size, offset: data[offset : offset + size]
 
@@ -364,6 +400,31 @@ def read_table(data: bytes) -> None:
     assert seek_table.write_table(spans)[8:] == data[8:]
 
 
+def read_list(data: bytes) -> None:
+    digests = read_sums("x.tar.zst", data)
+    assert write_sums("x.tar.zst", digests) == data.replace(b" *", b"  ")
+
+
+def read_parity(data: bytes) -> None:
+    names = {"x.tar.zst.001", "x.tar.zst.002"}
+    end = 0
+    for packet in whole_packets(lambda size, at: data[at : at + size], len(data), names=names, subject="p"):
+        assert end <= packet.offset
+        assert packet.name in {None, *names}
+        end = packet.offset + packet.size
+    assert end <= len(data)
+
+
+def read_state(data: bytes) -> None:
+    """How far an export is. An input of odd length first gets the right sum."""
+    if len(data) % 2:
+        data = data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+    state = ExportState.parse(data)
+    assert ExportState.parse(state.write()) == state
+    assert 0 < state.offset < 2**63
+    assert sum(span.content_size for span in state.spans) in {0, state.offset}
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
@@ -378,6 +439,9 @@ TARGETS = {
     "selection": Target(read_selection, seeds.selections),
     "record": Target(read_record, seeds.records),
     "links": Target(read_links, seeds.links),
+    "inventory": Target(read_inventory, seeds.inventories),
+    "lock": Target(read_lock, seeds.locks),
+    "carried": Target(read_carried, seeds.carried),
     "unit": Target(read_unit, seeds.units),
     "text": Target(read_text, seeds.names),
     "header": Target(read_header, seeds.headers),
@@ -386,8 +450,11 @@ TARGETS = {
     "safetensors": Target(read_tensors, seeds.tensors),
     "frame": Target(read_frame, seeds.frames),
     "table": Target(read_table, seeds.tables),
+    "state": Target(read_state, seeds.states),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
+    "list of volumes": Target(read_list, seeds.lists),
+    "parity": Target(read_parity, seeds.parity),
 }
 
 

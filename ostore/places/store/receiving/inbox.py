@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError, OstoreError
+from ostore.formats.errors import BlobError, DamagedStoreError, IntegrityError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
@@ -161,8 +161,8 @@ class StoreInbox:
                 blob = wanted.get(name)
                 # A file that cannot be read or removed is no loss, because the source has the blob.
                 with contextlib.suppress(OSError, DamagedStoreError):
-                    if name.endswith(BEGUN):
-                        self._adopt_begun(abandoned, name, wanted.get(name.removesuffix(BEGUN)))
+                    if name.endswith((BEGUN, PART)):
+                        self._adopt_begun(abandoned, name, wanted.get(name.removesuffix(BEGUN).removesuffix(PART)))
                     elif is_published(abandoned, name):
                         # Or a killed `create --link` left a second name of somebody's file, who may write to it.
                         abandoned.unlink(name)
@@ -231,8 +231,6 @@ class StoreInbox:
                 quietly(self._keep_begun, blob.digest, name)
             else:
                 quietly(self._transaction.unlink, name)
-            if isinstance(error, BlobError) and start:
-                error.hint = f"its first {start} bytes came from an earlier try, and are dropped; try again"
             raise
         self._unfinished[blob.digest] = (blob, fd, name)
         # The system writes it to the disk while the next ones are written, and small blobs get there together.
@@ -340,13 +338,14 @@ class StoreInbox:
         if self._holds(blob) or not self._begun.get(blob.digest, 0) < status.st_size < blob.size:
             abandoned.unlink(name)
             return
-        abandoned.rename(name, self._transaction, name)
+        begun = blob.digest.filename + BEGUN
+        abandoned.rename(name, self._transaction, begun)
         # The other folder may be another user's, so look again where nobody else can change what the name means.
-        status = self._transaction.lstat(name)
+        status = self._transaction.lstat(begun)
         if status and _is_ours_alone(status):
             self._begun[blob.digest] = status.st_size
         else:
-            self._transaction.unlink(name)
+            self._transaction.unlink(begun)
 
     def _keep_begun(self, digest: Digest, name: str) -> None:
         """Keep the bytes that came of a blob, so that this or another command can go on from there."""
@@ -400,11 +399,11 @@ class StoreInbox:
 
 
 def _can_go_on(error: BaseException, start: int) -> bool:
-    """Return whether the source of a blob can go on after an error. If it began at `start`, it can begin anywhere."""
-    if isinstance(error, (OSError, OstoreError)):
-        # Wrong bytes, or a failure of our disk.
-        return False
-    return start > 0 or (isinstance(error, SourceFailureError) and error.can_resume)
+    """Return whether the first bytes of a blob may be of use. If the source began at `start`, it can begin anywhere."""
+    if isinstance(error, SourceFailureError):
+        return start > 0 or error.can_resume
+    # An interruption, after which the source may be another one. Else wrong bytes, or a failure of our disk.
+    return not isinstance(error, Exception)
 
 
 def _is_ours_alone(status: os.stat_result) -> bool:

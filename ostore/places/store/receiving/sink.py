@@ -149,6 +149,16 @@ class StoreSink:
 
             yield StoreDraft(self._store.root / BLOBS, opened.workspace, opened.transaction, receive, self._progress)
 
+    @contextlib.contextmanager
+    def workroom(self) -> Iterator[Directory]:
+        """
+        Yield an empty folder on the disk of the store, for files that an import needs meanwhile. They are removed.
+
+        Raises what `receive` raises before anything is staged, OSError.
+        """
+        with self._transacting(keeps_finished=False) as opened:
+            yield opened.transaction
+
     def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
         refuse_on_windows([name])
         stored = _names(find_manifests(self._store.root))

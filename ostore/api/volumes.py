@@ -1,0 +1,162 @@
+"""
+Bundles in volumes, as a person names them: by the bundle, by any volume, and by folders to look in.
+
+`export` writes them through `addresses`, like any other bundle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ostore.api.typed import BUNDLE_SUFFIXES
+from ostore.formats.errors import UsageError
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.volume_set import number_of, set_of
+
+# The code for bundles takes time to import, and `list` does not need it.
+if TYPE_CHECKING:
+    from ostore.places.bundle.par2 import Mended
+    from ostore.places.bundle.reader import BundleReader
+    from ostore.places.bundle.volume_reader import VolumeSet
+    from ostore.places.store.receiving.sink import StoreSink
+
+
+@dataclass(frozen=True, slots=True)
+class VolumesAt:
+    """
+    A bundle in volumes: its path without `.001`, and the folders that its volumes are looked for in.
+
+    `found` are the files, if somebody has looked for them already.
+    """
+
+    path: Path
+    places: tuple[Path, ...]
+    found: VolumeSet | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def find(self) -> VolumeSet:
+        """Return the files of the set. Raises NotFoundError if there is no volume, OSError."""
+        from ostore.places.bundle.volume_reader import find_volumes
+
+        return self.found or find_volumes(self.path.name, self.places)
+
+
+Word = str | Path | VolumesAt
+
+
+def volumes_of(word: Word) -> VolumesAt | None:
+    """
+    Return the bundle in volumes that a word means, or None if it means something else.
+
+    It is the name of a file of the set, or that of the bundle if there are files of the set and no such file.
+    """
+    if isinstance(word, VolumesAt):
+        return word
+    path = Path(word)
+    if name := set_of(path.name):
+        return VolumesAt(path.with_name(name), (path.parent,))
+    if not str(word).endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
+        return None
+    return VolumesAt(path, (path.parent,)) if _has_files(path.parent, path.name) else None
+
+
+def volume_in(word: Word) -> tuple[VolumesAt, int] | None:
+    """Return the set and the number of the one volume that a word names, or None if it names none."""
+    volumes = None if isinstance(word, VolumesAt) else volumes_of(word)
+    number = number_of(volumes.path.name, Path(str(word)).name) if volumes else None
+    return (volumes, number) if volumes and number else None
+
+
+def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
+    """
+    Return the places that words mean together: a folder without a store is where the bundles named are looked for.
+
+    With `joins`, volumes of one set in several folders become one bundle. Words that mean something else stay.
+    """
+    if any(isinstance(word, VolumesAt) for word in words):
+        return list(words)
+    folders = [word for word in words if _is_place(word)]
+    others = [word for word in words if word not in folders]
+    if not others:
+        return list(words)
+    sets: dict[str, list[Path]] = {}
+    result: list[Word] = []
+    for word in others:
+        name = _name_of_set(word, folders, joins=joins)
+        if name is None:
+            result.append(word)
+            continue
+        if name not in sets:
+            result.append(VolumesAt(Path(str(word)).with_name(name), ()))
+        sets.setdefault(name, []).append(Path(str(word)).parent)
+    if folders and not sets:
+        # Nobody looks into them, so they are what they are: folders without a store.
+        return list(words)
+    return [
+        replace(word, places=tuple(dict.fromkeys((*sets[word.path.name], *map(Path, map(str, folders))))))
+        if isinstance(word, VolumesAt)
+        else word
+        for word in result
+    ]
+
+
+@contextmanager
+def opened_volumes(volumes: VolumesAt, *, jobs: int) -> Iterator[BundleReader]:
+    """Open a bundle in volumes, as `addresses.opened_bundle` opens a file."""
+    from ostore.places.bundle.volume_reader import open_volumes
+
+    with open_volumes(volumes.find(), jobs=jobs, label=str(volumes)) as reader:
+        yield reader
+
+
+@contextmanager
+def repaired(volumes: VolumesAt, sink: StoreSink, *, jobs: int) -> Iterator[tuple[VolumesAt, Mended]]:
+    """
+    Yield the same bundle with volumes that are whole, and what that took. The files that are made are removed then.
+
+    Raises IntegrityError if there is no parity, or not enough of it; UsageError without the program par2.
+    """
+    from ostore.places.bundle.parity import repair_volumes
+
+    with sink.workroom() as room:
+        found, mended = repair_volumes(volumes.find(), room, jobs=jobs)
+        yield replace(volumes, found=found), mended
+
+
+def refuse_parts(options: Sequence[tuple[str, object]], destination: str) -> None:
+    """Raises UsageError for the first option that is set: only a bundle file can have it."""
+    for option, value in options:
+        if value:
+            raise UsageError(f"{option}: {destination} is no file; only FILE.tar.zst and FILE.tar can have it")
+
+
+def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | None:
+    path = Path(str(word))
+    if joins and (name := set_of(path.name)):
+        return name
+    if not path.name.endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
+        return None
+    is_set = any(_has_files(place, path.name) for place in (path.parent, *map(Path, map(str, folders))))
+    return path.name if is_set else None
+
+
+def _has_files(folder: Path, name: str) -> bool:
+    try:
+        return any(set_of(file) == name for file in os.listdir(folder))  # noqa: PTH208 - names alone
+    except OSError:
+        return False
+
+
+def _is_place(word: Word) -> bool:
+    folder = Path(str(word))
+    try:
+        return folder.is_dir() and not (folder / BLOBS).exists() and not (folder / MANIFESTS).exists()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,83 @@
+"""
+How much parity a set of volumes gets. PAR2 cuts every volume into blocks and adds recovery blocks. Each of these can
+take the place of any one block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ostore.formats.errors import UsageError
+
+# The number of par2 itself: a block is then small enough to mend a scratch, and recovery takes no longer than reading.
+_BLOCKS = 2000
+_LEAST_BLOCK = 1024
+# A recovery block has a header, and a file repeats what describes the set; both as par2cmdline writes them.
+_HEADER_BYTES = 68
+_SUM_BYTES = 20
+_DESCRIPTION_BYTES = 1024
+_COPIES = 17
+# par2cmdline writes at most so many recovery files.
+_MAX_FILES = 31
+# A smaller file needs no limit: every medium holds it.
+_ANY_MEDIUM = 16 * 1024 * 1024
+_WISH = re.compile(r"([0-9]{1,3})%?|([0-9]{1,3})volumes?")
+
+
+@dataclass(frozen=True, slots=True)
+class ParityWish:
+    """What a person asks for: a percentage of the blocks, or enough to replace so many whole volumes."""
+
+    percent: int = 0
+    volumes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParityPlan:
+    """`blocks` of `block_size` bytes in the volumes, `recovery_blocks` beside them, spread over `files` files."""
+
+    block_size: int
+    blocks: int
+    recovery_blocks: int
+    files: int
+
+
+def parse_parity(text: str) -> ParityWish:
+    """Read `5%`, `5` or `1volume`. Raises UsageError."""
+    found = _WISH.fullmatch(text)
+    percent, volumes = (int(found[1] or 0), int(found[2] or 0)) if found else (0, 0)
+    if not 1 <= percent + volumes <= (100 if percent else 999):
+        raise UsageError(f"parity: expected 1% to 100%, or 1volume for a whole one, got {text!r}")
+    return ParityWish(percent, volumes)
+
+
+def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int) -> ParityPlan:
+    """
+    Return how par2 has to be told to fulfil a wish for volumes of these sizes, which lie in so many folders.
+
+    If there are several folders, the recovery files are spread over them, and whole volumes can be replaced even if
+    what lay beside them is lost too. Raises UsageError if that needs more files than par2 writes.
+    """
+    block = max(_LEAST_BLOCK, -(-sum(sizes) // _BLOCKS))
+    block += -block % 4
+    counts = [-(-size // block) for size in sizes]
+    wanted = -(-sum(counts) * wish.percent // 100)
+    if wish.volumes:
+        if wish.volumes >= len(sizes) > 1 or (folders > 1 and wish.volumes >= folders):
+            raise UsageError(f"parity: {wish.volumes} whole volumes cannot be replaced: there are {len(sizes)}")
+        wanted = wish.volumes * max(counts)
+        if folders > 1:
+            wanted = -(-wanted * folders // (folders - wish.volumes))
+    step = folders if folders <= _MAX_FILES else 1
+    for files in range(step, _MAX_FILES + 1, step):
+        each = -(-wanted // files)
+        size = each * (block + _HEADER_BYTES) + _COPIES * (_SUM_BYTES * sum(counts) + _DESCRIPTION_BYTES * len(sizes))
+        if size <= max(split, _ANY_MEDIUM):
+            # Each folder gets as much as any other.
+            return ParityPlan(block, sum(counts), each * files if files > 1 else wanted, min(files, wanted))
+    raise UsageError(
+        f"parity: {wanted} recovery blocks do not fit into {_MAX_FILES} files of at most {split} bytes",
+        hint="take less parity, or larger volumes",
+    )

@@ -1,0 +1,238 @@
+"""
+What an export notes of itself, so that the same command goes on where it was stopped.
+
+Every 256 MiB of the archive, what is written is synced. Then the state file says how much that is
+(`formats/export_state.py`): it is written beside, synced and renamed, so it never says more than is on the disk. A blob
+that was cut is read and hashed from its start, because its digest has to be proved. The digest of its first bytes is in
+the state: if they are others now, what is on the disk is not of this blob.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import IntegrityError, OstoreError
+from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
+from ostore.formats.manifest import Descriptor
+from ostore.formats.tar_header import BLOCK, member_length
+from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
+from ostore.streams.bytes_at import BytesAt
+from ostore.streams.chunks import read_full
+from ostore.streams.durable import Directory
+from ostore.streams.owners import Ownership, is_ours
+from ostore.streams.verified import Steps
+from ostore.streams.writing import write_file
+
+STATE = ".state"
+# A sync costs a second on a slow disk, and so does writing this much once more.
+EVERY_BYTES = 256 * 1024 * 1024
+_UNFINISHED = ".part"
+
+
+class Archive(Protocol):
+    """The tar stream that is being written. `offset` bytes of it are in the file, which `sync` puts on the disk."""
+
+    @property
+    def offset(self) -> int: ...
+    def frames_to(self, offset: int, /) -> tuple[FrameSpan, ...] | None: ...
+    def sync(self) -> None: ...
+
+
+class Begun(NamedTuple):
+    """Where an export goes on: the number of members that are finished, and what is there of the next one."""
+
+    members: int
+    cut: CutBlob | None
+
+
+class _Mark(NamedTuple):
+    """A place in the archive where an export can go on. Before it all is verified, but for a blob that is cut there."""
+
+    offset: int
+    cut: CutBlob | None
+
+
+class Terms(NamedTuple):
+    """
+    What decides the bytes of a bundle. `head` is the archive before the first blob.
+
+    `made_by` says what else does: the program that makes the frames. A plain bundle has none.
+    """
+
+    head: bytes
+    members: Sequence[tuple[Descriptor, str]]
+    made_by: str
+    is_plain: bool
+
+
+class ExportJournal:
+    """The state file of one export. `directory` has the file, `name` is that of the unfinished bundle."""
+
+    def __init__(self, directory: Directory, name: str, terms: Terms) -> None:
+        self._directory = directory
+        self._name, self._unfinished = name + STATE, name + STATE + _UNFINISHED
+        self._terms = terms
+        self._head = Digest.of(terms.head)
+        self._state: ExportState | None = None
+        self._noted = 0
+        self._is_kept = False
+        self._marks: deque[_Mark] = deque()
+
+    @property
+    def state(self) -> ExportState | None:
+        """What an interrupted export has left that this one goes on with; None if it starts from the beginning."""
+        return self._state
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a state is on the disk, so that the same command goes on from there."""
+        return self._is_kept
+
+    @property
+    def begun(self) -> Begun:
+        """Where this export begins."""
+        return (self._state and self._place(self._state)) or Begun(0, None)
+
+    def find(self, part: BytesAt, start: bytes) -> str:
+        """
+        Look for what an interrupted export has left. A `part` of the same export begins with `start`.
+
+        Return why it cannot be gone on with, or no text if it can or there is none. Raises OSError for `part`.
+        """
+        try:
+            state = self._read()
+        except (OstoreError, OSError):
+            return "the unfinished bundle is damaged"
+        if state is None or not part.size:
+            return ""
+        if state.head != self._head:
+            return "the models differ"
+        if state.made_by != self._terms.made_by:
+            return "the level or the program differs"
+        is_plain = not state.spans
+        if is_plain != self._terms.is_plain or self._place(state) is None or not _holds(part, state, start):
+            return "the unfinished bundle is damaged"
+        self._state, self._noted, self._is_kept = state, state.offset, True
+        return ""
+
+    def forget(self) -> None:
+        """Remove the state, for certain: from now on the unfinished bundle may have other bytes. Raises OSError."""
+        self._noted, self._is_kept = 0, False
+        if self._is_there():
+            self._directory.unlink(self._name)
+            self._directory.sync()
+
+    def clear(self) -> None:
+        """Remove the state of a bundle that is finished or dropped. Ignores OSError."""
+        for name in (self._name, self._unfinished):
+            with contextlib.suppress(OSError):
+                self._directory.unlink(name)
+
+    def steps(self, blob: Descriptor, start: int, cut: CutBlob | None) -> Steps:
+        """
+        Return the steps of a blob whose bytes begin at byte `start` of the archive.
+
+        Verifying it raises IntegrityError if its first bytes are not those of `cut`.
+        """
+
+        def told(size: int, digest: Digest) -> None:
+            if cut and size == cut.size and digest != cut.digest:
+                raise IntegrityError(
+                    f"blob {blob.digest}: its first {size} bytes are not those that the interrupted export has read",
+                    hint="these are dropped: the same command goes on before them",
+                )
+            self._marks.append(_Mark(start + size, CutBlob(size, digest)))
+
+        # Where frames end: a header is before the first.
+        return Steps(MAX_FRAME_CONTENT - BLOCK, MAX_FRAME_CONTENT, told)
+
+    def verified(self, offset: int) -> None:
+        """All of the archive before `offset` is verified."""
+        self._marks.append(_Mark(offset, None))
+
+    def note(self, archive: Archive) -> None:
+        """Once enough was written, sync the archive and write the state. Raises OSError if it cannot be synced."""
+        while len(self._marks) > 1 and self._marks[1].offset <= archive.offset:
+            self._marks.popleft()
+        if self._marks and self._noted + EVERY_BYTES <= self._marks[0].offset <= archive.offset:
+            archive.sync()
+            self._write(archive, self._marks[0])
+
+    def go_back(self, archive: Archive, offset: int) -> None:
+        """
+        Let the next command write again what is written of the blob that begins at `offset`: it may be wrong.
+
+        Raises OSError.
+        """
+        self._marks.clear()
+        if offset <= len(self._terms.head):
+            self.forget()
+        elif self._noted > offset:
+            self.forget()
+            self._write(archive, _Mark(offset, None))
+
+    def _write(self, archive: Archive, mark: _Mark) -> None:
+        """Write the state of an archive that is synced. If the disk does not take it, the one before stays true."""
+        spans = archive.frames_to(mark.offset)
+        # No frame ends there if another source cuts its chunks in another way.
+        if spans is not None:
+            self._noted = mark.offset
+            raw = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut).write()
+            with contextlib.suppress(OSError):
+                self._directory.unlink(self._unfinished)
+                write_file(self._directory, self._unfinished, (raw,), Ownership.private())
+                self._directory.rename(self._unfinished, self._directory, self._name)
+                self._directory.sync()
+                self._is_kept = True
+
+    def _is_there(self) -> bool:
+        try:
+            return self._directory.lstat(self._name) is not None
+        except OSError as error:
+            # The name of the bundle is as long as a name can be.
+            if error.errno == errno.ENAMETOOLONG:
+                return False
+            raise
+
+    def _read(self) -> ExportState | None:
+        if not self._is_there():
+            return None
+        fd = self._directory.open_file(self._name)
+        try:
+            return ExportState.parse(read_full(fd, MAX_STATE_BYTES + 1)) if is_ours(os.fstat(fd)) else None
+        finally:
+            os.close(fd)
+
+    def _place(self, state: ExportState) -> Begun | None:
+        """Return where in the selection an export has stopped, or None if none stops there."""
+        start = len(self._terms.head)
+        for number, (blob, path) in enumerate(self._terms.members):
+            if state.offset == start:
+                return None if state.cut else Begun(number, None)
+            end = start + member_length(path, blob.size)
+            if state.offset < end or (state.cut and state.offset == end):
+                is_there = state.cut and state.offset - start == BLOCK + state.cut.size <= BLOCK + blob.size
+                return (
+                    Begun(number, state.cut) if is_there and (state.offset - start) % MAX_FRAME_CONTENT == 0 else None
+                )
+            start = end
+        return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
+
+
+def _holds(part: BytesAt, state: ExportState, start: bytes) -> bool:
+    """Return whether an unfinished bundle has the size, the start and the last frame that its state says."""
+    if part.size < state.size or part.read_at(len(start), 0) != start:
+        return False
+    if not state.spans:
+        return True
+    last = state.spans[-1]
+    try:
+        return measure_frame(part.read_at(last.size, state.size - last.size)) == last
+    except OstoreError:
+        return False

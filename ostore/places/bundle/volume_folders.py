@@ -1,0 +1,124 @@
+"""
+The folders that a set of volumes is written into. In each, a folder NAME.parts holds the files until all are whole.
+
+It is on the same disk, so a file gets there under its own name, as par2 needs it, and a rename publishes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from ostore.formats.errors import BusyError, UnsafeError, UsageError
+from ostore.formats.volume_set import set_of, sums_name
+from ostore.streams.durable import Directory
+from ostore.streams.file_lock import try_lock
+from ostore.streams.links import mode_of
+from ostore.streams.owners import Ownership, is_ours
+
+_LOCK = "lock"
+# What every file gets that a person exports, less their umask.
+_MODE = 0o666
+
+
+class VolumeFolder:
+    """One folder of a set, and the folder in it where files wait. `opened` makes one."""
+
+    def __init__(self, target: Directory, waiting: Directory, name: str) -> None:
+        self.target = target
+        self.waiting = waiting
+        self._name = name
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, folder: Path, name: str) -> Iterator[VolumeFolder]:
+        """
+        Hold a folder for the set `name` of one export. What is waiting there after the block is removed.
+
+        Raises BusyError if another export holds it, UnsafeError if another user could, OSError.
+        """
+        parts = f"{name}.parts"
+        with Directory.open(folder) as target:
+            status = target.lstat(parts)
+            if status is not None and not is_ours(status):
+                # On FAT, everything belongs to whoever has mounted it, also what we have made. Elsewhere, the owner
+                # could exchange what waits here, and we cannot remove it.
+                with target.child(parts) as waiting, cls(target, waiting, name).held():
+                    pass
+                if target.lstat(parts) is not None:
+                    raise UnsafeError(f"{target.path / parts}: belongs to another user")
+            with target.make_child(parts, Ownership.private()) as waiting:
+                opened = cls(target, waiting, name)
+                with opened.held():
+                    yield opened
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Lock this for one export. What waits here is removed before and after. Raises BusyError, OSError."""
+        lock = _lock(self.waiting)
+        try:
+            self.clear()
+            yield
+        finally:
+            # An error while cleaning up must not hide the first one.
+            with contextlib.suppress(OSError):
+                self.clear()
+                self.waiting.unlink(_LOCK)
+            os.close(lock)
+            with contextlib.suppress(OSError):
+                self.target.rmdir(self.waiting.path.name)
+
+    def begin(self, file: str) -> int:
+        """Create a file of the set, empty, where it waits. Raises OSError."""
+        return self.waiting.create(file, _MODE)
+
+    def waiting_files(self) -> list[str]:
+        """Return the files of the set that wait here, sorted."""
+        return [file for file in self.waiting.names() if set_of(file) == self._name]
+
+    def published(self) -> list[str]:
+        """Return the files that belong to a set of this name, sorted. Raises UsageError if one is no regular file."""
+        found = [file for file in self.target.names() if set_of(file) == self._name]
+        for file in found:
+            status = self.target.lstat(file)
+            if status is not None and not stat.S_ISREG(mode_of(status)):
+                raise UsageError(
+                    f"{self.target.path / file}: not a regular file, so it is never replaced",
+                    hint="choose another name",
+                )
+        return found
+
+    def publish(self, ours: Collection[str] = ()) -> None:
+        """
+        Give every waiting file its name, and remove what else there is of a set of this name, but for `ours`.
+
+        The digests of the volumes come last: until then, nothing says that the set is whole. Raises OSError.
+        """
+        waiting, sums = self.waiting_files(), sums_name(self._name)
+        self.target.unlink(sums)
+        for file in self.published():
+            if file not in waiting and file not in ours:
+                self.target.unlink(file)
+        for file in sorted(waiting, key=lambda file: file == sums):
+            self.waiting.rename(file, self.target, file)
+        self.target.sync()
+
+    def clear(self) -> None:
+        """Remove what waits here. A file that is not of the set stays. Raises OSError."""
+        for file in self.waiting_files():
+            self.waiting.unlink(file)
+
+
+def _lock(waiting: Directory) -> int:
+    fd, _ = waiting.open_or_create(_LOCK, 0o600, writable=True)
+    with contextlib.ExitStack() as unless_held:
+        unless_held.callback(os.close, fd)
+        entry = waiting.lstat(_LOCK) if try_lock(fd) else None
+        # The lock of a file that has lost its name keeps nobody out.
+        if entry is None or not os.path.samestat(entry, os.fstat(fd)):
+            raise BusyError(f"{waiting.path}: another export is writing there")
+        unless_held.pop_all()
+    return fd

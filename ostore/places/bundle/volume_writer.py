@@ -1,0 +1,335 @@
+"""Write a bundle in volumes, to one folder or several, with parity if that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.formats.errors import LimitError, NoSpaceError, UsageError
+from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
+from ostore.formats.selection import Selection
+from ostore.formats.volume_instructions import instructions
+from ostore.formats.volume_set import (
+    MAX_VOLUMES,
+    instructions_name,
+    is_parity,
+    least_size,
+    parity_name,
+    sums_name,
+    volume_name,
+    write_sums,
+)
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
+from ostore.places.bundle.par2 import create_parity, refuse_without_par2
+from ostore.places.bundle.volume_folders import VolumeFolder
+from ostore.streams.chunks import read_chunks
+from ostore.streams.durable import Directory, naming
+from ostore.streams.frames import FrameWriter
+from ostore.streams.links import on_any_length
+from ostore.streams.owners import Ownership
+from ostore.streams.plain import PlainWriter
+from ostore.streams.progress import Progress, watching
+from ostore.streams.read_back import refuse_other_bytes
+from ostore.streams.space import refuse_too_large, room_at
+from ostore.streams.volumes import VolumesOutput, WrittenFile
+from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite, write_file
+
+# zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
+_LEAST_SHARE = 0.7
+# Headers and padding of a member, and of its frames; the index and what else is in every bundle.
+_MEMBER_BYTES, _FRAME_SHARE, _HEAD_BYTES = 2048, 1 / 1000, 1024 * 1024
+# Makes room for volumes: called with the number of the one that fits nowhere, it returns when there is another medium.
+NextMedium = Callable[[int, Sequence[Path]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeTerms:
+    """
+    How a set of volumes is written.
+
+    `size` is the bytes of each volume but the last, `folders` where they go in turn. `parity` is the wish, if any, and
+    with `verify` every volume is read back. Without `next_medium`, all must fit where it goes.
+    """
+
+    size: int
+    folders: tuple[Path, ...]
+    parity: ParityWish | None = None
+    verify: bool = False
+    next_medium: NextMedium | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSet:
+    """The volumes of a set in order, with their paths, its parity files, and how many blocks these mend of how many."""
+
+    volumes: tuple[tuple[Path, WrittenFile], ...]
+    parity_files: tuple[Path, ...] = ()
+    plan: ParityPlan | None = None
+
+
+class BundleVolumes:
+    """A bundle to be written as the volumes of the set `name`. `written` is what was written, after the block."""
+
+    def __init__(
+        self, name: str, terms: VolumeTerms, *, level: int | None, jobs: int, replace: bool, progress: Progress
+    ) -> None:
+        self._name = name
+        self._terms = terms
+        self._folders = [on_any_length(folder) for folder in terms.folders]
+        self._level = level
+        self._jobs = jobs
+        self._replace = replace
+        self._progress = progress
+        self.written: WrittenSet | None = None
+
+    def compare(self, selection: Selection) -> Forecast:
+        """
+        Forecast that everything is written. Raises UsageError if a set of that name exists and is not to be replaced,
+        NotFoundError if a folder does not, LimitError if there would be too many volumes, NoSpaceError.
+        """
+        self._refuse(selection)
+        outcomes = dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
+        return Forecast(outcomes, selection.blobs)
+
+    def without_clashes(self, selection: Selection) -> Selection:
+        """Return the selection: a bundle takes any names."""
+        return selection
+
+    @contextlib.contextmanager
+    def receive(self, selection: Selection) -> Iterator[BundleInbox]:
+        """
+        Yield an inbox. Leaving the block gives every volume its name, when all are full and on the disk.
+
+        What was there of a set of this name goes then. Volumes get their names earlier only if the next medium is asked
+        for. Raises what `compare` raises, BusyError if another export writes the set, OSError.
+        """
+        self._refuse(selection)
+        with contextlib.ExitStack() as resources:
+            export = _Export(self._name, self._terms, self._folders, _most(selection), self._progress)
+            resources.callback(export.close)
+            export.open(replace=self._replace)
+            with contextlib.closing(self._writer(export.output)) as writer:
+                inbox = BundleInbox(writer, selection, bundle_head(selection))
+                yield inbox
+                inbox.seal()
+            export.output.sync()
+            self.written = export.complete(self._jobs)
+        self._remove_whole()
+
+    def _writer(self, output: VolumesOutput) -> TarOutput:
+        return PlainWriter(output) if self._name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
+
+    def _refuse(self, selection: Selection) -> None:
+        for folder in self._folders:
+            refuse_missing_folder(folder)
+            refuse_to_overwrite(folder / self._name, replace=self._replace)
+        least = selection.size if self._name.endswith(".tar") else int(selection.size * _LEAST_SHARE)
+        if least > self._terms.size * MAX_VOLUMES:
+            raise _too_many(self._name, _most(selection))
+        if self._terms.parity:
+            refuse_without_par2()
+        if self._terms.next_medium is None or self._terms.parity:
+            _refuse_full(self._folders, least)
+
+    def _remove_whole(self) -> None:
+        """Remove the bundle of this name that is not in volumes: it would be read in their place."""
+        for folder in self._folders:
+            with Directory.open(folder) as directory:
+                directory.unlink(self._name)
+
+
+class _Export:
+    """One export: its open folders, and the volumes that are written or wait for their names."""
+
+    def __init__(self, name: str, terms: VolumeTerms, folders: Sequence[Path], most: int, progress: Progress) -> None:
+        self._name = name
+        self._terms = terms
+        self._paths = folders
+        self._most = most
+        self._progress = progress
+        self._held = contextlib.ExitStack()
+        self._folders: list[VolumeFolder] = []
+        self._places: list[Path] = []
+        self._ours: set[str] = set()
+        self._named = 0
+        self._replace = False
+        self.output = VolumesOutput(terms.size, self._begin, lambda _: None)
+
+    def open(self, *, replace: bool) -> None:
+        """Hold all folders. Raises UsageError if a file of a set of that name is in one, unless it is replaced."""
+        self._replace = replace
+        for path in self._paths:
+            folder = self._held.enter_context(VolumeFolder.opened(path, self._name))
+            found = [file for file in folder.published() if file not in self._ours]
+            if found and not replace:
+                raise UsageError(f"{path / found[0]}: exists", hint="replace=True overwrites it")
+            self._folders.append(folder)
+
+    def close(self) -> None:
+        self.output.close()
+        self._let_go()
+
+    def complete(self, jobs: int) -> WrittenSet:
+        """Make the parity, read everything back and give all files their names."""
+        volumes, plan = self.output.volumes, None
+        if self._terms.parity:
+            plan = plan_parity(
+                self._terms.parity, [volume.size for volume in volumes], self._terms.size, len(self._paths)
+            )
+            self._progress.phase("making parity", 0)
+            _make_parity(self._folders, self._name, [path.name for path in self._places], plan, jobs)
+        for folder in self._folders:
+            text = instructions(self._name, len(volumes), has_parity=plan is not None)
+            _write(folder.waiting, instructions_name(self._name), text)
+        parity = tuple(
+            folder.target.path / file
+            for folder in self._folders
+            for file in folder.waiting_files()
+            if is_parity(self._name, file)
+        )
+        self._publish()
+        return WrittenSet(tuple(zip(self._places, volumes, strict=True)), parity, plan)
+
+    def _begin(self, number: int) -> tuple[int, Path]:
+        if number > MAX_VOLUMES:
+            raise _too_many(self._name, self._most)
+        left = self._most - sum(volume.size for volume in self.output.volumes)
+        size = min(self._terms.size, left)
+        folder, file = self._with_room(number, size), volume_name(self._name, number)
+        fd, path = folder.begin(file), folder.target.path / file
+        with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(os.close, fd)
+            refuse_too_large(fd, path, size)
+            unless_begun.pop_all()
+        self._places.append(path)
+        return fd, path
+
+    def _with_room(self, number: int, size: int) -> VolumeFolder:
+        """Return the next folder in turn that has room. If none has, ask for another medium, as often as needed."""
+        while True:
+            count = len(self._folders)
+            for turn in range(count):
+                folder = self._folders[(number - 1 + turn) % count]
+                room = room_at(folder.target.path)
+                if room is None or room >= size:
+                    return folder
+            self._change_media(number, size)
+
+    def _change_media(self, number: int, size: int) -> None:
+        if self._terms.next_medium is None or self._terms.parity:
+            places = ", ".join(map(str, self._paths))
+            raise NoSpaceError(
+                f"{places}: no room for volume {number} of {size} bytes",
+                hint="parity needs all volumes at once: export to folders with room for all"
+                if self._terms.parity
+                else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
+            )
+        self._publish()
+        self._let_go()
+        self._terms.next_medium(number, self._paths)
+        self.open(replace=self._replace)
+
+    def _publish(self) -> None:
+        """Give the files that wait their names, when they are what the media give back."""
+        volumes = self.output.volumes
+        sums = write_sums(self._name, (volume.digest for volume in volumes))
+        if volumes[self._named :]:
+            for folder in self._folders:
+                _write(folder.waiting, sums_name(self._name), sums)
+        if self._terms.verify:
+            self._read_back()
+        for folder in self._folders:
+            self._ours.update(folder.waiting_files())
+            folder.publish(self._ours)
+        self._named = len(volumes)
+
+    def _read_back(self) -> None:
+        fresh = range(self._named, len(self.output.volumes))
+        self._progress.phase("reading back", sum(self.output.volumes[number].size for number in fresh))
+        waiting = {folder.target.path: folder.waiting.path for folder in self._folders}
+        for number in fresh:
+            path, written = self._places[number], self.output.volumes[number]
+            with watching(path.name, written.size, self._progress) as advance:
+                refuse_other_bytes(waiting[path.parent] / path.name, written, advance=advance)
+
+    def _let_go(self) -> None:
+        self._folders.clear()
+        self._held.close()
+        self._held = contextlib.ExitStack()
+
+
+def _make_parity(
+    folders: Sequence[VolumeFolder], name: str, volumes: Sequence[str], plan: ParityPlan, jobs: int
+) -> None:
+    """Make parity in the first folder, and spread it over all. For a moment, the first folder has all volumes."""
+    first, others = folders[0].waiting, folders[1:]
+    borrowed = []
+    for folder in others:
+        for file in folder.waiting_files():
+            borrowed.append(file)
+            _borrow(folder.waiting, file, first)
+    create_parity(first.path, parity_name(name), volumes, plan, jobs=jobs)
+    for file in borrowed:
+        first.unlink(file)
+    made = [file for file in folders[0].waiting_files() if is_parity(name, file)]
+    made.remove(parity_name(name))
+    for folder in others:
+        _copy(first, parity_name(name), folder.waiting)
+    for folder, file in zip(itertools.cycle(folders), made):
+        if folder.waiting is first:
+            first.sync_entry(file)
+        else:
+            _copy(first, file, folder.waiting)
+            first.unlink(file)
+    first.sync_entry(parity_name(name))
+
+
+def _borrow(source: Directory, file: str, target: Directory) -> None:
+    """Give a file a second name in another folder, or copy it to another disk. par2 takes no symbolic link."""
+    with contextlib.suppress(OSError):
+        if source.link(file, target, file):
+            return
+    _copy(source, file, target)
+
+
+def _copy(source: Directory, file: str, target: Directory) -> None:
+    fd = source.open_file(file)
+    try:
+        with naming(target.path / file):
+            write_file(target, file, read_chunks(fd, os.fstat(fd).st_size), Ownership.of(source.status()))
+    finally:
+        os.close(fd)
+
+
+def _write(directory: Directory, file: str, content: bytes) -> None:
+    directory.unlink(file)
+    write_file(directory, file, (content,), Ownership.of(directory.status()))
+
+
+def _refuse_full(folders: Sequence[Path], needed: int) -> None:
+    """Raises NoSpaceError unless the disks of these folders together have room. Some do not tell."""
+    disks = {folder.stat().st_dev: room_at(folder) for folder in folders}
+    rooms = [room for room in disks.values() if room is not None]
+    if len(rooms) == len(disks) and sum(rooms) < needed:
+        raise NoSpaceError(
+            f"{', '.join(map(str, folders))}: expected {needed} bytes of free space, got {sum(rooms)}",
+            hint="export fewer models, or add --to DIR for another disk",
+        )
+
+
+def _too_many(name: str, most: int) -> LimitError:
+    return LimitError(
+        f"{name}: expected at most {MAX_VOLUMES} volumes", hint=f"--split {least_size(most)}M makes larger ones"
+    )
+
+
+def _most(selection: Selection) -> int:
+    """Return bytes that the bundle is not larger than."""
+    members = len(selection.blobs) + 2 * len(selection.models)
+    text = sum(len(model.blobs) for model in selection.models) * 100
+    return int(selection.size * (1 + _FRAME_SHARE)) + members * _MEMBER_BYTES + text + _HEAD_BYTES

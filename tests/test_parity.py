@@ -1,0 +1,364 @@
+"""Parity repairs volumes before anything is refused: within its budget to the same bytes, and beyond it not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.cli.exit_codes import CODES
+from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
+from ostore.formats.par2_packets import whole_packets
+from ostore.formats.parity import ParityPlan, ParityWish, parse_parity, plan_parity
+from ostore.places.bundle.par2 import Mended
+from ostore.places.bundle.parity import repair_volumes
+from ostore.places.bundle.volume_reader import find_volumes
+from ostore.streams.durable import Directory
+from tests.support import TORTURE, Store, noise, tree
+from tests.support import ostore as run
+
+SIZE = 20_000
+NAME = "x.tar.zst"
+NAMES = frozenset(f"{NAME}.{number:03}" for number in range(1, 9))
+INTEGRITY = CODES["integrity"]
+needs_par2 = pytest.mark.skipif(
+    shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store whose bundle is some 93 kB: five volumes."""
+    store = Store(tmp_path_factory.mktemp("parity") / "models")
+    store.model("tiny:latest", noise(50_000), template=b"{{ .Prompt }}")
+    store.model("other:q4", noise(20_000, 2), license=b"MIT")
+    return store
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / name for name in "abcde"]
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+def export(store: Store, to: Sequence[Path], parity: str) -> ostore.ExportReport:
+    return ostore.export(["*"], NAME, split=SIZE, to=to, parity=parity, models=store.root)
+
+
+def imported(tmp_path: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = run("import", *words, "--models", tmp_path / "other")
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@needs_par2
+def test_a_lost_medium_is_replaced_by_the_parity_of_the_others(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media, "1volume")
+    shutil.rmtree(media[2])
+    before = [tree(folder) for folder in (*media[:2], *media[3:])]
+    done = imported(tmp_path, media[0] / NAME, *media[1:2], *media[3:])
+    assert f"{NAME}.003 is missing: it is not in" in done.stderr
+    assert "it was repaired: " in done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+    assert [tree(folder) for folder in (*media[:2], *media[3:])] == before
+    assert list((tmp_path / "other/.ostore/tx").iterdir()) == []
+
+
+@needs_par2
+def test_the_report_says_how_many_blocks_were_spare(models: Store, media: list[Path], tmp_path: Path) -> None:
+    exported = export(models, media[:1], "20%")
+    assert exported.parity
+    volume = media[0] / f"{NAME}.002"
+    volume.write_bytes(bytes(10) + volume.read_bytes()[10:])
+    report = ostore.import_bundle(media[0] / NAME, models=tmp_path / "other")
+    assert report.parity == ostore.UsedParity(1, exported.parity.recovery_blocks - 1)
+    # What is there already is not read, so nobody sees the damage.
+    assert ostore.import_bundle(media[0] / NAME, models=tmp_path / "other").parity is None
+
+
+@needs_par2
+def test_beyond_the_budget_the_message_says_how_many_blocks_short(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    exported = export(models, media[:1], "5%")
+    assert exported.parity
+    lost = -(-SIZE // exported.parity.block_size)
+    (media[0] / f"{NAME}.002").unlink()
+    done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
+    assert f"{NAME}.002 is missing" in done.stderr
+    assert f"{lost - exported.parity.recovery_blocks} recovery blocks short" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@needs_par2
+def test_volumes_without_their_digests_are_repaired_too(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], "20%")
+    (media[0] / f"{NAME}.sha256").unlink()
+    volume = media[0] / f"{NAME}.003"
+    volume.write_bytes(noise(1500, 9) + volume.read_bytes()[1500:])
+    assert "it was repaired" in imported(tmp_path, media[0] / NAME).stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+@needs_par2
+def test_volumes_under_each_others_names_are_put_right(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], "5%")
+    second, third = (media[0] / f"{NAME}.{number:03}" for number in (2, 3))
+    content = second.read_bytes()
+    second.write_bytes(third.read_bytes())
+    third.write_bytes(content)
+    assert "it was repaired: 0 recovery blocks" in imported(tmp_path, media[0] / NAME).stderr
+
+
+@needs_par2
+def test_a_dry_run_repairs_nothing(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], "1volume")
+    (media[0] / f"{NAME}.002").unlink()
+    done = run("import", "-n", media[0] / NAME, "--models", tmp_path / "other")
+    assert (done.returncode, "an import repairs it" in done.stderr) == (INTEGRITY, True)
+    assert not (tmp_path / "other").exists()
+
+
+@needs_par2
+def test_damage_within_the_budget_is_repaired_to_the_same_bytes_and_beyond_it_refused(
+    models: Store, tmp_path: Path
+) -> None:
+    """100 patterns for `make torture`."""
+    folder, work = tmp_path / "set", tmp_path / "work"
+    folder.mkdir()
+    exported = export(models, [folder], "10%")
+    assert exported.parity
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    budget, block = exported.parity.recovery_blocks, exported.parity.block_size
+    blocks = [(volume.path, offset) for volume in exported.volumes for offset in range(0, volume.size, block)]
+    for seed in range(100 if TORTURE else 6):
+        chance = random.Random(seed)
+        is_within = seed % 2 == 0
+        count = chance.randint(1, budget) if is_within else chance.randint(budget + 1, len(blocks))
+        for path, offset in chance.sample(blocks, count):
+            damaged = bytearray(Path(path).read_bytes())
+            damaged[min(offset + chance.randrange(block), len(damaged) - 1)] ^= chance.randint(1, 255)
+            Path(path).write_bytes(damaged)
+        work.mkdir()
+        with Directory.open(work) as room:
+            if is_within:
+                repaired, mended = repair_volumes(find_volumes(NAME, [folder]), room, jobs=2)
+                assert mended == Mended(count, budget - count)
+                assert {path.name: path.read_bytes() for (path,) in repaired.copies.values()} == {
+                    name: content for name, content in whole.items() if name in NAMES
+                }
+            else:
+                with pytest.raises(IntegrityError, match=f"{count - budget} recovery blocks short"):
+                    repair_volumes(find_volumes(NAME, [folder]), room, jobs=2)
+        shutil.rmtree(work)
+        for name, content in whole.items():
+            (folder / name).write_bytes(content)
+
+
+@needs_par2
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "evil", f"{NAME}.001/../../evil", f"{NAME}.0001"])
+def test_parity_of_other_files_is_refused_before_par2_sees_it(
+    models: Store, media: list[Path], tmp_path: Path, name: str
+) -> None:
+    export(models, media[:1], "20%")
+    (media[0] / f"{NAME}.002").unlink()
+    with (media[0] / f"{NAME}.par2").open("ab") as file:
+        file.write(packet(b"PAR 2.0\0FileDesc", bytes(48) + struct.pack("<Q", 5) + padded(name.encode())))
+    done = imported(tmp_path, media[0] / NAME, code=CODES["unsafe"])
+    assert f"expected parity of the volumes, got that of a file '{name}'" in done.stderr
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@needs_par2
+def test_parity_that_makes_other_volumes_is_refused(models: Store, media: list[Path], tmp_path: Path) -> None:
+    """Parity of a set of the same name with other content, and the list of the right one."""
+    export(models, media[:1], "20%")
+    other = Store(tmp_path / "evil")
+    other.model("tiny:latest", noise(50_000, 7), template=b"{{ .Prompt }}")
+    other.model("other:q4", noise(20_000, 8), license=b"MIT")
+    export(other, media[1:2], "100%")
+    for path in media[0].glob("*.par2"):
+        path.unlink()
+    for path in media[1].glob("*.par2"):
+        shutil.copy(path, media[0])
+    (media[0] / f"{NAME}.002").unlink()
+    done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
+    assert "the parity makes other volumes than the list of digests says" in done.stderr
+    assert not (tmp_path / "other/manifests").exists()
+
+
+@needs_par2
+def test_damaged_parity_is_used_as_far_as_it_is_whole(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media, "1volume")
+    (media[1] / f"{NAME}.002").unlink()
+    recovery = next(media[0].glob("*.vol*"))
+    content = bytearray(recovery.read_bytes())
+    content[500] ^= 1
+    recovery.write_bytes(content)
+    imported(tmp_path, media[0] / NAME, *media[1:])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_without_par2_the_message_says_how_to_get_it(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "par2.cli", None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="the program par2 is not installed") as caught:
+        export(models, media[:1], "5%")
+    assert "pip install 'ostore[parity]'" in str(caught.value.hint)
+    assert list(media[0].iterdir()) == []
+
+
+@needs_par2
+def test_a_program_on_the_path_is_used_if_the_extra_is_not_there(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from par2.cli import par2_executable
+
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/par2").symlink_to(par2_executable())
+    monkeypatch.setitem(__import__("sys").modules, "par2.cli", None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert export(models, media[:1], "5%").parity
+
+
+@pytest.mark.parametrize(
+    ("text", "wish"),
+    [("5%", ParityWish(5)), ("5", ParityWish(5)), ("100%", ParityWish(100)), ("1volume", ParityWish(volumes=1))],
+)
+def test_a_wish_is_a_percentage_or_whole_volumes(text: str, wish: ParityWish) -> None:
+    assert parse_parity(text) == wish
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0%", "101%", "1.5%", "-1", "5 %", "volume", "0volume", "1000volumes", "\u0665"]
+)
+def test_any_other_wish_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="parity: expected 1% to 100%"):
+        parse_parity(text)
+
+
+GIB = 1024 * 1024 * 1024
+DVD = 4_683_595_776
+
+
+@pytest.mark.parametrize(
+    ("wish", "sizes", "split", "folders", "plan"),
+    [
+        # 100 of some 2,000 blocks, in one file of less than a volume.
+        (ParityWish(5), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 100, 1)),
+        # A whole volume is 400 blocks; with their headers they do not fit into one.
+        (ParityWish(volumes=1), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 400, 2)),
+        # The medium that is lost has a fifth of the parity too: 500 without it are enough.
+        (ParityWish(volumes=1), [DVD] * 5, DVD, 5, ParityPlan(11708992, 2000, 500, 5)),
+        (ParityWish(5), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1)),
+        (ParityWish(volumes=1), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1)),
+    ],
+)
+def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, folders: int, plan: ParityPlan) -> None:
+    found = plan_parity(wish, sizes, split, folders)
+    assert found == plan
+
+
+@pytest.mark.parametrize(
+    ("wish", "sizes", "split", "folders"),
+    [
+        (ParityWish(100), [GIB] * 100, GIB, 1),
+        (ParityWish(volumes=2), [GIB] * 2, GIB, 1),
+        (ParityWish(volumes=2), [GIB] * 5, GIB, 2),
+    ],
+)
+def test_what_no_parity_can_do_is_refused(wish: ParityWish, sizes: list[int], split: int, folders: int) -> None:
+    with pytest.raises(UsageError, match="parity: "):
+        plan_parity(wish, sizes, split, folders)
+
+
+def padded(name: bytes) -> bytes:
+    return name + bytes(-len(name) % 4)
+
+
+def packet(kind: bytes, body: bytes) -> bytes:
+    hashed = bytes(16) + kind + body
+    digest = hashlib.md5(hashed, usedforsecurity=False).digest()
+    return b"PAR2\0PKT" + struct.pack("<Q", 32 + len(hashed)) + digest + hashed
+
+
+def described(name: bytes, length: int = 5) -> bytes:
+    return packet(b"PAR 2.0\0FileDesc", bytes(48) + struct.pack("<Q", length) + padded(name))
+
+
+def found_in(data: bytes) -> Iterator[tuple[int, int, str | None, int]]:
+    yield from whole_packets(
+        lambda size, offset: data[offset : offset + size], len(data), names=NAMES, subject="p.par2"
+    )
+
+
+OURS = described(f"{NAME}.001".encode(), 7)
+MAIN = packet(b"PAR 2.0\0Main\0\0\0\0", bytes(32))
+
+
+def test_packets_are_found_wherever_they_begin() -> None:
+    data = b"noise" + MAIN + b"PAR2\0PK" + OURS + b"PAR2\0PKT"
+    assert list(found_in(data)) == [
+        (5, len(MAIN), None, 0),
+        (5 + len(MAIN) + 7, len(OURS), f"{NAME}.001", 7),
+    ]
+    far = bytes(3 * 1024 * 1024 - 3)
+    assert [one[0] for one in found_in(far + MAIN)] == [len(far)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        MAIN[:-1],
+        MAIN[:30] + b"x" + MAIN[31:],
+        packet(b"PAR 2.0\0Unknown\0", bytes(8)),
+        packet(b"PAR 2.0\0Main\0\0\0\0", bytes(31)),
+        b"PAR2\0PKT" + struct.pack("<Q", 2**63) + bytes(100),
+        b"PAR2\0PKT" + struct.pack("<Q", 60) + bytes(100),
+    ],
+)
+def test_what_is_no_whole_packet_is_skipped(data: bytes) -> None:
+    assert list(found_in(data)) == []
+    assert len(list(found_in(data + MAIN))) == 1
+
+
+def test_bytes_that_only_look_like_packets_are_not_hashed_for_ever() -> None:
+    """Each of these claims all that follows it."""
+    size, header = 400_000, 64
+    claims = (b"PAR2\0PKT" + struct.pack("<Q", size - n) + bytes(32) + MAIN[48:64] for n in range(0, size, header))
+    data = b"".join(claims)
+    read = 0
+
+    def read_at(size: int, offset: int) -> bytes:
+        nonlocal read
+        read += size
+        return data[offset : offset + size]
+
+    assert list(whole_packets(read_at, len(data), names=NAMES, subject="p.par2")) == []
+    assert read < 8 * size + 2 * 1024 * 1024
+
+
+def test_a_packet_inside_of_a_packet_is_refused() -> None:
+    with pytest.raises(UnsafeError, match=r"p\.par2: a packet inside of a packet"):
+        list(found_in(packet(b"PAR 2.0\0IFSC\0\0\0\0", bytes(16) + described(b"../evil"))))
+
+
+@pytest.mark.parametrize("name", [b"", b"..", b"x.tar.zst.009", b"\xff", b"x" * 70_000])
+def test_a_name_that_is_not_ours_is_refused(name: bytes) -> None:
+    with pytest.raises(UnsafeError, match=r"p\.par2: expected parity of the volumes"):
+        list(found_in(MAIN + described(name)))

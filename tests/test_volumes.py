@@ -1,0 +1,575 @@
+"""A bundle in volumes: cut as `split` cuts, named exactly if one is wrong, and replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pty
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.cli.exit_codes import CODES
+from ostore.formats.errors import (
+    BusyError,
+    IntegrityError,
+    LimitError,
+    NoSpaceError,
+    NotFoundError,
+    UnsafeError,
+    UsageError,
+)
+from ostore.places.bundle import volume_writer
+from ostore.places.bundle.volume_folders import VolumeFolder
+from ostore.streams.volumes import ClosedFile, JoinedBytes
+from tests.documents import ROOT
+from tests.support import Store, noise, sha256, tree
+from tests.support import ostore as run
+
+SIZE = 20_000
+NAME = "x.tar.zst"
+INTEGRITY = CODES["integrity"]
+posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
+needs_par2 = pytest.mark.skipif(
+    shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
+)
+posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
+needs_par2 = pytest.mark.skipif(
+    not (shutil.which("par2") or pytest.importorskip("importlib.util").find_spec("par2")),
+    reason="par2 is not installed",
+)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Store:
+    """A store whose bundle is some 93 kB: five volumes."""
+    store = Store(tmp_path / "models")
+    store.model("tiny:latest", noise(50_000), template=b"{{ .Prompt }}")
+    store.model("other:q4", noise(20_000, 2), license=b"MIT")
+    return store
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / name for name in "abcde"]
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+def export(store: Store, media: Sequence[Path], **options: object) -> ostore.ExportReport:
+    settings: dict[str, object] = {"split": SIZE, "to": media, "models": store.root, **options}
+    return ostore.export(["*"], NAME, **settings)  # type: ignore[arg-type]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def volumes(media: Sequence[Path]) -> list[Path]:
+    return sorted((path for folder in media for path in folder.glob("*.[0-9][0-9][0-9]")), key=lambda path: path.name)
+
+
+def imported(tmp_path: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = run("import", *words, "--models", tmp_path / "other")
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_volumes_are_what_split_makes_of_the_bundle(models: Store, media: list[Path], tmp_path: Path) -> None:
+    report = export(models, media)
+    ostore.export(["*"], tmp_path / "whole.tar.zst", models=models.root)
+    joined = b"".join(path.read_bytes() for path in volumes(media))
+    assert joined == (tmp_path / "whole.tar.zst").read_bytes()
+    assert [path.stat().st_size for path in volumes(media)][:-1] == [SIZE] * (len(volumes(media)) - 1)
+    assert len(volumes(media)) == 5
+    assert report.bundle_size == len(joined)
+    assert [(Path(one.path), one.size, one.digest) for one in report.volumes] == [
+        (path, path.stat().st_size, f"sha256:{sha256(path.read_bytes())}") for path in volumes(media)
+    ]
+    assert [one.parent for one in volumes(media)] == media
+
+
+@posix
+def test_each_volume_can_be_checked_alone(models: Store, media: list[Path]) -> None:
+    export(models, media)
+    for path in volumes(media):
+        done = run("verify", path)
+        assert (done.returncode, "1 volume" in done.stdout, "whole" in done.stdout) == (0, True, True)
+        subprocess.run(
+            ["sha256sum", "--quiet", "--ignore-missing", "-c", f"{NAME}.sha256"], cwd=path.parent, check=True
+        )
+    third = volumes(media)[2]
+    third.write_bytes(bytes(SIZE))
+    done = run("verify", third)
+    assert (done.returncode, "1 problem" in done.stdout) == (INTEGRITY, True)
+    assert f"{third} is damaged: expected sha256:" in done.stdout
+
+
+@pytest.mark.parametrize("first", ["b/x.tar.zst.002", "a/x.tar.zst", "c/x.tar.zst.sha256"])
+def test_volumes_are_imported_from_several_places_in_any_order(
+    models: Store, media: list[Path], tmp_path: Path, first: str
+) -> None:
+    export(models, media)
+    (media[0] / "x_notes.002").write_bytes(b"foreign")
+    (media[1] / f"{NAME}.notes").write_bytes(b"foreign")
+    (media[2] / f"{NAME}.006").mkdir()
+    imported(tmp_path, tmp_path / first, *random.Random(1).sample(media, 5))
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_all_volumes_named_are_one_source(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    done = imported(tmp_path, *reversed(volumes(media)))
+    assert "imported 2 models" in done.stdout
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_that_is_missing_is_named_with_where_it_was_looked_for(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media)
+    (media[2] / f"{NAME}.003").unlink()
+    done = imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY)
+    assert f"{NAME}.003 is missing: it is not in {', '.join(map(str, media))}" in done.stderr
+    assert not (tmp_path / "other").exists()
+    # Without the lists, nobody knows of the last one but the bundle itself.
+    for folder in media:
+        (folder / f"{NAME}.sha256").unlink()
+    assert f"{NAME}.003 is missing" in imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY).stderr
+
+
+def test_volumes_under_each_others_names_are_named(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    second, third = volumes(media)[1:3]
+    content = second.read_bytes()
+    second.write_bytes(third.read_bytes())
+    third.write_bytes(content)
+    done = imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY)
+    assert f"{second} is {NAME}.003 under another name; {third} is {NAME}.002 under another name" in done.stderr
+    assert not (tmp_path / "other/manifests").exists()
+
+
+def test_swapped_media_do_no_harm(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    media[1].rename(tmp_path / "kept")
+    media[3].rename(media[1])
+    (tmp_path / "kept").rename(media[3])
+    imported(tmp_path, media[0] / NAME, *media[1:])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_of_another_set_with_the_same_name_is_named(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    others = [tmp_path / f"other-{folder.name}" for folder in media]
+    for folder in others:
+        folder.mkdir()
+    ostore.export(["other:q4"], NAME, split=SIZE // 2, to=others, models=models.root)
+    shutil.rmtree(media[1])
+    done = imported(tmp_path, media[0] / NAME, *media[2:], others[1], code=INTEGRITY)
+    assert f"{others[1] / NAME}.002 is of another set with the same name" in done.stderr
+
+
+def test_a_volume_of_the_wrong_size_is_named_before_anything_is_read(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media)
+    for folder in media:
+        (folder / f"{NAME}.sha256").unlink()
+    os.truncate(volumes(media)[1], SIZE - 1)
+    done = imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY)
+    assert f"{volumes(media)[1]} is damaged: expected {SIZE} bytes, got {SIZE - 1}" in done.stderr
+
+
+def test_another_size_leaves_no_old_volume(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    (media[0] / "x_notes.002").write_bytes(b"foreign")
+    (media[0] / f"{NAME}.001.1").write_bytes(b"foreign")
+    before = tree(media[0])
+    with pytest.raises(UsageError, match=r"x\.tar\.zst\.001: exists"):
+        export(models, media[:1], split=2 * SIZE)
+    assert tree(media[0]) == before
+    export(models, media[:1], split=2 * SIZE, replace=True)
+    assert names(media[0]) == sorted(
+        ["x_notes.002", f"{NAME}.001.1", *(f"{NAME}.{end}" for end in ("001", "002", "003", "sha256", "RESTORE.txt"))]
+    )
+    imported(tmp_path, media[0] / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_bundle_of_that_name_goes_with_replace(models: Store, media: list[Path]) -> None:
+    ostore.export(["tiny"], media[0] / NAME, models=models.root)
+    with pytest.raises(UsageError, match="exists"):
+        export(models, media[:1])
+    export(models, media[:1], replace=True)
+    assert not (media[0] / NAME).exists()
+    assert len(ostore.inspect(media[0] / NAME).models) == 2
+
+
+def test_a_failed_export_leaves_the_old_set_as_it_was(models: Store, media: list[Path]) -> None:
+    export(models, media[:2])
+    before = [tree(folder) for folder in media]
+    with models.blob_path(noise(50_000)).open("r+b") as file:
+        file.write(b"altered")
+    with pytest.raises(IntegrityError):
+        export(models, media[:2], replace=True, strict=True, split=SIZE // 2)
+    assert [tree(folder) for folder in media] == before
+
+
+def test_two_exports_of_one_set_do_not_mix(models: Store, media: list[Path]) -> None:
+    with VolumeFolder.opened(media[0], NAME), pytest.raises(BusyError, match="another export is writing there"):
+        export(models, media[:1])
+    assert list(media[0].iterdir()) == []
+
+
+def test_what_a_killed_export_has_left_goes_and_files_of_others_stay(models: Store, media: list[Path]) -> None:
+    left = media[0] / f"{NAME}.parts"
+    left.mkdir(mode=0o700)
+    (left / f"{NAME}.007").write_bytes(b"left")
+    (left / "mine.txt").write_bytes(b"keep me")
+    export(models, media[:1])
+    assert names(left) == ["mine.txt"]
+    assert f"{NAME}.007" not in names(media[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+def test_a_folder_of_another_user_is_not_used(models: Store, media: list[Path]) -> None:
+    """Root could remove it: the file in it stands for a folder where only its owner may do that."""
+    theirs = media[0] / f"{NAME}.parts"
+    theirs.mkdir()
+    (theirs / "theirs").write_bytes(b"")
+    os.chown(theirs, 1234, 1234)
+    with pytest.raises(UnsafeError, match="belongs to another user"):
+        export(models, media[:1])
+    (theirs / "theirs").unlink()
+    # As on FAT, where everything belongs to whoever has mounted it.
+    (theirs / f"{NAME}.001").write_bytes(b"left")
+    export(models, media[:1])
+    assert not theirs.exists()
+
+
+@posix
+def test_a_link_in_the_place_of_a_volume_is_never_replaced(models: Store, media: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"keep me")
+    (media[0] / f"{NAME}.001").symlink_to(tmp_path / "target")
+    with pytest.raises(UsageError, match="not a regular file, so it is never replaced"):
+        export(models, media[:1], replace=True)
+    assert (tmp_path / "target").read_bytes() == b"keep me"
+
+
+@posix
+def test_the_text_beside_a_set_restores_it_word_for_word(models: Store, media: list[Path], tmp_path: Path) -> None:
+    name = "my models.tar.zst"
+    parity = "20%" if importlib.util.find_spec("par2") else None
+    ostore.export(["*"], media[0] / name, split=SIZE, parity=parity, models=models.root)
+    text = (media[0] / f"{name}.RESTORE.txt").read_text()
+    lines = [line[4:] for line in text.splitlines() if re.match(r" {4}\S", line)]
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "ostore").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m ostore "$@"\n')
+    (bin_folder / "ostore").chmod(0o755)
+    if parity:
+        from par2.cli import par2_executable
+
+        (bin_folder / "par2").symlink_to(par2_executable())
+    ways = {
+        "ostore": [lines[0], *(line for line in lines if line.startswith("ostore "))],
+        "python": [line for line in lines if "restore.py" in line or "> " in line],
+        "tar": lines[-3:],
+        "par2": [line for line in lines if line.startswith("par2 ")] + lines[-3:],
+    }
+    # Every line is typed; the last three are in two of the ways.
+    assert set().union(*ways.values()) == set(lines)
+    for way, typed in ways.items():
+        folder, target = tmp_path / f"copy-{way}", tmp_path / f"store-{way}"
+        shutil.copytree(media[0], folder)
+        if way == "par2" and parity:
+            damaged = folder / f"{name}.002"
+            damaged.write_bytes(noise(900) + damaged.read_bytes()[900:])
+        done = subprocess.run(
+            ["sh", "-c", "\n".join(["set -e", *typed])],
+            cwd=folder,
+            env={"PATH": f"{bin_folder}:{os.environ['PATH']}", "OLLAMA_MODELS": str(target)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (way, done.stdout, done.stderr)
+        assert tree(target, without=(".ostore", "ostore")) == tree(models.root)
+
+
+@posix
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+def test_stock_tools_restore_it(models: Store, media: list[Path], tmp_path: Path, suffix: str) -> None:
+    ostore.export(["*"], f"x{suffix}", split=SIZE, to=media, models=models.root)
+    (tmp_path / "other").mkdir()
+    unpack = "zstd -dc" if suffix == ".tar.zst" else "cat"
+    volumes_in_order = " ".join(f"'{path}'" for path in volumes(media))
+    command = f"cat {volumes_in_order} | {unpack} | tar -xmof - -C other"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert tree(tmp_path / "other", without=("ostore",)) == tree(models.root)
+
+
+def test_too_many_volumes_are_refused_with_a_size_that_would_do(models: Store, media: list[Path]) -> None:
+    for size in (50, 90):
+        # The first is seen before anything is written. What does not shrink to that is seen when it is.
+        with pytest.raises(LimitError, match="at most 999 volumes") as caught:
+            export(models, media[:1], split=size)
+        assert caught.value.hint == "--split 1M makes larger ones"
+        assert list(media[0].iterdir()) == []
+
+
+def test_the_next_medium_is_asked_for_when_none_has_room(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is what a stick of three volumes would tell; no such small disk can be made everywhere."""
+    asked: list[tuple[int, list[str]]] = []
+
+    def change(number: int, folders: Sequence[Path]) -> None:
+        asked.append((number, names(folders[0])))
+        folders[0].rename(tmp_path / f"full-{len(asked)}")
+        folders[0].mkdir()
+
+    def room(path: Path) -> int:
+        return 60_000 - sum(file.stat().st_size for file in path.rglob("*"))
+
+    monkeypatch.setattr(volume_writer, "room_at", room)
+    report = export(models, media[:1], next_medium=change, verify_after_write=True)
+    first = [f"{NAME}.{end}" for end in ("001", "002", "sha256")]
+    assert asked == [(3, first), (5, [f"{NAME}.003", f"{NAME}.004", f"{NAME}.sha256"])]
+    assert [Path(one.path).name for one in report.volumes] == [f"{NAME}.00{number}" for number in range(1, 6)]
+    places = [tmp_path / "full-1", tmp_path / "full-2", media[0]]
+    imported(tmp_path, media[0] / NAME, *places[:2])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_without_room_is_named_if_nobody_can_be_asked(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is that of a disk that somebody else fills meanwhile."""
+    rooms = iter([10**6] * 3 + [0] * 9)
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with pytest.raises(NoSpaceError, match="no room for volume 3 of 20000 bytes") as caught:
+        export(models, media[:1])
+    assert "add --to DIR for every medium" in str(caught.value.hint)
+    assert list(media[0].iterdir()) == []
+
+
+@needs_par2
+def test_media_are_not_changed_where_parity_needs_all(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = iter([10**6] * 3 + [0] * 9)
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with pytest.raises(NoSpaceError, match="no room for volume 3") as caught:
+        export(models, media[:1], parity="5%", next_medium=lambda _number, _folders: pytest.fail("asked"))
+    assert "parity needs all volumes at once" in str(caught.value.hint)
+
+
+def test_disks_that_are_too_small_together_are_refused_before_anything_is_written(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: 1000)
+    with pytest.raises(NoSpaceError, match=r"expected \d+ bytes of free space, got 1000"):
+        export(models, media)
+    assert list(media[0].iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("destination", "options", "said"),
+    [
+        ("out/", {"split": SIZE}, "split: out/ is no file"),
+        ("-", {"parity": "5%"}, "parity: - is no file"),
+        (NAME, {"to": ["."]}, "to: only a bundle in volumes can have it"),
+        (NAME, {"parity": "5%"}, "parity: only a bundle in volumes can have it"),
+        (f"folder/{NAME}", {"split": SIZE, "to": ["."]}, "with --to, expected a name without a folder"),
+        (NAME, {"split": "large"}, "split: expected a size"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    models: Store, destination: str, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        ostore.export(["*"], destination, models=models.root, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_is_not_there_is_named(models: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such folder"):
+        export(models, [tmp_path / "absent"])
+    with pytest.raises(NotFoundError, match="no volume of it in"):
+        ostore.import_bundle(ostore.VolumesAt(tmp_path / NAME, (tmp_path,)), models=tmp_path / "other")
+
+
+def test_a_set_takes_part_wherever_a_bundle_does(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    bundle = media[0] / NAME
+    assert ostore.inspect(bundle).bundle_size == sum(path.stat().st_size for path in volumes(media))
+    (whole,) = ostore.verify([bundle], models=models.root)
+    assert (whole.verdict, whole.models, whole.volumes) == ("whole", 2, 0)
+    models.blob_path(noise(20_000, 2)).unlink()
+    assert run("repair", "--from", bundle, "--models", models.root).returncode == 0
+    assert models.blob_path(noise(20_000, 2)).exists()
+
+
+def test_verify_names_the_volume_of_a_damaged_blob(models: Store, media: list[Path]) -> None:
+    export(models, media[:1])
+    third = media[0] / f"{NAME}.003"
+    content = bytearray(third.read_bytes())
+    content[SIZE // 2] ^= 1
+    third.write_bytes(content)
+    done = run("verify", media[0] / NAME)
+    assert done.returncode == INTEGRITY
+    assert f"volume-damaged: {third} is damaged: expected sha256:" in done.stdout
+    assert "blob-altered" in done.stdout
+    (media[0] / f"{NAME}.sha256").unlink()
+    assert "volume-damaged" not in run("verify", media[0] / NAME).stdout
+    done = run("verify", third)
+    assert (done.returncode, f"{NAME}.sha256 says nothing of it" in done.stderr) == (INTEGRITY, True)
+
+
+def test_verify_finds_the_volumes_of_a_bundle_in_folders(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    assert "verified 2 models" in run("verify", tmp_path / NAME, *media).stdout
+    assert run("verify", tmp_path / NAME, *media[1:]).returncode == INTEGRITY
+    assert run("verify", media[1] / f"{NAME}.001").returncode == INTEGRITY
+
+
+def test_a_folder_without_a_store_is_what_it_is_if_no_set_is_named(models: Store, media: list[Path]) -> None:
+    ostore.export(["*"], media[0] / "whole.tar.zst", models=models.root)
+    done = run("import", media[0] / "whole.tar.zst", media[1], "--models", models.root)
+    assert done.returncode == CODES["not-found"]
+
+
+@posix
+def test_a_thousand_open_files_are_not_needed(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], split=500)
+    assert len(volumes(media)) > 100
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh"]
+    done = run("import", media[0] / NAME, "--models", tmp_path / "other", tracer=limited)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_volume_that_changes_while_it_is_read_is_noticed(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+
+    def touch(_report: object) -> None:
+        os.utime(media[0] / f"{NAME}.002", (1, 1))
+
+    with pytest.raises(IntegrityError, match="changed while it was read"):
+        ostore.import_bundle(media[0] / NAME, models=tmp_path / "other", before=touch)
+
+
+def test_a_folder_by_the_name_of_a_volume_is_no_volume(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    (media[0] / f"{NAME}.002").unlink()
+    (media[0] / f"{NAME}.002").mkdir()
+    assert f"{NAME}.002 is missing" in imported(tmp_path, media[0] / NAME, code=INTEGRITY).stderr
+
+
+def test_a_good_copy_in_another_place_is_used(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    shutil.copy(media[0] / f"{NAME}.002", media[1])
+    (media[0] / f"{NAME}.002").write_bytes(bytes(SIZE))
+    imported(tmp_path, media[0] / NAME, media[1])
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+@posix
+def test_a_volume_that_the_disk_cannot_hold_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """A limit on files stands for FAT, and a hole for weights."""
+    store = Store(tmp_path / "models")
+    path = store.model("large:latest", b"weights")
+    size = 5_000_000_000
+    path.write_text(path.read_text().replace('"size":7', f'"size":{size}'))
+    os.truncate(store.blob_path(b"weights"), size)
+    limited = ["sh", "-c", 'ulimit -f 8388607; exec "$@"', "sh"]
+    target = tmp_path / NAME
+    done = run("export", "large", target, "--split", "4500M", "--models", store.root, tracer=limited)
+    assert (done.returncode, "cannot hold a file of 4718592000 bytes" in done.stderr) == (CODES["no-space"], True)
+    assert "--split fat32" in done.stderr
+    assert names(tmp_path) == ["models"]
+
+
+@posix
+def test_at_a_terminal_the_next_medium_is_asked_for(models: Store, tmp_path: Path) -> None:
+    """Small disks stand for sticks, one after the other."""
+    if os.geteuid() or not shutil.which("unshare") or not shutil.which("nsenter"):
+        pytest.skip("needs root, to mount disks")
+    for folder in ("stick", "kept"):
+        (tmp_path / folder).mkdir()
+    plug = "mount -t tmpfs -o size=64k none stick"
+    words = [sys.executable, "-m", "ostore", "export", "--all", f"stick/{NAME}", "--split", str(SIZE)]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'{plug} || exit 77; "$@" && cp stick/* kept',
+            "sh",
+            *words,
+            "--models",
+            "models",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300", "TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    entered = ["nsenter", "-t", str(process.pid), "--mount", "sh", "-ec"]
+    shown = ""
+    with contextlib.suppress(OSError):
+        while piece := os.read(ours, 65536):
+            shown += piece.decode()
+            if shown.endswith("press Enter "):
+                subprocess.run([*entered, f"cd {tmp_path}; cp stick/* kept; umount stick; {plug}"], check=True)
+                os.write(ours, b"\n")
+                shown += "|"
+    os.close(ours)
+    code = process.wait(30)
+    if code == 77:
+        pytest.skip(f"no disks here: {shown}")
+    assert code == 0, shown
+    assert "volume 4: no room in stick; insert the next medium there, then press Enter" in shown
+    assert len(volumes([tmp_path / "kept"])) == 5, shown
+    imported(tmp_path, tmp_path / "kept" / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+class Missing:
+    """Bytes that end early."""
+
+    size = 10
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        return b"12345"[offset : offset + size]
+
+    def refuse_changes(self) -> None:
+        """They do not."""
+
+
+def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:
+    joined = JoinedBytes([Missing(), Missing()])
+    assert joined.size == 20
+    assert joined.read_at(20, 0) == b"12345"
+    assert joined.read_at(3, 11) == b"234"
+    assert joined.read_at(5, 20) == b""
+
+
+@posix
+def test_only_regular_files_are_volumes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="not a regular file"):
+        ClosedFile(tmp_path / "fifo")
