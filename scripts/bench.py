@@ -30,6 +30,8 @@ from pathlib import Path
 
 import bench_against
 import bench_data as data
+import bench_delta as delta
+from gguf_variants import write_variant
 
 from ostore.formats.export_state import ExportState
 
@@ -44,6 +46,9 @@ HASHLIB = (
     "    with open(path,'rb') as file: return hashlib.file_digest(file,'sha256').hexdigest()\n"
     "files=[p for p in pathlib.Path(sys.argv[2]).rglob('*') if p.is_file()]\n"
     "with concurrent.futures.ThreadPoolExecutor(int(sys.argv[1])) as pool: list(pool.map(one,files))\n"
+)
+HASHLIB_OF_ONE = (
+    "import hashlib,sys\nwith open(sys.argv[1],'rb') as file: hashlib.file_digest(file,'sha256').hexdigest()\n"
 )
 # The least work to list a store: one walk, and every manifest read and parsed.
 WALK = (
@@ -511,6 +516,75 @@ def memory_rows(bench: Bench) -> None:
         bench.figures(f"{name}, memory, growth from 1 GB", "8 MiB", 1.0, "MiB", large - small, 8)
 
 
+def delta_rows(bench: Bench) -> None:
+    """Compare the recipes of a re-release with patches of zstd, of the whole blob, byte by byte."""
+    near, far, have = bench.folder / "near", bench.folder / "far", bench.folder / "have.json"
+    old, new, bundle = bench.folder / "old.gguf", bench.folder / "new.gguf", bench.folder / "d.tar"
+    delta.write_base(old)
+    delta.add_weights(far, "old", old)
+    shutil.copytree(far, near)
+    have.write_bytes(subprocess.run([OSTORE, "inventory", "--models", far], check=True, capture_output=True).stdout)
+    for what, reach, write in delta.VARIANTS:
+        write(old, new)
+        delta.add_weights(near, "new", new)
+        for path in (bundle, bundle.with_suffix(".tar.zst")):
+            ostore("export", "new", path, "--have", have, "--replace", "--models", near)()
+        stored, packed = delta.recipe_in(bundle)
+        patch = delta.best_patch(old, new, bench.folder / "patch.zst")
+        row = f"recipe: {what}"
+        bench.figures(
+            row, "zstd --patch-from, best of -1 to -9", reach, "B", packed, patch
+        ).note = f"{stored} B in .tar"
+        beside = bundle.with_suffix(".tar.zst").stat().st_size - packed
+        bench.figures(f"bundle less the {row}", "24 kB", 1.0, "kB", beside / 1e3, 24)
+        shutil.rmtree(near / "manifests/registry.ollama.ai/library/new")
+    remover(near, far, old, new, bundle, bundle.with_suffix(".tar.zst"))()
+    large_delta_rows(bench, near, far)
+    sharing_rows(bench)
+
+
+def large_delta_rows(bench: Bench, near: Path, far: Path) -> None:
+    """The same of a large file, and what it takes to make and to follow the recipe."""
+    old, new, bundle = bench.folder / "old.gguf", bench.folder / "new.gguf", bench.folder / "d.tar"
+    copies = max(1, bench.large // data.REAL_MODEL.stat().st_size)
+    size = f"{copies * data.REAL_MODEL.stat().st_size / 1e9:.0f} GB"
+    delta.write_large(old, copies)
+    write_variant(old, new, template=lambda text: text + "\n")
+    delta.add_weights(far, "old", old)
+    delta.add_weights(near, "new", new)
+    exporting = (OSTORE, "export", "new", bundle, "--have", far, "--replace", "--models", near, "-q")
+    bench.figures(f"delta export, memory, {size}", "128 MiB", 1.0, "MiB", usual_peak(bench, exporting), 128)
+    bench.figures(f"recipe: another template, {size}", "1 kB", 1.0, "B", delta.recipe_in(bundle)[0], 1000)
+    importing = (OSTORE, "import", bundle, "--models", far, "-q")
+    gone = [far / "manifests/registry.ollama.ai/library/new"]
+    gone += [far / "blobs" / path.name for path in (near / "blobs").iterdir() if path.stat().st_size > MEBIBYTE]
+    bench.figures(
+        f"delta import, memory, {size}", "128 MiB", 1.0, "MiB", usual_peak(bench, importing, remover(*gone)), 128
+    )
+    copied = bench.folder / "copied"
+    copying = both(shell(f"cp {new} {copied} && sync {copied}"), python(HASHLIB_OF_ONE, copied))
+    clean = remover(copied, *gone)
+    bench.compare(f"delta import, {size}", "cp, sync, hashlib of that", 1.1, run(*importing), copying, clean)
+    remover(old, new, near, far, bundle)()
+
+
+def sharing_rows(bench: Bench) -> None:
+    """Compare a bundle of three quantizations with the sum of them."""
+    store, bundle = bench.folder / "store", bench.folder / "b.tar"
+    files = [list(delta.quantized(body)) for body in (delta.Q4_K, delta.Q5_K, delta.Q6_K)]
+    for number, tensors in enumerate(files):
+        data.add_model(store, f"quantized{number}", [data.config(number), (data.MODEL, delta.quantized_file(tensors))])
+    ostore("export", "--all", bundle, "--share-tensors", "--models", store)()
+    whole = sum(path.stat().st_size for path in (store / "blobs").iterdir())
+    shared = delta.shared_bytes(files)
+    row = bench.figures(
+        "Q4_K_M, Q5_K_M, Q6_K, --share-tensors", "their sum less what they share", 1.01, "MB",
+        bundle.stat().st_size / 1e6, (whole - shared) / 1e6,
+    )  # fmt: skip
+    row.note = f"{shared / whole:.1%} of {whole / 1e6:.0f} MB are shared"
+    remover(store, bundle)()
+
+
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "starting": starting_rows,
     "carrying": carrying_rows,
@@ -521,6 +595,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "peer": peer_rows,
     "header": header_rows,
     "creating": creating_rows,
+    "delta": delta_rows,
     "many": many_rows,
     "memory": memory_rows,
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,13 +17,15 @@ import ostore
 from ostore.api.addresses import opened_bundle
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import BlobError, UsageError
+from ostore.places.bundle import restore
+from tests.gguf import ONE_LAYER, Tensor, gguf
 from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
 from tests.support import OSTORE, Store, noise, tree
 from tests.support import ostore as run
 
 RENAMED = weights(prefix="model.")
 ALIGNED = weights(alignment=64)
-RESTORE = Path(ostore.__file__).parent / "places/bundle/restore.py"
+pytestmark = pytest.mark.usefixtures("_process_as_before")
 
 
 @pytest.fixture
@@ -63,14 +68,16 @@ def verdict(store: Path) -> str:
     return ostore.verify(models=store)[0].verdict
 
 
-def restored(bundle: Path, store: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the script that is in every bundle, with a bare Python."""
-    return subprocess.run(
-        [sys.executable, "-I", "-S", RESTORE, bundle, "--models", store, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+class Done(NamedTuple):
+    returncode: int
+    stderr: str
+
+
+def restored(bundle: Path, store: Path, *words: str) -> Done:
+    """Run the script that is in every bundle, in this process."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(told):
+        return Done(restore.main([str(bundle), "--models", str(store), *words]), told.getvalue())
 
 
 def test_tensors_that_models_share_are_stored_once(near: Store, tmp_path: Path) -> None:
@@ -198,6 +205,17 @@ def test_the_script_restores_what_models_share(near: Store, shared: Path, tmp_pa
     done = restored(shared, tmp_path / "other")
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "other") == tree(near.root)
+    assert restored(shared, tmp_path / "other").returncode == 0
+
+
+def test_the_script_does_that_with_a_bare_python(near: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    Store(tmp_path / "other").model("tiny:old", OLD)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", restore.__file__, bundle, "--models", tmp_path / "other"], check=False
+    )
+    assert done.returncode == 0
+    assert Store(tmp_path / "other").blob_path(NEW).read_bytes() == NEW
 
 
 def test_the_script_makes_a_re_release_of_what_is_there(near: Store, far: Store, tmp_path: Path) -> None:
@@ -301,3 +319,104 @@ def test_a_long_line_of_releases_is_no_tower(tmp_path: Path) -> None:
     assert {made.bases for made in index_of(tmp_path / "b.tar").selection.recipes} == {
         (digest_of(weights(TEMPLATE + "0")),)
     }
+
+
+def built_on(store: Store, bundle: Path, *have: Path, names: tuple[str, ...] = ("tiny:new",)) -> int:
+    """Export a delta for whoever has these; the number of bytes of its recipes."""
+    report = ostore.export(names, bundle, have=have, models=store.root, replace=True)
+    assert (report.blobs, report.recipes, report.required) == (1, 1, 3)
+    return report.recipe_size
+
+
+def test_a_delta_builds_on_whatever_says_what_the_target_has(near: Store, far: Store, tmp_path: Path) -> None:
+    """The bytes of the basis are in the near store, in an earlier bundle, or in the other store itself."""
+    have, tensors, old = tmp_path / "have.json", tmp_path / "tensors.json", tmp_path / "old.tar.zst"
+    have.write_bytes(ostore.inventory(models=far.root).document)
+    tensors.write_bytes(ostore.inventory(tensors=True, models=far.root).document)
+    ostore.export(["tiny:old"], old, models=near.root)
+    small = built_on(near, tmp_path / "d.tar", have)
+    assert small < 300
+    assert built_on(near, tmp_path / "d.tar", tensors) == small
+    # Now the near store has lost the basis.
+    near.manifest_path("registry.ollama.ai/library/tiny:old").unlink()
+    near.blob_path(OLD).unlink()
+    assert built_on(near, tmp_path / "d.tar", old) == small
+    assert built_on(near, tmp_path / "d.tar", far.root) == small
+    assert small < built_on(near, tmp_path / "d.tar", tensors) < 3000
+    assert ostore.import_bundle(tmp_path / "d.tar", models=far.root).blobs_written == 1
+    assert far.blob_path(NEW).read_bytes() == NEW
+    report = ostore.export(["tiny:new"], tmp_path / "d.tar", have=[have], models=near.root, replace=True)
+    assert report.recipes == 0
+
+
+def test_a_delta_builds_on_what_an_earlier_delta_made(near: Store, far: Store, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.tar.zst", tmp_path / "second.tar"
+    ostore.export(["tiny:new"], first, have=[far.root], models=near.root)
+    near.manifest_path("registry.ollama.ai/library/tiny:new").unlink()
+    newest = weights(TEMPLATE + "the newest")
+    near.model("tiny:newest", newest)
+    ostore.export(["tiny:newest"], second, have=[first], models=near.root)
+    assert {base for made in index_of(second).selection.recipes for base in made.bases} & {
+        digest_of(NEW),
+        digest_of(OLD),
+    }
+    assert ostore.import_bundle(first, models=far.root).blobs_written == 1
+    assert ostore.import_bundle(second, models=far.root).blobs_written == 1
+    assert far.blob_path(newest).read_bytes() == newest
+
+
+def test_a_basis_whose_bytes_are_nowhere_is_required_from_the_bundle_that_has_it(near: Store, tmp_path: Path) -> None:
+    """An earlier delta has only a recipe of it, and what that is made of is not here either."""
+    first = delta(near, tmp_path / "first.tar")
+    other = Store(tmp_path / "other")
+    other.model("tiny:newest", weights(TEMPLATE + "the newest"))
+    report = ostore.export(["*"], tmp_path / "second.tar", have=[first], models=other.root)
+    assert report.recipes == 0
+
+
+@pytest.mark.parametrize("name", ["t.tar", "t.tar.zst"])
+def test_a_recipe_on_top_of_a_recipe_is_made_from_the_file_alone(tmp_path: Path, name: str) -> None:
+    """The first has two tensors, the second these and others, the third those others."""
+    files = [gguf_of(1, 2), gguf_of(2, 3), gguf_of(3, 4)]
+    store = Store(tmp_path / "models")
+    for number, data in enumerate(files):
+        store.model(f"m:{number}", data)
+    ostore.export(["*"], tmp_path / name, share_tensors=True, models=store.root)
+    recipes = index_of(tmp_path / name).selection.recipes
+    assert [made.bases for made in recipes] == [(digest_of(files[0]),), (digest_of(files[1]),)]
+    done = run("import", tmp_path / name, "--model", "m:2", "--models", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert Store(tmp_path / "other").blob_path(files[2]).read_bytes() == files[2]
+    assert run("import", tmp_path / name, "--models", tmp_path / "all").returncode == 0
+    assert verdict(tmp_path / "all") == "whole"
+    assert restored(tmp_path / name, tmp_path / "script").returncode == 0
+    assert tree(tmp_path / "script") == tree(tmp_path / "all")
+    assert run("verify", tmp_path / name, "--models", tmp_path).returncode == 0
+
+
+def gguf_of(*seeds: int) -> bytes:
+    """A file with a tensor for each seed."""
+    tensors: dict[str, Tensor] = {
+        f"blk.{seed}.weight": ((20_000,), [byte / 7 for byte in noise(20_000, seed)]) for seed in seeds
+    }
+    return gguf({**ONE_LAYER, "general.name": f"{seeds}"}, tensors)
+
+
+def test_the_tower_of_recipes_ends_where_readers_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostore.operations.delta.planning.MAX_DEPTH", 1)
+    store = Store(tmp_path / "models")
+    for number in range(3):
+        store.model(f"m:{number}", gguf_of(number, number + 1))
+    report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=store.root)
+    assert report.recipes == 1
+
+
+def test_more_blobs_than_files_that_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ostore.streams.open_blobs._MAX_OPEN", 2)
+    store = Store(tmp_path / "models")
+    for number in range(5):
+        store.model(f"m:{number}", gguf_of(number, 9))
+    report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=store.root)
+    assert report.recipes == 4
+    assert run("import", tmp_path / "b.tar", "--models", tmp_path / "other").returncode == 0
+    assert tree(tmp_path / "other") == tree(store.root)

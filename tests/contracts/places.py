@@ -7,15 +7,18 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ostore
 from ostore.api.addresses import SinkTerms, opened_source, sink_of
 from ostore.formats.digest import Digest
-from ostore.formats.manifest import Manifest
+from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
-from ostore.operations.transfer import Sink, Source
+from ostore.formats.recipe import MadeBlob, Recipe, Step
+from ostore.operations.delta.planning import WithRecipes
+from ostore.operations.delta.search import PlannedRecipe
+from ostore.operations.transfer import Sink, Source, copy
 from ostore.places.bundle.reader import open_piped_bundle
 from ostore.places.bundle.writer import BundlePipe
 from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies
@@ -23,6 +26,7 @@ from ostore.places.foreign_caches.walk import recognise
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.bytes_at import PipeBytes
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT
 from tests.contracts.registry import Registry, RegistrySink, RegistrySource
 from tests.support import Store, full, noise
@@ -88,6 +92,31 @@ def _bundle_source(name: str) -> Callable[[Store, Path], AbstractContextManager[
     return lambda store, folder: opened_source(_bundle_of(store, folder, name), jobs=2)
 
 
+def _bundle_with_a_recipe(store: Store, folder: Path, name: str) -> Path:
+    """A bundle in which one blob is made of another: of its first byte, wherever that has it."""
+    local, path = LocalStore(store.root), folder / name
+    base, made = (Descriptor(Digest.of(data), len(data)) for data in (WEIGHTS, OTHER))
+    head = Recipe((Step(1, 0, WEIGHTS.index(OTHER[:1])), Step(len(OTHER) - 1))).write()
+    stored = head + OTHER[1:]
+    recipe = MadeBlob(made, (base.digest,), Descriptor(Digest.of(stored), len(stored)))
+    planned = PlannedRecipe(recipe, head, ((1, len(OTHER) - 1),))
+    selection = local.select(())
+    others = tuple(blob for blob in selection.blobs if blob.digest != made.digest)
+    with contextlib.closing(OpenBlobs(local.opened_blob)) as blobs:
+        copy(
+            WithRecipes(local, {recipe.stored.digest: planned}, blobs),
+            sink_of(path, TERMS),
+            replace(selection, blobs=(*others, made), recipes=(recipe,)),
+            phase="",
+            progress=SILENT,
+        )
+    return path
+
+
+def _recipe_source(name: str) -> Callable[[Store, Path], AbstractContextManager[Source]]:
+    return lambda store, folder: opened_source(_bundle_with_a_recipe(store, folder, name), jobs=2)
+
+
 @contextlib.contextmanager
 def _piped_source(store: Store, folder: Path) -> Iterator[Source]:
     content = _bundle_of(store, folder, "piped.tar.zst").read_bytes()
@@ -129,6 +158,8 @@ SOURCES = (
     SourcePlace("bundle", _bundle_source("b.tar.zst")),
     SourcePlace("plain bundle", _bundle_source("b.tar")),
     SourcePlace("bundle in a pipe", _piped_source, is_pipe=True),
+    SourcePlace("bundle with a recipe", _recipe_source("r.tar.zst")),
+    SourcePlace("plain bundle with a recipe", _recipe_source("r.tar")),
     SourcePlace("registry", _registry_source),
 )
 
