@@ -170,10 +170,9 @@ def _parts(path: str, content: str, read: Callable[[str], bytes]) -> Iterator[tu
     yield path, document["layout"]
     for model in document["models"]:
         for file in model["files"]:
-            if file["kind"] == "reflink":
-                # The time of that file, which each run makes anew. The same command again refuses a file whose record
-                # has another time.
-                file["mark"] = 0
+            # The time or the number of that file, which each run makes anew. The same command again refuses a file with
+            # another one.
+            file["mark"] = 0
             yield f"{path}: {file['path']}", json.dumps([model["name"], model["store"], file])
 
 
