@@ -301,7 +301,6 @@ class TestDiff:
                 held = basis.bytes_of(Digest.of(data))
                 assert held
                 assert held.read_at(len(data), 0) == data
-                assert basis.bytes_of(Digest.of(data)) is held
             assert basis.bytes_of(Digest.of(b"nowhere")) is None
         with opened_basis(have(far, tmp_path / "have.json"), near=store, jobs=1) as basis:
             assert basis.bytes_of(Digest.of(noise(1000, 3))) is None
@@ -636,7 +635,8 @@ def test_finished_blobs_of_a_cut_stream_are_not_asked_for(near: Store, tmp_path:
     stream = subprocess.run(
         [*OSTORE, "export", "--all", "-", "--models", near.root], capture_output=True, check=True
     ).stdout
-    done = piped(stream[: len(OLD) + 20_000], tmp_path / "far")
+    # Weights do not shrink, so their bytes are in the stream.
+    done = piped(stream[: stream.index(NEW[:100]) + 100], tmp_path / "far")
     assert f"# lacks {of(NEW)}" in done.stdout.decode()
     assert of(OLD) not in done.stdout.decode()
     assert b"resumed" in piped(stream, tmp_path / "far").stdout

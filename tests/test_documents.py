@@ -17,9 +17,10 @@ import pytest
 
 import ostore
 from ostore.cli import exit_codes
-from ostore.formats import bundle_index, manifest, seek_table, tar_header, volume_set, zstd_frame
+from ostore.formats import bundle_index, manifest, recipe, seek_table, tar_header, volume_set, zstd_frame
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.errors import class_of
+from ostore.formats.recipe import Recipe
 from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
 from tests.documents import (
@@ -82,6 +83,10 @@ LIMITS = {
     "a manifest": manifest.MAX_MANIFEST_BYTES,
     "layers in a manifest": manifest.MAX_LAYERS,
     "members of groups 3 to 5": bundle_index.MAX_MEMBERS,
+    "the line of a recipe": recipe.MAX_HEAD_BYTES,
+    "steps of a recipe": recipe.MAX_STEPS,
+    "bases of a recipe": recipe.MAX_BASES,
+    "recipes on top of each other": recipe.MAX_DEPTH,
     "`creator`": bundle_index._MAX_CREATOR_CHARACTERS,
     "a member's name, with its zero byte": tar_header.MAX_LONG_NAME_BYTES,
     "a blob, and all blobs together": bundle_index._MAX_TOTAL,
@@ -271,9 +276,20 @@ def test_limits_of_the_format_are_those_of_the_program() -> None:
 
 
 def test_the_example_index_is_one() -> None:
-    (example,) = (block for block in blocks(ROOT / "docs/bundle.md") if block.language == "json")
-    index = BundleIndex.parse(example.text.encode())
-    assert json.loads(index.write()) == json.loads(example.text)
+    example = json_of_the_format()[0]
+    index = BundleIndex.parse(example.encode())
+    assert json.loads(index.write()) == json.loads(example)
+
+
+def test_the_example_recipe_is_one() -> None:
+    _, entry, line = json_of_the_format()
+    made = bundle_index._recipe(json.loads(entry))
+    recipe = Recipe.parse(line.encode(), made, [made.blob.size])
+    assert recipe.write().decode() == line
+
+
+def json_of_the_format() -> list[str]:
+    return [block.text for block in blocks(ROOT / "docs/bundle.md") if block.language == "json"]
 
 
 def test_the_file_pattern_of_the_format_is_that_of_the_program() -> None:

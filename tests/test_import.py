@@ -473,11 +473,14 @@ def test_of_several_sources_none_is_imported_if_one_cannot_be_opened(bundle: Pat
     assert not (tmp_path / "other").exists()
 
 
-def test_of_several_sources_those_before_a_damaged_one_are_imported_and_told(bundle: Path, tmp_path: Path) -> None:
-    damaged = bytearray(bundle.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    (tmp_path / "bad.tar.zst").write_bytes(damaged)
-    done = run("import", bundle, tmp_path / "bad.tar.zst", "--json", "--models", tmp_path / "other")
+def test_of_several_sources_those_before_a_damaged_one_are_imported_and_told(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    ostore.export(["*"], tmp_path / "bad.tar", models=store.root)
+    damaged = bytearray((tmp_path / "bad.tar").read_bytes())
+    damaged[damaged.index(b"This bundle contains")] ^= 1
+    (tmp_path / "bad.tar").write_bytes(damaged)
+    done = run("import", bundle, tmp_path / "bad.tar", "--json", "--models", tmp_path / "other")
     assert done.returncode == 4
     assert [entry["source"] for entry in json.loads(done.stdout)["imports"]] == [str(bundle)]
     assert json.loads(done.stderr)["class"] == "integrity"

@@ -26,11 +26,12 @@ from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.remedy import ostore
 from ostore.formats.wording import listed
 from ostore.places.store.store import LocalStore
-from ostore.streams.bytes_at import BytesAt, FileBytes, Held, nothing_held
+from ostore.streams.bytes_at import BytesAt, Held, nothing_held
 from ostore.streams.chunks import read_until_full
 from ostore.streams.document import PEEK_BYTES, is_document, read_document
 from ostore.streams.durable import naming
 from ostore.streams.links import on_any_length, open_to_read
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.terminal import is_terminal
 
 Kind = Literal["inventory", "bundle", "store", "lock"]
@@ -102,7 +103,13 @@ def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack
             with _naming(text):
                 return _of_document(text, read_document(read, MAX_INVENTORY_BYTES, start), near)
     bundle = opened.enter_context(opened_bundle(text, jobs=jobs))
-    return Basis(text, "bundle", Inventory.of_selection(bundle.index.selection))
+    near_bytes = _bytes_in(near, opened)
+    return Basis(
+        text,
+        "bundle",
+        Inventory.of_selection(bundle.index.selection),
+        bytes_of=lambda digest: bundle.bytes_of(digest, near_bytes),
+    )
 
 
 def _of_document(label: str, raw: bytes, near: LocalStore) -> Basis:
@@ -171,17 +178,7 @@ def _naming(label: str) -> Iterator[None]:
 
 def _bytes_in(store: LocalStore, opened: contextlib.ExitStack) -> Held:
     """Return what opens a blob of a store until `opened` is closed, or finds none."""
-    files: dict[Digest, BytesAt | None] = {}
-
-    def held(digest: Digest, /) -> BytesAt | None:
-        if digest not in files:
-            files[digest] = None
-            with contextlib.suppress(OstoreError, OSError):
-                fd = opened.enter_context(store.opened_blob(digest))
-                files[digest] = FileBytes(fd, Path(digest.filename))
-        return files[digest]
-
-    return held
+    return opened.enter_context(contextlib.closing(OpenBlobs(store.opened_blob))).held
 
 
 def _first(places: Iterable[Held], digest: Digest, /) -> BytesAt | None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.addresses import SinkTerms, sink_of
-from ostore.api.basis import opened_bases
+from ostore.api.basis import Basis, opened_bases
 from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.locked import Lock
 from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, UsageError
 from ostore.formats.name import is_glob
+from ostore.formats.outcome import Received
 from ostore.formats.parity import parse_parity
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
 from ostore.formats.volume_set import parse_size
-from ostore.operations.transfer import Sink, copy, copy_sound
+from ostore.operations.delta.planning import WithRecipes, basis_blobs, with_recipes
+from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.read_back import refuse_without_read_back
 
@@ -50,6 +54,9 @@ class ExportedParity:
     recovery_blocks: int
 
 
+_PHASE = "exporting"
+
+
 @dataclass(frozen=True, slots=True)
 class ExportReport:
     """
@@ -57,9 +64,11 @@ class ExportReport:
 
     `size` is the bytes of the distinct blobs. `shared_size` is the bytes saved because models share blobs.
     `resumed_size` is the bytes of the blobs that an interrupted export of the same had finished.
-    `required` blobs, `required_size` bytes, are left out of a delta, because the target has them. `bundle_size` is the
-    bytes of the bundle file or its volumes, or None if none was written. A glob matched the models in `left_out`, but
-    they could not be written. `volumes` are in order. `read_back` tells whether the media were read.
+    `required` blobs, `required_size` bytes, must be on the target: a delta leaves them out or builds on them. `recipes`
+    of the blobs travel as recipes, which have `recipe_size` bytes in place of the bytes of those blobs; a dry run does
+    not look for them. `bundle_size` is the bytes of the bundle file or its volumes, or None if none was written. A glob
+    matched the models in `left_out`, but they could not be written. `volumes` are in order. `read_back` tells whether
+    the media were read.
     """
 
     destination: str
@@ -71,6 +80,8 @@ class ExportReport:
     resumed_size: int
     required: int
     required_size: int
+    recipes: int
+    recipe_size: int
     bundle_size: int | None
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
@@ -88,6 +99,7 @@ def export(
     level: int | None = None,
     replace: bool = False,
     strict: bool = False,
+    share_tensors: bool = False,
     dry_run: bool = False,
     jobs: int | None = None,
     progress: Progress = SILENT,
@@ -104,8 +116,9 @@ def export(
 
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `have` says what the target has: inventories, bundles, stores or locks. Their blobs are
-    left out, and the bundle is a delta that requires them. `lock` is a lock file: exactly its manifests are written,
-    and without names all of them.
+    left out, and the bundle is a delta that requires them; a blob that shares tensors with them travels as a recipe.
+    With `share_tensors`, recipes also build on other blobs of the bundle. `tar` alone cannot restore a bundle with
+    recipes. `lock` is a lock file: exactly its manifests are written, and without names all of them.
 
     `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
@@ -135,30 +148,23 @@ def export(
         verify=verify_after_write,
         next_medium=next_medium,
     )
-    sink = _sink(destination, terms, is_delta=bool(have))
+    sink = _sink(destination, terms, is_delta=bool(have or share_tensors))
     store = chosen_store(models).require()
     locked = None if lock is None else Lock.read(lock)
     words = _words(names, store, locked)
     try:
-        selection = store.select(words)
-        # What went to a pipe cannot be taken back, so there it is all or nothing.
-        is_lenient = not strict and str(destination) != "-" and any(map(is_glob, words))
-        if is_lenient:
-            selection = sink.without_clashes(selection)
-        refuse_nothing(selection, store, store.root, strict=strict)
-        if have:
-            with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
-                selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
-        if dry_run or before:
-            sink.compare(selection)
-        if dry_run:
-            return _report(destination, selection, dry_run=True)
-        if before:
-            before(_report(destination, selection, dry_run=True))
-        if is_lenient:
-            received, selection = copy_sound(store, sink, selection, phase="exporting", progress=progress)
-        else:
-            received = copy(store, sink, selection, phase="exporting", progress=progress)
+        selection, is_lenient = _selected(store, sink, words, strict=strict, is_pipe=str(destination) == "-")
+        with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
+            selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
+            if dry_run or before:
+                sink.compare(selection)
+            if dry_run:
+                return _report(destination, selection, dry_run=True)
+            if before:
+                before(_report(destination, selection, dry_run=True))
+            with closing(OpenBlobs(store.opened_blob)) as blobs:
+                planner = _Planner(store, blobs, bases, progress, shares=share_tensors)
+                received, selection = planner.copied(sink, selection, is_lenient=is_lenient)
     except BlobError as error:
         raise with_users(error, store) from None
     if split is not None:
@@ -201,6 +207,19 @@ def goes_on(destination: str | Path) -> bool:
     return Path(f"{destination}.part.state").exists() or Path(f"{destination}.parts", f"{name}.state").exists()
 
 
+def _selected(
+    store: LocalStore, sink: Sink, words: Sequence[str], *, strict: bool, is_pipe: bool
+) -> tuple[Selection, bool]:
+    """Return the models to write, and whether those that turn out to be damaged are left out."""
+    selection = store.select(words)
+    # What went to a pipe cannot be taken back, so there it is all or nothing.
+    is_lenient = not strict and not is_pipe and any(map(is_glob, words))
+    if is_lenient:
+        selection = sink.without_clashes(selection)
+    refuse_nothing(selection, store, store.root, strict=strict)
+    return selection, is_lenient
+
+
 def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[str]:
     """Return the words that mean the models to write. Raises IntegrityError or NotFoundError if the lock forbids it."""
     words = typed_models(names, store)
@@ -212,6 +231,31 @@ def _words(names: Sequence[str], store: LocalStore, lock: Lock | None) -> list[s
     if not words:
         raise UsageError("names: expected at least one model, got none", hint='["*"] means all models')
     return words
+
+
+@dataclass(frozen=True, slots=True)
+class _Planner:
+    """What recipes may build on: what the target has, and with `shares` the other blobs of the bundle."""
+
+    store: LocalStore
+    blobs: OpenBlobs
+    bases: Sequence[Basis]
+    progress: Progress
+    shares: bool
+
+    def copied(self, sink: Sink, selection: Selection, *, is_lenient: bool) -> tuple[Received, Selection]:
+        """Write a selection. Return what the sink received, and what was written of the selection."""
+        if is_lenient:
+            return copy_sound(self.store, sink, selection, phase=_PHASE, progress=self.progress, planned=self._planned)
+        source, planned = self._planned(selection)
+        return copy(source, sink, planned, phase=_PHASE, progress=self.progress), planned
+
+    def _planned(self, selection: Selection) -> tuple[Source, Selection]:
+        if not self.shares and not self.bases:
+            return self.store, selection
+        known = [basis for one in self.bases for basis in basis_blobs(one.inventory, one.bytes_of)]
+        made, recipes = with_recipes(selection, self.blobs, known, shares=self.shares, progress=self.progress)
+        return WithRecipes(self.store, recipes, self.blobs), made
 
 
 def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
@@ -226,6 +270,8 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool, res
         resumed_size=resumed,
         required=len(selection.requires),
         required_size=sum(blob.size for blob in selection.requires),
+        recipes=len(selection.recipes),
+        recipe_size=sum(made.stored.size for made in selection.recipes),
         bundle_size=Path(destination).stat().st_size if is_file else None,
         left_out=tuple(one.told for one in selection.left),
         warnings=selection.notes,

@@ -33,7 +33,7 @@ class InspectReport:
 
     `bundle_size` is the bytes of the file or of all volumes, or None for standard input and for a folder. `creator` is
     empty for a folder. `blobs` counts the distinct blobs and `size` is their bytes. `requires` counts the blobs that
-    the bundle leaves out and the target must have.
+    the bundle leaves out and the target must have. `recipes` of the blobs are made of parts of others.
     """
 
     bundle: str
@@ -43,6 +43,7 @@ class InspectReport:
     blobs: int
     size: int
     requires: int
+    recipes: int
     warnings: tuple[str, ...]
 
 
@@ -67,6 +68,7 @@ def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
         blobs=len(selection.blobs),
         size=selection.size,
         requires=len(selection.requires),
+        recipes=len(selection.recipes),
         warnings=selection.warnings,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from ostore.formats.errors import OstoreError, UsageError
 from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
 
 
@@ -68,7 +70,7 @@ def verify_each(
         raise UsageError("expected a model, bundle or folder, got an empty word")
     store = chosen_store(models)
     locked = None if lock is None else Lock.read(lock)
-    hashing = _Hashing(threads(jobs), progress)
+    hashing = _Hashing(store, threads(jobs), progress)
     words: list[Word] = gathered(words_of(subjects), joins=False)
     folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
@@ -90,6 +92,7 @@ def verify_each(
 class _Hashing:
     """How everything is hashed."""
 
+    near: LocalStore
     jobs: int
     progress: Progress
 
@@ -101,8 +104,12 @@ class _Hashing:
                     return self.store(source, (), str(word), lock)
         if one := volume_in(word):
             return _verify_volume(*one, progress=self.progress)
-        with opened_bundle(word, jobs=self.jobs) as reader:
-            report = verify_bundle(str(word), reader, self.progress)
+        # A recipe may build on a blob of the store.
+        with (
+            opened_bundle(word, jobs=self.jobs) as reader,
+            contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
+        ):
+            report = verify_bundle(str(word), reader, self.progress, blobs.held)
             report = _held_against(lock, report, digests_of(reader.select(()).models))
         volumes = volumes_of(word)
         return _naming_volumes(report, volumes, self.progress) if volumes and report.problems else report

@@ -12,6 +12,7 @@ from ostore.formats.errors import InvalidBundleError, LimitError, OstoreError, U
 from ostore.formats.json_reading import read_strict_json, write_canonical_json
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.recipe import MAX_HEAD_BYTES, MadeBlob, check_order
 from ostore.formats.selection import SelectedModel, Selection, refuse_twins
 
 FORMAT = "ostore-bundle"
@@ -23,6 +24,9 @@ MAX_MEMBERS = 100_000
 # SHA256SUMS has about 150 bytes a member.
 MAX_FILE_BYTES = 32 * 1024 * 1024
 _MAX_TOTAL = 2**63 - 1
+# What a reader must know beyond version 1.
+RECIPES = "recipes"
+_KNOWN_NEEDS = (RECIPES,)
 # `ostore inspect` shows the creator in one line.
 _MAX_CREATOR_CHARACTERS = 255
 _FILE_PATH = re.compile(r"ostore/[A-Za-z0-9_][A-Za-z0-9._-]{0,90}")
@@ -39,7 +43,7 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True)
 class BundleIndex:
-    """What a bundle says it holds. Its blobs are in the order of `selection.blobs`."""
+    """What a bundle says it holds. Its blobs and recipes are in the order of `selection.blobs`."""
 
     creator: str
     selection: Selection
@@ -65,22 +69,30 @@ class BundleIndex:
 
     def write(self) -> bytes:
         """Return the index as canonical JSON."""
-        return write_canonical_json(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "creator": self.creator,
-                "models": [_model_entry(model) for model in self.selection.models],
-                "blobs": [_entry(blob.digest, blob.size) for blob in self.selection.blobs],
-                "requires": [_entry(blob.digest, blob.size) for blob in self.selection.requires],
-                "files": [{"path": file.path, **_entry(file.digest, file.size)} for file in self.files],
-            }
-        )
+        selection = self.selection
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "creator": self.creator,
+            "models": [_model_entry(model) for model in selection.models],
+            "blobs": [_entry(blob.digest, blob.size) for blob in selection.whole],
+            "requires": [_entry(blob.digest, blob.size) for blob in selection.requires],
+            "files": [{"path": file.path, **_entry(file.digest, file.size)} for file in self.files],
+        }
+        if selection.recipes:
+            document["needs"] = [RECIPES]
+            document["recipes"] = [_recipe_entry(made) for made in selection.recipes]
+        return write_canonical_json(document)
 
 
 def blob_path(digest: Digest) -> str:
     """Return the member name of a blob. It is also the path of the blob in a store."""
     return f"blobs/{digest.filename}"
+
+
+def recipe_path(made: MadeBlob) -> str:
+    """Return the member name of a recipe. It has the digest of the blob that the recipe makes."""
+    return f"recipes/{made.blob.digest.filename}"
 
 
 def manifest_path(name: ModelName) -> str:
@@ -92,10 +104,10 @@ def manifest_members(selection: Selection) -> dict[ModelName, str]:
     """
     Return the member names of the manifests: their paths in a store, for models that the bundle holds whole.
 
-    The manifest of a model that needs blobs from elsewhere is below `ostore/`. There, `tar` may unpack it, and Ollama
-    does not list the model.
+    The manifest of a model that needs a blob from elsewhere, or one that a recipe makes, is below `ostore/`. There,
+    `tar` may unpack it, and Ollama does not list the model.
     """
-    elsewhere = {blob.digest for blob in selection.requires}
+    elsewhere = {blob.digest for blob in selection.requires}.union(selection.makers)
     return {
         model.name: manifest_path(model.name)
         if elsewhere.isdisjoint(model.blobs)
@@ -118,8 +130,13 @@ def _read_index(document: Any) -> BundleIndex:  # noqa: ANN401 - fresh from the 
     models = tuple(_model(entry) for entry in _list(document, "models"))
     blobs, requires = (tuple(_descriptor(entry) for entry in _list(document, key)) for key in ("blobs", "requires"))
     files = tuple(_file(entry) for entry in _list(document, "files"))
-    _check(models, blobs, requires, files)
-    return BundleIndex(creator, Selection(models, blobs, requires), files)
+    recipes = tuple(_recipe(entry) for entry in _list(document, "recipes"))
+    if recipes and RECIPES not in _list(document, "needs"):
+        raise InvalidBundleError(f"index: expected {RECIPES!r} in needs, because there are recipes")
+    made = tuple(recipe.blob for recipe in recipes)
+    selection = Selection(models, (*blobs, *made), requires, recipes=recipes)
+    _check(selection, files)
+    return BundleIndex(creator, selection, files)
 
 
 def _refuse_newer(document: dict[str, Any]) -> None:
@@ -127,30 +144,28 @@ def _refuse_newer(document: dict[str, Any]) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise InvalidBundleError(f"index: expected a version, got {version!r:.40}")
     needs = _list(document, "needs")
-    if version > VERSION or needs:
+    if version > VERSION or any(need not in _KNOWN_NEEDS for need in needs):
         raise InvalidBundleError(f"made by a newer ostore: version {version!r:.20}, needs {needs!r:.80}")
 
 
-def _check(
-    models: Sequence[SelectedModel],
-    blobs: Sequence[Descriptor],
-    requires: Sequence[Descriptor],
-    files: Sequence[IndexedFile],
-) -> None:
-    if len(models) + len(blobs) + len(files) > MAX_MEMBERS:
+def _check(selection: Selection, files: Sequence[IndexedFile]) -> None:
+    if len(selection.models) + len(selection.blobs) + len(files) > MAX_MEMBERS:
         raise LimitError(f"expected at most {MAX_MEMBERS} members")
-    refuse_twins(model.name for model in models)
+    refuse_twins(model.name for model in selection.models)
+    known = [blob.digest for blob in (*selection.blobs, *selection.requires)]
     for what, keys in (
-        ("model", [model.name.full for model in models]),
-        ("blob", [str(blob.digest) for blob in (*blobs, *requires)]),
+        ("model", [model.name.full for model in selection.models]),
+        ("blob", map(str, known)),
         ("file", [file.path for file in files]),
     ):
         _refuse_repeats(what, keys)
-    if sum(blob.size for blob in (*blobs, *requires)) > _MAX_TOTAL:
+    stored = sum(made.stored.size for made in selection.recipes)
+    if sum(selection.sizes.values()) > _MAX_TOTAL or stored > _MAX_TOTAL:
         raise LimitError("sizes add up to more than 2^63-1 bytes")
-    needed = {digest for model in models for digest in model.blobs}
-    known = {blob.digest for blob in (*blobs, *requires)}
-    for digest in sorted(needed ^ known):
+    check_order(selection.recipes, {blob.digest for blob in (*selection.whole, *selection.requires)})
+    bases = {base for made in selection.recipes for base in made.bases}
+    held_bases = bases.intersection(blob.digest for blob in selection.requires)
+    for digest in sorted((selection.needed | held_bases) ^ set(known)):
         raise InvalidBundleError(f"index: {digest} is listed for a model or as a blob, but not both")
 
 
@@ -170,6 +185,14 @@ def _model(entry: Any) -> SelectedModel:  # noqa: ANN401
     blobs = tuple(Digest.parse(text) for text in _list(fields, "blobs"))
     _refuse_repeats("blob", map(str, blobs))
     return SelectedModel(ModelName.parse_full(fields.get("name")), manifest.digest, manifest.size, blobs)
+
+
+def _recipe(entry: Any) -> MadeBlob:  # noqa: ANN401
+    fields = _object(entry, "recipes")
+    blob, stored = _descriptor(fields), _descriptor(fields.get("stored"))
+    if not 0 < stored.size <= blob.size + MAX_HEAD_BYTES:
+        raise LimitError(f"recipe for {blob.digest}: expected at most its size and {MAX_HEAD_BYTES} bytes")
+    return MadeBlob(blob, tuple(Digest.parse(text) for text in _list(fields, "bases")), stored)
 
 
 def _file(entry: Any) -> IndexedFile:  # noqa: ANN401
@@ -210,6 +233,14 @@ def _model_entry(model: SelectedModel) -> dict[str, Any]:
         "name": model.name.full,
         "manifest": _entry(model.manifest_digest, model.manifest_size),
         "blobs": [str(digest) for digest in model.blobs],
+    }
+
+
+def _recipe_entry(made: MadeBlob) -> dict[str, Any]:
+    return {
+        **_entry(made.blob.digest, made.blob.size),
+        "bases": [str(base) for base in made.bases],
+        "stored": _entry(made.stored.digest, made.stored.size),
     }
 
 

@@ -10,6 +10,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, UnsafeError, class_of, worst
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.recipe import MadeBlob
 
 _SELECTOR = "Ollama takes this tag for a source selector, not for a name"
 
@@ -76,9 +77,10 @@ class Selection:
     """
     Models sorted by full name, and their distinct blobs in the order in which the models first name them.
 
-    `requires` are blobs that a delta bundle leaves out; the target must have them. Two selections of the same models
-    are equal, so a bundle of the same models has the same bytes. `left` are models that were to be selected and cannot
-    be carried, `notes` what a person should know.
+    `requires` are blobs that a delta bundle leaves out; the target must have them, for a model or as the basis of a
+    recipe. Of `blobs`, those that `recipes` make come last, in that order; all others travel whole. Two selections of
+    the same models are equal, so a bundle of the same models has the same bytes. `left` are models that were to be
+    selected and cannot be carried, `notes` what a person should know.
     """
 
     models: tuple[SelectedModel, ...]
@@ -86,6 +88,7 @@ class Selection:
     requires: tuple[Descriptor, ...] = ()
     left: tuple[LeftOut, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    recipes: tuple[MadeBlob, ...] = ()
 
     @classmethod
     def of(cls, manifests: Iterable[tuple[ModelName, Manifest]]) -> Selection:
@@ -108,6 +111,21 @@ class Selection:
         """The size in bytes of every blob, including those in `requires`."""
         return {blob.digest: blob.size for blob in (*self.blobs, *self.requires)}
 
+    @cached_property
+    def needed(self) -> frozenset[Digest]:
+        """The digests of all blobs that the models need, wherever they come from."""
+        return frozenset(digest for model in self.models for digest in model.blobs)
+
+    @cached_property
+    def makers(self) -> dict[Digest, MadeBlob]:
+        """The recipe of each blob that is made by one."""
+        return {made.blob.digest: made for made in self.recipes}
+
+    @property
+    def whole(self) -> tuple[Descriptor, ...]:
+        """The blobs that travel whole."""
+        return tuple(blob for blob in self.blobs if blob.digest not in self.makers)
+
     @property
     def size(self) -> int:
         """The size in bytes of all distinct blobs, without those in `requires`."""
@@ -117,7 +135,7 @@ class Selection:
     def shared_size(self) -> int:
         """The bytes that sharing saves: what the models need one by one, less what their distinct blobs have."""
         uses = sum(self.sizes[digest] for model in self.models for digest in model.blobs)
-        return uses - sum(self.sizes.values())
+        return uses - sum(self.sizes[digest] for digest in self.needed)
 
     def users_of(self, digest: Digest) -> tuple[ModelName, ...]:
         """Return the selected models that need a blob."""
@@ -152,15 +170,40 @@ class Selection:
         blobs = tuple(blob for blob in self.blobs if not has(blob))
         return replace(self, blobs=blobs, requires=(*self.requires, *(blob for blob in self.blobs if has(blob))))
 
+    def required_beside(self, present: Collection[Digest]) -> tuple[Descriptor, ...]:
+        """Return what the target must have if it has these blobs: what models need, and bases of missing blobs."""
+        needed = self.needed | self.built_on(self.makers.keys() - present, present)
+        return tuple(blob for blob in self.requires if blob.digest in needed)
+
     def restricted(self, names: Iterable[ModelName]) -> Selection:
-        """Return the selection of only these models and the blobs that they need."""
+        """Return the selection of only these models and the blobs that they need, or that recipes for those need."""
         wanted = set(names)
         models = tuple(model for model in self.models if model.name in wanted)
         needed = {digest for model in models for digest in model.blobs}
-        blobs, requires = (
-            tuple(blob for blob in known if blob.digest in needed) for known in (self.blobs, self.requires)
+        built_on = self.built_on(needed)
+        return replace(
+            self,
+            models=models,
+            blobs=tuple(blob for blob in self.blobs if blob.digest in needed),
+            requires=tuple(blob for blob in self.requires if blob.digest in needed | built_on),
+            recipes=tuple(made for made in self.recipes if made.blob.digest in needed),
         )
-        return Selection(models, blobs, requires, self.left, self.notes)
+
+    def built_on(self, digests: Iterable[Digest], present: Collection[Digest] = ()) -> frozenset[Digest]:
+        """
+        Return the bases of the recipes for these blobs, and the bases of their recipes, and so on.
+
+        A blob that is `present` need not be made.
+        """
+        found: set[Digest] = set()
+        pending = list(digests)
+        while pending:
+            digest = pending.pop()
+            made = None if digest in present else self.makers.get(digest)
+            fresh = [base for base in made.bases if base not in found] if made else []
+            found.update(fresh)
+            pending += fresh
+        return frozenset(found)
 
 
 def refuse_twins(names: Iterable[ModelName]) -> None:

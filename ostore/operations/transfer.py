@@ -197,21 +197,35 @@ class RepairSink(Sink, Protocol):
         ...
 
 
+# Returns what to copy of a selection, and from where: of some blobs, what they are made of.
+Planned = Callable[[Selection], tuple[Source, Selection]]
+
+
 def copy_sound(
-    source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress
+    source: Source,
+    sink: Sink,
+    selection: Selection,
+    *,
+    phase: str,
+    progress: Progress,
+    planned: Planned | None = None,
 ) -> tuple[Received, Selection]:
     """
     Copy a selection, but leave out the models whose blobs turn out to be wrong or cannot be read.
 
     Each time one is found, the copying begins again with the other models, so the sink must be able to begin again.
-    Return what was received and the selection that was copied. Raises what `copy` raises, if no model is left.
+    Each time, what to copy is `planned` anew. Return what was received and the selection that was copied. Raises what
+    `copy` raises, if no model is left.
     """
     while True:
         failed: dict[str, Digest] = {}
         try:
-            return _copied(source, sink, selection, phase=phase, progress=progress, reading=failed), selection
+            origin, plan = planned(selection) if planned else (source, selection)
+            return _copied(origin, sink, plan, phase=phase, progress=progress, reading=failed), plan
         except (BlobError, SourceFailureError) as problem:
             error = problem.error if isinstance(problem, SourceFailureError) else problem
+            if isinstance(error, BlobError):
+                failed.setdefault("blob", Digest.parse(error.digest))
             users = selection.users_of(failed["blob"]) if failed else ()
             if not users or len(users) == len(selection.models) or class_of(error) not in {"integrity", "io"}:
                 raise error from None

@@ -13,22 +13,30 @@ from operator import attrgetter, itemgetter
 from typing import Literal, Protocol
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobMissingError, DamagedStoreError, IntegrityError, SizeMismatchError
+from ostore.formats.errors import (
+    BlobError,
+    BlobMissingError,
+    DamagedStoreError,
+    IntegrityError,
+    NotFoundError,
+    SizeMismatchError,
+)
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.plain_manifest import LARGE_BYTES
 from ostore.formats.remedy import NOTHING, Remedy, ostore, person
-from ostore.formats.selection import Wanted
+from ostore.formats.selection import Selection, Wanted
 from ostore.formats.unreadable import UnreadableManifest
-from ostore.formats.wording import listed
+from ostore.formats.wording import listed, plural
 from ostore.operations.loading import IN_PARTS, loading_of
 from ostore.operations.transfer import Source
 from ostore.places.store.survey.census import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
-from ostore.streams.bytes_at import nothing_held
+from ostore.streams.bytes_at import Held, nothing_held
 from ostore.streams.chunks import Chunk
 from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watched, watching
+from ostore.streams.recipe import refuse_damaged_bases
 from ostore.streams.verified import hash_file, verified
 
 ProblemKind = Literal[
@@ -260,26 +268,55 @@ def _told(beside: BesideBlobs) -> Iterator[str]:
         yield f"{listed(beside.foreign)}: not a file of Ollama, whose next start deletes it"
 
 
-def verify_bundle(subject: str, bundle: Source, progress: Progress) -> VerifyReport:
+def verify_bundle(subject: str, bundle: Source, progress: Progress, held: Held = nothing_held) -> VerifyReport:
     """
     Hash every blob of a bundle and check every manifest. A damaged blob is a problem in the report.
+
+    What recipes make is hashed if their bases are `held` or in the bundle, and is no problem otherwise.
 
     Raises IntegrityError, FormatError, UnsafeError or LimitError if the rest of the bundle cannot be read, OSError.
     """
     selection = bundle.select(())
     blobs = selection.blobs
     progress.phase("verifying sha256 digest", sum(blob.size for blob in blobs))
-    problems = []
-    for wanted, chunks in bundle.read_blobs([Wanted(blob) for blob in blobs], nothing_held):
+    problems, unchecked = [], set()
+    for wanted, chunks in bundle.read_blobs([Wanted(blob) for blob in blobs], held):
         blob = wanted.blob
         try:
             _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
         except IntegrityError as error:
+            if _is_base_damaged(selection, blob.digest, held):
+                unchecked.add(blob.digest)
+                continue
             users = _texts(selection.users_of(blob.digest))
             problems.append(Problem("blob-altered", str(blob.digest), str(error), users))
+        except NotFoundError:
+            unchecked.add(blob.digest)
     models = sum(1 for _ in bundle.read_manifests(selection.models))
     remedy = person("copy the bundle again, or export it again") if problems else NOTHING
-    return VerifyReport.of(subject, models, [blob.size for blob in blobs], problems, remedy=remedy)
+    sizes = [blob.size for blob in blobs if blob.digest not in unchecked]
+    warnings = _elsewhere(subject, selection, unchecked, held)
+    return VerifyReport.of(subject, models, sizes, problems, warnings=warnings, remedy=remedy)
+
+
+def _is_base_damaged(selection: Selection, digest: Digest, held: Held) -> bool:
+    """Return whether a blob that a recipe makes is wrong because what it is made of is damaged, not the bundle."""
+    made = selection.makers.get(digest)
+    try:
+        if made:
+            refuse_damaged_bases(made, (Descriptor(base, selection.sizes[base]) for base in made.bases), held)
+    except BlobError:
+        return True
+    return False
+
+
+def _elsewhere(subject: str, selection: Selection, unchecked: Collection[Digest], held: Held) -> Iterator[str]:
+    lacking = sum(held(blob.digest) is None for blob in selection.requires)
+    if lacking:
+        yield f"{subject}: needs {plural(lacking, 'blob')} elsewhere"
+    if unchecked:
+        what = plural(len(unchecked), "blob")
+        yield f"{subject}: {what} not checked, because what they are made of is elsewhere or damaged there"
 
 
 def verified_volumes(report: VerifyReport, problems: Mapping[str, str], volumes: int) -> VerifyReport:

@@ -120,6 +120,21 @@ class FileBytes:
             return stamp_of(os.fstat(self._fd))
 
 
+class RangeOf:
+    """A range of other bytes."""
+
+    def __init__(self, source: BytesAt, start: int, size: int) -> None:
+        self._source, self._start, self.size = source, start, size
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Return `size` bytes from byte `offset` of the range, or fewer at its end. Raises what the source raises."""
+        return self._source.read_at(max(0, min(size, self.size - offset)), self._start + offset)
+
+    def refuse_changes(self) -> None:
+        """Raises IntegrityError if the source has changed."""
+        self._source.refuse_changes()
+
+
 class PipeBytes:
     """The bytes of an open pipe, or of a file from its current position. The caller closes it."""
 

@@ -8,6 +8,7 @@ from tests.hostile.creating import creating_rows
 from tests.hostile.documents import document_rows
 from tests.hostile.folders import folder_rows
 from tests.hostile.names import name_rows
+from tests.hostile.recipes import recipe_rows
 from tests.hostile.surroundings import surrounding_rows
 from tests.hostile.upkeep import upkeep_rows
 from tests.hostile.volumes import volume_rows
@@ -15,6 +16,7 @@ from tests.hostile.volumes import volume_rows
 ROWS = (
     *container_rows(),
     *document_rows(),
+    *recipe_rows(),
     *name_rows(),
     *creating_rows(),
     *surrounding_rows(),

@@ -21,6 +21,7 @@ from ostore.api.export import export
 from ostore.streams.progress import _Silent
 from tests.fork_server import MEASURED
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
+from tests.recipes import OLD, two_releases, weights
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
 from tests.torture.stepwise import FRAME_BYTES, in_small_steps
@@ -322,10 +323,37 @@ def to_build_on(folder: Path) -> None:
 DELTA = ("export", "--lock", "models.lock")
 AGAIN_IN_VOLUMES = (STEPWISE, "export", "--all", "out.tar.zst", "--split", "50000", "--replace", "--strict")
 VOLUMES = ("--split", "100000", "--verify-after-write")
+
+
+def to_import_recipes(folder: Path) -> None:
+    """A bundle in which one model is made of another, and a third of what the store has."""
+    near = two_releases(folder / "near")
+    near.model("renamed:latest", weights(prefix="model."))
+    near.model("other:latest", weights(seed=1))
+    near.model("others:latest", weights(prefix="x.", seed=1))
+    far = Store(folder / "models")
+    far.model("tiny:old", OLD)
+    undisturbed(
+        folder,
+        "export",
+        "tiny:new",
+        "renamed",
+        "other",
+        "others",
+        "b.tar.zst",
+        "--share-tensors",
+        "--have",
+        "models",
+        "--models",
+        "near",
+    )
+
+
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
+    Command("import-recipes", to_import_recipes, ("import", "b.tar.zst")),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
     Command("import-no-links", to_import, ("import", "b.tar.zst", "--replace"), always=NO_LINKS),
     Command("import-volumes", to_import_volumes, ("import", "b.tar.zst.001", "rest", "--replace")),

@@ -99,6 +99,12 @@ VerifyAfterWrite = Annotated[
 ]
 
 
+ShareTensors = Annotated[
+    bool,
+    typer.Option("--share-tensors", help="Store tensors that several models have once; tar alone cannot restore it."),
+]
+
+
 @app.command(
     epilog=examples(
         "ostore export llama3 bundle.tar.zst",
@@ -124,6 +130,7 @@ def export(
     verify_after_write: VerifyAfterWrite = False,
     replace: Replace = False,
     strict: Strict = False,
+    share_tensors: ShareTensors = False,
     dry_run: DryRun = False,
     jobs: Jobs = None,
     models: Models = None,
@@ -153,7 +160,7 @@ def export(
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything, is_locked=lock is not None)
     zstd, started = _level(level), time.monotonic()
-    is_plain = _is_plain(form, zstd, destination, is_delta=bool(have or lock))
+    is_plain = _is_plain(form, zstd, destination, is_delta=bool(have or lock), shares=share_tensors)
     if is_plain:
         _refuse_for_plain(
             ("--split", split), ("--to", to), ("--parity", parity), ("--verify-after-write", verify_after_write)
@@ -186,6 +193,7 @@ def export(
                 level=zstd,
                 replace=replace,
                 strict=strict,
+                share_tensors=share_tensors,
                 dry_run=dry_run,
                 jobs=jobs,
                 progress=told,
@@ -226,7 +234,7 @@ def _names_and_destination(words: list[str], *, everything: bool, is_locked: boo
     return ["*"] if everything else names, destination
 
 
-def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delta: bool) -> bool:
+def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delta: bool, shares: bool) -> bool:
     """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
     from ostore.formats.errors import UsageError
 
@@ -236,6 +244,8 @@ def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delt
         raise UsageError("--level: plain files are not compressed")
     if is_delta:
         raise UsageError("--have and --lock are about bundles, and --as writes plain files")
+    if shares:
+        raise UsageError("--share-tensors: plain files are whole")
     if not destination.endswith(("/", os.sep)):
         raise UsageError(f"{destination}: expected a folder for plain files", hint="end it with /")
     return True

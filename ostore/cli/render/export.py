@@ -50,9 +50,12 @@ def _what(report: ExportReport | GgufExportReport) -> str:
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
     resumed = f", {human_bytes(report.resumed_size)} of it finished before" if report.resumed_size else ""
-    required = f"; {plural(report.required, 'blob')} required there ({human_bytes(report.required_size)})"
-    what = f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{resumed}"
-    return what + (required if report.required else "")
+    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{resumed}"]
+    if report.recipes:
+        parts.append(f"{plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})")
+    if report.required:
+        parts.append(f"{plural(report.required, 'blob')} required there ({human_bytes(report.required_size)})")
+    return "; ".join(parts)
 
 
 def _bundle_size(report: ExportReport | GgufExportReport) -> str:

@@ -18,5 +18,6 @@ def text(report: InspectReport) -> str:
     total = f"{plural(len(report.models), 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     size = "" if report.bundle_size is None else f" in a bundle of {human_bytes(report.bundle_size)}"
     requires = f"; requires {plural(report.requires, 'blob')} on the target" if report.requires else ""
+    recipes = f"; makes {plural(report.recipes, 'blob')} of parts of others" if report.recipes else ""
     made_by = f", made by {report.creator}" if report.creator else ""
-    return f"{table(('NAME', 'MANIFEST', 'SIZE', 'BLOBS'), rows)}\n{total}{size}{requires}{made_by}"
+    return f"{table(('NAME', 'MANIFEST', 'SIZE', 'BLOBS'), rows)}\n{total}{size}{recipes}{requires}{made_by}"

@@ -15,6 +15,7 @@ from ostore.formats.bundle_index import (
     IndexedFile,
     blob_path,
     manifest_members,
+    recipe_path,
 )
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, LimitError
@@ -54,14 +55,14 @@ class BundleInbox:
         self._selection = selection
         self._journal = journal
         begun = journal.begun if journal else Begun(0, None)
-        self._resumed = selection.blobs[: begun.blobs]
-        self._lacking = selection.blobs[begun.blobs :]
+        members = stored_members(selection)
+        self._resumed, self._lacking = members[: begun.members], members[begun.members :]
         self._cut = begun.cut
         self._awaited = iter(self._lacking)
         self._promised = {model.name: model.manifest_digest for model in selection.models}
         self._manifests: dict[ModelName, bytes] = {}
         self._is_sealed = False
-        self._position = len(head) + sum(_length(blob) for blob in self._resumed)
+        self._position = len(head) + sum(member_length(path, member.size) for member, path in self._resumed)
         if not writer.offset:
             writer.write(head)
 
@@ -70,9 +71,10 @@ class BundleInbox:
         """
         Every blob of the selection, but for those that an interrupted export has finished.
 
-        Each is wanted from its start, also one that was cut: its digest has to be proved.
+        Each is wanted from its start, also one that was cut: its digest has to be proved. Of a blob that a recipe
+        makes, it is the recipe as it is stored.
         """
-        return tuple(Wanted(blob) for blob in self._lacking)
+        return tuple(Wanted(member) for member, _ in self._lacking)
 
     @property
     def received(self) -> Received:
@@ -80,7 +82,8 @@ class BundleInbox:
         if not self._is_sealed:
             raise RuntimeError("a bundle has no result before it is sealed")
         outcomes = dict.fromkeys((model.name for model in self._selection.models), Outcome.ADDED)
-        return Received(outcomes, written=self._lacking, resumed=self._resumed)
+        written, resumed = (tuple(member for member, _ in members) for members in (self._lacking, self._resumed))
+        return Received(outcomes, written=written, resumed=resumed)
 
     def held(self, _digest: Digest, /) -> None:
         """Return None: what is written here cannot be read back."""
@@ -95,12 +98,13 @@ class BundleInbox:
         Raises BlobError if the bytes are not the blob, RuntimeError if it is not the next one or not from its start.
         """
         descriptor = wanted.blob
-        if wanted.start or descriptor != next(self._awaited, None):
+        awaited, path = next(self._awaited, (None, ""))
+        if wanted.start or descriptor != awaited:
             raise RuntimeError(f"not the next blob of the selection: {descriptor.digest}")
         cut, self._cut = self._cut, None
         if cut is None:
             self._writer.cut()
-            self._writer.write(member_header(blob_path(descriptor.digest), descriptor.size))
+            self._writer.write(member_header(path, descriptor.size))
         try:
             self._write_chunks(chunks, descriptor, cut)
         except IntegrityError:
@@ -108,7 +112,7 @@ class BundleInbox:
                 self._journal.go_back(self._writer, self._position)
             raise
         self._writer.write(bytes(padding(descriptor.size)))
-        self._position += _length(descriptor)
+        self._position += member_length(path, descriptor.size)
         if self._journal:
             self._journal.verified(self._position)
 
@@ -169,6 +173,8 @@ def bundle_files(selection: Selection) -> Sequence[tuple[str, bytes]]:
     """Return the members for people and stock tools, by path: checksums, instructions, an importer for bare Python."""
     data = resources.files("ostore.places.bundle")
     instructions = "RESTORE-DELTA.txt" if selection.requires else "RESTORE.txt"
+    if selection.recipes:
+        instructions = "RESTORE-RECIPES.txt"
     return (
         (SUMS_PATH, _checksums(selection)),
         ("ostore/RESTORE.txt", data.joinpath(instructions).read_bytes()),
@@ -180,17 +186,20 @@ def _member(path: str, data: bytes) -> bytes:
     return member_header(path, len(data)) + data + bytes(padding(len(data)))
 
 
-def _length(blob: Descriptor) -> int:
-    return member_length(blob_path(blob.digest), blob.size)
+def stored_members(selection: Selection) -> tuple[tuple[Descriptor, str], ...]:
+    """Return what is stored of the blobs, in the order of the archive: blobs that travel whole, then recipes."""
+    whole = [(blob, blob_path(blob.digest)) for blob in selection.whole]
+    return (*whole, *((made.stored, recipe_path(made)) for made in selection.recipes))
 
 
 def _checksums(selection: Selection) -> bytes:
     """
-    Return one line for each blob and manifest, as `sha256sum -c` reads them in the root of a store.
+    Return one line for each blob, recipe and manifest, as `sha256sum -c` reads them in the root of a store.
 
-    Blobs that a delta leaves out are among them: the store must have them.
+    Blobs that a delta leaves out are among them, if a model needs them whole: the store must have them.
     """
     members = manifest_members(selection)
-    lines = [(blob.digest, blob_path(blob.digest)) for blob in (*selection.blobs, *selection.requires)]
+    lines = [(stored.digest, path) for stored, path in stored_members(selection)]
+    lines += [(blob.digest, blob_path(blob.digest)) for blob in selection.requires if blob.digest in selection.needed]
     lines += [(model.manifest_digest, members[model.name]) for model in selection.models]
     return "".join(f"{digest.hex}  {path}\n" for digest, path in lines).encode("ascii")

@@ -19,7 +19,6 @@ from typing import NamedTuple, Protocol
 
 import zstandard
 
-from ostore.formats.bundle_index import blob_path
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, IntegrityError, OstoreError
 from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
@@ -55,9 +54,9 @@ class Archive(Protocol):
 
 
 class Begun(NamedTuple):
-    """Where an export goes on: the number of blobs that are finished, and what is there of the next one."""
+    """Where an export goes on: the number of members that are finished, and what is there of the next one."""
 
-    blobs: int
+    members: int
     cut: CutBlob | None
 
 
@@ -76,7 +75,7 @@ class Terms(NamedTuple):
     """
 
     head: bytes
-    blobs: Sequence[Descriptor]
+    members: Sequence[tuple[Descriptor, str]]
     made_by: str
     is_plain: bool
 
@@ -254,10 +253,10 @@ class ExportJournal:
     def _place(self, state: ExportState) -> Begun | None:
         """Return where in the selection an export has stopped, or None if none stops there."""
         start = len(self._terms.head)
-        for number, blob in enumerate(self._terms.blobs):
+        for number, (blob, path) in enumerate(self._terms.members):
             if state.offset == start:
                 return None if state.cut else Begun(number, None)
-            end = start + member_length(blob_path(blob.digest), blob.size)
+            end = start + member_length(path, blob.size)
             if state.offset < end or (state.cut and state.offset == end):
                 written = state.offset - start
                 # Only where a frame ends are the first bytes compared.
@@ -265,7 +264,7 @@ class ExportJournal:
                 is_there = state.cut and ends_a_frame and written == BLOCK + state.cut.size
                 return Begun(number, state.cut) if is_there else None
             start = end
-        return Begun(len(self._terms.blobs), None) if state.offset == start and not state.cut else None
+        return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
 
 
 def _holds(part: BytesAt, state: ExportState, start: bytes) -> bool:

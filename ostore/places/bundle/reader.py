@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ostore.formats import seek_table, zstd_frame
@@ -29,10 +30,12 @@ from ostore.formats.name import ModelName, alike, choose
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.formats.tar_header import BLOCK
 from ostore.places.bundle.foreign import PEEK_BYTES, PIPE_PEEK_BYTES, explained
+from ostore.places.bundle.recipes import BundleRecipes
 from ostore.places.bundle.walk import Walk
-from ostore.streams.bytes_at import BytesAt, FileBytes, Forward, ForwardOver, Held
+from ostore.streams.bytes_at import BytesAt, FileBytes, Forward, ForwardOver, Held, RangeOf
 from ostore.streams.chunks import Chunk, read_until_full
 from ostore.streams.durable import naming
+from ostore.streams.framed_bytes import FramedBytes
 from ostore.streams.frames import PipedFrames, PipedStream, SeekableStream, in_flight, workers
 from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.plain import PipedPlainStream, SeekablePlainStream
@@ -60,7 +63,8 @@ def reading(file: BytesAt, path: Path, *, jobs: int, label: str) -> Iterator[Bun
     """Read a bundle that can be read in any order, as `open_bundle` does. `path` is the bundle's name in messages."""
     with Pool(workers(jobs)) as pool:
         try:
-            reader = BundleReader(_streams(file, pool, jobs), label, file)
+            open_stream, tar = _streams(file, pool, jobs)
+            reader = BundleReader(open_stream, label, file, tar)
         except OstoreError as error:
             error.args = (f"{path}: {error}",)
             raise explained(error, file.read_at(PEEK_BYTES, 0), path) from None
@@ -93,16 +97,27 @@ class BundleReader:
     order was asked for, and `read_manifests` goes on from there.
     """
 
-    def __init__(self, open_stream: Callable[[], ForwardStream], label: str, file: BytesAt | None = None) -> None:
-        """`file` is the file that streams skip in and that must not change meanwhile; None for a pipe."""
+    def __init__(
+        self,
+        open_stream: Callable[[], ForwardStream],
+        label: str,
+        file: BytesAt | None = None,
+        tar: BytesAt | None = None,
+    ) -> None:
+        """
+        `file` is the file that streams skip in and that must not change meanwhile, and `tar` the tar stream in it. Both
+        are None for a pipe.
+        """
         self.label = label
         self._open_stream = open_stream
         self._file = file
+        self._tar = tar
         first = open_stream()
         self.index = _read_index(TarReader(first))
         self._behind_index = first.position
         self._numbers = {blob.digest: number for number, blob in enumerate(self.index.selection.blobs)}
         self._pipe = Walk(self.index, first) if file is None else None
+        self._recipes = BundleRecipes(self.index.selection, self._member)
 
     @property
     def can_resume(self) -> bool:
@@ -125,45 +140,46 @@ class BundleReader:
         chosen, unmatched = choose([model.name for model in self.index.selection.models], patterns)
         if unmatched:
             raise self._no_model(unmatched[0])
-        return self.index.selection.restricted(chosen)
+        return self._requiring(self.index.selection.restricted(chosen))
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         """Return one selection for each model whose folded name is in `folded`."""
-        chosen = self.index.selection
-        blobs, requires = ({blob.digest: blob for blob in part} for part in (chosen.blobs, chosen.requires))
-        return tuple(
-            Selection(
-                (model,),
-                tuple(blobs[key] for key in model.blobs if key in blobs),
-                tuple(requires[key] for key in model.blobs if key in requires),
-            )
-            for model in chosen.models
-            if model.name.folded in folded
-        )
+        return tuple(self._alone(model) for model in self.index.selection.models if model.name.folded in folded)
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
-        """Return the lacking blobs that the index lists with that size, in its order. A size of None matches any."""
-        found = (blob for blob in self.index.selection.blobs if blob.digest in lacking)
+        """
+        Return the lacking blobs that the index lists with that size, in its order. A size of None matches any.
+
+        One that a recipe makes of blobs from elsewhere is not among them.
+        """
+        found = (blob for blob in self.index.selection.blobs if blob.digest in lacking and self._has(blob.digest))
         return tuple(blob for blob in found if lacking[blob.digest] in {None, blob.size})
 
     def file_of(self, _blob: Descriptor, /) -> Path | None:
         """Return None: a blob is a part of the bundle's file."""
         return None
 
-    def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+    def read_blobs(self, wanted: Sequence[Wanted], held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         """
         Yield wanted blobs, unverified; a pipe from their first byte on. Each stream is valid until the next one is
         asked for.
 
-        Only the wanted parts of a file are read. Raises FormatError, UnsafeError, IntegrityError or LimitError; reading
-        a stream raises the same.
+        Only the wanted parts of a file are read. A blob that a recipe makes is made of what is `held`, or of other
+        blobs in the file. Raises FormatError, UnsafeError, IntegrityError or LimitError; reading a stream raises the
+        same, and NotFoundError if a base is not there.
         """
         listed = [one for one in wanted if one.blob.digest in self._numbers]
-        if self._pipe:
-            yield from self._pipe.read_blobs(listed)
-            return
-        for run in self._ascending(listed):
-            yield from self._walk().read_blobs(run)
+        pipe = [(self._pipe, listed)] if self._pipe else None
+        runs = iter(pipe or ((self._walk(), run) for run in self._ascending(listed)))
+        makers = self.index.selection.makers
+        for walk, run in runs:
+            for one, chunks in walk.read_blobs(run):
+                made = makers.get(one.blob.digest)
+                yield one, self._recipes.follow(made, chunks, held) if made else chunks
+
+    def bytes_of(self, digest: Digest, held: Held, /) -> BytesAt | None:
+        """Return the bytes of a blob of a bundle file, unverified; None if it is not there. `held` is for recipes."""
+        return self._recipes.bytes_of(digest, held)
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
@@ -184,6 +200,41 @@ class BundleReader:
             raise
         # The caller publishes next, so a change has to show now.
         self._refuse_changes()
+
+    def _member(self, digest: Digest) -> BytesAt | None:
+        """Return what the file has of a blob: its bytes, or its recipe as it is stored."""
+        if self._tar is None or digest not in self._numbers:
+            return None
+        return RangeOf(self._tar, *self._walk().range_of(digest))
+
+    def _has(self, digest: Digest) -> bool:
+        """Return whether the bundle alone gives a blob. A pipe cannot go back to the bases of a recipe."""
+        built_on = self.index.selection.built_on([digest])
+        return not built_on if self._pipe else all(base in self._numbers for base in built_on)
+
+    def _requiring(self, selection: Selection) -> Selection:
+        """Return the selection with the bases that are passed over: a pipe cannot go back to them."""
+        if not self._pipe:
+            return selection
+        built_on = selection.built_on(selection.needed)
+        known = selection.sizes
+        passed = [blob for blob in self.index.selection.blobs if blob.digest in built_on and blob.digest not in known]
+        return replace(selection, requires=(*selection.requires, *passed))
+
+    def _alone(self, model: SelectedModel) -> Selection:
+        """Return the selection of one model."""
+        whole = self.index.selection
+        needed, known = whole.built_on(model.blobs).union(model.blobs), self._numbers
+        numbers = sorted(known[digest] for digest in model.blobs if digest in known)
+        requires = {blob.digest: blob for blob in whole.requires}
+        return self._requiring(
+            Selection(
+                (model,),
+                tuple(whole.blobs[number] for number in numbers),
+                tuple(requires[digest] for digest in sorted(needed.intersection(requires))),
+                recipes=tuple(made for number in numbers if (made := whole.makers.get(whole.blobs[number].digest))),
+            )
+        )
 
     def _no_model(self, word: str) -> NotFoundError:
         names = [model.name for model in self.index.selection.models]
@@ -245,16 +296,16 @@ def _check_manifest(selection: Selection, model: SelectedModel, raw: bytes) -> N
             )
 
 
-def _streams(file: BytesAt, pool: Pool, jobs: int) -> Callable[[], ForwardStream]:
+def _streams(file: BytesAt, pool: Pool, jobs: int) -> tuple[Callable[[], ForwardStream], BytesAt]:
     """
-    Return a function that opens a new stream over a bundle file. Its bytes say which kind it is, not its name.
+    Return a function that opens a new stream over a bundle file, and the tar stream as bytes to read in any order.
 
-    Raises FormatError, LimitError, IntegrityError.
+    The bytes of the file say which kind it is, not its name. Raises FormatError, LimitError, IntegrityError.
     """
     if not _is_framed(file.read_at(BLOCK, 0)):
-        return lambda: SeekablePlainStream(file)
+        return (lambda: SeekablePlainStream(file)), file
     spans = _read_seek_table(file)
-    return lambda: SeekableStream(file, spans, pool, in_flight(jobs))
+    return (lambda: SeekableStream(file, spans, pool, in_flight(jobs))), FramedBytes(file, spans)
 
 
 def _is_framed(start: bytes) -> bool:

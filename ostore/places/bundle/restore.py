@@ -48,6 +48,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -68,6 +69,9 @@ MAX_LONG_NAME_BYTES = 1024
 MAX_KEY_CHARACTERS = 255  # every key that this program reads is shorter
 MAX_DIGITS = 20  # a 64-bit integer with its sign; Python takes minutes to convert a million digits
 MAX_SIZE = 2**63 - 1
+RECIPES = "recipes"  # what an index may need beyond version 1
+MAX_BASES, MAX_STEPS, MAX_DEPTH = 64, 100_000, 8
+MAX_HEAD_BYTES = 4 * 1024 * 1024
 MAX_OCTAL_SIZE = 8**11 - 1
 LOCK_SECONDS = 60.0
 
@@ -108,14 +112,43 @@ class Model(NamedTuple):
     blobs: list[str]  # distinct; the config first, then the layers in the order of the manifest
 
 
+class Made(NamedTuple):
+    """A blob that a recipe makes of parts of other blobs, its bases. `stored` is the recipe in the bundle."""
+
+    blob: Blob
+    bases: list[str]
+    stored: Blob
+
+
+class Step(NamedTuple):
+    """The next bytes of a blob: a range of the base with this number, or new bytes if that is -1."""
+
+    base: int
+    offset: int
+    length: int
+
+
 class Index(NamedTuple):
     models: list[Model]  # in the order of the bundle
     blobs: list[Blob]  # in the order of the bundle
     requires: list[Blob]  # not in the bundle; the store must have them
     files: list[tuple[str, Blob]]
-    members: dict[
-        str, str
-    ]  # model -> name of its manifest in the bundle; of a model that requires blobs, below ostore/
+    recipes: list[Made]  # in the order of the bundle
+    members: dict[str, str]  # model -> name of its manifest in the bundle; if `tar` must not publish it, below ostore/
+
+    @property
+    def needed(self) -> set[str]:
+        """The blobs that models need."""
+        return {digest for model in self.models for digest in model.blobs}
+
+    @property
+    def arriving(self) -> list[Blob]:
+        """The blobs that the bundle holds or makes."""
+        return [*self.blobs, *(made.blob for made in self.recipes)]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {blob.hex: blob.size for blob in (*self.arriving, *self.requires)}
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -150,19 +183,29 @@ def run(options: argparse.Namespace) -> None:
         else:
             root = find_store(options.models)
             outcome, where = restore(archive, index, Store(root), replace=options.replace), str(root)
-    size = sum(blob.size for blob in index.blobs)
-    summary = f"{len(index.models)} models, {len(index.blobs)} blobs, {size} bytes -> {where}"
+    size = sum(blob.size for blob in index.arriving)
+    summary = f"{len(index.models)} models, {len(index.arriving)} blobs, {size} bytes -> {where}"
     report([*(f"{model.name}: {outcome[model.name]}" for model in index.models), summary])
 
 
 def restore(archive: Archive, index: Index, store: Store, *, replace: bool) -> dict[str, str]:
     """Restore all models or none. Returns the outcome of each."""
     store.compare(index.models, replace=replace)
-    present = {blob for blob in (*index.requires, *index.blobs) if is_sound(store.blobs / blob.filename, blob)}
-    lacking = [f"sha256:{blob.hex}" for blob in index.requires if blob not in present]
+    present = {blob for blob in index.arriving if is_sound(store.blobs / blob.filename, blob)}
+    needed = index.needed
+    for blob in index.requires:
+        # What recipes make tells whether their bases are right, so a blob that only they need is not hashed.
+        if is_sound(store.blobs / blob.filename, blob, by_size=blob.hex not in needed):
+            present.add(blob)
+    building = bases_of(index, present)
+    lacking = [
+        f"sha256:{blob.hex}"
+        for blob in index.requires
+        if blob not in present and (blob.hex in needed or blob.hex in building)
+    ]
     if lacking:
         raise RestoreError(NOT_FOUND, f"the bundle requires blobs that the store does not have: {' '.join(lacking)}")
-    missing = [blob for blob in index.blobs if blob not in present]
+    missing = [blob for blob in index.arriving if blob not in present]
     refuse_short_space(nearest(store.state), [*missing, *(model.manifest for model in index.models)])
     with open_inbox(store, present) as inbox:
         read_members(archive, index, inbox)
@@ -505,6 +548,7 @@ def read_index(archive: Archive) -> Index:
     index = parse_index(b"".join(archive.body(archive.enter(INDEX_PATH, limit=MAX_INDEX_BYTES))))
     archive.known.update(path for path, _ in index.files)
     archive.known.update(f"blobs/{blob.filename}" for blob in index.blobs)
+    archive.known.update(recipe_path(made) for made in index.recipes)
     archive.known.update(index.members.values())
     return index
 
@@ -522,7 +566,13 @@ def read_members(archive: Archive, index: Index, inbox: Inbox | None) -> None:
             drain(pieces)
         else:
             inbox.write_blob(blob, pieces)
-    sizes = dict([*index.blobs, *index.requires])
+    sizes = index.sizes
+    for made in index.recipes:
+        steps, new = open_recipe(made, archive.verified(recipe_path(made), made.stored), sizes)
+        if inbox is None or inbox.has(made.blob):
+            drain(new)
+        else:
+            inbox.write_blob(made.blob, follow(made, steps, new, [inbox.path_of(base) for base in made.bases], sizes))
     for model in index.models:
         raw = b"".join(archive.verified(index.members[model.name], model.manifest))
         check_manifest(raw, model, sizes)
@@ -545,27 +595,34 @@ def parse_index(raw: bytes) -> Index:
     version = top.get("version")
     if rest or top.get("format") != "ostore-bundle" or type(version) is not int or version < 1:
         raise RestoreError(FORMAT, f"not a bundle: {INDEX_PATH!r} is not the index of an ostore bundle")
-    if version > 1 or elements(top, "needs"):
+    if version > 1 or any(need != RECIPES for need in elements(top, "needs")):
         raise RestoreError(FORMAT, f"made by a newer ostore: version {version}, needs {top.get('needs')!r:.80}")
-    if sum(len(elements(top, key)) for key in ("models", "blobs", "requires", "files")) > MAX_MEMBERS:
+    if sum(len(elements(top, key)) for key in ("models", "blobs", RECIPES, "requires", "files")) > MAX_MEMBERS:
         raise RestoreError(LIMIT, f"index: expected at most {MAX_MEMBERS} members")
     blobs = [parse_blob(entry, "index: blobs") for entry in elements(top, "blobs")]
     requires = [parse_blob(entry, "index: requires") for entry in elements(top, "requires")]
     models = [parse_model(entry) for entry in elements(top, "models")]
     files = [parse_file(entry) for entry in elements(top, "files")]
-    refuse_repeats([blob.hex for blob in (*blobs, *requires)])
+    recipes = [parse_made(entry) for entry in elements(top, RECIPES)]
+    if recipes and RECIPES not in elements(top, "needs"):
+        raise RestoreError(FORMAT, f"index: expected {RECIPES!r} in needs, because there are recipes")
+    made = [recipe.blob for recipe in recipes]
+    refuse_repeats([blob.hex for blob in (*blobs, *requires, *made)])
+    check_order(recipes, {blob.hex for blob in (*blobs, *requires)})
     refuse_repeats([model.name.lower() for model in models])  # Ollama and many disks ignore case
     refuse_repeats([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
-    if sum(blob.size for blob in (*blobs, *requires)) > MAX_SIZE:
+    if sum(blob.size for blob in (*blobs, *requires, *made)) > MAX_SIZE:
         raise RestoreError(LIMIT, f"index: expected at most {MAX_SIZE} bytes of blobs")
-    if {blob.hex for blob in (*blobs, *requires)} != {digest for model in models for digest in model.blobs}:
+    bases = {base for recipe in recipes for base in recipe.bases}.intersection(blob.hex for blob in requires)
+    needed = {digest for model in models for digest in model.blobs}
+    if {blob.hex for blob in (*blobs, *requires, *made)} != needed | bases:
         raise RestoreError(FORMAT, "index: expected exactly the blobs that its models need")
-    elsewhere = {blob.hex for blob in requires}
+    elsewhere = {blob.hex for blob in (*requires, *made)}
     members = {
         model.name: "/".join(("manifests" if elsewhere.isdisjoint(model.blobs) else "ostore/manifests", *model.parts))
         for model in models
     }
-    return Index(models, blobs, requires, files, members)
+    return Index(models, blobs, requires, files, recipes, members)
 
 
 def parse_model(entry: object) -> Model:
@@ -578,6 +635,37 @@ def parse_model(entry: object) -> Model:
     blobs = [parse_digest(text, f"index: blobs of {name}") for text in elements(model, "blobs")]
     refuse_repeats(blobs)
     return Model(match[0], match.groups(), manifest, blobs)
+
+
+def parse_made(entry: object) -> Made:
+    recipe, blob = fields(entry, "index: recipes"), parse_blob(entry, "index: recipes")
+    bases = [parse_digest(text, "index: bases") for text in elements(recipe, "bases")]
+    if not 1 <= len(bases) <= MAX_BASES:
+        raise RestoreError(LIMIT, f"index: expected 1 to {MAX_BASES} bases, got {len(bases)}")
+    refuse_repeats(bases)
+    stored = parse_blob(recipe.get("stored"), "index: stored", min(MAX_SIZE, blob.size + MAX_HEAD_BYTES))
+    return Made(blob, bases, stored)
+
+
+def check_order(recipes: list[Made], others: set[str]) -> None:
+    """Refuse a recipe whose bases are not there when its turn comes, so there is no circle."""
+    depths = dict.fromkeys(others, 0)
+    for made in recipes:
+        for base in made.bases:
+            if base not in depths:
+                raise RestoreError(FORMAT, f"index: base sha256:{base} is not listed before its recipe")
+        depths[made.blob.hex] = 1 + max(depths[base] for base in made.bases)
+        if depths[made.blob.hex] > MAX_DEPTH:
+            raise RestoreError(LIMIT, f"index: expected at most {MAX_DEPTH} recipes on top of each other")
+
+
+def bases_of(index: Index, present: set[Blob]) -> set[str]:
+    """Return the blobs that are needed to make those that are missing."""
+    found: set[str] = set()
+    for made in reversed(index.recipes):  # a base that is made too has its recipe earlier
+        if made.blob not in present:
+            found.update(made.bases)
+    return found
 
 
 def parse_file(entry: object) -> tuple[str, Blob]:
@@ -715,6 +803,108 @@ def elements(top: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
+# ---- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def recipe_path(made: Made) -> str:
+    return f"recipes/{made.blob.filename}"
+
+
+def open_recipe(made: Made, stored: Iterator[bytes], sizes: dict[str, int]) -> tuple[list[Step], Iterator[bytes]]:
+    """Read the first line of a recipe. Returns its steps and the new bytes."""
+    head, new = split_head(stored, recipe_name(made))
+    return parse_steps(head, made, [sizes[base] for base in made.bases]), new
+
+
+def follow(
+    made: Made, steps: list[Step], new: Iterator[bytes], paths: list[Path], sizes: dict[str, int]
+) -> Iterator[bytes]:
+    """Yield the bytes of a blob that is made of ranges of its bases, the files `paths`, and of new bytes."""
+    digest = hashlib.sha256()
+    with ExitStack() as opened:
+        bases = [opened.enter_context(open_regular(path, DAMAGED)) for path in paths]
+        for piece in pieces_of(steps, [base.fileno() for base in bases], Forward(new)):
+            digest.update(piece)
+            yield piece
+    drain(new)
+    if digest.hexdigest() == made.blob.hex:
+        return
+    what = recipe_name(made)
+    for base, path in zip(made.bases, paths):
+        if not is_sound(path, Blob(base, sizes[base])):
+            raise RestoreError(INTEGRITY, f"{what}: sha256:{base} in the store is damaged, and it is made of that")
+    raise RestoreError(INTEGRITY, f"{what}: it makes other bytes, with sha256 {digest.hexdigest()}")
+
+
+def recipe_name(made: Made) -> str:
+    return f"recipe for sha256:{made.blob.hex}"
+
+
+def split_head(stored: Iterator[bytes], what: str) -> tuple[bytes, Iterator[bytes]]:
+    """Return the first line of a recipe, and its new bytes."""
+    head = b""
+    for piece in stored:
+        head += piece
+        end = head.find(b"\n", 0, MAX_HEAD_BYTES) + 1
+        if end:
+            return head[:end], chain([head[end:]], stored)
+        if len(head) >= MAX_HEAD_BYTES:
+            raise RestoreError(LIMIT, f"{what}: expected a first line of at most {MAX_HEAD_BYTES} bytes")
+    raise RestoreError(FORMAT, f"{what}: its first line does not end")
+
+
+def parse_steps(head: bytes, made: Made, sizes: list[int]) -> list[Step]:
+    what = recipe_name(made)
+    value, rest = parse_json(head, what, is_strict=True)
+    entries = fields(value, what).get("steps")
+    if rest or not isinstance(entries, list):
+        raise RestoreError(FORMAT, f"{what}: expected one JSON document with a list of steps")
+    if len(entries) > MAX_STEPS:
+        raise RestoreError(LIMIT, f"{what}: expected at most {MAX_STEPS} steps, got {len(entries)}")
+    steps = [parse_step(entry, sizes, what) for entry in entries]
+    new = sum(length for base, _, length in steps if base < 0)
+    if new != made.stored.size - len(head) or sum(length for _, _, length in steps) != made.blob.size:
+        raise RestoreError(FORMAT, f"{what}: its steps make another number of bytes than the index says")
+    return steps
+
+
+def parse_step(entry: object, sizes: list[int], what: str) -> Step:
+    kind, *rest = entry if isinstance(entry, list) and entry else [None]
+    numbers = [number for number in rest if type(number) is int]  # a bool is an int too
+    if kind == "new" and len(rest) == len(numbers) == 1 and numbers[0] > 0:
+        return Step(-1, 0, numbers[0])
+    if kind == "copy" and len(rest) == len(numbers) == 3 and numbers[2] > 0:  # noqa: PLR2004 - base, offset, length
+        base, offset, length = numbers
+        if not 0 <= base < len(sizes) or offset < 0 or offset + length > sizes[base]:
+            raise RestoreError(UNSAFE, f"{what}: step {entry!r:.90} is outside its base")
+        return Step(base, offset, length)
+    raise RestoreError(FORMAT, f"{what}: expected a step, got {entry!r:.90}")
+
+
+def pieces_of(steps: list[Step], bases: list[int], new: Forward) -> Iterator[bytes]:
+    for base, start, length in steps:
+        if base < 0:
+            yield from new.take(length)
+            continue
+        for offset in range(start, start + length, CHUNK_BYTES):
+            yield os.pread(bases[base], min(CHUNK_BYTES, start + length - offset), offset)
+
+
+class Forward:
+    """The new bytes of a recipe, in the lengths that its steps take."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._ahead = pieces, b""
+
+    def take(self, size: int) -> Iterator[bytes]:
+        while size:
+            if not self._ahead:
+                self._ahead = next(self._pieces)  # there are as many bytes as the steps take
+            piece, self._ahead = self._ahead[:size], self._ahead[size:]
+            size -= len(piece)
+            yield piece
+
+
 # ---- the store -------------------------------------------------------------------------------------------------------
 
 
@@ -843,6 +1033,12 @@ class Inbox:
     def has(self, blob: Blob) -> bool:
         return blob in self._present
 
+    def path_of(self, digest: str) -> Path:
+        """Return the file of a blob that is staged or was found in the store."""
+        filename = Blob(digest, 0).filename
+        staged = self._folder / filename
+        return staged if staged.exists() else self._store.blobs / filename
+
     def write_blob(self, blob: Blob, pieces: Iterator[bytes]) -> None:
         part = self._folder / f"{blob.filename}.part"
         self._write(part, pieces)
@@ -855,7 +1051,8 @@ class Inbox:
 
     def publish(self, index: Index, *, replace: bool) -> dict[str, str]:
         """Publish everything. Returns the outcome of each model; an error takes back what was published."""
-        store = self._store
+        store, needed = self._store, index.needed
+        kept = [*index.arriving, *(blob for blob in index.requires if blob.hex in needed)]
         with store.locked(), ExitStack() as undo:
             # Compared again, because another program may have published meanwhile.
             outcome = store.compare(index.models, replace=replace)
@@ -872,7 +1069,7 @@ class Inbox:
                     for folder in list(path.parents)[:4]:  # up to `manifests`
                         sync_path(folder)
             for pause_seconds in (0.0, 0.1, 0.2):
-                self._settle([*index.blobs, *index.requires], pause_seconds, undo)
+                self._settle(kept, pause_seconds, undo)
             undo.pop_all()
         return outcome
 
@@ -955,12 +1152,18 @@ def refuse_short_space(folder: Path, blobs: list[Blob]) -> None:
         raise RestoreError(NO_SPACE, f"{str(folder)!r}: expected {needed} bytes of free space, got {free}")
 
 
-def is_sound(path: Path, blob: Blob) -> bool:
-    """Whether the store has the blob and its SHA-256 is right. After a power cut a file may have the name alone."""
+def is_sound(path: Path, blob: Blob, *, by_size: bool = False) -> bool:
+    """
+    Whether the store has the blob and its SHA-256, or `by_size` its size, is right.
+
+    After a power cut a file may have the name alone.
+    """
     if path.is_symlink() or not path.exists():
         return False  # a link is replaced; its target stays as it is
     with open_regular(path, DAMAGED) as file:
         digest = hashlib.sha256()
+        if by_size:
+            return os.fstat(file.fileno()).st_size == blob.size
         if os.fstat(file.fileno()).st_size == blob.size:
             while data := file.read(CHUNK_BYTES):
                 digest.update(data)

@@ -26,7 +26,7 @@ from ostore.formats.volume_set import (
     volume_name,
     write_sums,
 )
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.par2 import create_parity, refuse_without_par2
 from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
@@ -117,7 +117,7 @@ class BundleVolumes:
         self._refuse(selection)
         head = bundle_head(selection)
         volumes = f"{made_by(self._level, is_plain=self._is_plain)}, volumes of {self._terms.size} bytes"
-        terms = Terms(head, selection.blobs, volumes, self._is_plain)
+        terms = Terms(head, stored_members(selection), volumes, self._is_plain)
         with contextlib.ExitStack() as resources:
             export = _Export(self._name, self._terms, self._folders, _most(selection), self._progress)
             resources.callback(export.close)

@@ -6,12 +6,19 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 from typing import NoReturn
 
-from ostore.formats.bundle_index import INDEX_PATH, SIGNATURE_PATH, BundleIndex, blob_path, manifest_members
+from ostore.formats.bundle_index import (
+    INDEX_PATH,
+    SIGNATURE_PATH,
+    BundleIndex,
+    blob_path,
+    manifest_members,
+    recipe_path,
+)
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, InvalidBundleError, LimitError, OstoreError, UnsafeError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.selection import SelectedModel, Wanted
-from ostore.formats.tar_header import TarHeader, member_length
+from ostore.formats.tar_header import TarHeader, member_header, member_length
 from ostore.streams.chunks import Chunk
 from ostore.streams.tar import ForwardStream, TarReader
 from ostore.streams.verified import verified
@@ -35,7 +42,15 @@ class Walk:
         self._announced = 0
         self._seen: set[str] = set()
         self._broken: OstoreError | None = None
-        self._names = {blob_path(blob.digest) for blob in self._blobs}
+        makers = index.selection.makers
+        # Of each blob, the member that has it or that makes it, and its size.
+        self._members = [
+            (recipe_path(made), made.stored.size)
+            if (made := makers.get(blob.digest))
+            else (blob_path(blob.digest), blob.size)
+            for blob in self._blobs
+        ]
+        self._names = {path for path, _ in self._members}
         self._manifests = manifest_members(index.selection)
         self._names |= set(self._manifests.values())
         self._names |= {file.path for file in index.files}
@@ -44,10 +59,12 @@ class Walk:
         """
         Yield the wanted blobs that lie ahead, unverified and in the order of the archive.
 
-        A walk that cannot skip yields each from its start.
+        A walk that cannot skip yields each from its start. Of a blob that a recipe makes, the chunks are those of the
+        recipe as it is stored, from its start.
         """
         self._begin()
-        starts = {one.blob.digest: one.start if self._can_skip else 0 for one in wanted}
+        whole = self._index.selection.makers.keys() if self._can_skip else None
+        starts = {one.blob.digest: 0 if whole is None or one.blob.digest in whole else one.start for one in wanted}
         for number in range(self._next, len(self._blobs)):
             if (start := starts.get(self._blobs[number].digest)) is not None:
                 self._pass_over(number)
@@ -66,6 +83,13 @@ class Walk:
         if extra is not None:
             self._refuse(extra)
 
+    def range_of(self, digest: Digest) -> tuple[int, int]:
+        """Return where the member of a blob has its bytes in the tar stream, and how many there are."""
+        self._begin()
+        number = next(number for number, blob in enumerate(self._blobs) if blob.digest == digest)
+        path, size = self._members[number]
+        return self._offsets[number] + len(member_header(path, size)), size
+
     def _begin(self) -> None:
         """Verify the members below `ostore/` that the index lists, once. Their contents are not used here."""
         self._refuse_to_go_on()
@@ -83,19 +107,19 @@ class Walk:
             self._expect(file.path, file.size, self._tar.next_member() if number else header)
             for _ in verified(self._tar.data(file.size), Descriptor(file.digest, file.size)):
                 pass
-        lengths = (member_length(blob_path(blob.digest), blob.size) for blob in self._blobs)
+        lengths = (member_length(*member) for member in self._members)
         self._offsets = list(accumulate(lengths, initial=self._stream.position))
 
     def _chunks(self, number: int, start: int) -> Iterator[Chunk]:
-        blob = self._blobs[number]
+        path, size = self._members[number]
         self._go_to(self._offsets[number])
         self._next = number + 1
         try:
-            self._expect(blob_path(blob.digest), blob.size)
+            self._expect(path, size)
         except OstoreError as error:
             self._broken = error
             raise
-        yield from self._tar.data(blob.size, start)
+        yield from self._tar.data(size, start)
 
     def _refuse_to_go_on(self) -> None:
         """Raise again the error of an earlier unexpected member: what follows it does not match the index."""
@@ -106,10 +130,10 @@ class Walk:
         """Go to the blob with that number, or past the last blob. In a pipe, check every header on the way."""
         if not self._can_skip:
             self._go_to(self._offsets[self._next])
-            for blob in self._blobs[self._next : number]:
-                self._expect(blob_path(blob.digest), blob.size)
-                self._tar.skip(blob.size)
-        self._seen.update(blob_path(blob.digest) for blob in self._blobs[self._next : number])
+            for path, size in self._members[self._next : number]:
+                self._expect(path, size)
+                self._tar.skip(size)
+        self._seen.update(path for path, _ in self._members[self._next : number])
         self._next = number
         self._go_to(self._offsets[number])
 

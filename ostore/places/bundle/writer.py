@@ -11,7 +11,7 @@ from ostore.formats.errors import BusyError, NoSpaceError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.streams.bytes_at import FileBytes, Output
@@ -87,7 +87,9 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            terms = Terms(head, selection.blobs, made_by(self._level, is_plain=self._is_plain), self._is_plain)
+            terms = Terms(
+                head, stored_members(selection), made_by(self._level, is_plain=self._is_plain), self._is_plain
+            )
             journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:

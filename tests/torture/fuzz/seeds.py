@@ -79,13 +79,41 @@ def digests() -> list[bytes]:
     return [digest, digest.replace(b":", b"-"), digest.upper(), b"SHA256" + digest[6:], digest[:-1], digest + b"\n"]
 
 
+def recipes() -> list[bytes]:
+    """The size of the blob, and the recipe as it is stored: of bases with 300 and 100 bytes."""
+    steps: tuple[list[object], ...] = (
+        [["copy", 0, 10, 290], ["new", 5], ["copy", 1, 0, 100]],
+        [["new", 5]],
+        [],
+        [["copy", 1, 99, 1]] * 40,
+        [["new", 1], ["copy", 0, 0, 300], ["new", 4], ["copy", 0, 1, 2]],
+    )
+    made = []
+    for listed in steps:
+        size = sum(step[-1] for step in listed if isinstance(step, list))
+        new = sum(step[-1] for step in listed if isinstance(step, list) and step[0] == "new")
+        made.append(size.to_bytes(2, "big") + dumped({"steps": listed}) + bytes(new))
+    return made
+
+
 def indexes() -> list[bytes]:
     made = Bundle().index()
     unsorted = Bundle(manifests=[(full(name), b"{}", ()) for name in ("b:x", "a:x")], blobs=[]).index()
     exported = _store()["b.tar"]
     size = int(exported[124:135], 8)
     odd = dumped({**made, "needs": [], "x": {"y": [1.5, None, True, "\u20ac"]}})
-    return [dumped(made), json.dumps(made, indent=1).encode(), dumped(unsorted), exported[512 : 512 + size], odd]
+    blob = made["blobs"][1]
+    recipe = {**blob, "bases": [made["blobs"][0]["digest"]], "stored": {**blob, "size": 60}}
+    others = [made["blobs"][0], made["blobs"][2]]
+    with_recipe = dumped({**made, "needs": ["recipes"], "blobs": others, "recipes": [recipe]})
+    return [
+        with_recipe,
+        dumped(made),
+        json.dumps(made, indent=1).encode(),
+        dumped(unsorted),
+        exported[512 : 512 + size],
+        odd,
+    ]
 
 
 def manifests() -> list[bytes]:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from unittest.mock import patch
@@ -32,11 +32,12 @@ from ostore.formats.inventory import Inventory
 from ostore.formats.json_reading import read_go_json, read_strict_json, write_canonical_json
 from ostore.formats.link_record import LinkRecord, parse_folders, write_folders
 from ostore.formats.lock_file import LockFile
-from ostore.formats.manifest import Manifest, mentioned_by
+from ostore.formats.manifest import Descriptor, Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
 from ostore.formats.par2_packets import whole_packets
+from ostore.formats.recipe import MadeBlob, Recipe, joined
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
@@ -49,6 +50,8 @@ from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.streams.document import is_document, read_document
 from ostore.streams.frames import decode_frame
+from ostore.streams.recipe import MadeBytes, follow, split_head
+from tests.in_memory import StayingBytes
 from tests.torture.fuzz import modelfile_reader, seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
 
@@ -107,11 +110,37 @@ def read_index(data: bytes) -> None:
     index = refused_alike(lambda: BundleIndex.parse(data), theirs, but_for="creator")
     said = index.selection
     assert theirs
-    assert [tuple(blob) for blob in theirs.blobs] == [(blob.digest.hex, blob.size) for blob in said.blobs]
+    assert [tuple(blob) for blob in theirs.blobs] == [(blob.digest.hex, blob.size) for blob in said.whole]
+    assert [(made.blob.hex, made.bases, tuple(made.stored)) for made in theirs.recipes] == [
+        (made.blob.digest.hex, [base.hex for base in made.bases], (made.stored.digest.hex, made.stored.size))
+        for made in said.recipes
+    ]
     assert [tuple(blob) for blob in theirs.requires] == [(blob.digest.hex, blob.size) for blob in said.requires]
     assert [model.name for model in theirs.models] == [model.name.full for model in said.models]
     assert [path for path, _ in theirs.files] == [file.path for file in index.files]
     assert BundleIndex.parse(index.write()) == index
+
+
+def read_recipe(data: bytes) -> None:
+    """The size of a blob in two bytes, and its recipe as it is stored, with bases of 300 and 100 bytes."""
+    size, stored, sizes = int.from_bytes(data[:2], "big"), data[2:], (300, 100)
+    head, new = split_head(iter([stored[:7], stored[7:]]))
+    blob, known = Digest.of(b""), Descriptor(Digest.of(stored), len(stored))
+    made = MadeBlob(Descriptor(blob, size), (), known)
+    made_there = restore.Made(restore.Blob(blob.hex, size), [], restore.Blob(known.digest.hex, known.size))
+    recipe = refused_alike(lambda: Recipe.parse(head, made, sizes), _steps(head, made_there, sizes))
+    steps = restore.parse_steps(head, made_there, list(sizes))
+    assert [(step.base, step.offset, step.length) for step in steps] == [
+        (-1 if step.base is None else step.base, step.offset, step.length) for step in recipe.steps
+    ]
+    bases = [bytes(range(100)) * 3, bytes(100)]
+    whole = b"".join(follow(recipe, [StayingBytes(base) for base in bases], new))
+    assert len(whole) == size
+    assert (
+        MadeBytes(recipe, [StayingBytes(base) for base in bases], StayingBytes(stored), len(head)).read_at(size, 0)
+        == whole
+    )
+    assert Recipe(joined(recipe.steps)).size == size
 
 
 def read_manifest(data: bytes) -> None:
@@ -401,6 +430,7 @@ TARGETS = {
     "pattern": Target(read_pattern, seeds.patterns),
     "digest": Target(read_digest, seeds.digests),
     "index": Target(read_index, seeds.indexes),
+    "recipe": Target(read_recipe, seeds.recipes),
     "manifest": Target(read_manifest, seeds.manifests),
     "json": Target(read_json, seeds.documents),
     "config": Target(read_config, seeds.configs),
@@ -431,6 +461,13 @@ TARGETS = {
 def _restored(raw: bytes) -> restore.Index | None:
     try:
         return restore.parse_index(raw)
+    except restore.RestoreError:
+        return None
+
+
+def _steps(head: bytes, made: restore.Made, sizes: Sequence[int]) -> list[restore.Step] | None:
+    try:
+        return restore.parse_steps(head, made, list(sizes))
     except restore.RestoreError:
         return None
 

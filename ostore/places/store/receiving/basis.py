@@ -20,7 +20,11 @@ def refuse_lacking(selection: Selection, lacking: Collection[Descriptor]) -> Non
     if not lacking:
         return
     digests = {blob.digest for blob in lacking}
-    names = [str(model.name) for model in selection.models if not digests.isdisjoint(model.blobs)]
+    names = [
+        str(model.name)
+        for model in selection.models
+        if not digests.isdisjoint(selection.built_on(model.blobs).union(model.blobs))
+    ]
     again = ostore(
         "export",
         *(names if len(names) <= _MAX_NAMES else ("--all",)),

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from ostore.streams.durable import Directory
 from ostore.streams.owners import is_ours
 from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watching
+from ostore.streams.recipe import refuse_damaged_bases
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_lack_of_space
 from ostore.streams.verified import hash_file, verified
@@ -74,6 +76,7 @@ class StoreInbox:
             self._staging = open_staging(root, workspace, transaction, resources)
             self._resources = resources.pop_all()
         self._promised = {model.name: model.manifest_digest for model in selection.models}
+        self._only_bases = frozenset(blob.digest for blob in selection.requires) - selection.needed
         self._staged: dict[ModelName, str] = {}
         self._unfinished: dict[Digest, tuple[Descriptor, int, str]] = {}
         self._present: dict[Digest, Descriptor] = {}
@@ -117,17 +120,22 @@ class StoreInbox:
         """
         Find the blobs that the store has and that are sound, and pin them so that no removal takes them away.
 
+        A blob that only recipes build on is sound if it has the right size: the digests of what they make decide.
         Raises DamagedStoreError if something other than a file or link has a blob's name, OSError.
         """
         if self._blobs is not None:
-            pinning = Pinning(self._blobs, self._transaction, self._damaged if self._is_repair else None, self._terms)
-            sound, damaged = pinning.pin((*self._selection.blobs, *self._selection.requires))
+            damaged = self._damaged if self._is_repair else None
+            terms = replace(self._terms, trusted=self._terms.trusted | self._only_bases)
+            pinning = Pinning(self._blobs, self._transaction, damaged, terms)
+            sound, unsound = pinning.pin((*self._selection.blobs, *self._selection.requires))
             self._present = {blob.digest: blob for blob in sound}
-            self._repaired = {blob.digest: blob for blob in damaged}
+            self._repaired = {blob.digest: blob for blob in unsound}
 
     def refuse_lacking(self) -> None:
         """Raises BasisMissingError if a blob that a delta leaves out is neither in the store, sound, nor staged."""
-        refuse_lacking(self._selection, [blob for blob in self._selection.requires if not self._holds(blob)])
+        present = {blob.digest for blob in self._selection.blobs if self._holds(blob)}
+        required = self._selection.required_beside(present)
+        refuse_lacking(self._selection, [blob for blob in required if not self._holds(blob)])
 
     def rely_on_staged(self, staged: Iterable[Descriptor]) -> None:
         """Count blobs that this transaction has staged already as written. Those that the store has are dropped."""
@@ -215,6 +223,10 @@ class StoreInbox:
         try:
             fd = self._write(blob, name, start, chunks)
         except BaseException as error:
+            if isinstance(error, BlobError) and (made := self._selection.makers.get(blob.digest)):
+                refuse_damaged_bases(
+                    made, [self._present[base] for base in made.bases if base in self._present], self.held
+                )
             if _can_go_on(error, start):
                 quietly(self._keep_begun, blob.digest, name)
             else:
@@ -291,7 +303,7 @@ class StoreInbox:
         )
         publication.publish(
             staged=(*self._written, *self._resumed, *self._linked),
-            relied_upon=tuple(self._present),
+            relied_upon=tuple(digest for digest in self._present if digest not in self._only_bases),
             manifests=self._manifests_to_place(outcomes),
             unchanged=[name for name, outcome in outcomes.items() if outcome is Outcome.ALREADY_THERE],
         )
@@ -299,7 +311,7 @@ class StoreInbox:
             outcomes=outcomes,
             written=tuple(self._written.values()),
             resumed=tuple(self._resumed.values()),
-            present=tuple(self._present.values()),
+            present=tuple(blob for digest, blob in self._present.items() if digest not in self._only_bases),
             repaired=tuple(self._repaired.values()),
             linked=tuple(self._linked.values()),
             set_aside=tuple(publication.set_aside),

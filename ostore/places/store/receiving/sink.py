@@ -226,7 +226,8 @@ class StoreSink:
 
     def _refuse_lacking(self, selection: Selection) -> None:
         """Raises BasisMissingError if what a delta builds on is not there, judged by names and sizes."""
-        lacking = self._store.missing_of(selection.requires)
+        there = {made.blob.digest for made in selection.recipes if self._store.holds(made.blob)}
+        lacking = self._store.missing_of(selection.required_beside(there))
         staged = self._store.staged() if lacking else {}
         refuse_lacking(selection, [blob for blob in lacking if staged.get(blob.digest) != blob.size])
 

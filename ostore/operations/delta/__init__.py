@@ -1,0 +1,1 @@
+"""Make recipes: find what of a blob the target has already."""

@@ -1,0 +1,64 @@
+"""The recipes of a bundle: what they make of the blobs that the target has, or that lie in the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import NotFoundError, OstoreError
+from ostore.formats.recipe import MadeBlob, Recipe
+from ostore.formats.selection import Selection
+from ostore.streams.bytes_at import BytesAt, Held, read_chunks_at
+from ostore.streams.chunks import Chunk
+from ostore.streams.recipe import MadeBytes, follow, split_head
+from ostore.streams.verified import verified
+
+
+class BundleRecipes:
+    """Follows recipes. A base that the target does not have is read from the bundle, if that is a file."""
+
+    def __init__(self, selection: Selection, member: Callable[[Digest], BytesAt | None]) -> None:
+        """`member` returns what the file has of a blob: its bytes, or its recipe as it is stored. Or None."""
+        self._sizes = selection.sizes
+        self._makers = selection.makers
+        self._member = member
+
+    def follow(self, made: MadeBlob, stored: Iterator[Chunk], held: Held) -> Iterator[Chunk]:
+        """
+        Yield the bytes that a recipe makes, unverified. `stored` is the recipe as it is stored, which is verified.
+
+        Raises NotFoundError if a base is not there, once `stored` is verified; IntegrityError, FormatError, LimitError
+        or UnsafeError for a bad recipe, and what `stored` raises.
+        """
+        try:
+            head, new = split_head(verified(stored, made.stored))
+            recipe, bases = self._parsed(head, made), [self._base(digest, held) for digest in made.bases]
+            there = [base for base in bases if base is not None]
+            if len(there) == len(bases):
+                yield from follow(recipe, there, new)
+                return
+            for _ in new:
+                pass
+            raise NotFoundError(f"its base {made.bases[bases.index(None)]} is not there")
+        except OstoreError as error:
+            error.args = (f"recipe for {made.blob.digest}: {error}",)
+            raise
+
+    def _parsed(self, head: bytes, made: MadeBlob) -> Recipe:
+        return Recipe.parse(head, made, [self._sizes[digest] for digest in made.bases])
+
+    def _base(self, digest: Digest, held: Held) -> BytesAt | None:
+        base = held(digest)
+        if base is not None and base.size == self._sizes[digest]:
+            return base
+        return self.bytes_of(digest, held)
+
+    def bytes_of(self, digest: Digest, held: Held) -> BytesAt | None:
+        """Return the bytes of a blob in the file, also if a recipe makes it of others in there, or held. Or None."""
+        stored, made = self._member(digest), self._makers.get(digest)
+        if stored is None or made is None:
+            return stored
+        head, _ = split_head(read_chunks_at(stored, stored.size - 1))
+        recipe, bases = self._parsed(head, made), [self._base(base, held) for base in made.bases]
+        there = [base for base in bases if base is not None]
+        return MadeBytes(recipe, there, stored, len(head)) if len(there) == len(bases) else None

@@ -1,0 +1,62 @@
+"""The tar stream inside the frames of a file, to be read in any order. Recipes read their bases so."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from threading import Lock
+
+from ostore.formats.errors import IntegrityError
+from ostore.formats.zstd_frame import FrameSpan, measure_frame
+from ostore.streams.bytes_at import BytesAt
+from ostore.streams.frames import decode_frame
+
+# Decoded frames that are kept, of at most 8 MiB each.
+_KEPT_FRAMES = 2
+
+
+class FramedBytes:
+    """Decodes only the frames that are needed, and keeps the latest two."""
+
+    def __init__(self, source: BytesAt, spans: Sequence[FrameSpan]) -> None:
+        self._source = source
+        self._spans = spans
+        self._offsets = list(accumulate((span.size for span in spans), initial=0))
+        self._starts = list(accumulate((span.content_size for span in spans), initial=0))
+        self._kept: dict[int, memoryview] = {}
+        self._lock = Lock()
+        self.size = self._starts[-1]
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """Return `size` bytes from byte `offset`, or fewer at the end. Raises IntegrityError, FormatError, OSError."""
+        pieces = []
+        size = max(0, min(size, self.size - offset))
+        frame = bisect_right(self._starts, offset) - 1
+        while size:
+            start = offset - self._starts[frame]
+            piece = self._frame(frame)[start : start + size]
+            pieces.append(piece)
+            size, offset, frame = size - len(piece), offset + len(piece), frame + 1
+        return b"".join(pieces)
+
+    def refuse_changes(self) -> None:
+        """Raises IntegrityError if the file has changed since opening."""
+        self._source.refuse_changes()
+
+    def _frame(self, number: int) -> memoryview:
+        with self._lock:
+            content = self._kept.pop(number, None)
+            if content is None:
+                content = self._decoded(number)
+            while len(self._kept) >= _KEPT_FRAMES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[number] = content
+            return content
+
+    def _decoded(self, number: int) -> memoryview:
+        span = self._spans[number]
+        data = self._source.read_at(span.size, self._offsets[number])
+        if measure_frame(data) != span:
+            raise IntegrityError(f"bundle: frame {number} is not as the seek table says")
+        return decode_frame(data)

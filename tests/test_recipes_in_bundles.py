@@ -1,0 +1,303 @@
+"""Blobs that share tensors travel as recipes, and come out whole, or the command says what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.api.addresses import opened_bundle
+from ostore.formats.bundle_index import BundleIndex
+from ostore.formats.errors import BlobError, UsageError
+from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
+from tests.support import OSTORE, Store, noise, tree
+from tests.support import ostore as run
+
+RENAMED = weights(prefix="model.")
+ALIGNED = weights(alignment=64)
+RESTORE = Path(ostore.__file__).parent / "places/bundle/restore.py"
+
+
+@pytest.fixture
+def near(tmp_path: Path) -> Store:
+    """A store with a model, its re-release and two more of the same tensors."""
+    store = two_releases(tmp_path / "near")
+    store.model("renamed:latest", RENAMED)
+    store.model("aligned:latest", ALIGNED)
+    return store
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Store:
+    """A store with the first release."""
+    store = Store(tmp_path / "far")
+    store.model("tiny:old", OLD, template=b"{{ .Prompt }}")
+    return store
+
+
+@pytest.fixture(params=["b.tar", "b.tar.zst"])
+def shared(near: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A bundle of all of them."""
+    path = tmp_path / str(request.param)
+    done = run("export", "--all", path, "--share-tensors", "--models", near.root)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def index_of(bundle: Path) -> BundleIndex:
+    with opened_bundle(bundle, jobs=1) as reader:
+        return reader.index
+
+
+def piped(bundle: Path, *words: str | Path) -> subprocess.CompletedProcess[bytes]:
+    with bundle.open("rb") as pipe:
+        return subprocess.run([*OSTORE, "import", "-", *words], stdin=pipe, capture_output=True, check=False)
+
+
+def verdict(store: Path) -> str:
+    return ostore.verify(models=store)[0].verdict
+
+
+def restored(bundle: Path, store: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the script that is in every bundle, with a bare Python."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", RESTORE, bundle, "--models", store, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_tensors_that_models_share_are_stored_once(near: Store, tmp_path: Path) -> None:
+    report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=near.root)
+    assert (report.blobs, report.recipes) == (6, 3)
+    assert report.recipe_size < 3 * 2000
+    assert report.bundle_size
+    assert report.bundle_size < len(OLD) + 120_000
+    again = ostore.export(["*"], tmp_path / "again.tar", share_tensors=True, models=near.root)
+    assert again.recipe_size == report.recipe_size
+    assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_shared_bundle_is_imported_whole(near: Store, shared: Path, tmp_path: Path) -> None:
+    done = run("import", shared, "--models", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "other") == tree(near.root)
+
+
+def test_a_shared_bundle_is_imported_from_a_pipe(near: Store, tmp_path: Path) -> None:
+    ostore.export(["*"], tmp_path / "b.tar.zst", share_tensors=True, models=near.root)
+    done = piped(tmp_path / "b.tar.zst", "--models", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "other") == tree(near.root)
+
+
+def test_one_model_of_a_shared_bundle_is_made_of_what_is_in_the_file(shared: Path, tmp_path: Path) -> None:
+    done = run("import", shared, "--model", "renamed", "--models", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    weights = [path for path in (tmp_path / "other/blobs").iterdir() if path.stat().st_size > len(OLD) // 2]
+    assert [path.name for path in weights] == [digest_of(RENAMED).filename]
+    assert verdict(tmp_path / "other") == "whole"
+
+
+def test_from_a_pipe_it_is_refused_if_its_basis_is_passed_over(shared: Path, far: Store, tmp_path: Path) -> None:
+    words = ("--model", "renamed", "--models")
+    bases = {digest for made in index_of(shared).selection.recipes for digest in made.bases}
+    done = piped(shared, *words, tmp_path / "other")
+    assert (done.returncode, len(bases)) == (3, 1)
+    assert str(bases.pop()) in done.stderr.decode()
+    assert not (tmp_path / "other").exists()
+    everything = piped(shared, "--models", far.root)
+    assert everything.returncode == 0, everything.stderr
+    # Now the basis is in the store.
+    run("rm", "--yes", "renamed", "--models", far.root)
+    assert piped(shared, *words, far.root).returncode == 0
+    assert verdict(far.root) == "whole"
+
+
+def test_a_delta_makes_a_re_release_of_what_is_there(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar.zst")
+    [made] = index_of(bundle).selection.recipes
+    assert (made.blob.digest, made.bases) == (digest_of(NEW), (digest_of(OLD),))
+    assert made.stored.size < 300
+    assert run("inspect", bundle).stdout.count("makes 1 blob of parts of others; requires 1 blob on the target") == 1
+    done = run("import", bundle, "--models", far.root)
+    assert done.returncode == 0, done.stderr
+    assert far.blob_path(NEW).read_bytes() == NEW
+    assert verdict(far.root) == "whole"
+    assert not list((far.root / ".ostore/tx").iterdir())
+
+
+def test_a_delta_is_refused_before_a_byte_is_written_if_its_basis_is_missing(near: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar.zst")
+    other = Store(tmp_path / "other")
+    other.model("mine:latest", b"other weights")
+    before = tree(other.root, without=())
+    for words in (("import", bundle), ("import", bundle, "--trust-existing")):
+        done = run(*words, "--models", other.root)
+        assert done.returncode == 3, done.stderr
+        assert str(digest_of(OLD)) in done.stderr
+    assert restored(bundle, other.root).returncode == 3
+    assert tree(other.root) == {path: what for path, what in before.items() if not path.startswith(".ostore")}
+
+
+def test_a_delta_that_is_there_already_needs_no_basis(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar.zst")
+    assert run("import", bundle, "--models", far.root).returncode == 0
+    far.manifest_path("registry.ollama.ai/library/tiny:old").unlink()
+    far.blob_path(OLD).unlink()
+    done = run("import", bundle, "--models", far.root, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [model["outcome"] for model in json.loads(done.stdout)["imports"][0]["models"]] == ["already there"]
+    assert restored(bundle, far.root).returncode == 0
+
+
+@pytest.mark.parametrize("at", [0.1, 0.9], ids=["a copied byte", "the header"])
+def test_a_damaged_basis_is_named(near: Store, far: Store, tmp_path: Path, at: float) -> None:
+    bundle = delta(near, tmp_path / "d.tar.zst")
+    damaged = bytearray(OLD)
+    damaged[int(len(OLD) * at)] ^= 1
+    far.blob_path(OLD).write_bytes(damaged)
+    before = tree(far.root)
+    done = run("import", bundle, "--models", far.root)
+    assert done.returncode == 4
+    assert f"blob {digest_of(OLD)} in the store is damaged" in done.stderr
+    script = restored(bundle, far.root)
+    assert script.returncode == 4
+    assert f"{digest_of(OLD)} in the store is damaged" in script.stderr
+    assert tree(far.root) == before
+
+
+def test_a_basis_that_a_model_of_the_bundle_needs_is_hashed_first(near: Store, far: Store, tmp_path: Path) -> None:
+    near.model("both:latest", OLD, system=b"hi")
+    bundle = delta(near, tmp_path / "d.tar.zst", ("tiny:new",))
+    far.blob_path(OLD).write_bytes(bytes(len(OLD)))
+    assert run("import", bundle, "--models", far.root).returncode == 4
+
+
+def test_a_recipe_with_other_new_bytes_is_refused(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    [made] = index_of(bundle).selection.recipes
+    content = bytearray(bundle.read_bytes())
+    start = content.index(b'{"steps":')
+    content[start + made.stored.size - 1] ^= 1
+    bundle.write_bytes(content)
+    done = run("import", bundle, "--models", far.root)
+    assert done.returncode == 4
+    assert f"recipe for {digest_of(NEW)}" in done.stderr
+    assert restored(bundle, far.root).returncode == 4
+    assert not far.blob_path(NEW).exists()
+
+
+def test_the_script_restores_what_models_share(near: Store, shared: Path, tmp_path: Path) -> None:
+    done = restored(shared, tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "other") == tree(near.root)
+
+
+def test_the_script_makes_a_re_release_of_what_is_there(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    assert restored(bundle, far.root, "--verify-only").returncode == 0
+    done = restored(bundle, far.root)
+    assert done.returncode == 0, done.stderr
+    assert far.blob_path(NEW).read_bytes() == NEW
+    assert verdict(far.root) == "whole"
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs GNU tar and sha256sum")
+def test_tar_lists_no_model_that_it_cannot_make(near: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    (tmp_path / "empty").mkdir()
+    subprocess.run(["tar", "-xmof", bundle, "-C", tmp_path / "empty"], check=True)
+    assert run("list", "-q", "--models", tmp_path / "empty").stdout == ""
+    sums = subprocess.run(["sha256sum", "-c", "--quiet", "ostore/SHA256SUMS"], cwd=tmp_path / "empty", check=False)
+    assert sums.returncode == 0
+    assert "tar alone cannot" in (tmp_path / "empty/ostore/RESTORE.txt").read_text()
+
+
+def test_verify_hashes_what_it_can(near: Store, far: Store, shared: Path, tmp_path: Path) -> None:
+    whole = run("verify", shared, "--models", tmp_path)
+    assert (whole.returncode, "6 blobs" in whole.stdout, "warning" in whole.stderr) == (0, True, False)
+    bundle = delta(near, tmp_path / "d.tar")
+    elsewhere = run("verify", bundle, "--models", tmp_path)
+    assert (elsewhere.returncode, "2 blobs" in elsewhere.stdout) == (0, True)
+    assert "needs 1 blob elsewhere" in elsewhere.stderr
+    assert "1 blob not checked" in elsewhere.stderr
+    here = run("verify", bundle, "--models", far.root)
+    assert (here.returncode, "3 blobs" in here.stdout, "warning" in here.stderr) == (0, True, False)
+    far.blob_path(OLD).write_bytes(bytes(len(OLD)))
+    damaged = run("verify", bundle, "--models", far.root)
+    assert (damaged.returncode, "1 blob not checked" in damaged.stderr) == (0, True)
+
+
+def test_verify_finds_a_recipe_that_is_damaged(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    content = bundle.read_bytes()
+    start = content.index(b'{"steps":')
+    bundle.write_bytes(content[:start] + b'{"stepz":' + content[start + 9 :])
+    for models in (far.root, tmp_path):
+        done = run("verify", bundle, "--models", models)
+        assert done.returncode in {4, 12}, done.stdout
+
+
+def test_a_folder_and_plain_files_have_their_blobs_whole(near: Store, tmp_path: Path) -> None:
+    for more in ((), ("--as", "gguf")):
+        done = run("export", "--all", f"{tmp_path}/out/", "--share-tensors", *more, "--models", near.root)
+        assert done.returncode == 2
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError):
+        ostore.export(["*"], f"{tmp_path}/out/", share_tensors=True, models=near.root)
+
+
+def test_a_damaged_blob_ends_the_export_or_leaves_its_models_out(near: Store, tmp_path: Path) -> None:
+    damaged = bytearray(NEW)
+    damaged[-40] ^= 1
+    near.blob_path(NEW).write_bytes(damaged)
+    with pytest.raises(BlobError, match="tiny:new"):
+        ostore.export(["tiny:old", "tiny:new"], tmp_path / "b.tar", share_tensors=True, models=near.root)
+    assert not list(tmp_path.glob("b.tar*"))
+    report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=near.root)
+    assert ([one.name for one in report.left_out], report.recipes) == (["tiny:new"], 2)
+    assert run("import", tmp_path / "b.tar", "--models", tmp_path / "other").returncode == 0
+
+
+def test_repair_takes_what_a_file_makes_of_itself(near: Store, shared: Path) -> None:
+    near.blob_path(RENAMED).write_bytes(bytes(len(RENAMED)))
+    done = run("repair", "--from", shared, "--models", near.root)
+    assert done.returncode == 0, done.stderr
+    assert near.blob_path(RENAMED).read_bytes() == RENAMED
+
+
+def test_repair_does_not_take_what_needs_a_basis(near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = delta(near, tmp_path / "d.tar")
+    near.blob_path(NEW).write_bytes(bytes(len(NEW)))
+    done = run("repair", "--from", bundle, "--models", near.root)
+    assert done.returncode == 4, done.stderr
+
+
+def test_models_without_common_tensors_travel_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    for seed in (1, 2):
+        store.model(f"m:{seed}", weights(seed=seed))
+    store.model("m:3", noise(100_000))
+    ostore.export(["*"], tmp_path / "plain.tar", models=store.root)
+    report = ostore.export(["*"], tmp_path / "shared.tar", share_tensors=True, models=store.root)
+    assert report.recipes == 0
+    assert (tmp_path / "shared.tar").read_bytes() == (tmp_path / "plain.tar").read_bytes()
+
+
+def test_a_long_line_of_releases_is_no_tower(tmp_path: Path) -> None:
+    """Each has the tensors of all others, so that all but one are made of that one."""
+    store = Store(tmp_path / "models")
+    for number in range(12):
+        store.model(f"tiny:{number}", weights(TEMPLATE + str(number)))
+    report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=store.root)
+    assert report.recipes == 11
+    assert {made.bases for made in index_of(tmp_path / "b.tar").selection.recipes} == {
+        (digest_of(weights(TEMPLATE + "0")),)
+    }
