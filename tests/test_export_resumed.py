@@ -313,14 +313,15 @@ def test_an_export_that_is_killed_at_any_moment_goes_on(
     """Killed, half of the time killed again while it goes on, and then left alone."""
     target, state = tmp_path / name, tmp_path / f"{name}.part.state"
     command = [sys.executable, "-c", RUNNING, "export", "--all", str(target), "--models", str(models), "-q"]
-    moments, took, has_gone_on = random.Random(name), 1.0, 0
+    moments, has_gone_on, took = random.Random(name), 0, seconds(command, tmp_path / f"{name}.part")
+    target.unlink()
     for _ in range(KILLS):
         for _ in range(moments.choice((1, 2))):
-            started = time.monotonic()
-            if killed(command, moments.uniform(0.2, 0.2 + took)):
+            if killed(command, tmp_path / f"{name}.part", moments.uniform(0, took)):
                 has_gone_on += state.exists() and not target.exists()
             else:
-                took = (time.monotonic() - started) / 2
+                # It was quicker than the first one, which a neighbour may have slowed down.
+                took /= 2
             if target.exists():
                 break
         if not target.exists():
@@ -335,12 +336,24 @@ def test_an_export_that_is_killed_at_any_moment_goes_on(
     assert has_gone_on
 
 
-def killed(command: list[str], after: float) -> bool:
-    """Kill a command after so many seconds; whether it had not ended before."""
+def killed(command: list[str], sign: Path, after: float) -> bool:
+    """Kill a command so many seconds after the first sign of its work; whether it had not ended before."""
     with subprocess.Popen(command) as process:
+        while not sign.exists() and process.poll() is None:
+            time.sleep(0.001)
         time.sleep(after)
         process.kill()
     return process.returncode != 0
+
+
+def seconds(command: list[str], sign: Path) -> float:
+    """How long a command works, from the first sign of that."""
+    with subprocess.Popen(command) as process:
+        while not sign.exists() and process.poll() is None:
+            time.sleep(0.001)
+        started = time.monotonic()
+        assert process.wait() == 0
+        return time.monotonic() - started
 
 
 @KINDS

@@ -16,7 +16,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.export_state import ExportState
 from ostore.places.bundle import journal
 from tests.support import TORTURE, tree, unmeasured
-from tests.test_export_resumed import BLOBS, MIB, RUNNING, Stopping, killed, make_store
+from tests.test_export_resumed import BLOBS, MIB, RUNNING, Stopping, killed, make_store, seconds
 
 SIZE = 9 * MIB
 NAME = "b.tar.zst"
@@ -52,6 +52,12 @@ def export(models: Path, folder: Path, after: float = float("inf"), *, split: in
     return progress.phases
 
 
+def empty(folder: Path) -> None:
+    for medium in media(folder):
+        subprocess.run(["rm", "-rf", medium], check=True)
+        medium.mkdir()
+
+
 def stopped(models: Path, folder: Path, after: int) -> ExportState:
     with pytest.raises(KeyboardInterrupt):
         export(models, folder, after)
@@ -75,13 +81,14 @@ def test_a_set_that_is_killed_at_any_moment_goes_on(models: Path, undisturbed: P
     to = [word for medium in media(tmp_path) for word in ("--to", str(medium))]
     command = [sys.executable, "-c", RUNNING, "export", "--all", NAME, "--models", str(models), "-q"]
     command += ["--split", str(SIZE), *to]
-    moments, has_gone_on = random.Random(NAME), 0
+    moments, has_gone_on, sign = random.Random(NAME), 0, tmp_path / f"a/{NAME}.parts/{NAME}.001"
+    empty(tmp_path)
+    took = seconds(command, sign)
     for _ in range(KILLS):
-        for medium in media(tmp_path):
-            subprocess.run(["rm", "-rf", medium], check=True)
-            medium.mkdir()
+        empty(tmp_path)
         for _ in range(moments.choice((1, 2))):
-            if not killed(command, moments.uniform(0.3, 1.5)):
+            if not killed(command, sign, moments.uniform(0, took)):
+                took /= 2
                 break
             has_gone_on += (tmp_path / f"a/{NAME}.parts/{NAME}.state").exists()
         done = subprocess.run([*command, "--replace"], capture_output=True, text=True, check=False)

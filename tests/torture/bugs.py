@@ -65,8 +65,8 @@ BUGS = (
     Bug(
         "an export gets its name before it is on the disk",
         "places/bundle/writer.py",
-        "            output.sync()\n            self._give_name",
-        "            self._give_name",
+        "                output.sync()\n                if isinstance",
+        "                if isinstance",
         (STATES, "-k", "export"),
     ),
     Bug(

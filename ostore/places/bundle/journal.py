@@ -40,10 +40,6 @@ EVERY_BYTES = 256 * 1024 * 1024
 _UNFINISHED = ".part"
 
 
-class ChangedBlobError(IntegrityError):
-    """A blob has other bytes than it had when an interrupted export wrote its first part."""
-
-
 def _none(_size: int) -> tuple[Digest, ...]:
     return ()
 
@@ -96,14 +92,14 @@ def start_of(head: bytes, level: int | None, *, is_plain: bool) -> bytes:
     return head if is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], level))
 
 
-def may_go_on(error: BaseException) -> bool:
-    """Return whether the same command may end well after an error, so that what was written is of use to it."""
+def _may_go_on(error: BaseException) -> bool:
+    """Return whether the same command may end well after an error."""
     if isinstance(error, SourceFailureError):
         error = error.error
     if isinstance(error, OSError):
         # The room of a full disk is needed by whoever clears it.
         return error.errno not in FULL and error.errno != errno.EFBIG
-    return isinstance(error, (BlobError, ChangedBlobError)) or not isinstance(error, Exception)
+    return isinstance(error, BlobError) or not isinstance(error, Exception)
 
 
 class ExportJournal:
@@ -122,6 +118,7 @@ class ExportJournal:
         self._noted = 0
         self._is_kept = False
         self._is_over = False
+        self._has_changed = False
         self._marks: deque[_Mark] = deque()
 
     @property
@@ -129,10 +126,9 @@ class ExportJournal:
         """What an interrupted export has left that this one goes on with; None if it starts from the beginning."""
         return self._state
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether a state is on the disk, so that the same command goes on from there."""
-        return self._is_kept
+    def keeps(self, error: BaseException) -> bool:
+        """Return whether what is written is of use to the same command after an error."""
+        return self._is_kept and (self._has_changed or _may_go_on(error))
 
     @property
     def begun(self) -> Begun:
@@ -188,7 +184,8 @@ class ExportJournal:
 
         def told(size: int, digest: Digest) -> None:
             if cut and size == cut.size and digest != cut.digest:
-                raise ChangedBlobError(
+                self._has_changed = True
+                raise IntegrityError(
                     f"blob {blob.digest}: its first {size} bytes are not those that the interrupted export has read",
                     hint="these are dropped: the same command goes on before them",
                 )

@@ -24,7 +24,7 @@ from ostore.formats.volume_set import (
     write_sums,
 )
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms, made_by, may_go_on, start_of
+from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.par2 import refuse_without_par2
 from ostore.places.bundle.parity_writer import make_parity
 from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
@@ -207,7 +207,7 @@ class _Export:
         try:
             yield journal
         except BaseException as error:
-            keeps = journal.is_kept and may_go_on(error)
+            keeps = journal.keeps(error)
             for folder in self._folders:
                 folder.keeps = keeps
             if not keeps:

@@ -12,7 +12,7 @@ from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms, made_by, may_go_on, start_of
+from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.streams.bytes_at import FileBytes, Output
 from ostore.streams.durable import Directory, naming
@@ -131,7 +131,7 @@ class BundleFile:
                 else:
                     yield file
         except BaseException as error:
-            if not (journal.is_kept and may_go_on(error)):
+            if not journal.keeps(error):
                 journal.clear()
                 # An error while cleaning up must not hide the first one.
                 with contextlib.suppress(OSError):
