@@ -32,7 +32,7 @@ from ostore.formats.errors import (
 from ostore.formats.volume_set import write_sums
 from ostore.places.bundle import volume_writer
 from ostore.places.bundle.volume_folders import VolumeFolder
-from ostore.streams.volumes import ClosedFile, JoinedBytes
+from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput
 from tests.documents import ROOT
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
@@ -640,6 +640,14 @@ class Missing:
 
     def refuse_changes(self) -> None:
         """They do not."""
+
+
+def test_no_bytes_make_no_volume() -> None:
+    output = VolumesOutput(10, lambda _number: pytest.fail("begun"), lambda _number: pytest.fail("ended"))
+    assert output.write([b"", b""]) == 0
+    output.sync()
+    output.close()
+    assert output.volumes == []
 
 
 def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:
