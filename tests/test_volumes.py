@@ -217,6 +217,20 @@ def test_a_bundle_of_that_name_goes_with_replace(models: Store, media: list[Path
     assert len(ostore.inspect(media[0] / NAME).models) == 2
 
 
+def test_a_whole_bundle_takes_the_place_of_volumes(models: Store, media: list[Path]) -> None:
+    export(models, media[:1])
+    with pytest.raises(UsageError, match=r"x\.tar\.zst\.001: exists"):
+        ostore.export(["*"], media[0] / NAME, models=models.root)
+    ostore.export(["*"], media[0] / NAME, models=models.root, replace=True)
+    assert names(media[0]) == [NAME]
+
+
+def test_a_folder_with_volumes_says_how_to_name_them(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    done = imported(tmp_path, media[0], code=CODES["not-found"])
+    assert f"there are volumes of a bundle in it: name {media[0] / NAME}.001" in done.stderr
+
+
 def test_a_failed_export_leaves_the_old_set_as_it_was(models: Store, media: list[Path]) -> None:
     export(models, media[:2])
     before = [tree(folder) for folder in media]

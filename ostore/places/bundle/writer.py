@@ -11,6 +11,7 @@ from ostore.formats.errors import BusyError, NoSpaceError, UsageError
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput
+from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import Output
 from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
@@ -81,7 +82,11 @@ class BundleFile:
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
+        volumes = files_of_set(directory, self.path.name)
         directory.rename(self._part_name, directory, self.path.name)
+        for file in volumes:
+            # What there was of this bundle in volumes is of another export.
+            directory.unlink(file)
         directory.sync()
 
     @property
@@ -148,6 +153,9 @@ class BundleFile:
         if self.path.is_dir() and not self.path.is_symlink():
             raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
         refuse_to_overwrite(self.path, replace=self._replace)
+        with Directory.open(self.path.parent) as directory:
+            if (volumes := files_of_set(directory, self.path.name)) and not self._replace:
+                raise UsageError(f"{self.path.parent / volumes[0]}: exists", hint="replace=True overwrites it")
 
 
 class BundlePipe:
