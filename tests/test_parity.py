@@ -27,7 +27,7 @@ from ostore.places.bundle.par2 import BeyondRepairError, Mended, create_parity, 
 from ostore.places.bundle.parity import repair_volumes
 from ostore.places.bundle.volume_reader import find_volumes
 from ostore.streams.durable import Directory
-from tests.support import TORTURE, Store, noise, tree
+from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.support import ostore as run
 
 SIZE = 20_000
@@ -232,6 +232,19 @@ def test_parity_that_makes_other_volumes_is_refused(models: Store, media: list[P
     done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
     assert "the parity makes other volumes than the list of digests says" in done.stderr
     assert not (tmp_path / "other/manifests").exists()
+
+
+@needs_par2
+def test_a_list_that_is_wrong_about_a_whole_volume_is_no_reason_to_refuse(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media[:1], "1volume")
+    (media[0] / f"{NAME}.002").unlink()
+    listed = media[0] / f"{NAME}.sha256"
+    first = sha256((media[0] / f"{NAME}.001").read_bytes())
+    listed.write_text(listed.read_text().replace(first, "0" * 64))
+    imported(tmp_path, media[0] / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
 
 
 @needs_par2

@@ -32,7 +32,7 @@ from ostore.formats.errors import (
 from ostore.formats.volume_set import write_sums
 from ostore.places.bundle import volume_writer
 from ostore.places.bundle.volume_folders import VolumeFolder
-from ostore.streams.volumes import ClosedFile, JoinedBytes
+from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput
 from tests.documents import ROOT
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
@@ -215,6 +215,20 @@ def test_a_bundle_of_that_name_goes_with_replace(models: Store, media: list[Path
     export(models, media[:1], replace=True)
     assert not (media[0] / NAME).exists()
     assert len(ostore.inspect(media[0] / NAME).models) == 2
+
+
+def test_a_whole_bundle_takes_the_place_of_volumes(models: Store, media: list[Path]) -> None:
+    export(models, media[:1])
+    with pytest.raises(UsageError, match=r"x\.tar\.zst\.001: exists"):
+        ostore.export(["*"], media[0] / NAME, models=models.root)
+    ostore.export(["*"], media[0] / NAME, models=models.root, replace=True)
+    assert names(media[0]) == [NAME]
+
+
+def test_a_folder_with_volumes_says_how_to_name_them(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    done = imported(tmp_path, media[0], code=CODES["not-found"])
+    assert f"there are volumes of a bundle in it: name {media[0] / NAME}.001" in done.stderr
 
 
 def test_a_failed_export_leaves_the_old_set_as_it_was(models: Store, media: list[Path]) -> None:
@@ -640,6 +654,14 @@ class Missing:
 
     def refuse_changes(self) -> None:
         """They do not."""
+
+
+def test_no_bytes_make_no_volume() -> None:
+    output = VolumesOutput(10, lambda _number: pytest.fail("begun"), lambda _number: pytest.fail("ended"))
+    assert output.write([b"", b""]) == 0
+    output.sync()
+    output.close()
+    assert output.volumes == []
 
 
 def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:

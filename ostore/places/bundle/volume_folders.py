@@ -102,15 +102,7 @@ class VolumeFolder:
 
     def published(self) -> list[str]:
         """Return the files that belong to a set of this name, sorted. Raises UsageError if one is no regular file."""
-        found = [file for file in self.target.names() if set_of(file) == self._name]
-        for file in found:
-            status = self.target.lstat(file)
-            if status is not None and not stat.S_ISREG(mode_of(status)):
-                raise UsageError(
-                    f"{self.target.path / file}: not a regular file, so it is never replaced",
-                    hint="choose another name",
-                )
-        return found
+        return files_of_set(self.target, self._name)
 
     def publish(self, ours: Collection[str] = ()) -> None:
         """
@@ -140,6 +132,18 @@ def waiting_size(folder: Path, name: str) -> int:
         return sum(path.lstat().st_size for path in (folder / f"{name}.parts").iterdir())
     except OSError:
         return 0
+
+
+def files_of_set(directory: Directory, name: str) -> list[str]:
+    """Return the files in a folder that belong to a set, sorted. Raises UsageError if one is no regular file."""
+    found = [file for file in directory.names() if set_of(file) == name]
+    for file in found:
+        status = directory.lstat(file)
+        if status is not None and not stat.S_ISREG(mode_of(status)):
+            raise UsageError(
+                f"{directory.path / file}: not a regular file, so it is never replaced", hint="choose another name"
+            )
+    return found
 
 
 def _lock(waiting: Directory) -> int:

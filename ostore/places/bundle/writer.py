@@ -14,6 +14,7 @@ from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.read_back import refuse_other_blobs
+from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import FileBytes, Output
 from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
@@ -109,7 +110,11 @@ class BundleFile:
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
+        volumes = files_of_set(directory, self.path.name)
         directory.rename(self._part_name, directory, self.path.name)
+        for file in volumes:
+            # What there was of this bundle in volumes is of another export.
+            directory.unlink(file)
         directory.sync()
 
     @property
@@ -204,6 +209,9 @@ class BundleFile:
         if self.path.is_dir() and not self.path.is_symlink():
             raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
         refuse_to_overwrite(self.path, replace=self._replace)
+        with Directory.open(self.path.parent) as directory:
+            if (volumes := files_of_set(directory, self.path.name)) and not self._replace:
+                raise UsageError(f"{self.path.parent / volumes[0]}: exists", hint="replace=True overwrites it")
 
 
 class BundlePipe:
