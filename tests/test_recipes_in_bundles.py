@@ -16,7 +16,7 @@ import pytest
 import ostore
 from ostore.api.addresses import opened_bundle
 from ostore.formats.bundle_index import BundleIndex
-from ostore.formats.errors import BlobError, UsageError
+from ostore.formats.errors import BlobError, NoSpaceError, UsageError
 from ostore.places.bundle import restore
 from tests.gguf import ONE_LAYER, Tensor, gguf
 from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
@@ -420,3 +420,22 @@ def test_more_blobs_than_files_that_may_be_open(tmp_path: Path, monkeypatch: pyt
     assert report.recipes == 4
     assert run("import", tmp_path / "b.tar", "--models", tmp_path / "other").returncode == 0
     assert tree(tmp_path / "other") == tree(store.root)
+
+
+def test_a_delta_needs_room_for_what_it_stores_only(
+    near: Store, far: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has room for the recipe, and none for the blob."""
+    whole = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: whole._replace(free=100_000))
+    told: list[object] = []
+    report = ostore.export(
+        ["tiny:new"],
+        tmp_path / "d.tar",
+        have=[far.root],
+        models=near.root,
+        before=told.append,
+    )
+    assert (report.recipes, len(told)) == (1, 1)
+    with pytest.raises(NoSpaceError):
+        ostore.export(["tiny:new"], tmp_path / "whole.tar", models=near.root, before=told.append)

@@ -156,7 +156,8 @@ def export(
         with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
             selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
             if dry_run or before:
-                sink.compare(selection)
+                # How much of the blobs travels shows when tensors are compared.
+                sink.compare(replaced(selection, blobs=()) if bases or share_tensors else selection)
             if dry_run:
                 return _report(destination, selection, dry_run=True)
             if before:

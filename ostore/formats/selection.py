@@ -132,6 +132,11 @@ class Selection:
         return sum(blob.size for blob in self.blobs)
 
     @property
+    def stored_size(self) -> int:
+        """The size in bytes of what a bundle holds of the blobs: each whole, or as a recipe."""
+        return sum(blob.size for blob in self.whole) + sum(made.stored.size for made in self.recipes)
+
+    @property
     def shared_size(self) -> int:
         """The bytes that sharing saves: what the models need one by one, less what their distinct blobs have."""
         uses = sum(self.sizes[digest] for model in self.models for digest in model.blobs)

@@ -148,7 +148,8 @@ class BundleVolumes:
         for folder in self._folders:
             refuse_missing_folder(folder)
             refuse_to_overwrite(folder / self._name, replace=self._replace)
-        least = selection.size if self._name.endswith(".tar") else int(selection.size * _LEAST_SHARE)
+        size = selection.stored_size
+        least = size if self._name.endswith(".tar") else int(size * _LEAST_SHARE)
         if least > self._terms.size * MAX_VOLUMES:
             raise _too_many(self._name, _most(selection))
         if self._terms.parity:
@@ -374,5 +375,6 @@ def _too_many(name: str, most: int) -> LimitError:
 def _most(selection: Selection) -> int:
     """Return bytes that the bundle is not larger than."""
     members = len(selection.blobs) + 2 * len(selection.models)
-    text = sum(len(model.blobs) for model in selection.models) * 100
-    return int(selection.size * (1 + _FRAME_SHARE)) + members * _MEMBER_BYTES + text + _HEAD_BYTES
+    digests = sum(len(model.blobs) for model in selection.models) + sum(len(made.bases) for made in selection.recipes)
+    text = digests * 100
+    return int(selection.stored_size * (1 + _FRAME_SHARE)) + members * _MEMBER_BYTES + text + _HEAD_BYTES

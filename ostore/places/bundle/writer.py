@@ -191,7 +191,7 @@ class BundleFile:
 
     def _least(self, selection: Selection) -> int:
         """Return the bytes that the bundle will hardly be smaller than."""
-        return selection.size if self._is_plain else int(selection.size * _LEAST_SHARE)
+        return selection.stored_size if self._is_plain else int(selection.stored_size * _LEAST_SHARE)
 
     def _refuse_full_disk(self, selection: Selection) -> None:
         try:
