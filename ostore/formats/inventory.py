@@ -81,13 +81,18 @@ class Inventory:
 
     @classmethod
     def of_selection(cls, selection: Selection) -> Inventory:
-        """Return what a place has that took in these models. What the selection requires was there before."""
+        """
+        Return what a place has that took in these models. What they require was there before.
+
+        So were the blobs that only recipes built on; but they belong to models that were replaced, perhaps.
+        """
+        required = (blob for blob in selection.requires if blob.digest in selection.needed)
         return cls.of(
             (
                 HeldModel(model.name, Descriptor(model.manifest_digest, model.manifest_size), model.blobs)
                 for model in selection.models
             ),
-            (HeldBlob(blob.digest, blob.size) for blob in (*selection.blobs, *selection.requires)),
+            (HeldBlob(blob.digest, blob.size) for blob in (*selection.blobs, *required)),
         )
 
     @classmethod
