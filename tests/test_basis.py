@@ -129,6 +129,24 @@ class TestInventory:
         assert set(found.values()) == {None}
         assert listed(far, "--tensors").write() == listed(far, "--tensors", "--verify").write()
 
+    @pytest.mark.parametrize("stretch", [7, 100, 1000])
+    def test_it_does_not_matter_where_a_read_ends(
+        self, far: Store, monkeypatch: pytest.MonkeyPatch, stretch: int
+    ) -> None:
+        # Tensors of no whole number of 32 bytes, so that there is padding between them.
+        far.model("g:latest", gguf(ONE_LAYER, {"a": ((9, 3), [0.5]), "b": ((33,), [1.0]), "c": ((1,), [2.0])}))
+        whole = ostore.inventory(tensors=True, models=far.root).document
+        assert whole.count(b'"offset"') == 3
+        monkeypatch.setattr("ostore.operations.inventory._STRETCH_BYTES", stretch)
+        assert ostore.inventory(tensors=True, verify=True, models=far.root).document == whole
+
+    def test_a_blob_that_goes_meanwhile_is_not_there(self, far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        # As if a server had removed it after the names were looked at.
+        monkeypatch.setattr(LocalStore, "holds", lambda _store, _blob: True)
+        far.blob_path(OLD).unlink()
+        report = ostore.inventory(verify=True, models=far.root)
+        assert Digest.of(OLD) not in Inventory.parse(report.document).sizes
+
     def test_tensors_that_share_bytes_are_listed_once(self, far: Store) -> None:
         weights = bytearray(gguf(ONE_LAYER, {"a": ((32, 8), [0.5]), "b": ((32, 8), [1.0])}))
         # The offset of the second one, in its last place before the data.

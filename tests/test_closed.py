@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.obstacles import find_obstacles
 from ostore.places.store.survey.references import find_references
+from tests.gguf import ONE_LAYER, gguf
 from tests.support import Store, sha256
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="changes to another user")
@@ -80,13 +82,12 @@ def test_models_that_may_not_be_read_are_not_absent_for_other_programs(
     place = public.root.parent / "place"
     place.mkdir()
     place.chmod(0o777)
-    # Loads a module that the other user may not read.
+    # These load modules that the other user may not read.
     place.group()
+    programs: dict[str, Callable[..., Any]] = {"link": ostore.link, "export": ostore.export_gguf}
 
     def left_out() -> list[str]:
-        if program == "link":
-            return [one.name for one in ostore.link(["*"], place, models=public.root).left_out]
-        return [one.name for one in ostore.export_gguf(["*"], f"{place}/", models=public.root).left_out]
+        return [one.name for one in programs[program](["*"], f"{place}/", models=public.root).left_out]
 
     with another_user():
         if is_left_out:
@@ -94,3 +95,16 @@ def test_models_that_may_not_be_read_are_not_absent_for_other_programs(
         else:
             with pytest.raises(PermissionError):
                 left_out()
+
+
+@pytest.mark.parametrize("modelfile", ["FROM closed/m.gguf", "FROM m.gguf\nADAPTER closed/m.gguf"])
+def test_weights_that_may_not_be_read_are_not_absent(public: Store, modelfile: str) -> None:
+    """A model would be made without them."""
+    folder = public.root.parent
+    (folder / "closed").mkdir(0o600)
+    for name, content in (("Modelfile", modelfile.encode()), ("m.gguf", gguf(ONE_LAYER, {}))):
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o644)
+    with another_user(), pytest.raises(PermissionError):
+        ostore.create("made", modelfile=folder / "Modelfile", models=public.root)
+    assert not public.manifest_path("registry.ollama.ai/library/made:latest").exists()

@@ -18,7 +18,7 @@ import ostore
 from ostore.formats.manifest import Manifest
 from ostore.places.store.receiving.draft import StoreDraft
 from ostore.streams.durable import Directory
-from ostore.streams.progress import Progress
+from ostore.streams.progress import Progress, _Silent
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
 from tests.support import (
     ADAPTER,
@@ -304,6 +304,21 @@ def test_a_link_is_one_file_with_two_names_and_a_copy_is_not(bench: Bench) -> No
     bench.create("linked", path)
     assert (path.samefile(blob), blob.read_bytes()) == (False, TINY)
     assert path.read_bytes() == TINY
+
+
+def test_a_blob_that_is_removed_once_it_was_found_is_there_all_the_same(bench: Bench) -> None:
+    class Removing(_Silent):
+        """Somebody removes the model that has the weights, once they were hashed in the store."""
+
+        def end(self, item: str) -> None:
+            if item == sha256(TINY)[:12]:
+                bench.store.blob_path(TINY).unlink()
+
+    path = bench.file("m.gguf", TINY)
+    bench.create("m", path)
+    ostore.create("n", [path], progress=Removing(), models=bench.store.root)
+    assert bench.layers("n:latest") == [(MODEL, TINY)]
+    assert bench.is_whole()
 
 
 def test_a_file_whose_bytes_are_there_is_not_copied_again(bench: Bench) -> None:

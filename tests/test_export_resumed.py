@@ -18,8 +18,10 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError, IntegrityError, NoSpaceError
 from ostore.formats.export_state import CutBlob, ExportState
+from ostore.formats.zstd_frame import FrameSpan
 from ostore.places.bundle import journal
 from ostore.places.store.store import LocalStore
+from ostore.streams.durable import Directory
 from ostore.streams.progress import _Silent
 from tests.support import MODEL, TORTURE, Store, full, noise, unmeasured
 
@@ -178,7 +180,7 @@ def another_library(target: Path, _store: Store) -> dict[str, Any]:
 
 def changed(target: Path, **fields: object) -> None:
     state = state_of(target)
-    said = {name: getattr(state, name) for name in ("head", "made_by", "offset", "spans", "cut")}
+    said = {name: getattr(state, name) for name in ("head", "made_by", "offset", "spans", "cut", "volumes")}
     target.with_name(f"{target.name}.part.state").write_bytes(ExportState(**{**said, **fields}).write())
 
 
@@ -204,7 +206,9 @@ def other_cut(target: Path, _store: Store) -> dict[str, Any]:
 
 
 def past_the_end(target: Path, _store: Store) -> dict[str, Any]:
-    changed(target, offset=2**62, spans=(), cut=None)
+    more = (FrameSpan(1, 8 * MIB),) * 20
+    state = state_of(target)
+    changed(target, offset=state.offset + 160 * MIB, spans=state.spans + more, cut=None)
     return {}
 
 
@@ -260,6 +264,23 @@ def test_a_state_without_its_bundle_is_nothing_to_speak_of(
     assert (tmp_path / "b.tar").read_bytes() == undisturbed("b.tar")
 
 
+def test_a_state_that_the_disk_does_not_show_is_not_taken_for_none(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may show it again later, beside a bundle with other bytes."""
+    stopped(tmp_path / "b.tar", models, 45 * MIB)
+    lstat = Directory.lstat
+
+    def failing(directory: Directory, name: str) -> os.stat_result | None:
+        if name.endswith(".state"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(directory, name)
+
+    monkeypatch.setattr(Directory, "lstat", failing)
+    with pytest.raises(OSError, match="Errno 5"):
+        ostore.export(["*"], tmp_path / "b.tar", models=models)
+
+
 def test_frames_that_never_reached_the_disk_are_noticed(models: Path, tmp_path: Path) -> None:
     """A disk that lies about its syncs."""
     target = tmp_path / "b.tar.zst"
@@ -292,14 +313,15 @@ def test_an_export_that_is_killed_at_any_moment_goes_on(
     """Killed, half of the time killed again while it goes on, and then left alone."""
     target, state = tmp_path / name, tmp_path / f"{name}.part.state"
     command = [sys.executable, "-c", RUNNING, "export", "--all", str(target), "--models", str(models), "-q"]
-    moments, took, has_gone_on = random.Random(name), 1.0, 0
+    moments, has_gone_on, took = random.Random(name), 0, seconds(command, tmp_path / f"{name}.part")
+    target.unlink()
     for _ in range(KILLS):
         for _ in range(moments.choice((1, 2))):
-            started = time.monotonic()
-            if killed(command, moments.uniform(0.2, 0.2 + took)):
+            if killed(command, tmp_path / f"{name}.part", moments.uniform(0, took)):
                 has_gone_on += state.exists() and not target.exists()
             else:
-                took = (time.monotonic() - started) / 2
+                # It was quicker than the first one, which a neighbour may have slowed down.
+                took /= 2
             if target.exists():
                 break
         if not target.exists():
@@ -314,12 +336,24 @@ def test_an_export_that_is_killed_at_any_moment_goes_on(
     assert has_gone_on
 
 
-def killed(command: list[str], after: float) -> bool:
-    """Kill a command after so many seconds; whether it had not ended before."""
+def killed(command: list[str], sign: Path, after: float) -> bool:
+    """Kill a command so many seconds after the first sign of its work; whether it had not ended before."""
     with subprocess.Popen(command) as process:
+        while not sign.exists() and process.poll() is None:
+            time.sleep(0.001)
         time.sleep(after)
         process.kill()
     return process.returncode != 0
+
+
+def seconds(command: list[str], sign: Path) -> float:
+    """How long a command works, from the first sign of that."""
+    with subprocess.Popen(command) as process:
+        while not sign.exists() and process.poll() is None:
+            time.sleep(0.001)
+        started = time.monotonic()
+        assert process.wait() == 0
+        return time.monotonic() - started
 
 
 @KINDS

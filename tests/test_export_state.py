@@ -23,10 +23,11 @@ FRAMED = ExportState(
     (FrameSpan(100, 400), FrameSpan(500, 500)),
     CutBlob(300, Digest.of(b"x")),
 )
+VOLUMES = replace(FRAMED, volumes=(Digest.of(b"volume"),) * 999)
 PLAIN = replace(FRAMED, made_by="tar", spans=(), cut=None)
 
 
-@pytest.mark.parametrize("state", [FRAMED, PLAIN, replace(PLAIN, cut=FRAMED.cut), replace(FRAMED, cut=None)])
+@pytest.mark.parametrize("state", [FRAMED, PLAIN, replace(PLAIN, cut=FRAMED.cut), replace(FRAMED, cut=None), VOLUMES])
 def test_what_is_written_is_read(state: ExportState) -> None:
     assert ExportState.parse(state.write()) == state
 
@@ -67,7 +68,7 @@ def said(change: Callable[[dict[str, Any]], object], state: ExportState = FRAMED
         pytest.param(summed(b"{}\n"), id="no keys"),
         pytest.param(summed(b"[]\n"), id="a list"),
         pytest.param(summed(b"\xff\n"), id="no text"),
-        pytest.param(summed(b" " * 4096 + b"{}\n"), id="a long line"),
+        pytest.param(summed(b" " * 128 * 1024 + b"{}\n"), id="a long line"),
         pytest.param(summed(FRAMED.write()[:-64] + b"x"), id="a table with something behind it"),
         pytest.param(said(lambda said: said.update(more=1)), id="a key too many"),
         pytest.param(said(lambda said: said.pop("cut") and None), id="a key too few"),
@@ -84,6 +85,8 @@ def said(change: Callable[[dict[str, Any]], object], state: ExportState = FRAMED
         pytest.param(said(lambda said: said["cut"].update(size=0)), id="nothing of a cut blob"),
         pytest.param(said(lambda said: said["cut"].update(digest="sha256:x")), id="no digest of a cut blob"),
         pytest.param(said(lambda said: said.update(head=None)), id="no digest of the head"),
+        pytest.param(said(lambda said: said.update(volumes={})), id="no list of volumes"),
+        pytest.param(said(lambda said: said.update(volumes=["x"])), id="no digest of a volume"),
     ],
 )
 def test_anything_else_is_refused(raw: bytes) -> None:

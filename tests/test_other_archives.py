@@ -175,7 +175,7 @@ def test_a_file_that_age_has_encrypted_is_decrypted_in_a_pipe() -> None:
 
 def test_an_unfinished_bundle_says_so() -> None:
     told = foreign.explained(FormatError("x"), b"", Path("b.tar.zst.part"))
-    assert str(told.hint) == "an export has not finished it; run that export again"
+    assert str(told.hint) == "an export has not finished it; run that export again, and it goes on from there"
 
 
 def test_a_damaged_frame_of_ours_stays_ours(store: Store, tmp_path: Path) -> None:

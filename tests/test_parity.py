@@ -8,21 +8,26 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ostore
 from ostore.cli.exit_codes import CODES
 from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
 from ostore.formats.par2_packets import whole_packets
+from ostore.formats.par2_renaming import DescribedFile, Renaming, aliases
 from ostore.formats.parity import ParityPlan, ParityWish, parse_parity, plan_parity
-from ostore.places.bundle.par2 import Mended
+from ostore.places.bundle.par2 import BeyondRepairError, Mended, create_parity, repair_with_parity
 from ostore.places.bundle.parity import repair_volumes
 from ostore.places.bundle.volume_reader import find_volumes
 from ostore.streams.durable import Directory
-from tests.support import TORTURE, Store, noise, tree
+from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.support import ostore as run
 
 SIZE = 20_000
@@ -74,6 +79,36 @@ def test_a_lost_medium_is_replaced_by_the_parity_of_the_others(
     assert tree(tmp_path / "other") == tree(models.root)
     assert [tree(folder) for folder in (*media[:2], *media[3:])] == before
     assert list((tmp_path / "other/.ostore/tx").iterdir()) == []
+
+
+@needs_par2
+@pytest.mark.parametrize("count", [2, 5])
+def test_stock_par2_takes_parity_that_was_made_over_several_disks(
+    models: Store, media: list[Path], tmp_path: Path, count: int
+) -> None:
+    """One of the folders is on another disk, where there is one: nothing can be linked or moved there."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as other:
+        folders = [*media[: count - 1], Path(other)]
+        report = export(models, folders, "1volume")
+        assert report.parity
+        assert [len(list(folder.glob("*.vol*.par2"))) for folder in folders] == [1] * count
+        assert all((folder / f"{NAME}.par2").exists() for folder in folders)
+        whole = tmp_path / "whole"
+        whole.mkdir()
+        for folder in folders:
+            for path in folder.iterdir():
+                shutil.copy(path, whole)
+    content = {path.name: path.read_bytes() for path in whole.glob("*.0*")}
+    program = [_program(), "repair", f"{NAME}.par2"]
+    verified = subprocess.run(
+        [_program(), "verify", f"{NAME}.par2"], cwd=whole, capture_output=True, text=True, check=True
+    )
+    assert "All files are correct, repair is not required" in verified.stdout
+    for name, lost in content.items():
+        (whole / name).unlink()
+        subprocess.run(program, cwd=whole, capture_output=True, check=True)
+        assert (whole / name).read_bytes() == lost
 
 
 @needs_par2
@@ -200,6 +235,19 @@ def test_parity_that_makes_other_volumes_is_refused(models: Store, media: list[P
 
 
 @needs_par2
+def test_a_list_that_is_wrong_about_a_whole_volume_is_no_reason_to_refuse(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media[:1], "1volume")
+    (media[0] / f"{NAME}.002").unlink()
+    listed = media[0] / f"{NAME}.sha256"
+    first = sha256((media[0] / f"{NAME}.001").read_bytes())
+    listed.write_text(listed.read_text().replace(first, "0" * 64))
+    imported(tmp_path, media[0] / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+@needs_par2
 def test_damaged_parity_is_used_as_far_as_it_is_whole(models: Store, media: list[Path], tmp_path: Path) -> None:
     export(models, media, "1volume")
     (media[1] / f"{NAME}.002").unlink()
@@ -214,7 +262,7 @@ def test_damaged_parity_is_used_as_far_as_it_is_whole(models: Store, media: list
 def test_without_par2_the_message_says_how_to_get_it(
     models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "par2.cli", None)
+    monkeypatch.setitem(sys.modules, "par2.cli", None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="the program par2 is not installed") as caught:
         export(models, media[:1], "5%")
@@ -230,9 +278,57 @@ def test_a_program_on_the_path_is_used_if_the_extra_is_not_there(
 
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/par2").symlink_to(par2_executable())
-    monkeypatch.setitem(__import__("sys").modules, "par2.cli", None)
+    monkeypatch.setitem(sys.modules, "par2.cli", None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert export(models, media[:1], "5%").parity
+
+
+@needs_par2
+def test_what_par2_cannot_do_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    plan = ParityPlan(1024, 1, 1, 1)
+    with pytest.raises(OSError, match="par2 could not make parity: You must specify a list of files"):
+        create_parity(tmp_path, ["absent"], Path("p.par2"), plan, jobs=1)
+    with pytest.raises(IntegrityError, match="par2 could not repair: "):
+        repair_with_parity(tmp_path, "absent.par2", jobs=1)
+
+
+def test_a_program_that_says_nothing_is_no_reason_to_say_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands for a par2 that was killed."""
+    (tmp_path / "par2").write_text("#!/bin/sh\nexit 9\n")
+    (tmp_path / "par2").chmod(0o755)
+    monkeypatch.setitem(sys.modules, "par2.cli", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(IntegrityError, match="could not repair: it does not say why"):
+        repair_with_parity(tmp_path, "absent.par2", jobs=1)
+    (tmp_path / "par2").write_text("#!/bin/sh\nexit 2\n")
+    with pytest.raises(BeyondRepairError, match="the parity does not suffice") as caught:
+        repair_with_parity(tmp_path, "absent.par2", jobs=1)
+    assert caught.value.short is None
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.integers(0, 2**63 - 1)), min_size=1, max_size=30))
+def test_below_their_aliases_files_have_the_order_that_they_have_without(told: list[tuple[bytes, int]]) -> None:
+    files = [DescribedFile.of(f"{NAME}.{number:03}", *one) for number, one in enumerate(told, 1)]
+    below = [file.below(alias) for file, alias in zip(files, aliases(files), strict=True)]
+
+    def order(described: list[DescribedFile]) -> list[int]:
+        return sorted(range(len(files)), key=lambda number: int.from_bytes(described[number].identity, "little"))
+
+    assert order(below) == order(files)
+    assert len({file.name.partition(b"/")[0] for file in below}) == len(files)
+
+
+def test_parity_of_files_in_another_order_is_never_renamed() -> None:
+    files = [DescribedFile.of(name, b"", 0).below("alias") for name in "ab"]
+    ids = [file.identity for file in files]
+    bodies = [file.identity + bytes(16) + file.beginning + file.length + file.name for file in files]
+    right = sorted(files, key=lambda file: int.from_bytes(file._replace(name=file.name[-1:]).identity, "little"))
+    in_order = b"".join(file.identity for file in right)
+    Renaming(bytes(12) + in_order, bodies)
+    with pytest.raises(RuntimeError, match="the files would have another order"):
+        Renaming(bytes(12) + b"".join(ids if b"".join(ids) != in_order else reversed(ids)), bodies)
 
 
 @pytest.mark.parametrize(
@@ -279,11 +375,20 @@ def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, f
         (ParityWish(100), [GIB] * 100, GIB, 1),
         (ParityWish(volumes=2), [GIB] * 2, GIB, 1),
         (ParityWish(volumes=2), [GIB] * 5, GIB, 2),
+        (ParityWish(100), [GIB] * 64, GIB, 64),
     ],
 )
 def test_what_no_parity_can_do_is_refused(wish: ParityWish, sizes: list[int], split: int, folders: int) -> None:
     with pytest.raises(UsageError, match="parity: "):
         plan_parity(wish, sizes, split, folders)
+
+
+def _program() -> str:
+    try:
+        from par2.cli import par2_executable
+    except ImportError:
+        return "par2"
+    return str(par2_executable())
 
 
 def padded(name: bytes) -> bytes:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidBundleError, LimitError, OstoreError, UsageError
-from ostore.formats.volume_instructions import instructions
 from ostore.formats.volume_set import (
     MAX_SUMS_BYTES,
     MAX_VOLUMES,
@@ -26,6 +25,7 @@ from ostore.formats.volume_set import (
     volume_name,
     write_sums,
 )
+from ostore.places.bundle.volume_instructions import instructions
 
 NAME = "x.tar.zst"
 SUMS = [Digest.of(bytes([number])) for number in range(3)]

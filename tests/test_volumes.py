@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.api.volumes import VolumesAt, gathered
 from ostore.cli.exit_codes import CODES
+from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BusyError,
     IntegrityError,
@@ -27,9 +29,10 @@ from ostore.formats.errors import (
     UnsafeError,
     UsageError,
 )
+from ostore.formats.volume_set import write_sums
 from ostore.places.bundle import volume_writer
 from ostore.places.bundle.volume_folders import VolumeFolder
-from ostore.streams.volumes import ClosedFile, JoinedBytes
+from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput
 from tests.documents import ROOT
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
@@ -214,6 +217,20 @@ def test_a_bundle_of_that_name_goes_with_replace(models: Store, media: list[Path
     assert len(ostore.inspect(media[0] / NAME).models) == 2
 
 
+def test_a_whole_bundle_takes_the_place_of_volumes(models: Store, media: list[Path]) -> None:
+    export(models, media[:1])
+    with pytest.raises(UsageError, match=r"x\.tar\.zst\.001: exists"):
+        ostore.export(["*"], media[0] / NAME, models=models.root)
+    ostore.export(["*"], media[0] / NAME, models=models.root, replace=True)
+    assert names(media[0]) == [NAME]
+
+
+def test_a_folder_with_volumes_says_how_to_name_them(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    done = imported(tmp_path, media[0], code=CODES["not-found"])
+    assert f"there are volumes of a bundle in it: name {media[0] / NAME}.001" in done.stderr
+
+
 def test_a_failed_export_leaves_the_old_set_as_it_was(models: Store, media: list[Path]) -> None:
     export(models, media[:2])
     before = [tree(folder) for folder in media]
@@ -319,7 +336,7 @@ def test_stock_tools_restore_it(models: Store, media: list[Path], tmp_path: Path
 
 
 def test_too_many_volumes_are_refused_with_a_size_that_would_do(models: Store, media: list[Path]) -> None:
-    for size in (50, 90):
+    for size in (20, 90):
         # The first is seen before anything is written. What does not shrink to that is seen when it is.
         with pytest.raises(LimitError, match="at most 999 volumes") as caught:
             export(models, media[:1], split=size)
@@ -468,6 +485,85 @@ def test_a_volume_that_changes_while_it_is_read_is_noticed(models: Store, media:
         ostore.import_bundle(media[0] / NAME, models=tmp_path / "other", before=touch)
 
 
+def test_a_last_volume_that_is_larger_than_the_others_is_named(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media[:1])
+    (media[0] / f"{NAME}.sha256").unlink()
+    last = media[0] / f"{NAME}.005"
+    last.write_bytes(last.read_bytes() + bytes(SIZE))
+    done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
+    assert f"{last} is damaged: expected at most {SIZE} bytes, got " in done.stderr
+
+
+def test_a_set_of_one_volume_is_a_set(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], split="fat32")
+    assert [path.name for path in volumes(media)] == [f"{NAME}.001"]
+    (media[0] / f"{NAME}.sha256").unlink()
+    imported(tmp_path, media[0] / f"{NAME}.001")
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def test_a_damaged_volume_beside_a_list_of_another_set_is_damaged(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media)
+    (media[1] / f"{NAME}.sha256").write_bytes(write_sums(NAME, [Digest.of(b"another")]))
+    (media[2] / f"{NAME}.003").write_bytes(noise(SIZE, 5))
+    done = imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY)
+    assert f"{media[2] / NAME}.003 is damaged: expected sha256:" in done.stderr
+
+
+def test_words_mean_volumes_only_where_there_are_some(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    here = VolumesAt(media[0] / NAME, tuple(media))
+    assert gathered([here, tmp_path]) == [here, tmp_path]
+    assert gathered(["\0", media[1]]) == ["\0", media[1]]
+    assert gathered(list(media)) == media
+    assert gathered([tmp_path / "absent" / NAME, models.root]) == [tmp_path / "absent" / NAME, models.root]
+    assert gathered([tmp_path / "absent" / NAME, *media[:2]]) == [
+        VolumesAt(tmp_path / "absent" / NAME, (tmp_path / "absent", *media[:2]))
+    ]
+    assert ostore.inspect(here).blobs == 5
+
+
+def test_two_sources_are_looked_at_first_even_if_one_needs_repair(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    export(models, media[:1])
+    (media[0] / f"{NAME}.002").unlink()
+    ostore.export(["tiny"], tmp_path / "tiny.tar", models=models.root)
+    done = imported(tmp_path, tmp_path / "tiny.tar", media[0] / NAME, code=INTEGRITY)
+    assert ("tiny:latest: added" in done.stdout, f"{NAME}.002 is missing" in done.stderr) == (True, True)
+
+
+def test_of_many_problems_the_first_are_told(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1], split=5000)
+    for path in volumes(media)[1:-1]:
+        path.unlink()
+    done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
+    assert f"{NAME}.006 is missing" in done.stderr
+    assert re.search(r"; and \d+ more", done.stderr)
+    assert f"{NAME}.007" not in done.stderr
+
+
+def test_damage_without_a_list_says_why_no_volume_is_named(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:1])
+    (media[0] / f"{NAME}.sha256").unlink()
+    (media[0] / f"{NAME}.003").write_bytes(noise(SIZE, 5))
+    done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
+    assert f"without {NAME}.sha256 nobody knows which volume is damaged" in done.stderr
+
+
+def test_damage_of_the_store_is_no_damage_of_volumes(models: Store, media: list[Path], tmp_path: Path) -> None:
+    """The list says that all volumes are whole, so the error is told as it is."""
+    export(models, media[:1])
+    other = Store(tmp_path / "other")
+    other.model("tiny:latest", b"another model of that name")
+    done = imported(tmp_path, media[0] / NAME, code=CODES["usage"])
+    assert "another model of that name is there" in done.stderr
+
+
 def test_a_folder_by_the_name_of_a_volume_is_no_volume(models: Store, media: list[Path], tmp_path: Path) -> None:
     export(models, media[:1])
     (media[0] / f"{NAME}.002").unlink()
@@ -558,6 +654,14 @@ class Missing:
 
     def refuse_changes(self) -> None:
         """They do not."""
+
+
+def test_no_bytes_make_no_volume() -> None:
+    output = VolumesOutput(10, lambda _number: pytest.fail("begun"), lambda _number: pytest.fail("ended"))
+    assert output.write([b"", b""]) == 0
+    output.sync()
+    output.close()
+    assert output.volumes == []
 
 
 def test_bytes_of_a_volume_that_ends_early_are_not_those_of_the_next() -> None:

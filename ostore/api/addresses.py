@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.typed import BUNDLE_SUFFIXES, means_name, refuse_address
-from ostore.api.volumes import Word, opened_volumes, refuse_parts, volumes_of
+from ostore.api.volumes import Word, opened_volumes, refuse_options, volume_in_folder, volumes_of
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
 from ostore.formats.remedy import Remedy, ostore
@@ -125,7 +125,7 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
             ("parity", terms.parity),
             ("verify-after-write", terms.verify),
         )
-        refuse_parts(given, text)
+        refuse_options(given, text)
     return kind.sink(text, terms)
 
 
@@ -217,7 +217,13 @@ def _bundle(text: str, jobs: int) -> AbstractContextManager[BundleReader]:
 
 @contextmanager
 def _store(text: str, _jobs: int) -> Iterator[LocalStore]:
-    yield LocalStore(Path(text), label=text).require()
+    try:
+        store = LocalStore(Path(text), label=text).require()
+    except NotFoundError as error:
+        if volume := volume_in_folder(Path(text)):
+            error.hint = f"there are volumes of a bundle in it: name {quoted_word(str(volume), sys.platform)}"
+        raise
+    yield store
 
 
 def _bundle_pipe(_text: str, terms: SinkTerms) -> Sink:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.chunks import read_full
+from ostore.streams.links import is_there
 from ostore.streams.progress import SILENT, Progress
 
 MODELFILE = "Modelfile"
@@ -156,7 +156,7 @@ def _refuse_other_than_weights(name: str, word: str, store: LocalStore) -> None:
         raise UsageError(f"{word}: a folder with a Modelfile", hint=ostore("create", name, "-f", path / MODELFILE))
     if path.is_file() and MODELFILE.lower() in path.name.lower():
         raise UsageError(f"{word}: a Modelfile, and no weights", hint=ostore("create", name, "-f", path))
-    if not os.path.lexists(path) and means_model(word, store):
+    if not is_there(path) and means_model(word, store):
         copy = ostore("cp", word, name, before="a model gets a second name by")
         raise NotFoundError(f"{word}: no such file or folder", hint=copy)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ostore.operations.weights import opened_gguf
 from ostore.places.files.weights import WeightFile, find_weights, merged_chunks
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.scan import StoredModel
+from ostore.streams.links import is_there
 
 _KINDS = {"model": media_types.MODEL, "adapter": media_types.ADAPTER, "projector": media_types.PROJECTOR}
 # Layers whose header the config of a model tells of.
@@ -84,8 +84,9 @@ def find_sources(modelfile: Modelfile, folder: Path, store: LocalStore) -> Creat
     """
     paths = [(reference, _path_of("FROM", reference, folder)) for reference in modelfile.sources]
     # Several lines may name the parts of one set.
-    found = {weights.paths: weights for weights in find_weights(*(path for _, path in paths if os.path.lexists(path)))}
-    names = [reference for reference, path in paths if not os.path.lexists(path)]
+    files_meant = {path for _, path in paths if is_there(path)}
+    found = {weights.paths: weights for weights in find_weights(*(path for _, path in paths if path in files_meant))}
+    names = [reference for reference, path in paths if path not in files_meant]
     if found and names:
         raise UsageError(f"{_said('FROM', names[-1])} names no file, and another FROM does", hint="keep one of them")
     files = [_source_file(weights, _KINDS[kind_of(weights.gguf)], store) for weights in found.values()]
@@ -141,7 +142,7 @@ def _refuse_several(files: Sequence[SourceFile]) -> None:
 
 def _other(word: str, reference: Reference, media_type: str, folder: Path) -> WeightFile:
     path = _path_of(word, reference, folder)
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise NotFoundError(f"{_said(word, reference)}: no such file or folder")
     files = find_weights(path)
     if len(files) > 1:

@@ -28,7 +28,6 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
-from ostore.streams.read_back import refuse_without_read_back
 
 # The code for bundles takes time to import.
 if TYPE_CHECKING:
@@ -176,6 +175,8 @@ def export(
 
 def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
     if terms.verify:
+        from ostore.streams.read_back import refuse_without_read_back
+
         refuse_without_read_back()
     if is_delta and str(destination).endswith("/"):
         raise UsageError(
@@ -203,8 +204,9 @@ def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> Expor
 
 
 def goes_on(destination: str | Path) -> bool:
-    """Return whether an interrupted export to this file has left what the same export goes on with."""
-    return Path(f"{destination}.part.state").exists()
+    """Return whether an interrupted export to this file, or to volumes of it, has left what the same goes on with."""
+    name = Path(destination).name
+    return Path(f"{destination}.part.state").exists() or Path(f"{destination}.parts", f"{name}.state").exists()
 
 
 def _selected(

@@ -359,7 +359,10 @@ def _hinting_at_the_others(selection: Selection) -> Iterator[None]:
 
 
 def _foreseen(source: Word, store: LocalStore, forecast: Forecast, selection: Selection) -> ImportReport:
-    present = len(selection.blobs) + len(selection.requires) - len(forecast.missing)
+    needed = {digest for model in selection.models for digest in model.blobs}
+    # What only recipes build on is no blob of these models.
+    required = sum(blob.digest in needed for blob in selection.requires)
+    present = len(selection.blobs) + required - len(forecast.missing)
     return _report(source, store, Received(forecast.outcomes, forecast.missing), present, selection, dry_run=True)
 
 

@@ -74,6 +74,14 @@ def volume_in(word: Word) -> tuple[VolumesAt, int] | None:
     return (volumes, number) if volumes and number else None
 
 
+def volume_in_folder(folder: Path) -> Path | None:
+    """Return a file of a set in a folder, or None if there is none, or nobody may look."""
+    try:
+        return next((folder / file for file in sorted(os.listdir(folder)) if set_of(file)), None)  # noqa: PTH208 - names
+    except OSError:
+        return None
+
+
 def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
     """
     Return the places that words mean together: a folder without a store is where the bundles named are looked for.
@@ -130,7 +138,7 @@ def repaired(volumes: VolumesAt, sink: StoreSink, *, jobs: int) -> Iterator[tupl
         yield replace(volumes, found=found), mended
 
 
-def refuse_parts(options: Sequence[tuple[str, object]], destination: str) -> None:
+def refuse_options(options: Sequence[tuple[str, object]], destination: str) -> None:
     """Raises UsageError for the first option that is set: only a bundle file can have it."""
     for option, value in options:
         if value:

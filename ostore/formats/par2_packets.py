@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from ostore.formats.errors import UnsafeError
 
-_MAGIC = b"PAR2\0PKT"
-_HEADER_BYTES = 64
+MAGIC = b"PAR2\0PKT"
+HEADER_BYTES = 64
 # The digest covers everything from here on.
-_HASHED_FROM = 32
-_DESCRIPTION = b"PAR 2.0\0FileDesc"
-_KNOWN = frozenset(
-    {_DESCRIPTION, *(b"PAR 2.0\0" + kind.ljust(8, b"\0") for kind in (b"Main", b"IFSC", b"RecvSlic", b"Creator"))}
-)
+HASHED_FROM = 32
+DESCRIPTION = b"PAR 2.0\0FileDesc"
+SUMS = b"PAR 2.0\0IFSC\0\0\0\0"
+MAIN = b"PAR 2.0\0Main\0\0\0\0"
+_KNOWN = frozenset({DESCRIPTION, SUMS, MAIN, b"PAR 2.0\0RecvSlic", b"PAR 2.0\0Creator\0"})
 # In a description, the length and the name come after three digests.
-_LENGTH_AT, _NAME_AT = _HEADER_BYTES + 48, _HEADER_BYTES + 56
+_LENGTH_AT, _NAME_AT = HEADER_BYTES + 48, HEADER_BYTES + 56
 # A block of a set of 2 TB in 2,000 blocks. A description is a name, which no system has longer.
 _MAX_PACKET = 1024 * 1024 * 1024
 _MAX_DESCRIPTION = 64 * 1024
@@ -54,18 +54,18 @@ def whole_packets(read_at: ReadAt, size: int, *, names: Collection[str], subject
         if offset < end:
             # A program that finds fault with the outer one might look for more inside. By chance it is never there.
             raise UnsafeError(f"{subject}: a packet inside of a packet")
-        if offset + _HEADER_BYTES > size:
+        if offset + HEADER_BYTES > size:
             break
-        header = read_at(_HEADER_BYTES, offset)
+        header = read_at(HEADER_BYTES, offset)
         length = int.from_bytes(header[8:16], "little")
-        is_bounded = _HEADER_BYTES <= length <= min(_MAX_PACKET, size - offset, left) and length % 4 == 0
+        is_bounded = HEADER_BYTES <= length <= min(_MAX_PACKET, size - offset, left) and length % 4 == 0
         if not is_bounded or header[48:64] not in _KNOWN:
             continue
         left -= length
         if _digest(read_at, offset, length) != header[16:32]:
             continue
         end = offset + length
-        if header[48:64] == _DESCRIPTION:
+        if header[48:64] == DESCRIPTION:
             yield _described(read_at(min(length, _MAX_DESCRIPTION), offset), offset, length, names, subject)
         else:
             yield Packet(offset, length)
@@ -82,17 +82,17 @@ def _candidates(read_at: ReadAt, size: int) -> Iterator[int]:
     """Yield where packets may begin."""
     start = 0
     while start < size and (window := read_at(min(_WINDOW, size - start), start)):
-        found = window.find(_MAGIC)
+        found = window.find(MAGIC)
         while found >= 0:
             yield start + found
-            found = window.find(_MAGIC, found + 1)
+            found = window.find(MAGIC, found + 1)
         # One may lie across the end of the window.
-        start += max(1, len(window) - len(_MAGIC) + 1)
+        start += max(1, len(window) - len(MAGIC) + 1)
 
 
 def _digest(read_at: ReadAt, offset: int, size: int) -> bytes:
     hasher = hashlib.md5(usedforsecurity=False)
-    at, end = offset + _HASHED_FROM, offset + size
+    at, end = offset + HASHED_FROM, offset + size
     while at < end and (piece := read_at(min(_WINDOW, end - at), at)):
         hasher.update(piece)
         at += len(piece)

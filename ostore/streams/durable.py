@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -362,6 +363,18 @@ def _is_unfinished(directory: Directory, ownership: Ownership) -> bool:
     if user is None or stat.S_IMODE(status.st_mode) & 0o777 != _UNFINISHED:
         return False
     return status.st_uid in {user.uid, ownership.uid} and not directory.names()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Directory]:
+    """Yield a new folder that only this user may enter, where the system keeps such, and remove it with its files."""
+    path = Path(tempfile.mkdtemp(prefix="ostore-"))
+    try:
+        with Directory.open(path) as directory:
+            yield directory
+    finally:
+        with Directory.open(path.parent) as parent:
+            remove_tree(parent, path.name)
 
 
 def remove_tree(parent: Directory, name: str, *, when: Callable[[str], bool] = lambda _: True) -> bool:

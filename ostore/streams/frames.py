@@ -101,13 +101,13 @@ class FrameWriter:
         self._spans: list[FrameSpan] = list(spans)
         self.offset = sum(span.content_size for span in spans)
 
-    def frames_to(self, offset: int) -> tuple[FrameSpan, ...] | None:
-        """Return the written frames that hold the first `offset` bytes of data, or None if no frame ends there."""
+    def frames_to(self, offset: int) -> tuple[FrameSpan, ...]:
+        """Return the written frames that hold the first `offset` bytes of data. A frame must end there."""
         count, end = len(self._spans), self.offset
         while end > offset:
             count -= 1
             end -= self._spans[count].content_size
-        return tuple(self._spans[:count]) if end == offset else None
+        return tuple(self._spans[:count])
 
     def write(self, data: Chunk) -> None:
         view = memoryview(data)

@@ -6,6 +6,7 @@ Also how a path becomes one that Windows takes at any length, and how a file is 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+# No entry can have such a path. Windows says so of names with a colon.
+_NO_PATH = frozenset({errno.ENAMETOOLONG, errno.EINVAL})
 
 if sys.platform == "win32":  # pragma: no cover - Windows
     from ostore.formats.errors import UnsafeError
@@ -69,3 +73,20 @@ else:
         """Open a file for reading, links followed. It does not wait for a FIFO. Raises OSError."""
         # Without O_NONBLOCK, opening a FIFO without a writer would never return.
         return os.open(path, os.O_RDONLY | _NONBLOCK | _CLOEXEC)
+
+
+def is_there(path: Path) -> bool:
+    """
+    Return whether something has this path, if only a link. Nothing has a path that no file can have.
+
+    Raises OSError if the disk does not say, where `os.path.lexists` returns False.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        if error.errno in _NO_PATH:
+            return False
+        raise
+    return True

@@ -20,7 +20,7 @@ class PlainWriter:
         self._output = output
         self.offset = offset
 
-    def frames_to(self, _offset: int, /) -> tuple[FrameSpan, ...] | None:
+    def frames_to(self, _offset: int, /) -> tuple[FrameSpan, ...]:
         """Return no frames: the stream can be cut anywhere."""
         return ()
 

@@ -8,7 +8,7 @@ import os
 import stat
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import accumulate
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError
-from ostore.streams.bytes_at import BytesAt, FileBytes, Output
+from ostore.streams.bytes_at import BytesAt, FileBytes, Output, read_chunks_at
 from ostore.streams.chunks import Chunk
 from ostore.streams.durable import naming
 from ostore.streams.links import open_to_read
@@ -56,6 +56,12 @@ class HashedOutput:
     def sync(self) -> None:
         """Flush all written bytes to the disk, if they go to one. Raises OSError."""
         self._output.sync()
+
+    def count(self, chunks: Iterable[Chunk]) -> None:
+        """Take bytes that the output has already for written. Raises what the chunks raise."""
+        for chunk in chunks:
+            self._hash((chunk,))
+            self._size += len(chunk)
 
     @property
     def written(self) -> WrittenFile:
@@ -100,10 +106,29 @@ class VolumesOutput:
             with naming(path):
                 self._filled += output.write(_taken(waiting, self._size - self._filled))
             if self._filled == self._size:
-                self.sync()
+                self.end()
         return total
 
+    def resume(self, volumes: Sequence[WrittenFile], cut: tuple[int, Path, int] | None) -> None:
+        """
+        Go on behind `volumes`, which are finished, and the first bytes of one that was cut: its open file, its path and
+        their number. They are read, for the digest of the volume. Raises OSError.
+        """
+        self.volumes = list(volumes)
+        if cut:
+            fd, path, self._filled = cut
+            output = HashedOutput(GrowingFile(fd))
+            self._open = (fd, path, output)
+            output.count(read_chunks_at(FileBytes(fd, path), self._filled - 1))
+
     def sync(self) -> None:
+        """Flush all written bytes to the disk. Raises OSError."""
+        if self._open is not None:
+            _, path, output = self._open
+            with naming(path):
+                output.sync()
+
+    def end(self) -> None:
         """End the current volume, even if it is not full: it is on the disk. Raises OSError and what `ended` raises."""
         if self._open is None:
             return

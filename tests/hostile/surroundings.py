@@ -16,7 +16,7 @@ from ostore.formats.export_state import ExportState
 from ostore.formats.selection import Selection, Wanted
 from ostore.formats.zstd_frame import FrameSpan
 from ostore.places.bundle.inbox import bundle_head
-from ostore.places.bundle.writer import BundleFile
+from ostore.places.bundle.journal import made_by
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey import scan
@@ -292,8 +292,12 @@ def unfinished_states() -> dict[str, Callable[[World], object]]:
         """One that fits in all but the named; whoever can read the store can make it."""
         selection = LocalStore(world.store.root).select(["old"])
         head = bundle_head(selection)
-        made_by = BundleFile(world.folder / "out.tar.zst", level=None, jobs=1, replace=False)._made_by
-        fields = {"made_by": made_by, "offset": len(head), "spans": (FrameSpan(500, len(head)),), "cut": None}
+        fields = {
+            "made_by": made_by(None, is_plain=False),
+            "offset": len(head),
+            "spans": (FrameSpan(500, len(head)),),
+            "cut": None,
+        }
         return ExportState(Digest.of(head), **{**fields, **more}).write()  # type: ignore[arg-type]
 
     huge = {"offset": 2**62, "spans": (), "cut": None}

@@ -65,8 +65,8 @@ BUGS = (
     Bug(
         "an export gets its name before it is on the disk",
         "places/bundle/writer.py",
-        "            output.sync()\n            self._give_name",
-        "            self._give_name",
+        "                output.sync()\n                if isinstance",
+        "                if isinstance",
         (STATES, "-k", "export"),
     ),
     Bug(
@@ -170,6 +170,13 @@ BUGS = (
         '    if int.from_bytes(table[4:8], "little") != len(table) - HEADER_BYTES:\n',
         "    if not table:\n",
         ("tests/hostile/test_bit_flips.py", "-k", "headers_of_frames"),
+    ),
+    Bug(
+        "what was written of a blob while it was damaged stays in a bundle",
+        "places/bundle/journal.py",
+        "            if cut and size == cut.size and digest != cut.digest:\n",
+        "            if cut and size < cut.size < 0:\n",
+        ("tests/test_export_resumed.py", "-k", "while_it_was_damaged"),
     ),
     Bug(
         "verify has nothing to say about manifests",

@@ -125,6 +125,16 @@ def to_export_again(folder: Path) -> None:
             raise RuntimeError("it was not stopped where it should be")
 
 
+def to_export_volumes_again(folder: Path) -> None:
+    """The same, in volumes."""
+    store = a_store(folder)
+    with in_small_steps(), contextlib.suppress(KeyboardInterrupt):
+        terms = {"split": 50_000, "strict": True, "jobs": 1, "progress": _StoppingLate()}
+        export(["*"], folder / "out.tar.zst", models=store.root, **terms)  # type: ignore[arg-type]
+    if not (folder / "out.tar.zst.parts/out.tar.zst.state").exists():
+        raise RuntimeError("it was not stopped where it should be")
+
+
 class _StoppingLate(_Silent):
     """Ctrl-C, when three of five frames were read."""
 
@@ -311,6 +321,7 @@ def to_build_on(folder: Path) -> None:
 
 
 DELTA = ("export", "--lock", "models.lock")
+AGAIN_IN_VOLUMES = (STEPWISE, "export", "--all", "out.tar.zst", "--split", "50000", "--replace", "--strict")
 VOLUMES = ("--split", "100000", "--verify-after-write")
 
 
@@ -351,6 +362,7 @@ COMMANDS = (
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),
     Command("export-stepwise", a_store, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar.zst", "--replace", "--strict")),
+    Command("export-volumes-resumed", to_export_volumes_again, AGAIN_IN_VOLUMES),
     Command("export-tar-resumed", to_export_again, (STEPWISE, "export", "--all", "out.tar", "--replace", "--strict")),
     Command("export-delta", to_export_a_delta, (*DELTA, "out.tar.zst", "--have", "have.json", "--replace")),
     Command("import-delta", to_import_a_delta, ("import", "d.tar.zst", "--lock", "models.lock")),

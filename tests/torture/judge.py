@@ -75,7 +75,7 @@ class State:
     @classmethod
     def made_of(cls, everything: Mapping[str, str], read: Callable[[str], bytes]) -> State:
         """The same from what is said to be there: every path below a folder, with the SHA-256 of its bytes."""
-        finished = {path: content for path, content in everything.items() if not path.endswith(_UNFINISHED)}
+        finished = {path: content for path, content in everything.items() if not _is_unfinished(path)}
         files = {
             part: told
             for path, content in everything.items()
@@ -130,7 +130,12 @@ def _is_own(path: str) -> bool:
     above, inside = _at_store(path)
     if _OWN in above or inside[:2] == ["manifests", _OWN_IN_MANIFESTS]:
         return True
-    return not inside and (path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in above[:-1]))
+    return not inside and _is_unfinished(path)
+
+
+def _is_unfinished(path: str) -> bool:
+    """Whether a file is a part of a bundle that is being written, or says how far it is."""
+    return path.endswith(_UNFINISHED) or any(part.endswith(_PARTS) for part in path.split("/")[:-1])
 
 
 def _at_store(path: str) -> tuple[list[str], list[str]]:
@@ -165,10 +170,9 @@ def _parts(path: str, content: str, read: Callable[[str], bytes]) -> Iterator[tu
     yield path, document["layout"]
     for model in document["models"]:
         for file in model["files"]:
-            if file["kind"] == "reflink":
-                # The time of that file, which each run makes anew. The same command again refuses a file whose record
-                # has another time.
-                file["mark"] = 0
+            # The time or the number of that file, which each run makes anew. The same command again refuses a file with
+            # another one.
+            file["mark"] = 0
             yield f"{path}: {file['path']}", json.dumps([model["name"], model["store"], file])
 
 

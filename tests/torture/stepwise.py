@@ -17,7 +17,7 @@ FRAME_BYTES = 32 * 1024
 @contextlib.contextmanager
 def in_small_steps() -> Iterator[None]:
     """Let this process write bundles so."""
-    from ostore.places.bundle import journal, writer
+    from ostore.places.bundle import journal
     from ostore.streams import bytes_at, chunks, frames, verified
 
     with (
@@ -27,7 +27,6 @@ def in_small_steps() -> Iterator[None]:
         # A blob of two frames is hashed in a thread of its own.
         patch.object(verified, "_INLINE_BYTES", FRAME_BYTES),
         patch.object(journal, "MAX_FRAME_CONTENT", FRAME_BYTES),
-        patch.object(writer, "MAX_FRAME_CONTENT", FRAME_BYTES),
         patch.object(frames, "MAX_FRAME_CONTENT", FRAME_BYTES),
     ):
         yield

@@ -168,7 +168,7 @@ def export(
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
-        if_stopped(lambda: _remark_if_stopped(destination))
+        if_stopped(lambda: _remark_if_stopped(os.path.join(to[0], destination) if to else destination))  # noqa: PTH118
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:

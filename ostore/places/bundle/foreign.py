@@ -245,7 +245,7 @@ def _no_option(path: Path | str) -> str:
 def _part_of(path: Path) -> Remedy | str | None:
     """Return what to type if the name is that of a part of a bundle, or of an unfinished one."""
     if path.name.endswith(_UNFINISHED):
-        return "an export has not finished it; run that export again"
+        return "an export has not finished it; run that export again, and it goes on from there"
     if split := _PART_NAME.fullmatch(path.name):
         parts = glob.glob(glob.escape(str(path.with_name(split[1]))) + "?" * len(split[2]))  # noqa: PTH207 - no errors
         return pipe(("cat", *map(_no_option, sorted(parts))), _IMPORT, before="if it is one of several parts")

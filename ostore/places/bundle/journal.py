@@ -13,19 +13,24 @@ import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+import zstandard
+
 from ostore.formats.digest import Digest
-from ostore.formats.errors import IntegrityError, OstoreError
+from ostore.formats.errors import BlobError, IntegrityError, OstoreError
 from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
 from ostore.formats.manifest import Descriptor
 from ostore.formats.tar_header import BLOCK, member_length
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.chunks import read_full
-from ostore.streams.durable import Directory
+from ostore.streams.durable import FULL, Directory
+from ostore.streams.frames import encode_frame
 from ostore.streams.owners import Ownership, is_ours
+from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.verified import Steps
 from ostore.streams.writing import write_file
 
@@ -35,12 +40,16 @@ EVERY_BYTES = 256 * 1024 * 1024
 _UNFINISHED = ".part"
 
 
+def _none(_size: int) -> tuple[Digest, ...]:
+    return ()
+
+
 class Archive(Protocol):
     """The tar stream that is being written. `offset` bytes of it are in the file, which `sync` puts on the disk."""
 
     @property
     def offset(self) -> int: ...
-    def frames_to(self, offset: int, /) -> tuple[FrameSpan, ...] | None: ...
+    def frames_to(self, offset: int, /) -> tuple[FrameSpan, ...]: ...
     def sync(self) -> None: ...
 
 
@@ -71,17 +80,45 @@ class Terms(NamedTuple):
     is_plain: bool
 
 
+def made_by(level: int | None, *, is_plain: bool) -> str:
+    """Return what decides the bytes of a bundle beside the selection and the program that the index names."""
+    if is_plain:
+        return "tar"
+    return f"level {level or 'auto'}, zstandard {zstandard.__version__}, zstd {zstandard.ZSTD_VERSION}"
+
+
+def start_of(head: bytes, level: int | None, *, is_plain: bool) -> bytes:
+    """Return the first bytes of a bundle that begins with that head: its first frame."""
+    return head if is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], level))
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Return whether the same command may end well after an error."""
+    if isinstance(error, SourceFailureError):
+        error = error.error
+    if isinstance(error, OSError):
+        # The room of a full disk is needed by whoever clears it.
+        return error.errno not in FULL and error.errno != errno.EFBIG
+    return isinstance(error, BlobError) or not isinstance(error, Exception)
+
+
 class ExportJournal:
     """The state file of one export. `directory` has the file, `name` is that of the unfinished bundle."""
 
-    def __init__(self, directory: Directory, name: str, terms: Terms) -> None:
+    def __init__(
+        self, directory: Directory, name: str, terms: Terms, volumes_in: Callable[[int], tuple[Digest, ...]] = _none
+    ) -> None:
+        """`volumes_in` returns the digests of the volumes that are full with so many bytes of the file."""
         self._directory = directory
         self._name, self._unfinished = name + STATE, name + STATE + _UNFINISHED
         self._terms = terms
+        self._volumes_in = volumes_in
         self._head = Digest.of(terms.head)
         self._state: ExportState | None = None
         self._noted = 0
         self._is_kept = False
+        self._is_over = False
+        self._has_changed = False
         self._marks: deque[_Mark] = deque()
 
     @property
@@ -89,10 +126,9 @@ class ExportJournal:
         """What an interrupted export has left that this one goes on with; None if it starts from the beginning."""
         return self._state
 
-    @property
-    def is_kept(self) -> bool:
-        """Whether a state is on the disk, so that the same command goes on from there."""
-        return self._is_kept
+    def keeps(self, error: BaseException) -> bool:
+        """Return whether what is written is of use to the same command after an error."""
+        return self._is_kept and (self._has_changed or _may_go_on(error))
 
     @property
     def begun(self) -> Begun:
@@ -123,14 +159,19 @@ class ExportJournal:
 
     def forget(self) -> None:
         """Remove the state, for certain: from now on the unfinished bundle may have other bytes. Raises OSError."""
-        self._noted, self._is_kept = 0, False
-        if self._is_there():
+        self._state, self._noted, self._is_kept = None, 0, False
+        if not self._is_over and self._is_there():
             self._directory.unlink(self._name)
             self._directory.sync()
 
+    def end(self) -> None:
+        """Note nothing from now on: no command can go on. Raises OSError if the state stays."""
+        self.forget()
+        self._is_over = True
+
     def clear(self) -> None:
         """Remove the state of a bundle that is finished or dropped. Ignores OSError."""
-        for name in (self._name, self._unfinished):
+        for name in () if self._is_over else (self._name, self._unfinished):
             with contextlib.suppress(OSError):
                 self._directory.unlink(name)
 
@@ -143,6 +184,7 @@ class ExportJournal:
 
         def told(size: int, digest: Digest) -> None:
             if cut and size == cut.size and digest != cut.digest:
+                self._has_changed = True
                 raise IntegrityError(
                     f"blob {blob.digest}: its first {size} bytes are not those that the interrupted export has read",
                     hint="these are dropped: the same command goes on before them",
@@ -160,7 +202,7 @@ class ExportJournal:
         """Once enough was written, sync the archive and write the state. Raises OSError if it cannot be synced."""
         while len(self._marks) > 1 and self._marks[1].offset <= archive.offset:
             self._marks.popleft()
-        if self._marks and self._noted + EVERY_BYTES <= self._marks[0].offset <= archive.offset:
+        if not self._is_over and self._marks and self._noted + EVERY_BYTES <= self._marks[0].offset <= archive.offset:
             archive.sync()
             self._write(archive, self._marks[0])
 
@@ -179,17 +221,16 @@ class ExportJournal:
 
     def _write(self, archive: Archive, mark: _Mark) -> None:
         """Write the state of an archive that is synced. If the disk does not take it, the one before stays true."""
+        self._noted = mark.offset
         spans = archive.frames_to(mark.offset)
-        # No frame ends there if another source cuts its chunks in another way.
-        if spans is not None:
-            self._noted = mark.offset
-            raw = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut).write()
-            with contextlib.suppress(OSError):
-                self._directory.unlink(self._unfinished)
-                write_file(self._directory, self._unfinished, (raw,), Ownership.private())
-                self._directory.rename(self._unfinished, self._directory, self._name)
-                self._directory.sync()
-                self._is_kept = True
+        state = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut)
+        raw = replace(state, volumes=self._volumes_in(state.size)).write()
+        with contextlib.suppress(OSError):
+            self._directory.unlink(self._unfinished)
+            write_file(self._directory, self._unfinished, (raw,), Ownership.private())
+            self._directory.rename(self._unfinished, self._directory, self._name)
+            self._directory.sync()
+            self._is_kept = True
 
     def _is_there(self) -> bool:
         try:
@@ -217,10 +258,11 @@ class ExportJournal:
                 return None if state.cut else Begun(number, None)
             end = start + member_length(path, blob.size)
             if state.offset < end or (state.cut and state.offset == end):
-                is_there = state.cut and state.offset - start == BLOCK + state.cut.size <= BLOCK + blob.size
-                return (
-                    Begun(number, state.cut) if is_there and (state.offset - start) % MAX_FRAME_CONTENT == 0 else None
-                )
+                written = state.offset - start
+                # Only where a frame ends are the first bytes compared.
+                ends_a_frame = written % MAX_FRAME_CONTENT == 0 and written <= BLOCK + blob.size
+                is_there = state.cut and ends_a_frame and written == BLOCK + state.cut.size
+                return Begun(number, state.cut) if is_there else None
             start = end
         return Begun(len(self._terms.members), None) if state.offset == start and not state.cut else None
 

@@ -45,11 +45,16 @@ def refuse_without_par2() -> None:
     _program()
 
 
-def create_parity(folder: Path, parity: str, files: Sequence[str], plan: ParityPlan, *, jobs: int) -> None:
-    """Write parity for files of a folder beside them; `parity` names its first file. Raises UsageError, OSError."""
+def create_parity(folder: Path, files: Sequence[str], parity: Path, plan: ParityPlan, *, jobs: int) -> None:
+    """
+    Write parity for files below a folder. `parity` is its first file, and in the same folder if it is a bare name.
+
+    Raises UsageError without the program par2, OSError.
+    """
+    base = ["-B", str(folder.absolute())] if parity.is_absolute() else []
     split = ["-u", f"-n{plan.files}"]
     sizes = [f"-s{plan.block_size}", f"-c{plan.recovery_blocks}"]
-    done = _run(folder, "create", *sizes, *split, *_limits(jobs), "-a", parity, "--", *files)
+    done = _run(folder, "create", *sizes, *split, *_limits(jobs), *base, "-a", str(parity), "--", *files)
     if done.returncode:
         raise OSError(f"{folder}: par2 could not make parity: {_last_line(done.stdout)}")
 

@@ -25,18 +25,24 @@ _MODE = 0o666
 
 
 class VolumeFolder:
-    """One folder of a set, and the folder in it where files wait. `opened` makes one."""
+    """
+    One folder of a set, and the folder in it where files wait. `opened` makes one.
+
+    If `keeps` is set, what waits stays there for the next export.
+    """
 
     def __init__(self, target: Directory, waiting: Directory, name: str) -> None:
         self.target = target
         self.waiting = waiting
+        self.keeps = False
         self._name = name
 
     @classmethod
     @contextlib.contextmanager
     def opened(cls, folder: Path, name: str) -> Iterator[VolumeFolder]:
         """
-        Hold a folder for the set `name` of one export. What is waiting there after the block is removed.
+        Hold a folder for the set `name` of one export. What is waiting there after the block is removed, unless it is
+        to be kept. What an interrupted export has left is there.
 
         Raises BusyError if another export holds it, UnsafeError if another user could, OSError.
         """
@@ -57,23 +63,38 @@ class VolumeFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Lock this for one export. What waits here is removed before and after. Raises BusyError, OSError."""
+        """Lock this for one export. What waits here is removed afterwards. Raises BusyError, OSError."""
         lock = _lock(self.waiting)
         try:
-            self.clear()
             yield
         finally:
             # An error while cleaning up must not hide the first one.
             with contextlib.suppress(OSError):
-                self.clear()
+                if not self.keeps:
+                    self.clear()
                 self.waiting.unlink(_LOCK)
             os.close(lock)
             with contextlib.suppress(OSError):
                 self.target.rmdir(self.waiting.path.name)
 
     def begin(self, file: str) -> int:
-        """Create a file of the set, empty, where it waits. Raises OSError."""
-        return self.waiting.create(file, _MODE)
+        """Create a file of the set, empty, where it waits. Its name is on the disk. Raises OSError."""
+        fd = self.waiting.create(file, _MODE)
+        with contextlib.ExitStack() as unless_synced:
+            unless_synced.callback(os.close, fd)
+            self.waiting.sync()
+            unless_synced.pop_all()
+        return fd
+
+    def reopen(self, file: str, size: int) -> int:
+        """Open a file that waits, cut to `size` bytes, to append to it. Raises OSError."""
+        fd, _ = self.waiting.open_or_create(file, _MODE, writable=True)
+        with contextlib.ExitStack() as unless_cut:
+            unless_cut.callback(os.close, fd)
+            os.ftruncate(fd, size)
+            os.lseek(fd, size, os.SEEK_SET)
+            unless_cut.pop_all()
+        return fd
 
     def waiting_files(self) -> list[str]:
         """Return the files of the set that wait here, sorted."""
@@ -81,15 +102,7 @@ class VolumeFolder:
 
     def published(self) -> list[str]:
         """Return the files that belong to a set of this name, sorted. Raises UsageError if one is no regular file."""
-        found = [file for file in self.target.names() if set_of(file) == self._name]
-        for file in found:
-            status = self.target.lstat(file)
-            if status is not None and not stat.S_ISREG(mode_of(status)):
-                raise UsageError(
-                    f"{self.target.path / file}: not a regular file, so it is never replaced",
-                    hint="choose another name",
-                )
-        return found
+        return files_of_set(self.target, self._name)
 
     def publish(self, ours: Collection[str] = ()) -> None:
         """
@@ -106,10 +119,31 @@ class VolumeFolder:
             self.waiting.rename(file, self.target, file)
         self.target.sync()
 
-    def clear(self) -> None:
-        """Remove what waits here. A file that is not of the set stays. Raises OSError."""
+    def clear(self, kept: Collection[str] = ()) -> None:
+        """Remove what waits here, but for `kept`. A file that is not of the set stays. Raises OSError."""
         for file in self.waiting_files():
-            self.waiting.unlink(file)
+            if file not in kept:
+                self.waiting.unlink(file)
+
+
+def waiting_size(folder: Path, name: str) -> int:
+    """Return the bytes of what an interrupted export of the set has left in a folder."""
+    try:
+        return sum(path.lstat().st_size for path in (folder / f"{name}.parts").iterdir())
+    except OSError:
+        return 0
+
+
+def files_of_set(directory: Directory, name: str) -> list[str]:
+    """Return the files in a folder that belong to a set, sorted. Raises UsageError if one is no regular file."""
+    found = [file for file in directory.names() if set_of(file) == name]
+    for file in found:
+        status = directory.lstat(file)
+        if status is not None and not stat.S_ISREG(mode_of(status)):
+            raise UsageError(
+                f"{directory.path / file}: not a regular file, so it is never replaced", hint="choose another name"
+            )
+    return found
 
 
 def _lock(waiting: Directory) -> int:

@@ -58,11 +58,6 @@ class VolumeSet:
         """How many volumes there should be, as far as that is known."""
         return len(self.sums) or max(self.copies, default=0)
 
-    @property
-    def size(self) -> int:
-        """The bytes of the volumes that were found."""
-        return sum(copies[0].stat().st_size for number, copies in self.copies.items() if number <= self.count)
-
 
 def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
     """
@@ -108,8 +103,6 @@ def open_volumes(volumes: VolumeSet, *, jobs: int, label: str) -> Iterator[Bundl
     try:
         with reading(JoinedBytes(files), Path(volumes.name), jobs=jobs, label=label) as reader:
             yield reader
-    except VolumesError:
-        raise
     except _DAMAGE as error:
         if problems := problems_of(volumes):
             raise _refusal(volumes, list(problems.values())) from None

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, NoSpaceError, UsageError
+from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
 from ostore.formats.selection import Selection
-from ostore.formats.volume_instructions import instructions
 from ostore.formats.volume_set import (
     MAX_VOLUMES,
     instructions_name,
     is_parity,
     least_size,
-    parity_name,
     sums_name,
     volume_name,
     write_sums,
 )
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head
-from ostore.places.bundle.par2 import create_parity, refuse_without_par2
-from ostore.places.bundle.volume_folders import VolumeFolder
-from ostore.streams.chunks import read_chunks
-from ostore.streams.durable import Directory, naming
+from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
+from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
+from ostore.places.bundle.par2 import refuse_without_par2
+from ostore.places.bundle.parity_writer import make_parity
+from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
+from ostore.places.bundle.volume_instructions import instructions
+from ostore.streams.durable import Directory
 from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import Ownership
@@ -36,7 +37,7 @@ from ostore.streams.plain import PlainWriter
 from ostore.streams.progress import Progress, watching
 from ostore.streams.read_back import refuse_other_bytes
 from ostore.streams.space import refuse_too_large, room_at
-from ostore.streams.volumes import VolumesOutput, WrittenFile
+from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput, WrittenFile
 from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite, write_file
 
 # zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
@@ -85,6 +86,8 @@ class BundleVolumes:
         self._jobs = jobs
         self._replace = replace
         self._progress = progress
+        self._is_plain = name.endswith(".tar")
+        self._has_begun = False
         self.written: WrittenSet | None = None
 
     def compare(self, selection: Selection) -> Forecast:
@@ -106,23 +109,40 @@ class BundleVolumes:
         Yield an inbox. Leaving the block gives every volume its name, when all are full and on the disk.
 
         What was there of a set of this name goes then. Volumes get their names earlier only if the next medium is asked
-        for. Raises what `compare` raises, BusyError if another export writes the set, OSError.
+        for. Until then, what is written stays for the same command after an interruption, a failed disk or a damaged
+        blob. Raises what `compare` raises, BusyError if another export writes the set, OSError.
         """
         self._refuse(selection)
+        head = bundle_head(selection)
+        volumes = f"{made_by(self._level, is_plain=self._is_plain)}, volumes of {self._terms.size} bytes"
+        terms = Terms(head, stored_members(selection), volumes, self._is_plain)
         with contextlib.ExitStack() as resources:
             export = _Export(self._name, self._terms, self._folders, _most(selection), self._progress)
             resources.callback(export.close)
             export.open(replace=self._replace)
-            with contextlib.closing(self._writer(export.output)) as writer:
-                inbox = BundleInbox(writer, selection, bundle_head(selection))
-                yield inbox
-                inbox.seal()
-            export.output.sync()
-            self.written = export.complete(self._jobs)
+            with export.noting(terms) as journal:
+                self._begin(export, journal, head)
+                with contextlib.closing(self._writer(export.output, journal.state)) as writer:
+                    inbox = BundleInbox(writer, selection, head, journal)
+                    yield inbox
+                    inbox.seal()
+                export.output.end()
+                self.written = export.complete(self._jobs)
         self._remove_whole()
 
-    def _writer(self, output: VolumesOutput) -> TarOutput:
-        return PlainWriter(output) if self._name.endswith(".tar") else FrameWriter(output, self._level, self._jobs)
+    def _begin(self, export: _Export, journal: ExportJournal, head: bytes) -> None:
+        """Go on with what an interrupted export has left, if it is of use, and say what becomes of it."""
+        problem = export.begin(start_of(head, self._level, is_plain=self._is_plain))
+        if journal.state:
+            self._progress.phase("written before", journal.state.size)
+        elif problem and not self._has_begun:
+            self._progress.phase(f"starting from the beginning because {problem}", 0)
+        self._has_begun = True
+
+    def _writer(self, output: VolumesOutput, state: ExportState | None) -> TarOutput:
+        if self._is_plain:
+            return PlainWriter(output, state.offset if state else 0)
+        return FrameWriter(output, self._level, self._jobs, state.spans if state else ())
 
     def _refuse(self, selection: Selection) -> None:
         for folder in self._folders:
@@ -135,7 +155,7 @@ class BundleVolumes:
         if self._terms.parity:
             refuse_without_par2()
         if self._terms.next_medium is None or self._terms.parity:
-            _refuse_full(self._folders, least)
+            _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_whole(self) -> None:
         """Remove the bundle of this name that is not in volumes: it would be read in their place."""
@@ -159,6 +179,7 @@ class _Export:
         self._ours: set[str] = set()
         self._named = 0
         self._replace = False
+        self._journal: ExportJournal
         self.output = VolumesOutput(terms.size, self._begin, lambda _: None)
 
     def open(self, *, replace: bool) -> None:
@@ -175,6 +196,70 @@ class _Export:
         self.output.close()
         self._let_go()
 
+    @contextlib.contextmanager
+    def noting(self, terms: Terms) -> Iterator[ExportJournal]:
+        """
+        Yield a journal, which is in the first folder. `begin` says whether it goes on.
+
+        After an error from which the same command may go on, what is written stays. Else nothing does.
+        """
+        journal = ExportJournal(self._folders[0].waiting, self._name, terms, self._digests_in)
+        self._journal = journal
+        try:
+            yield journal
+        except BaseException as error:
+            keeps = journal.keeps(error)
+            for folder in self._folders:
+                folder.keeps = keeps
+            if not keeps:
+                journal.clear()
+            raise
+        journal.clear()
+
+    def begin(self, start: bytes) -> str:
+        """
+        Find the volumes that wait, and go on behind the last byte that the journal knows of. `start` is as for its
+        `find`, and so is what this returns. Otherwise remove them. Raises OSError.
+        """
+        found = self._found()
+        part = JoinedBytes([ClosedFile(folder.waiting.path / file) for folder, file in found])
+        problem, state = self._journal.find(part, start), self._journal.state
+        if state is not None and len(state.volumes) != state.size // self._terms.size:
+            problem, state = "the unfinished bundle is damaged", None
+        if state is None:
+            self._journal.forget()
+        kept = found[: -(-state.size // self._terms.size)] if state else []
+        for folder in self._folders:
+            folder.clear({file for other, file in kept if other is folder})
+        self._places = [folder.target.path / file for folder, file in kept]
+        if state is not None:
+            self._resume(state, kept)
+        return problem
+
+    def _resume(self, state: ExportState, kept: Sequence[tuple[VolumeFolder, str]]) -> None:
+        rest, cut = state.size % self._terms.size, None
+        if rest:
+            folder, file = kept[-1]
+            cut = (folder.reopen(file, rest), self._places[-1], rest)
+        self.output.resume([WrittenFile(self._terms.size, digest) for digest in state.volumes], cut)
+
+    def _found(self) -> list[tuple[VolumeFolder, str]]:
+        """Return the volumes that wait, with their folders, as far as each is full and the next is there."""
+        found: list[tuple[VolumeFolder, str]] = []
+        for number in range(1, MAX_VOLUMES + 1):
+            file = volume_name(self._name, number)
+            having = ((folder, folder.waiting.lstat(file)) for folder in self._folders)
+            folder, status = next(((folder, status) for folder, status in having if status), (None, None))
+            if folder is None or status is None:
+                break
+            found.append((folder, file))
+            if status.st_size != self._terms.size:
+                break
+        return found
+
+    def _digests_in(self, size: int) -> tuple[Digest, ...]:
+        return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
+
     def complete(self, jobs: int) -> WrittenSet:
         """Make the parity, read everything back and give all files their names."""
         volumes, plan = self.output.volumes, None
@@ -183,7 +268,7 @@ class _Export:
                 self._terms.parity, [volume.size for volume in volumes], self._terms.size, len(self._paths)
             )
             self._progress.phase("making parity", 0)
-            _make_parity(self._folders, self._name, [path.name for path in self._places], plan, jobs)
+            make_parity(self._folders, self._name, self._places, plan, jobs)
         for folder in self._folders:
             text = instructions(self._name, len(volumes), has_parity=plan is not None)
             _write(folder.waiting, instructions_name(self._name), text)
@@ -231,6 +316,8 @@ class _Export:
                 else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
             )
         self._publish()
+        # What is on another medium cannot be gone on with.
+        self._journal.end()
         self._let_go()
         self._terms.next_medium(number, self._paths)
         self.open(replace=self._replace)
@@ -239,9 +326,8 @@ class _Export:
         """Give the files that wait their names, when they are what the media give back."""
         volumes = self.output.volumes
         sums = write_sums(self._name, (volume.digest for volume in volumes))
-        if volumes[self._named :]:
-            for folder in self._folders:
-                _write(folder.waiting, sums_name(self._name), sums)
+        for folder in self._folders:
+            _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
         for folder in self._folders:
@@ -262,49 +348,6 @@ class _Export:
         self._folders.clear()
         self._held.close()
         self._held = contextlib.ExitStack()
-
-
-def _make_parity(
-    folders: Sequence[VolumeFolder], name: str, volumes: Sequence[str], plan: ParityPlan, jobs: int
-) -> None:
-    """Make parity in the first folder, and spread it over all. For a moment, the first folder has all volumes."""
-    first, others = folders[0].waiting, folders[1:]
-    borrowed = []
-    for folder in others:
-        for file in folder.waiting_files():
-            borrowed.append(file)
-            _borrow(folder.waiting, file, first)
-    create_parity(first.path, parity_name(name), volumes, plan, jobs=jobs)
-    for file in borrowed:
-        first.unlink(file)
-    made = [file for file in folders[0].waiting_files() if is_parity(name, file)]
-    made.remove(parity_name(name))
-    for folder in others:
-        _copy(first, parity_name(name), folder.waiting)
-    for folder, file in zip(itertools.cycle(folders), made):
-        if folder.waiting is first:
-            first.sync_entry(file)
-        else:
-            _copy(first, file, folder.waiting)
-            first.unlink(file)
-    first.sync_entry(parity_name(name))
-
-
-def _borrow(source: Directory, file: str, target: Directory) -> None:
-    """Give a file a second name in another folder, or copy it to another disk. par2 takes no symbolic link."""
-    with contextlib.suppress(OSError):
-        if source.link(file, target, file):
-            return
-    _copy(source, file, target)
-
-
-def _copy(source: Directory, file: str, target: Directory) -> None:
-    fd = source.open_file(file)
-    try:
-        with naming(target.path / file):
-            write_file(target, file, read_chunks(fd, os.fstat(fd).st_size), Ownership.of(source.status()))
-    finally:
-        os.close(fd)
 
 
 def _write(directory: Directory, file: str, content: bytes) -> None:

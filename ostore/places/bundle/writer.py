@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import zstandard
-
-from ostore.formats.errors import BusyError, IntegrityError, NoSpaceError, UsageError
+from ostore.formats.errors import BusyError, NoSpaceError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
-from ostore.formats.zstd_frame import MAX_FRAME_CONTENT
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms
+from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
 from ostore.places.bundle.read_back import refuse_other_blobs
+from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import FileBytes, Output
-from ostore.streams.durable import FULL, Directory, naming
+from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
-from ostore.streams.frames import FrameWriter, encode_frame
+from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
 from ostore.streams.plain import PlainWriter
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.read_back import refuse_other_bytes
-from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.space import refuse_full, refuse_too_large
 from ostore.streams.volumes import HashedOutput
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
@@ -92,7 +88,9 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            terms = Terms(head, stored_members(selection), self._made_by, self._is_plain)
+            terms = Terms(
+                head, stored_members(selection), made_by(self._level, is_plain=self._is_plain), self._is_plain
+            )
             journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:
@@ -105,13 +103,6 @@ class BundleFile:
                 self._give_name(directory)
             journal.clear()
 
-    @property
-    def _made_by(self) -> str:
-        """What decides the bytes of the file beside the selection and the program that the index names."""
-        if self._is_plain:
-            return "tar"
-        return f"level {self._level or 'auto'}, zstandard {zstandard.__version__}, zstd {zstandard.ZSTD_VERSION}"
-
     def _writer(self, output: Output, state: ExportState | None) -> TarOutput:
         if self._is_plain:
             return PlainWriter(output, state.offset if state else 0)
@@ -119,7 +110,11 @@ class BundleFile:
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
+        volumes = files_of_set(directory, self.path.name)
         directory.rename(self._part_name, directory, self.path.name)
+        for file in volumes:
+            # What there was of this bundle in volumes is of another export.
+            directory.unlink(file)
         directory.sync()
 
     @property
@@ -141,7 +136,7 @@ class BundleFile:
                 else:
                     yield file
         except BaseException as error:
-            if not (journal.is_kept and _may_go_on(error)):
+            if not journal.keeps(error):
                 journal.clear()
                 # An error while cleaning up must not hide the first one.
                 with contextlib.suppress(OSError):
@@ -162,7 +157,7 @@ class BundleFile:
 
     def _begin(self, fd: int, journal: ExportJournal, head: bytes) -> None:
         """Cut the file to what an interrupted export has left that is of use, and say what becomes of it."""
-        start = head if self._is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], self._level))
+        start = start_of(head, self._level, is_plain=self._is_plain)
         problem = journal.find(FileBytes(fd, self.path), start)
         if journal.state is None:
             journal.forget()
@@ -214,6 +209,9 @@ class BundleFile:
         if self.path.is_dir() and not self.path.is_symlink():
             raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
         refuse_to_overwrite(self.path, replace=self._replace)
+        with Directory.open(self.path.parent) as directory:
+            if (volumes := files_of_set(directory, self.path.name)) and not self._replace:
+                raise UsageError(f"{self.path.parent / volumes[0]}: exists", hint="replace=True overwrites it")
 
 
 class BundlePipe:
@@ -241,16 +239,6 @@ class BundlePipe:
             yield inbox
             inbox.seal()
         output.sync()
-
-
-def _may_go_on(error: BaseException) -> bool:
-    """Return whether the same command may end well after an error, so that what was written is of use to it."""
-    if isinstance(error, SourceFailureError):
-        error = error.error
-    if isinstance(error, OSError):
-        # The room of a full disk is needed by whoever clears it.
-        return error.errno not in FULL and error.errno != errno.EFBIG
-    return isinstance(error, IntegrityError) or not isinstance(error, Exception)
 
 
 def _all_of(selection: Selection) -> Forecast:

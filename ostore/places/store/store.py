@@ -139,9 +139,9 @@ class LocalStore:
         """Return the same models one at a time, so that few are in memory. Raises what `scan` raises."""
         return PassingScan(self._tree(patterns))
 
-    def no_model(self, word: str) -> OstoreError | OSError:
+    def no_model(self, word: str, tree: ManifestTree | None = None) -> OstoreError | OSError:
         """
-        Return the error for a pattern that matches no model here.
+        Return the error for a pattern that matches no model here. `tree` is where it was looked for.
 
         It is the OSError of a folder that may have the model and cannot be read, or else a NotFoundError.
         """
@@ -149,7 +149,7 @@ class LocalStore:
         hint = ostore("list", models=self.option, after="shows what is there")
         if is_glob(word):
             return NotFoundError(what, hint=hint)
-        name, tree = ModelName.parse(word), find_manifests(self.root)
+        name, tree = ModelName.parse(word), tree or find_manifests(self.root)
         for folder in tree.closed:
             if f"{MANIFESTS}/{'/'.join(name.parts)}/".lower().startswith(f"{folder.path}/".lower()):
                 return folder.error
@@ -405,7 +405,7 @@ class LocalStore:
         names = [entry.name for entry in tree.entries if entry.name is not None]
         chosen, unmatched = choose(names, patterns)
         if unmatched:
-            raise self.no_model(unmatched[0])
+            raise self.no_model(unmatched[0], tree)
         wanted = set(chosen)
         entries = [entry for entry in tree.entries if entry.name in wanted]
         return ManifestTree(entries, closed=tree.closed, is_part=True, root=self.root)

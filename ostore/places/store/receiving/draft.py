@@ -154,12 +154,18 @@ class StoreDraft:
             with watching(path.name, size, self._progress) as advance:
                 digest = digest_file(fd, advance)
             os.lseek(fd, 0, os.SEEK_SET)
-            if blobs.lstat(digest.filename) is None:
-                return None
-            self._progress.phase("verifying sha256 digest", size)
-            if is_sound(blobs, digest.filename, Descriptor(digest, size), self._progress):
-                self._sound.add(digest)
+            if digest in self._staged:
                 return digest
+            blob = Descriptor(digest, size)
+            # Staged like a copy, if the disk has hard links: then it stays even if somebody removes it meanwhile.
+            is_kept = blobs.link(digest.filename, self._transaction, digest.filename)
+            self._progress.phase("verifying sha256 digest", size)
+            if is_sound(self._transaction if is_kept else blobs, digest.filename, blob, self._progress):
+                self._sound.add(digest)
+                if is_kept:
+                    self._staged[digest] = blob
+                return digest
+            self._transaction.unlink(digest.filename)
         return None
 
     def _copied(self, fd: int, path: Path, part: str, status: os.stat_result) -> Digest:

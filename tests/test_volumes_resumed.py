@@ -1,0 +1,140 @@
+"""An interrupted export in volumes goes on in the volume that was cut, and ends with the same set."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ostore
+from ostore.formats.digest import Digest
+from ostore.formats.export_state import ExportState
+from ostore.places.bundle import journal
+from tests.support import TORTURE, tree, unmeasured
+from tests.test_export_resumed import BLOBS, MIB, RUNNING, Stopping, killed, make_store, seconds
+
+SIZE = 9 * MIB
+NAME = "b.tar.zst"
+KILLS = 50 if TORTURE else 4
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("models")).root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    export(models, folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "EVERY_BYTES", 1)
+
+
+def media(folder: Path) -> list[Path]:
+    return [folder / "a", folder / "b"]
+
+
+def export(models: Path, folder: Path, after: float = float("inf"), *, split: int = SIZE) -> list[tuple[str, int]]:
+    for medium in media(folder):
+        medium.mkdir(exist_ok=True)
+    progress = Stopping(after)
+    ostore.export(["*"], NAME, models=models, split=split, to=media(folder), progress=progress, jobs=1)
+    return progress.phases
+
+
+def empty(folder: Path) -> None:
+    for medium in media(folder):
+        subprocess.run(["rm", "-rf", medium], check=True)
+        medium.mkdir()
+
+
+def stopped(models: Path, folder: Path, after: int) -> ExportState:
+    with pytest.raises(KeyboardInterrupt):
+        export(models, folder, after)
+    assert not list(folder.glob(f"*/{NAME}.0*"))
+    return ExportState.parse((folder / f"a/{NAME}.parts/{NAME}.state").read_bytes())
+
+
+@pytest.mark.parametrize("after", [12, 30, 45, 60])
+def test_a_set_that_was_stopped_goes_on_and_is_the_same(
+    after: int, models: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    state = stopped(models, tmp_path, after * MIB)
+    assert len(state.volumes) == state.size // SIZE
+    phases = export(models, tmp_path)
+    assert phases[0] == ("written before", state.size)
+    assert tree(tmp_path) == tree(undisturbed)
+
+
+@unmeasured
+def test_a_set_that_is_killed_at_any_moment_goes_on(models: Path, undisturbed: Path, tmp_path: Path) -> None:
+    to = [word for medium in media(tmp_path) for word in ("--to", str(medium))]
+    command = [sys.executable, "-c", RUNNING, "export", "--all", NAME, "--models", str(models), "-q"]
+    command += ["--split", str(SIZE), *to]
+    moments, has_gone_on, sign = random.Random(NAME), 0, tmp_path / f"a/{NAME}.parts/{NAME}.001"
+    empty(tmp_path)
+    took = seconds(command, sign)
+    for _ in range(KILLS):
+        empty(tmp_path)
+        for _ in range(moments.choice((1, 2))):
+            if not killed(command, sign, moments.uniform(0, took)):
+                took /= 2
+                break
+            has_gone_on += (tmp_path / f"a/{NAME}.parts/{NAME}.state").exists()
+        done = subprocess.run([*command, "--replace"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert tree(tmp_path) == tree(undisturbed)
+    assert has_gone_on
+
+
+def test_what_of_a_set_does_not_fit_is_begun_from_the_start(models: Path, undisturbed: Path, tmp_path: Path) -> None:
+    stopped(models, tmp_path, 45 * MIB)
+    assert export(models, tmp_path, split=SIZE + 4096)[0][0].endswith("the level or the program differs")
+    for medium in media(tmp_path):
+        subprocess.run(["rm", "-rf", medium], check=True)
+    state = stopped(models, tmp_path, 45 * MIB)
+    changed = ExportState(state.head, state.made_by, state.offset, state.spans, state.cut, (Digest.of(b"x"),) * 9)
+    (tmp_path / f"a/{NAME}.parts/{NAME}.state").write_bytes(changed.write())
+    assert export(models, tmp_path)[0][0].endswith("the unfinished bundle is damaged")
+    assert tree(tmp_path) == tree(undisturbed)
+
+
+def test_a_set_without_one_of_its_volumes_is_begun_from_the_start(
+    models: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A medium was taken out, or another one put in."""
+    stopped(models, tmp_path, 45 * MIB)
+    (tmp_path / f"b/{NAME}.parts/{NAME}.002").unlink()
+    assert export(models, tmp_path)[0][0].endswith("the unfinished bundle is damaged")
+    assert tree(tmp_path) == tree(undisturbed)
+
+
+def test_a_set_keeps_what_it_has_before_a_damaged_blob_but_not_on_a_full_disk(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "models")
+    store.blob_path(BLOBS[1]).write_bytes(bytes(len(BLOBS[1])))
+    (tmp_path / "out").mkdir()
+    for medium in media(tmp_path / "out"):
+        medium.mkdir()
+    words, terms = ["large", "small"], {"split": SIZE, "to": media(tmp_path / "out")}
+    with pytest.raises(ostore.DigestMismatchError):
+        ostore.export(words, NAME, models=store.root, **terms)  # type: ignore[arg-type]
+    assert (tmp_path / f"out/a/{NAME}.parts/{NAME}.state").exists()
+    store.blob_path(BLOBS[1]).write_bytes(BLOBS[1])
+    full = Stopping(45 * MIB, lambda: OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with pytest.raises(OSError, match="28"):
+        ostore.export(words, NAME, models=store.root, progress=full, **terms)  # type: ignore[arg-type]
+    assert [list(medium.iterdir()) for medium in media(tmp_path / "out")] == [[], []]
+    export(store.root, tmp_path / "out")
+    assert tree(tmp_path / "out") == tree(undisturbed)
