@@ -19,6 +19,7 @@ from ostore.formats.tensor_ranges import read_tensor_ranges
 from ostore.operations.delta import headers, search
 from ostore.operations.delta.headers import header_steps
 from ostore.operations.delta.search import Bases, Basis, PlannedRecipe, plan_recipe
+from ostore.streams.chunks import CHUNK_BYTES
 from ostore.streams.recipe import follow, split_head
 from tests.gguf import ONE_LAYER, assembled, gguf, info
 from tests.in_memory import StayingBytes
@@ -117,7 +118,9 @@ def test_an_inventory_of_other_tensors_of_the_same_lengths_gives_nothing() -> No
     assert plan_recipe(described(NEW), StayingBytes(NEW), Bases([basis])) is None
 
 
-def test_samples_that_agree_prove_nothing() -> None:
+@pytest.mark.parametrize("chunk", [1000, CHUNK_BYTES])
+def test_samples_that_agree_prove_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(search, "CHUNK_BYTES", chunk)
     changed = bytearray(OLD)
     changed[-5_000] ^= 1
     other = bytes(changed)

@@ -207,6 +207,9 @@ def test_a_head_without_an_end_is_refused() -> None:
         split_head(iter([bytes(MAX_HEAD_BYTES // 2)] * 3))
     with pytest.raises(LimitError):
         split_head(iter([bytes(MAX_HEAD_BYTES) + b"\n"]))
+    for chunks in ([b"{", b"}"], [bytes(MAX_HEAD_BYTES // 2)] * 3, [bytes(MAX_HEAD_BYTES) + b"\n"]):
+        with pytest.raises(restore.RestoreError):
+            restore.split_head(iter(chunks), "")
 
 
 @QUICK

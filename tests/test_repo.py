@@ -296,7 +296,7 @@ CARRIED = {
     "RESTORE.txt": "535d96253e88629fd75e1518d366a38c27d0b376ddc97a24f31f34b8e501f7fb",
     "RESTORE-DELTA.txt": "f486cbb666d351cfe08ea28d9f70874e6ad3b156485ed779b02c382e5e3bc35d",
     "RESTORE-RECIPES.txt": "5a45d7f506aafce3030b464a2efaf791b29f598dd10c1576478bf04c93630e1d",
-    "restore.py": "efbb9aabd8d8f6a0e3478fb534fcdf860d997151f24e61d6f2c6519db5ff03fb",
+    "restore.py": "97f9aba9a5b309895051021a3dd236d7a69a36e254d00a6b0e1f02adc5bc1778",
 }
 
 

@@ -11,17 +11,15 @@ from typing import Protocol
 from ostore.formats import media_types
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError
-from ostore.formats.gguf import is_gguf, read_gguf
 from ostore.formats.inventory import HeldBlob, HeldModel, Inventory, TensorAt, TensorMap
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.safetensors import read_safetensors
+from ostore.formats.tensor_ranges import read_tensor_ranges
 from ostore.operations.weights import OpenedBlobs
 from ostore.streams.bytes_at import BytesAt, FileBytes
 from ostore.streams.progress import Progress, watching
 
 _STRETCH_BYTES = 1024 * 1024
-_MAGIC_BYTES = 4
 _WITH_TENSORS = media_types.WEIGHTS | {media_types.TENSOR}
 
 
@@ -112,7 +110,7 @@ def look_inside(store: OpenedBlobs, blob: Descriptor, progress: Progress, *, ten
 def _look_inside(store: OpenedBlobs, blob: Descriptor, progress: Progress, *, tensors: bool, verify: bool) -> Insight:
     with store.opened_blob(blob.digest) as fd:
         file = FileBytes(fd, Path(blob.digest.filename))
-        ranges = _ranges(file, blob) if tensors and blob.media_type in _WITH_TENSORS else ()
+        ranges = _ranges(file) if tensors and blob.media_type in _WITH_TENSORS else ()
         if not ranges and not verify:
             return Insight()
         whole, hashed = hashlib.sha256(), _Hashed(ranges)
@@ -167,24 +165,7 @@ def _stretches(file: BytesAt) -> Iterator[memoryview]:
         yield memoryview(data)
 
 
-def _ranges(file: BytesAt, blob: Descriptor) -> tuple[tuple[int, int], ...]:
+def _ranges(file: BytesAt) -> tuple[tuple[int, int], ...]:
     """Return begin and end of the header and of each tensor, or nothing for a file that is of neither kind."""
-    try:
-        header, tensors = _header_and_tensors(file, f"blob {blob.digest}")
-    except OstoreError:
-        return ()
-    ranges = [(0, min(header, file.size))]
-    for begin, stop in sorted((header + offset, header + offset + size) for offset, size in tensors if size):
-        if begin < ranges[-1][1]:
-            # Two tensors of the same bytes: a GGUF may have that, and nothing builds on it.
-            return ()
-        ranges.append((begin, stop))
-    return tuple(ranges)
-
-
-def _header_and_tensors(file: BytesAt, subject: str) -> tuple[int, list[tuple[int, int | None]]]:
-    if is_gguf(file.read_at(_MAGIC_BYTES, 0)):
-        gguf = read_gguf(file.read_at, file.size, subject)
-        return gguf.data_offset, [(tensor.offset, tensor.size) for tensor in gguf.tensors]
-    safetensors = read_safetensors(file.read_at, file.size, subject)
-    return safetensors.data_offset, [(tensor.offset, tensor.size) for tensor in safetensors.tensors]
+    found = read_tensor_ranges(file.read_at, file.size)
+    return ((0, found.header), *((begin, begin + size) for begin, size in found.tensors)) if found else ()

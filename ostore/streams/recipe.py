@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -53,8 +54,8 @@ def follow(recipe: Recipe, bases: Sequence[BytesAt], new: Iterator[Chunk]) -> It
             short, filled = [], 0
     if short:
         yield b"".join(short)
-    for _ in new:
-        pass
+    # Where the new bytes end, their digest is checked.
+    deque(new, maxlen=0)
 
 
 def refuse_damaged_bases(made: MadeBlob, bases: Iterable[Descriptor], held: Held) -> None:

@@ -71,6 +71,8 @@ LINES: Mapping[str, tuple[Words, ...]] = {
     ),
     "export": (
         ("--all", OUT),
+        ("--all", OUT, "--share-tensors"),
+        ("evil", f"{OUT}/", "--share-tensors"),
         ("--all", OUT, "--have", FOLDER),
         ("--all", OUT, "--have", HOSTILE_LOCK),
         (OUT, "--lock", LOCK),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from ostore.formats.digest import Digest
@@ -37,8 +38,7 @@ class BundleRecipes:
             if len(there) == len(bases):
                 yield from follow(recipe, there, new)
                 return
-            for _ in new:
-                pass
+            deque(new, maxlen=0)
             raise NotFoundError(f"its base {made.bases[bases.index(None)]} is not there")
         except OstoreError as error:
             error.args = (f"recipe for {made.blob.digest}: {error}",)

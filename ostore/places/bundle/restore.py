@@ -611,7 +611,8 @@ def parse_index(raw: bytes) -> Index:
     check_order(recipes, {blob.hex for blob in (*blobs, *requires)})
     refuse_repeats([model.name.lower() for model in models])  # Ollama and many disks ignore case
     refuse_repeats([INDEX_PATH, SIGNATURE_PATH, *(path for path, _ in files)])
-    if sum(blob.size for blob in (*blobs, *requires, *made)) > MAX_SIZE:
+    stored = sum(recipe.stored.size for recipe in recipes)
+    if max(stored, sum(blob.size for blob in (*blobs, *requires, *made))) > MAX_SIZE:
         raise RestoreError(LIMIT, f"index: expected at most {MAX_SIZE} bytes of blobs")
     bases = {base for recipe in recipes for base in recipe.bases}.intersection(blob.hex for blob in requires)
     needed = {digest for model in models for digest in model.blobs}
@@ -644,6 +645,8 @@ def parse_made(entry: object) -> Made:
         raise RestoreError(LIMIT, f"index: expected 1 to {MAX_BASES} bases, got {len(bases)}")
     refuse_repeats(bases)
     stored = parse_blob(recipe.get("stored"), "index: stored", min(MAX_SIZE, blob.size + MAX_HEAD_BYTES))
+    if not stored.size:
+        raise RestoreError(LIMIT, "index: expected a recipe to have at least one byte")
     return Made(blob, bases, stored)
 
 
