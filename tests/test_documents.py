@@ -35,6 +35,7 @@ from ostore.formats.recipe import Recipe
 from ostore.operations.verify import ProblemKind
 from ostore.places.bundle import walk
 from ostore.streams import document as carried
+from ostore.streams import recipe as following
 from tests.documents import (
     DOCUMENTS,
     HOW_TO,
@@ -99,6 +100,8 @@ LIMITS = {
     "steps of a recipe": recipe.MAX_STEPS,
     "bases of a recipe": recipe.MAX_BASES,
     "recipes on top of each other": recipe.MAX_DEPTH,
+    "steps of nested recipes": following.MAX_NESTED_STEPS,
+    "short reads of nested recipes": following.MAX_SHORT_READS,
     "`creator`": bundle_index._MAX_CREATOR_CHARACTERS,
     "a member's name, with its zero byte": tar_header.MAX_LONG_NAME_BYTES,
     "a blob, and all blobs together": bundle_index._MAX_TOTAL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobMissingError, IntegrityError
+from ostore.formats.errors import BlobMissingError, IntegrityError, LimitError
 from ostore.formats.zstd_frame import FrameSpan, measure_frame
-from ostore.streams import open_blobs
+from ostore.streams import framed_bytes, open_blobs
 from ostore.streams.bytes_at import RangeOf
 from ostore.streams.framed_bytes import FramedBytes
 from ostore.streams.frames import encode_frame
@@ -30,7 +31,7 @@ def framed() -> tuple[StayingBytes, list[FrameSpan]]:
     return StayingBytes(b"".join(frames)), spans
 
 
-def test_frames_are_read_in_any_order_and_two_are_kept() -> None:
+def test_frames_are_read_in_any_order_and_the_latest_are_kept() -> None:
     source, spans = framed()
     tar = FramedBytes(source, spans)
     assert tar.size == len(WHOLE)
@@ -44,6 +45,16 @@ def test_frames_are_read_in_any_order_and_two_are_kept() -> None:
     middle = RangeOf(tar, 1000, 500)
     assert (middle.size, middle.read_at(600, 100), middle.read_at(1, 500)) == (500, WHOLE[1100:1500], b"")
     middle.refuse_changes()
+
+
+def test_jumping_about_among_more_frames_than_are_kept_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framed_bytes, "_KEPT_FRAMES", 2)
+    monkeypatch.setattr(framed_bytes, "_FRAMES", 0)
+    tar = FramedBytes(*framed())
+    for _ in range(100):
+        assert tar.read_at(4000, 0) == WHOLE
+    with pytest.raises(LimitError):
+        deque((tar.read_at(1, number % 3 * 1000) for number in range(10_000)), maxlen=0)
 
 
 def test_a_frame_that_is_not_as_the_table_says_is_an_error() -> None:

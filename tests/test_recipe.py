@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -34,7 +35,16 @@ from ostore.formats.recipe import (
 )
 from ostore.places.bundle import restore
 from ostore.streams.bytes_at import nothing_held
-from ostore.streams.recipe import COPIED_BYTES, MadeBytes, follow, refuse_damaged_bases, split_head
+from ostore.streams.recipe import (
+    COPIED_BYTES,
+    MAX_NESTED_STEPS,
+    MAX_SHORT_READS,
+    MadeBytes,
+    Nesting,
+    follow,
+    refuse_damaged_bases,
+    split_head,
+)
 from tests.in_memory import StayingBytes
 from tests.support import noise
 
@@ -192,7 +202,9 @@ def test_a_base_that_is_shorter_than_it_was_is_an_error(base: bytes) -> None:
     with pytest.raises(TruncatedError):
         list(follow(Recipe(STEPS), [StayingBytes(base), StayingBytes(SECOND)], iter([NEW])))
     with pytest.raises(TruncatedError):
-        MadeBytes(Recipe(STEPS), [StayingBytes(base), StayingBytes(SECOND)], StayingBytes(NEW), 0).read_at(len(BLOB), 0)
+        MadeBytes(Recipe(STEPS), [StayingBytes(base), StayingBytes(SECOND)], StayingBytes(NEW), 0, Nesting()).read_at(
+            len(BLOB), 0
+        )
 
 
 def test_new_bytes_that_end_too_early_are_an_error() -> None:
@@ -218,7 +230,9 @@ def test_what_a_recipe_makes_can_be_read_in_any_order(data: st.DataObject) -> No
     offset = data.draw(st.integers(0, len(BLOB) + 2))
     size = data.draw(st.integers(0, len(BLOB) + 2))
     head = Recipe(STEPS).write()
-    made = MadeBytes(Recipe(STEPS), [StayingBytes(FIRST), StayingBytes(SECOND)], StayingBytes(head + NEW), len(head))
+    made = MadeBytes(
+        Recipe(STEPS), [StayingBytes(FIRST), StayingBytes(SECOND)], StayingBytes(head + NEW), len(head), Nesting()
+    )
     assert (made.size, made.read_at(size, offset)) == (len(BLOB), BLOB[offset : offset + size])
     made.refuse_changes()
 
@@ -231,3 +245,18 @@ def test_a_damaged_base_is_named() -> None:
     refuse_damaged_bases(made, bases, nothing_held)
     with pytest.raises(DigestMismatchError, match=str(Digest.of(SECOND))):
         refuse_damaged_bases(made, bases, held.get)
+
+
+def test_recipes_on_top_of_each_other_have_few_steps_together() -> None:
+    nesting = Nesting()
+    nesting.add_steps(MAX_NESTED_STEPS)
+    with pytest.raises(LimitError):
+        nesting.add_steps(1)
+
+
+def test_long_reads_make_up_for_short_ones() -> None:
+    nesting = Nesting()
+    for size in (64 * 1024 * 1001, *[1] * (MAX_SHORT_READS + 1000)):
+        nesting.add_read(size)
+    with pytest.raises(LimitError):
+        deque(map(nesting.add_read, [1] * 10), maxlen=0)

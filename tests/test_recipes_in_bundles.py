@@ -20,7 +20,7 @@ from ostore.formats.errors import BlobError, NoSpaceError, UsageError
 from ostore.places.bundle import restore
 from tests.gguf import ONE_LAYER, Tensor, gguf
 from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
-from tests.support import OSTORE, Store, noise, tree
+from tests.support import MODEL, OSTORE, Store, noise, tree
 from tests.support import ostore as run
 
 RENAMED = weights(prefix="model.")
@@ -420,6 +420,42 @@ def test_more_blobs_than_files_that_may_be_open(tmp_path: Path, monkeypatch: pyt
     assert report.recipes == 4
     assert run("import", tmp_path / "b.tar", "--models", tmp_path / "other").returncode == 0
     assert tree(tmp_path / "other") == tree(store.root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize("is_delta", [True, False], ids=["of the store", "of what was written"])
+def test_more_bases_than_files_that_a_process_may_open(tmp_path: Path, is_delta: bool) -> None:
+    store = Store(tmp_path / "models")
+    count = 80
+    for model in ("old", "new"):
+        files = [gguf({**ONE_LAYER, "general.name": model}, {f"blk.{n}.weight": tensor(n)}) for n in range(count)]
+        store.add(f"registry.ollama.ai/library/{model}:latest", *(store.layer(MODEL, data) for data in files))
+    other = tmp_path / "other"
+    if is_delta:
+        ostore.export(["old"], tmp_path / "old.tar", models=store.root)
+        ostore.import_bundle(tmp_path / "old.tar", models=other)
+        report = ostore.export(["new"], tmp_path / "b.tar", have=[other], models=store.root)
+    else:
+        report = ostore.export(["*"], tmp_path / "b.tar", share_tensors=True, models=store.root)
+    assert report.recipes == count
+    for words in (("verify", tmp_path / "b.tar"), ("import", tmp_path / "b.tar")):
+        limited: list[str | Path] = [
+            "bash",
+            "-c",
+            'ulimit -n 70 && exec "$@"',
+            "bash",
+            *OSTORE,
+            *words,
+            "--models",
+            other,
+        ]
+        done = subprocess.run(limited, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert verdict(other) == "whole"
+
+
+def tensor(seed: int) -> Tensor:
+    return (3000,), [byte / 7 for byte in noise(3000, seed)]
 
 
 def test_a_delta_needs_room_for_what_it_stores_only(

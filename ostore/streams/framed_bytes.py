@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from itertools import accumulate
 from threading import Lock
 
-from ostore.formats.errors import IntegrityError
-from ostore.formats.zstd_frame import FrameSpan, measure_frame
+from ostore.formats.errors import IntegrityError, LimitError
+from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.frames import decode_frame
 
 # Decoded frames that are kept, of at most 8 MiB each.
-_KEPT_FRAMES = 2
+_KEPT_FRAMES = 4
+# To jump among more frames than are kept decodes 8 MiB for as little as a byte. So much may be decoded in all: for each
+# byte that was read, for each frame of the file, and for each file.
+_PER_BYTE, _PER_FRAME, _FRAMES = 16, 8, 250
 
 
 class FramedBytes:
-    """Decodes only the frames that are needed, and keeps the latest two."""
+    """Decodes only the frames that are needed, and keeps the latest four."""
 
     def __init__(self, source: BytesAt, spans: Sequence[FrameSpan]) -> None:
         self._source = source
@@ -27,9 +30,14 @@ class FramedBytes:
         self._kept: dict[int, memoryview] = {}
         self._lock = Lock()
         self.size = self._starts[-1]
+        self._may_decode = _PER_FRAME * self.size + _FRAMES * MAX_FRAME_CONTENT
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from byte `offset`, or fewer at the end. Raises IntegrityError, FormatError, OSError."""
+        """
+        Return `size` bytes from byte `offset`, or fewer at the end.
+
+        Raises IntegrityError, FormatError, OSError, and LimitError if many short reads are all over the file.
+        """
         pieces = []
         size = max(0, min(size, self.size - offset))
         frame = bisect_right(self._starts, offset) - 1
@@ -37,6 +45,7 @@ class FramedBytes:
             start = offset - self._starts[frame]
             piece = self._frame(frame)[start : start + size]
             pieces.append(piece)
+            self._may_decode += _PER_BYTE * len(piece)
             size, offset, frame = size - len(piece), offset + len(piece), frame + 1
         return b"".join(pieces)
 
@@ -56,6 +65,9 @@ class FramedBytes:
 
     def _decoded(self, number: int) -> memoryview:
         span = self._spans[number]
+        self._may_decode -= span.content_size
+        if self._may_decode < 0:
+            raise LimitError("bundle: recipes take too many short ranges from all over the file")
         data = self._source.read_at(span.size, self._offsets[number])
         if measure_frame(data) != span:
             raise IntegrityError(f"bundle: frame {number} is not as the seek table says")

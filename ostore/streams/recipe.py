@@ -19,6 +19,10 @@ from ostore.streams.verified import verified
 COPIED_BYTES = 1024 * 1024
 # Steps can be as short as a byte. Their bytes are joined up to this size, because each chunk has a cost of its own.
 _SHORT_BYTES = 64 * 1024
+# Of recipes that others in the same file build on, together. A recipe mostly has one step for each tensor.
+MAX_NESTED_STEPS = 100_000
+# How often those may be read for less than 64 KiB. Some seconds; what recipes share is read once by each.
+MAX_SHORT_READS = 250_000
 
 
 def split_head(stored: Iterator[Chunk]) -> tuple[bytes, Iterator[Chunk]]:
@@ -73,12 +77,38 @@ def refuse_damaged_bases(made: MadeBlob, bases: Iterable[Descriptor], held: Held
             ) from None
 
 
+class Nesting:
+    """Counts what recipes cost that other recipes build on. Each floor of such a tower can multiply the work."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._saved_bytes = MAX_SHORT_READS * _SHORT_BYTES
+
+    def add_steps(self, steps: int) -> None:
+        """Count the steps of one more recipe. Raises LimitError for too many."""
+        self._steps += steps
+        if self._steps > MAX_NESTED_STEPS:
+            raise LimitError(f"expected at most {MAX_NESTED_STEPS} steps in the recipes that others build on")
+
+    def add_read(self, size: int) -> None:
+        """Count one more read of a step. Long reads make up for short ones. Raises LimitError for too many."""
+        self._saved_bytes += size - _SHORT_BYTES
+        if self._saved_bytes < 0:
+            raise LimitError(f"recipes on top of each other take over {MAX_SHORT_READS} short ranges of each other")
+
+
 class MadeBytes:
     """The bytes of a blob that a recipe makes, in any order. `new` has the new bytes alone."""
 
-    def __init__(self, recipe: Recipe, bases: Sequence[BytesAt], new: BytesAt, head_bytes: int) -> None:
-        """`new` is the recipe as it is stored; the new bytes begin after its head."""
-        self._bases, self._new = bases, new
+    def __init__(
+        self, recipe: Recipe, bases: Sequence[BytesAt], new: BytesAt, head_bytes: int, nesting: Nesting
+    ) -> None:
+        """
+        `new` is the recipe as it is stored; the new bytes begin after its head. Raises LimitError if the recipe is one
+        too many for `nesting`, and so does reading.
+        """
+        nesting.add_steps(len(recipe.steps))
+        self._bases, self._new, self._nesting = bases, new, nesting
         self._steps = recipe.steps
         self._starts = list(accumulate((step.length for step in recipe.steps), initial=0))
         lengths = (0 if step.base is not None else step.length for step in recipe.steps)
@@ -93,6 +123,7 @@ class MadeBytes:
         while size:
             step, skipped = self._steps[number], offset - self._starts[number]
             length = min(size, step.length - skipped)
+            self._nesting.add_read(length)
             if step.base is None:
                 piece = self._new.read_at(length, self._new_starts[number] + skipped)
             else:

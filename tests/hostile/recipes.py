@@ -39,6 +39,7 @@ from tests.hostile.rows import (
 from tests.support import MODEL, noise
 
 NEW = b"some new bytes"
+FRAME_BYTES = 8 * 1024 * 1024
 # The store of each row has the old weights, and this is what the good recipe makes of them.
 MADE = OLD_WEIGHTS[100:300] + NEW + OLD_WEIGHTS[:50]
 STEPS: tuple[object, ...] = (["copy", 0, 100, 200], ["new", len(NEW)], ["copy", 0, 0, 50])
@@ -215,7 +216,94 @@ def _parts() -> list[bytes]:
     return parts
 
 
+@dataclass(frozen=True)
+class Floor:
+    """One recipe of a tower: what it makes, of which bases, and how it is stored."""
+
+    made: dict[str, Any]
+    bases: Sequence[dict[str, Any]]
+    stored: bytes
+
+
+def tower(whole: Sequence[bytes], floors: Sequence[Floor]) -> bytes:
+    """The tar stream of a bundle that needs nothing, with recipes on top of each other."""
+    entries = [*map(entry, whole), *(floor.made for floor in floors)]
+    raw = dumped(document(layers=[{"mediaType": MODEL, **one} for one in entries]))
+    bundle = Bundle(blobs=[SETTINGS, *whole], manifests=[(NAME, raw, (SETTINGS, *whole, NEW))])
+    recipes = [
+        {**floor.made, "bases": [base["digest"] for base in floor.bases], "stored": entry(floor.stored)}
+        for floor in floors
+    ]
+    index = bundle.index(needs=["recipes"], recipes=recipes)
+    index["models"][0]["blobs"][-1:] = [floor.made["digest"] for floor in floors]
+    parts = bundle.parts(dumped(index))
+    names = ["recipes/" + floor.made["digest"].replace(":", "-") for floor in floors]
+    parts[-1:-1] = [member(name, floor.stored) for name, floor in zip(names, floors, strict=True)]
+    return tar(parts)
+
+
+def widest() -> bytes:
+    """64 recipes on each of 8 floors, each of them on all of the floor below. A naive reader opens 64^8."""
+    below = whole = [bytes([number]) * 8 for number in range(64)]
+    floors = []
+    for floor in range(8):
+        news = [b"%04d%04d" % (floor, number) for number in range(64)]
+        made = [blob[:4] + new for blob, new in zip(below, news, strict=True)]
+        bases = [*map(entry, below)]
+        floors += [
+            Floor(entry(blob), [*bases[number:], *bases[:number]], head(["copy", 0, 0, 4], ["new", 8]) + new)
+            for number, (blob, new) in enumerate(zip(made, news, strict=True))
+        ]
+        below = made
+    return tower(whole, floors)
+
+
+def longest() -> bytes:
+    """Three floors of as many steps as there can be, of a byte each."""
+    below = whole = noise(100_000)
+    floors = []
+    for _ in range(3):
+        made = below[1:] + below[:1]
+        steps = [["copy", 0, number, 1] for number in range(1, 100_000)]
+        floors.append(Floor(entry(made), [entry(below)], head(*steps, ["copy", 0, 0, 1])))
+        below = made
+    return tower([whole], floors)
+
+
+def multiplied() -> bytes:
+    """A blob of 50 kB made byte by byte, and one of 5 GB, which is a hundred thousand times that one."""
+    whole = noise(50_000)
+    first = Floor(entry(whole[::-1]), [entry(whole)], head(*[["copy", 0, at, 1] for at in reversed(range(50_000))]))
+    again = head(*[["copy", 0, 0, 50_000]] * 100_000)
+    return tower([whole], [first, Floor(entry(TEXT, size=50_000 * 100_000), [first.made], again)])
+
+
+def scattered() -> bytes:
+    """A blob of which each byte is in another frame than the one before."""
+    whole = bytes(7 * FRAME_BYTES)
+    steps = [["copy", 0, number % 7 * FRAME_BYTES, 1] for number in range(100_000)]
+    return tower([whole], [Floor(entry(bytes(100_000)), [entry(whole)], head(*steps))])
+
+
+def tower_rows() -> Iterator[Row]:
+    """Recipes that multiply the work. To import them costs less: each is made of files that were made before it."""
+    yield from file_rows("B128 recipes, as many as can be on top of each other", lambda: compressed(widest()), DONE)
+    for name, build, code, says in (
+        ("B129 the same recipes", widest, DONE, ""),
+        ("B130 recipes on top of each other of 100,000 steps each", longest, LIMIT, "steps in the recipes"),
+        ("B131 recipe that takes 5 GB from another one", multiplied, LIMIT, "short ranges of each other"),
+        ("B132 recipe that jumps about in the file", scattered, LIMIT, "all over the file"),
+    ):
+        verified = imported(partial(_compressed, build), command="verify")
+        yield Row(f"{name} [verify]", verified, (code,), says, is_report=not says, alone=build is not widest)
+
+
+def _compressed(build: Callable[[], bytes]) -> bytes:
+    return compressed(build())
+
+
 def recipe_rows() -> Iterator[Row]:
     yield from step_rows()
     yield from index_rows()
     yield from member_rows()
+    yield from tower_rows()

@@ -117,7 +117,8 @@ class BundleReader:
         self._behind_index = first.position
         self._numbers = {blob.digest: number for number, blob in enumerate(self.index.selection.blobs)}
         self._pipe = Walk(self.index, first) if file is None else None
-        self._recipes = BundleRecipes(self.index.selection, self._member)
+        self._followed: BundleRecipes | None = None
+        self._ranges: dict[Digest, tuple[int, int]] = {}
 
     @property
     def can_resume(self) -> bool:
@@ -172,14 +173,17 @@ class BundleReader:
         pipe = [(self._pipe, listed)] if self._pipe else None
         runs = iter(pipe or ((self._walk(), run) for run in self._ascending(listed)))
         makers = self.index.selection.makers
+        recipes = BundleRecipes(self.index.selection, self._member, held)
         for walk, run in runs:
             for one, chunks in walk.read_blobs(run):
                 made = makers.get(one.blob.digest)
-                yield one, self._recipes.follow(made, chunks, held) if made else chunks
+                yield one, recipes.follow(made, chunks) if made else chunks
 
     def bytes_of(self, digest: Digest, held: Held, /) -> BytesAt | None:
         """Return the bytes of a blob of a bundle file, unverified; None if it is not there. `held` is for recipes."""
-        return self._recipes.bytes_of(digest, held)
+        if self._followed is None or self._followed.held != held:
+            self._followed = BundleRecipes(self.index.selection, self._member, held)
+        return self._followed.bytes_of(digest)
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         """
@@ -205,7 +209,10 @@ class BundleReader:
         """Return what the file has of a blob: its bytes, or its recipe as it is stored."""
         if self._tar is None or digest not in self._numbers:
             return None
-        return RangeOf(self._tar, *self._walk().range_of(digest))
+        if not self._ranges:
+            # Once, because each walk begins by hashing our own files.
+            self._ranges = self._walk().ranges()
+        return RangeOf(self._tar, *self._ranges[digest])
 
     def _has(self, digest: Digest) -> bool:
         """Return whether the bundle alone gives a blob. A pipe cannot go back to the bases of a recipe."""

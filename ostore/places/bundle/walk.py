@@ -83,12 +83,13 @@ class Walk:
         if extra is not None:
             self._refuse(extra)
 
-    def range_of(self, digest: Digest) -> tuple[int, int]:
-        """Return where the member of a blob has its bytes in the tar stream, and how many there are."""
+    def ranges(self) -> dict[Digest, tuple[int, int]]:
+        """Return where the member of each blob has its bytes in the tar stream, and how many there are."""
         self._begin()
-        number = next(number for number, blob in enumerate(self._blobs) if blob.digest == digest)
-        path, size = self._members[number]
-        return self._offsets[number] + len(member_header(path, size)), size
+        return {
+            blob.digest: (offset + len(member_header(path, size)), size)
+            for blob, offset, (path, size) in zip(self._blobs, self._offsets, self._members, strict=False)
+        }
 
     def _begin(self) -> None:
         """Verify the members below `ostore/` that the index lists, once. Their contents are not used here."""

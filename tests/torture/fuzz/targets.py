@@ -50,7 +50,7 @@ from ostore.places.bundle import restore
 from ostore.places.store.survey.batches import BatchRecord
 from ostore.streams.document import is_document, read_document
 from ostore.streams.frames import decode_frame
-from ostore.streams.recipe import MadeBytes, follow, split_head
+from ostore.streams.recipe import MadeBytes, Nesting, follow, split_head
 from tests.in_memory import StayingBytes
 from tests.torture.fuzz import modelfile_reader, seeds
 from tests.torture.fuzz.archives import read_bundle, read_frames, read_tar, refused_alike
@@ -136,10 +136,8 @@ def read_recipe(data: bytes) -> None:
     bases = [bytes(range(100)) * 3, bytes(100)]
     whole = b"".join(follow(recipe, [StayingBytes(base) for base in bases], new))
     assert len(whole) == size
-    assert (
-        MadeBytes(recipe, [StayingBytes(base) for base in bases], StayingBytes(stored), len(head)).read_at(size, 0)
-        == whole
-    )
+    at = MadeBytes(recipe, [StayingBytes(base) for base in bases], StayingBytes(stored), len(head), Nesting())
+    assert at.read_at(size, 0) == whole
     assert Recipe(joined(recipe.steps)).size == size
 
 

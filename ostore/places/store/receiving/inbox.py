@@ -31,6 +31,7 @@ from ostore.places.store.workspace import Workspace, is_published
 from ostore.streams.bytes_at import BytesAt, FileBytes, read_chunks_at
 from ostore.streams.chunks import Chunk, forget_cached
 from ostore.streams.durable import Directory
+from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.owners import is_ours
 from ostore.streams.pool import Pool
 from ostore.streams.progress import Progress, stoppable, watching
@@ -85,7 +86,7 @@ class StoreInbox:
         self._repaired: dict[Digest, Descriptor] = {}
         self._linked: dict[Digest, Descriptor] = {}
         self._begun: dict[Digest, int] = {}
-        self._opened: dict[Digest, BytesAt] = {}
+        self._bases = OpenBlobs(self._opened_base)
         self._received: Received | None = None
 
     @property
@@ -114,6 +115,7 @@ class StoreInbox:
         for _, fd, _ in self._unfinished.values():
             os.close(fd)
         self._unfinished.clear()
+        self._bases.close()
         self._resources.close()
 
     def find_present(self) -> None:
@@ -192,20 +194,9 @@ class StoreInbox:
 
     def held(self, digest: Digest) -> BytesAt | None:
         """Open a blob that is staged or was found in the store, for another one to build on; None for any other."""
-        if digest in self._opened:
-            return self._opened[digest]
         if digest in self._unfinished:
             self.finish_blobs()
-        names = (digest.filename, digest.filename + PIN)
-        name = next((name for name in names if self._transaction.lstat(name)), None)
-        folder = self._transaction if name else self._blobs
-        if folder is None or (name is None and digest not in self._present):
-            return None
-        path = folder.path / (name or digest.filename)
-        fd = folder.open_file(path.name)
-        self._resources.callback(os.close, fd)
-        self._opened[digest] = FileBytes(fd, path)
-        return self._opened[digest]
+        return self._bases.at(digest) if self._place_of(digest) else None
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
         """
@@ -223,7 +214,9 @@ class StoreInbox:
         try:
             fd = self._write(blob, name, start, chunks)
         except BaseException as error:
-            if isinstance(error, BlobError) and (made := self._selection.makers.get(blob.digest)):
+            made = self._selection.makers.get(blob.digest)
+            # Else the recipe itself is wrong, whatever it builds on.
+            if made and isinstance(error, BlobError) and error.digest == str(blob.digest):
                 refuse_damaged_bases(
                     made, [self._present[base] for base in made.bases if base in self._present], self.held
                 )
@@ -316,6 +309,23 @@ class StoreInbox:
             linked=tuple(self._linked.values()),
             set_aside=tuple(publication.set_aside),
         )
+
+    def _place_of(self, digest: Digest) -> tuple[Directory, str] | None:
+        """Return the folder and the name of the file of a blob that others may build on."""
+        for name in (digest.filename, digest.filename + PIN):
+            if self._transaction.lstat(name):
+                return self._transaction, name
+        # Without a pin, on a disk that has no second names.
+        return (self._blobs, digest.filename) if self._blobs and digest in self._present else None
+
+    @contextlib.contextmanager
+    def _opened_base(self, digest: Digest) -> Iterator[int]:
+        folder, name = self._place_of(digest) or (self._transaction, digest.filename)
+        fd = folder.open_file(name)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _manifests_to_place(self, outcomes: Mapping[ModelName, Outcome]) -> list[StagedManifest]:
         """Return the staged manifests that the store does not have already."""
