@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from ostore.streams.recipe import follow, split_head
 from tests.gguf import ONE_LAYER, assembled, gguf, info
 from tests.in_memory import StayingBytes
 from tests.recipes import NEW, OLD, TEMPLATE, weights
-from tests.support import noise
+from tests.support import costs_the_same_per_item, noise
 
 QUICK = settings(max_examples=100, deadline=None, database=None)
 
@@ -158,6 +159,49 @@ def test_a_recipe_that_would_be_too_long_is_none(monkeypatch: pytest.MonkeyPatch
 def test_a_damaged_blob_is_found_on_the_way() -> None:
     with pytest.raises(DigestMismatchError):
         plan_recipe(described(OLD), StayingBytes(NEW[: len(OLD)]), Bases([at_hand(OLD)]))
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_a_blob_costs_the_same_among_many_with_tensors_of_its_length(is_listed: bool) -> None:
+    files = [
+        gguf(ONE_LAYER, {f"{number}": ((100,), [byte / 7 for byte in noise(100, number)])}) for number in range(300)
+    ]
+
+    def work(count: int) -> Callable[[], object]:
+        def compare() -> None:
+            bases = Bases()
+            for file in files[:count]:
+                assert plan_recipe(described(file), StayingBytes(file), bases) is None
+                basis = Basis.of_listed(listed(file)) if is_listed else at_hand(file)
+                assert basis
+                bases.add(basis)
+
+        return compare
+
+    assert costs_the_same_per_item(work)
+
+
+def test_a_tensor_of_a_base_is_sampled_once() -> None:
+    bytes_of = [StayingBytes(weights(seed=seed)) for seed in range(4)]
+    bases = Bases()
+    for data in bytes_of:
+        basis = Basis.of(described(data.data), data)
+        assert basis
+        bases.add(basis)
+        data.asked.clear()
+        assert plan_recipe(described(NEW), StayingBytes(NEW), bases)
+    for data in bytes_of[1:]:
+        assert len(data.asked) == 3 * 6
+
+
+def test_of_listed_tensors_with_one_digest_a_basis_that_is_used_already_is_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "MAX_BASES", 1)
+    files = [weights(seed=1, tensors=1), OLD]
+    bases = Bases(basis for file in files if (basis := Basis.of_listed(listed(file))))
+    plan = plan_recipe(described(both := _joined(OLD, files[0])), StayingBytes(both), bases)
+    assert {step.base for step in made(plan, both, OLD)} == {None, 0}
 
 
 def test_a_file_that_is_no_weights_is_no_basis() -> None:

@@ -9,7 +9,8 @@ than some chunks and two headers are in memory.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ostore.formats.digest import Digest
@@ -78,13 +79,29 @@ class PlannedRecipe:
             yield from _chunks(data, offset, length)
 
 
+# By the number of a basis, the offsets in it, in order: a dict is an ordered set.
+_Places = dict[int, dict[int, None]]
+
+
+@dataclass(slots=True)
+class _OfLength:
+    """
+    The tensors of one length. Those at hand wait in `unread` until samples are asked for, which are then kept.
+
+    `digested` has those that are known by their digests alone: of each basis the first.
+    """
+
+    unread: list[Place] = field(default_factory=list)
+    by_samples: dict[bytes, _Places] = field(default_factory=dict)
+    digested: dict[Digest, dict[int, int]] = field(default_factory=dict)
+
+
 class Bases:
-    """The blobs that recipes may build on, by the lengths of their tensors."""
+    """The blobs that recipes may build on, by the lengths of their tensors. No tensor is looked at twice."""
 
     def __init__(self, bases: Iterable[Basis] = ()) -> None:
         self._bases: list[Basis] = []
-        self._by_length: dict[int, list[tuple[int, int, Digest | None]]] = {}
-        self._by_samples: dict[int, dict[bytes, list[Place]]] = {}
+        self._by_length: dict[int, _OfLength] = {}
         for basis in bases:
             self.add(basis)
 
@@ -99,28 +116,29 @@ class Bases:
         number, digests = len(self._bases), basis.digests or (None,) * len(basis.ranges.tensors)
         self._bases.append(basis)
         for (offset, length), digest in zip(basis.ranges.tensors, digests, strict=True):
-            self._by_length.setdefault(length, []).append((number, offset, digest))
-            self._by_samples.pop(length, None)
+            known = self._by_length.setdefault(length, _OfLength())
+            if basis.data is not None:
+                known.unread.append((number, offset))
+            elif digest is not None:
+                known.digested.setdefault(digest, {}).setdefault(number, offset)
 
-    def alike(self, data: BytesAt, offset: int, length: int) -> Sequence[Place]:
-        """Return the tensors of that length with the same samples: the number of the basis, and the offset in it."""
-        if length not in self._by_length:
-            return ()
-        if length not in self._by_samples:
-            found = self._by_samples[length] = {}
-            for number, there, _ in self._by_length[length]:
-                base = self._bases[number].data
-                if base is not None:
-                    found.setdefault(_samples(base, there, length), []).append((number, there))
-        return self._by_samples[length].get(_samples(data, offset, length), ())
+    def alike(self, data: BytesAt, offset: int, length: int) -> Mapping[int, Collection[int]]:
+        """Return the tensors of that length with the same samples: by the number of a basis, the offsets in it."""
+        known = self._by_length.get(length)
+        if known is None:
+            return {}
+        for number, there in known.unread:
+            base = self._bases[number].data
+            if base is not None:
+                places = known.by_samples.setdefault(_samples(base, there, length), {})
+                places.setdefault(number, {})[there] = None
+        known.unread.clear()
+        return known.by_samples.get(_samples(data, offset, length), {}) if known.by_samples else {}
 
-    def digested(self, length: int) -> dict[Digest, list[Place]]:
-        """Return the tensors of that length that are known by their digests alone."""
-        found: dict[Digest, list[Place]] = {}
-        for number, offset, digest in self._by_length.get(length, ()):
-            if digest is not None and self._bases[number].data is None:
-                found.setdefault(digest, []).append((number, offset))
-        return found
+    def digested(self, length: int) -> Mapping[Digest, Mapping[int, int]]:
+        """Return the tensors of that length that are known by their digests alone: by basis, the first offset in it."""
+        known = self._by_length.get(length)
+        return known.digested if known else {}
 
 
 def plan_recipe(
@@ -205,10 +223,11 @@ class _Search:
     def _candidates(self, offset: int, length: int) -> list[Place]:
         """Return the tensors that may be this one. The first is best: it goes on where the last copy ended."""
         found = self.bases.alike(self.data, offset, length)
-        following = [place for place in self._next_in_base() if place in found]
-        known = [place for place in found if place[0] in self._copied]
-        others = [place for place in found if place[0] not in self._copied] if self._may_use_more else []
-        return list(dict.fromkeys([*following, *known, *others]))[:_MAX_ALIKE]
+        following = [(number, there) for number, there in self._next_in_base() if there in found.get(number, ())]
+        known = [number for number in sorted(self._copied) if number in found]
+        others = (number for number in found if number not in self._copied) if self._may_use_more else ()
+        places = ((number, there) for number in itertools.chain(known, others) for there in found[number])
+        return list(dict.fromkeys([*following, *itertools.islice(places, _MAX_ALIKE)]))[:_MAX_ALIKE]
 
     @property
     def _may_use_more(self) -> bool:
@@ -237,9 +256,13 @@ class _Search:
         # Samples hardly ever deceive, so this reads the blob again in the rarest cases only.
         found = first or next((place for place in places[1:] if self._is_at(place, offset, length)), None)
         if hasher and not found:
-            listed = digested.get(Digest(hasher.hexdigest()), [])
-            found = next((place for place in listed if place[0] in self._copied or self._may_use_more), None)
+            found = self._listed(digested.get(Digest(hasher.hexdigest()), {}))
         self._add(Step(length, *found) if found else Step(length))
+
+    def _listed(self, places: Mapping[int, int]) -> Place | None:
+        """Return the first of these places that a recipe with the bases until now may use."""
+        usable = places if self._may_use_more else [number for number in sorted(self._copied) if number in places]
+        return next(((number, places[number]) for number in usable), None)
 
     def _is_at(self, place: Place, offset: int, length: int) -> bool:
         done = 0
