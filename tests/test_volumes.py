@@ -677,7 +677,7 @@ class Missing:
 
 
 def test_no_bytes_make_no_volume() -> None:
-    output = VolumesOutput(10, lambda _number: pytest.fail("begun"), lambda _number: pytest.fail("ended"))
+    output = VolumesOutput(10, lambda _number: pytest.fail("begun"))
     assert output.write([b"", b""]) == 0
     output.sync()
     output.close()

@@ -13,6 +13,7 @@ from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
+from ostore.places.bundle.left_over import PART, remove_unfinished_volumes
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import FileBytes, Output
@@ -101,6 +102,7 @@ class BundleFile:
                 if isinstance(output, HashedOutput):
                     self._read_back(output, is_resumed=journal.state is not None)
                 self._give_name(directory)
+                remove_unfinished_volumes(directory, self.path.name)
             journal.clear()
 
     def _writer(self, output: Output, state: ExportState | None) -> TarOutput:
@@ -119,7 +121,7 @@ class BundleFile:
 
     @property
     def _part_name(self) -> str:
-        return f"{self.path.name}.part"
+        return self.path.name + PART
 
     @contextlib.contextmanager
     def _part(self, directory: Directory, journal: ExportJournal, head: bytes, size: int) -> Iterator[Output]:
