@@ -100,7 +100,8 @@ class BundleFile:
                     inbox.seal()
                 output.sync()
                 if isinstance(output, HashedOutput):
-                    self._read_back(output, is_resumed=journal.state is not None)
+                    start = start_of(head, self._level, is_plain=self._is_plain) if journal.state else None
+                    self._read_back(output, start)
                 self._give_name(directory)
                 remove_unfinished_volumes(directory, self.path.name)
             journal.clear()
@@ -147,13 +148,17 @@ class BundleFile:
         finally:
             os.close(fd)
 
-    def _read_back(self, output: HashedOutput, *, is_resumed: bool) -> None:
-        """Raises IntegrityError if the medium does not give back what was written. Raises OSError."""
+    def _read_back(self, output: HashedOutput, start: bytes | None) -> None:
+        """
+        Raises IntegrityError if the medium does not give back what was written. Raises OSError.
+
+        `start` are the first bytes of a bundle that an earlier command has begun, or None.
+        """
         path = self.path.with_name(self._part_name)
         self._progress.phase("reading back", path.stat().st_size)
-        if is_resumed:
+        if start is not None:
             # Nobody has the digest of what an earlier command wrote, but every blob in it has one.
-            refuse_other_blobs(path, jobs=self._jobs)
+            refuse_other_blobs(path, start, jobs=self._jobs)
         else:
             refuse_other_bytes(path, output.written)
 
