@@ -115,8 +115,12 @@ def test_stock_par2_takes_parity_that_was_made_over_several_disks(
 def test_the_report_says_how_many_blocks_were_spare(models: Store, media: list[Path], tmp_path: Path) -> None:
     exported = export(models, media[:1], "20%")
     assert exported.parity
-    volume = media[0] / f"{NAME}.002"
-    volume.write_bytes(bytes(10) + volume.read_bytes()[10:])
+    # One byte of weights, which do not shrink. Every import reads the index before them.
+    files = sorted(media[0].glob(f"{NAME}.0*"))
+    number, offset = divmod(b"".join(file.read_bytes() for file in files).index(noise(50_000)) + 25_000, SIZE)
+    content = bytearray(files[number].read_bytes())
+    content[offset] ^= 1
+    files[number].write_bytes(content)
     report = ostore.import_bundle(media[0] / NAME, models=tmp_path / "other")
     assert report.parity == ostore.UsedParity(1, exported.parity.recovery_blocks - 1)
     # What is there already is not read, so nobody sees the damage.
@@ -155,6 +159,21 @@ def test_volumes_under_each_others_names_are_put_right(models: Store, media: lis
     second.write_bytes(third.read_bytes())
     third.write_bytes(content)
     assert "it was repaired: 0 recovery blocks" in imported(tmp_path, media[0] / NAME).stderr
+
+
+@needs_par2
+@pytest.mark.parametrize("lost", [3, 5])
+def test_volumes_that_the_list_does_not_know_are_repaired_too(
+    models: Store, media: list[Path], tmp_path: Path, lost: int
+) -> None:
+    """The list is that of the first of several media."""
+    export(models, media[:1], "1volume")
+    listed = media[0] / f"{NAME}.sha256"
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:2]))
+    (media[0] / f"{NAME}.{lost:03}").unlink()
+    done = imported(tmp_path, media[0] / NAME)
+    assert "it was repaired: " in done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
 
 
 @needs_par2

@@ -13,11 +13,14 @@ import ostore
 from ostore.cli.exit_codes import CODES
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UsageError
-from ostore.streams.read_back import refuse_other_bytes
+from ostore.places.bundle import journal
+from ostore.places.bundle.read_back import refuse_other_blobs
+from ostore.streams.read_back import BytesPastCache, opened_past_cache, refuse_other_bytes
 from ostore.streams.volumes import WrittenFile
 from tests import fake_stick
 from tests.support import Store, noise
 from tests.support import ostore as run
+from tests.test_export_resumed import BLOBS, Stopping, make_store
 
 MIB = 1024 * 1024
 NAME = "x.tar.zst"
@@ -100,3 +103,64 @@ def test_a_file_of_any_size_is_read_whole(tmp_path: Path, size: int) -> None:
 def test_only_a_bundle_file_can_be_read_back(models: Store, tmp_path: Path, destination: str) -> None:
     with pytest.raises(UsageError, match=r"verify-after-write: .* is no file"):
         ostore.export(["*"], destination, models=models.root, verify_after_write=True)
+
+
+def begun(store: Store, target: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Begin an export, and return its unfinished file, which has the first 20 MiB."""
+    monkeypatch.setattr(journal, "EVERY_BYTES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        ostore.export(["*"], target, models=store.root, progress=Stopping(45 * MIB), jobs=1)
+    return target.with_name(f"{target.name}.part")
+
+
+@pytest.mark.parametrize("name", [NAME, "x.tar"])
+def test_what_an_earlier_command_has_written_is_read_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """All of it comes past the cache, as what is written at once does."""
+    read = set[int]()
+    read_at = BytesPastCache.read_at
+
+    def seen(file: BytesPastCache, size: int, offset: int) -> bytes:
+        read.update(range(offset // MIB, (offset + size) // MIB + 1))
+        return read_at(file, size, offset)
+
+    monkeypatch.setattr(BytesPastCache, "read_at", seen)
+    models, target, progress = make_store(tmp_path / "models"), tmp_path / name, Stopping()
+    begun(models, target, monkeypatch)
+    report = ostore.export(["*"], target, models=models.root, verify_after_write=True, progress=progress)
+    assert report.read_back
+    assert [label for label, _ in progress.phases] == ["written before", "exporting", "reading back"]
+    assert read >= set(range(69))
+
+
+@pytest.mark.parametrize("name", [NAME, "x.tar"])
+def test_a_blob_of_an_earlier_command_that_is_damaged_since_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    models = make_store(tmp_path / "models")
+    part = begun(models, tmp_path / name, monkeypatch)
+    content = bytearray(part.read_bytes())
+    content[content.index(BLOBS[0][:100]) + MIB] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(IntegrityError, match="its medium does not give back what was written"):
+        ostore.export(["*"], tmp_path / name, models=models.root, verify_after_write=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_bundle_that_begins_with_other_bytes_is_not_what_was_written(models: Store, tmp_path: Path) -> None:
+    ostore.export(["*"], tmp_path / NAME, models=models.root)
+    with pytest.raises(IntegrityError, match="its first bytes are others"):
+        refuse_other_blobs(tmp_path / NAME, b"other", jobs=1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 10_000])
+def test_any_bytes_can_be_read_past_the_cache(tmp_path: Path, size: int) -> None:
+    path, content = tmp_path / "file", noise(size)
+    path.write_bytes(content)
+    with opened_past_cache(path) as fd:
+        file = BytesPastCache(fd, path)
+        for offset in (0, 1, 4095, 4096, 8191, 9999, 10_000, 20_000):
+            for wanted in (0, 1, 4096, 4097, 20_000):
+                assert file.read_at(wanted, offset) == content[offset : offset + wanted]
+        file.refuse_changes()

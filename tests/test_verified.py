@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import threading
@@ -13,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DigestMismatchError, SizeMismatchError
+from ostore.formats.errors import BlobError, DigestMismatchError, IntegrityError, SizeMismatchError
 from ostore.formats.manifest import Descriptor
 from ostore.streams.chunks import Chunk, read_at, read_chunks, read_full
-from ostore.streams.verified import verified
+from ostore.streams.verified import Steps, _SteppingHasher, verified
 from tests.support import noise
 
 QUICK = settings(max_examples=60, deadline=None, database=None)
@@ -204,3 +205,22 @@ def test_a_file_is_read_to_its_promised_length_and_one_byte_more(
         assert read_at(file.fileno(), 10, 100) == SMALL[100:110]
     assert list(map(len, parts)) == sizes
     assert b"".join(parts) == SMALL[: sum(sizes)]
+
+
+def test_steps_end_with_the_first_that_is_refused() -> None:
+    """Chunks that were handed to the thread by then make no step: bytes before them are lost."""
+    told: list[int] = []
+
+    def refuse(size: int, _digest: Digest) -> None:
+        told.append(size)
+        if size == 1_500_000:
+            raise IntegrityError("refused")
+
+    with pytest.raises(IntegrityError, match="refused"):
+        list(verified(chunks(LARGE, 100_000), promise(LARGE), Steps(500_000, 50_000, refuse)))
+    assert told[-1] == 1_500_000
+    hasher = _SteppingHasher(hashlib.sha256(), Steps(10, 10, lambda size, _digest: refuse(size + 1_499_990, _digest)))
+    with pytest.raises(IntegrityError, match="refused"):
+        hasher.update(b"x" * 15)
+    hasher.update(b"x" * 50)
+    assert told[-1] == 1_500_000

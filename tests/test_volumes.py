@@ -150,6 +150,26 @@ def test_a_volume_that_is_missing_is_named_with_where_it_was_looked_for(
     assert f"{NAME}.003 is missing" in imported(tmp_path, media[0] / NAME, *media[1:], code=INTEGRITY).stderr
 
 
+@pytest.mark.parametrize("name", [NAME, "x.tar"])
+def test_without_the_media_after_a_change_the_next_volume_is_named(
+    models: Store, media: list[Path], tmp_path: Path, name: str
+) -> None:
+    """The list on the first medium was written when nobody knew of the others: by it, nothing is missing."""
+    bundle, listed = media[0] / name, media[0] / f"{name}.sha256"
+    ostore.export(["*"], bundle, split=SIZE, models=models.root)
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:2]))
+    second = [path.rename(media[1] / path.name) for path in sorted(media[0].glob(f"{name}.0*"))[2:]]
+    for command in ("import", "verify"):
+        done = run(command, bundle, "--models", tmp_path / "other")
+        told = f"error[integrity]: {name}.003 or later is missing: it is not in {media[0]}"
+        assert (done.returncode, told in done.stderr) == (INTEGRITY, True), done.stderr
+        assert "name the folders of the other media too" in done.stderr
+    done = imported(tmp_path, bundle, *second, code=INTEGRITY)
+    assert f"{name}.sha256 says nothing of {media[1] / name}.003: a list that does is not in {media[0]}" in done.stderr
+    listed.unlink()
+    imported(tmp_path, bundle, *second)
+
+
 def test_volumes_under_each_others_names_are_named(models: Store, media: list[Path], tmp_path: Path) -> None:
     export(models, media)
     second, third = volumes(media)[1:3]
@@ -657,7 +677,7 @@ class Missing:
 
 
 def test_no_bytes_make_no_volume() -> None:
-    output = VolumesOutput(10, lambda _number: pytest.fail("begun"), lambda _number: pytest.fail("ended"))
+    output = VolumesOutput(10, lambda _number: pytest.fail("begun"))
     assert output.write([b"", b""]) == 0
     output.sync()
     output.close()

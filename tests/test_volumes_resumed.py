@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 import ostore
+from ostore.api.export import goes_on
 from ostore.formats.digest import Digest
 from ostore.formats.export_state import ExportState
 from ostore.places.bundle import journal
+from ostore.places.bundle.volume_folders import VolumeFolder
+from ostore.streams.file_lock import try_lock
 from tests.support import TORTURE, tree, unmeasured
 from tests.test_export_resumed import BLOBS, MIB, RUNNING, Stopping, killed, make_store, seconds
 
@@ -138,3 +141,66 @@ def test_a_set_keeps_what_it_has_before_a_damaged_blob_but_not_on_a_full_disk(
     assert [list(medium.iterdir()) for medium in media(tmp_path / "out")] == [[], []]
     export(store.root, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(undisturbed)
+
+
+def test_a_set_goes_on_with_its_folders_in_another_order(models: Path, tmp_path: Path) -> None:
+    """The state is in the folder that was the first one then."""
+    state = stopped(models, tmp_path, 30 * MIB)
+    progress, to = Stopping(), media(tmp_path)[::-1]
+    assert all(goes_on(NAME, is_split=True, to=folders) for folders in (to, media(tmp_path)))
+    assert not goes_on(NAME, is_split=True, to=to[:1])
+    ostore.export(["*"], NAME, models=models, split=SIZE, to=to, progress=progress)
+    assert progress.phases[0] == ("written before", state.size)
+    assert not list(tmp_path.rglob(f"{NAME}.parts"))
+    assert ostore.verify([to[0] / NAME, *to])[0].verdict == "whole"
+
+
+def test_of_two_states_nobody_knows_which_is_true(models: Path, undisturbed: Path, tmp_path: Path) -> None:
+    stopped(models, tmp_path, 30 * MIB)
+    first, second = (medium / f"{NAME}.parts" for medium in media(tmp_path))
+    (second / f"{NAME}.state").write_bytes((first / f"{NAME}.state").read_bytes())
+    (second / f"{NAME}.state.part").write_bytes(b"")
+    assert export(models, tmp_path)[0][0].endswith("the unfinished bundle is damaged")
+    assert tree(tmp_path) == tree(undisturbed)
+
+
+def unfinished(models: Path, folder: Path, *, split: int | None) -> set[str]:
+    with pytest.raises(KeyboardInterrupt):
+        ostore.export(["*"], folder / NAME, models=models, split=split, progress=Stopping(30 * MIB))
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_an_export_to_one_file_has_left_goes_with_the_volumes(models: Path, tmp_path: Path) -> None:
+    assert unfinished(models, tmp_path, split=None) == {f"{NAME}.part", f"{NAME}.part.state"}
+    assert goes_on(tmp_path / NAME, is_split=False)
+    assert not goes_on(tmp_path / NAME, is_split=True)
+    ostore.export(["*"], tmp_path / NAME, models=models, split=40 * MIB)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{NAME}.{end}" for end in ("001", "002", "RESTORE.txt", "sha256")
+    ]
+
+
+def test_volumes_that_an_export_has_left_go_with_the_file(models: Path, tmp_path: Path) -> None:
+    assert unfinished(models, tmp_path, split=SIZE) == {f"{NAME}.parts"}
+    assert goes_on(tmp_path / NAME, is_split=True)
+    assert not goes_on(tmp_path / NAME, is_split=False)
+    ostore.export(["*"], tmp_path / NAME, models=models)
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_what_another_export_is_writing_stays(models: Path, tmp_path: Path) -> None:
+    """The lock is that of an export to the other kind that runs meanwhile."""
+    unfinished(models, tmp_path, split=None)
+    fd = os.open(tmp_path / f"{NAME}.part", os.O_RDWR)
+    try:
+        assert try_lock(fd)
+        ostore.export(["*"], tmp_path / NAME, models=models, split="fat32")
+        assert (tmp_path / f"{NAME}.part.state").exists()
+    finally:
+        os.close(fd)
+    with VolumeFolder.opened(tmp_path, NAME) as held:
+        os.close(held.begin(f"{NAME}.001"))
+        (tmp_path / f"{NAME}.part").unlink()
+        ostore.export(["*"], tmp_path / NAME, models=models, replace=True)
+        assert held.waiting_files() == [f"{NAME}.001"]
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]

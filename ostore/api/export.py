@@ -203,10 +203,13 @@ def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> Expor
     )
 
 
-def goes_on(destination: str | Path) -> bool:
+def goes_on(destination: str | Path, *, is_split: bool, to: Sequence[str | Path] = ()) -> bool:
     """Return whether an interrupted export to this file, or to volumes of it, has left what the same goes on with."""
+    if not is_split:
+        return Path(f"{destination}.part.state").exists()
     name = Path(destination).name
-    return Path(f"{destination}.part.state").exists() or Path(f"{destination}.parts", f"{name}.state").exists()
+    folders = to or (Path(destination).parent,)
+    return any(Path(folder, f"{name}.parts", f"{name}.state").exists() for folder in folders)
 
 
 def _selected(

@@ -13,7 +13,7 @@ from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import means_model, typed_models, words_of
 from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError, UsageError
+from ostore.formats.errors import OstoreError, UsageError, VolumesError
 from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -184,6 +184,8 @@ def _naming_volumes(report: VerifyReport, volumes: VolumesAt, progress: Progress
 
 
 def _naming(subject: str, error: OstoreError | OSError) -> OstoreError | OSError:
-    if isinstance(error, OstoreError) and subject != "-" and str(Path(subject)) not in str(error):
+    # Of volumes, each that is wrong is named.
+    is_named = isinstance(error, VolumesError) or str(Path(subject)) in str(error)
+    if isinstance(error, OstoreError) and subject != "-" and not is_named:
         error.args = (f"{subject}: {error}",)
     return error

@@ -11,17 +11,21 @@ import hashlib
 import mmap
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, UsageError
+from ostore.streams.bytes_at import FileBytes
 from ostore.streams.chunks import forget_cached
 from ostore.streams.durable import naming
 from ostore.streams.volumes import WrittenFile
 
 _PIECE = 8 * 1024 * 1024
+# What O_DIRECT reads is made of whole blocks of the disk, which are not larger on any.
+_BLOCK = 4096
 # fcntl(2) of Darwin: do not keep what is read or written in memory.
 _F_NOCACHE = 48
 _HINT = "the medium is bad, or holds less than it says: take another one"
@@ -40,7 +44,7 @@ def refuse_other_bytes(path: Path, written: WrittenFile, *, advance: Callable[[i
 
     `advance` is called with the number of bytes of each read.
     """
-    with naming(path), _opened_past_cache(path) as fd:
+    with naming(path), opened_past_cache(path) as fd:
         hasher, size = hashlib.sha256(), 0
         for piece in _pieces(fd):
             hasher.update(piece)
@@ -56,8 +60,34 @@ def bad_medium(path: Path, told: str) -> IntegrityError:
     return IntegrityError(f"{path}: its medium does not give back what was written: {told}", hint=_HINT)
 
 
+class BytesPastCache(FileBytes):
+    """The bytes of a file that `opened_past_cache` has opened. Only one thread reads at a time."""
+
+    def __init__(self, fd: int, path: Path) -> None:
+        super().__init__(fd, path)
+        self._file = FileIO(fd, closefd=False)
+        self._path = path
+        self._lock = threading.Lock()
+
+    def read_at(self, size: int, offset: int) -> bytes:
+        """
+        Return `size` bytes from byte `offset`, or fewer at the end that the file had at opening.
+
+        Raises OSError, which names the file.
+        """
+        start, end = offset - offset % _BLOCK, min(offset + size, self.size)
+        if offset >= end:
+            return b""
+        room = -(-(end - start) // _BLOCK) * _BLOCK
+        with self._lock, naming(self._path), mmap.mmap(-1, room) as buffer, memoryview(buffer) as view:
+            self._file.seek(start)
+            got = self._file.readinto(view)
+            return bytes(view[offset - start : min(got, end - start)])
+
+
 @contextlib.contextmanager
-def _opened_past_cache(path: Path) -> Iterator[int]:
+def opened_past_cache(path: Path) -> Iterator[int]:
+    """Open a file so that its bytes come from its medium, as far as the system allows that. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         # Where O_DIRECT is not to be had, this is what makes the next read come from the medium.

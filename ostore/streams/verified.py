@@ -70,22 +70,26 @@ def _checked(
 
 
 class _SteppingHasher:
-    """Hashes, and tells of the digest at each step on the way."""
+    """Hashes, and tells of the digest at each step on the way. Once telling has failed, it does nothing more."""
 
     def __init__(self, hasher: hashlib._Hash, steps: Steps) -> None:
         self._hasher = hasher
         self._steps = steps
         self._size = 0
         self._next = steps.first
+        self._has_failed = False
 
     def update(self, data: Chunk, /) -> None:
-        view = memoryview(data)
+        # More chunks may have been handed over by then, and their place is not known any more.
+        view = memoryview(b"" if self._has_failed else data)
         while self._size + len(view) >= self._next:
             missing = self._next - self._size
             self._hasher.update(view[:missing])
             view, self._size = view[missing:], self._next
             self._next += self._steps.step
+            self._has_failed = True
             self._steps.told(self._size, Digest(self._hasher.hexdigest()))
+            self._has_failed = False
         self._hasher.update(view)
         self._size += len(view)
 

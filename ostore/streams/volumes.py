@@ -82,14 +82,12 @@ class VolumesOutput:
     """
     An output that begins a new file whenever one is full. `volumes` are the files that are finished. Close it.
 
-    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages. `ended` is
-    called with the number of a volume that is on the disk.
+    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages.
     """
 
-    def __init__(self, size: int, begin: Callable[[int], tuple[int, Path]], ended: Callable[[int], object]) -> None:
+    def __init__(self, size: int, begin: Callable[[int], tuple[int, Path]]) -> None:
         self._size = size
         self._begin = begin
-        self._ended = ended
         self._open: tuple[int, Path, HashedOutput] | None = None
         self._filled = 0
         self.volumes: list[WrittenFile] = []
@@ -129,7 +127,7 @@ class VolumesOutput:
                 output.sync()
 
     def end(self) -> None:
-        """End the current volume, even if it is not full: it is on the disk. Raises OSError and what `ended` raises."""
+        """End the current volume, even if it is not full: it is on the disk. Raises OSError."""
         if self._open is None:
             return
         _, path, output = self._open
@@ -137,7 +135,6 @@ class VolumesOutput:
             output.sync()
         self.volumes.append(output.written)
         self.close()
-        self._ended(len(self.volumes))
 
     def close(self) -> None:
         """Close the current volume, if any. It is not on the disk."""

@@ -168,7 +168,7 @@ def export(
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     if not dry_run:
-        if_stopped(lambda: _remark_if_stopped(os.path.join(to[0], destination) if to else destination))  # noqa: PTH118
+        if_stopped(lambda: _remark_if_stopped(destination, is_split=split is not None, to=to or ()))
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:
@@ -275,13 +275,13 @@ def _refuse_for_plain(*given: tuple[str, object]) -> None:
             raise UsageError(f"{option}: only a bundle can have it, not plain files")
 
 
-def _remark_if_stopped(destination: str) -> str:
+def _remark_if_stopped(destination: str, *, is_split: bool, to: Sequence[str]) -> str:
     from ostore.api.export import goes_on
     from ostore.cli.stopping import GOES_ON
 
     if destination.endswith(("/", os.sep)):
         return GOES_ON
-    if goes_on(destination):
+    if goes_on(destination, is_split=is_split, to=to):
         return f"there is no new bundle yet; {GOES_ON}"
     what = "the bundle is cut off" if destination == "-" else "there is no new bundle"
     return f"{what}; the same command starts anew"

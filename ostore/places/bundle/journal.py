@@ -44,6 +44,22 @@ def _none(_size: int) -> tuple[Digest, ...]:
     return ()
 
 
+def state_files(name: str) -> tuple[str, str]:
+    """Return what the state of the unfinished bundle `name` is called, and the file that becomes it."""
+    return name + STATE, name + STATE + _UNFINISHED
+
+
+def has_state(directory: Directory, name: str) -> bool:
+    """Return whether an export has left the state of the unfinished bundle `name` in a folder. Raises OSError."""
+    try:
+        return directory.lstat(name + STATE) is not None
+    except OSError as error:
+        # The name of the bundle is as long as a name can be.
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
 class Archive(Protocol):
     """The tar stream that is being written. `offset` bytes of it are in the file, which `sync` puts on the disk."""
 
@@ -110,7 +126,8 @@ class ExportJournal:
     ) -> None:
         """`volumes_in` returns the digests of the volumes that are full with so many bytes of the file."""
         self._directory = directory
-        self._name, self._unfinished = name + STATE, name + STATE + _UNFINISHED
+        self._bundle = name
+        self._name, self._unfinished = state_files(name)
         self._terms = terms
         self._volumes_in = volumes_in
         self._head = Digest.of(terms.head)
@@ -160,7 +177,7 @@ class ExportJournal:
     def forget(self) -> None:
         """Remove the state, for certain: from now on the unfinished bundle may have other bytes. Raises OSError."""
         self._state, self._noted, self._is_kept = None, 0, False
-        if not self._is_over and self._is_there():
+        if not self._is_over and has_state(self._directory, self._bundle):
             self._directory.unlink(self._name)
             self._directory.sync()
 
@@ -232,17 +249,8 @@ class ExportJournal:
             self._directory.sync()
             self._is_kept = True
 
-    def _is_there(self) -> bool:
-        try:
-            return self._directory.lstat(self._name) is not None
-        except OSError as error:
-            # The name of the bundle is as long as a name can be.
-            if error.errno == errno.ENAMETOOLONG:
-                return False
-            raise
-
     def _read(self) -> ExportState | None:
-        if not self._is_there():
+        if not has_state(self._directory, self._bundle):
             return None
         fd = self._directory.open_file(self._name)
         try:

@@ -8,6 +8,7 @@ that are called like the volumes, because par2 creates whatever file a packet de
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ostore.formats.errors import IntegrityError, NoSpaceError
@@ -41,6 +42,9 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
     for number in range(1, count + 1):
         if copies := volumes.copies.get(number):
             _place(copies[0], work, volume_name(volumes.name, number))
+        else:
+            # The parity may know of more volumes than the list.
+            wrong.setdefault(number, f"{volume_name(volumes.name, number)} is missing")
     needed = sum(described.get(volume_name(volumes.name, number), 0) for number in wrong)
     room = room_at(work.path)
     if room is not None and room < needed:
@@ -55,7 +59,8 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
         ) from None
     repaired = with_files(volumes, work.path, count)
     _refuse_other_content(repaired)
-    return repaired, mended
+    # A list of some of the volumes says nothing of the others.
+    return repaired if len(repaired.sums) == count else replace(repaired, sums=()), mended
 
 
 def _told(wrong: Mapping[int, str]) -> str:

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from ostore.formats.errors import NotFoundError, OstoreError
+from ostore.formats.errors import IntegrityError, NotFoundError, OstoreError
 from ostore.formats.selection import Wanted
-from ostore.places.bundle.reader import open_bundle
+from ostore.places.bundle.reader import BundleReader, reading
 from ostore.streams.bytes_at import nothing_held
-from ostore.streams.chunks import forget_cached
-from ostore.streams.links import open_to_read
-from ostore.streams.read_back import bad_medium
+from ostore.streams.read_back import BytesPastCache, bad_medium, opened_past_cache
 from ostore.streams.verified import verified
 
 
-def refuse_other_blobs(path: Path, *, jobs: int) -> None:
+def refuse_other_blobs(path: Path, start: bytes, *, jobs: int) -> None:
     """
-    Raises IntegrityError unless every blob and manifest of a bundle that was synced is whole on its medium.
-
-    Raises OSError.
+    Raises IntegrityError unless a bundle that was synced begins with `start` on its medium, and every blob and manifest
+    is whole there. Raises OSError.
     """
-    fd = open_to_read(path)
     try:
-        forget_cached(fd)
-    finally:
-        os.close(fd)
-    try:
-        with open_bundle(path, jobs=jobs) as bundle:
+        with opened_past_cache(path) as fd, _read(BytesPastCache(fd, path), path, start, jobs) as bundle:
             selection = bundle.select(())
             for wanted, chunks in bundle.read_blobs([Wanted(blob) for blob in selection.blobs], nothing_held):
                 # The base of a recipe is not there: what is stored of it was verified before that is said.
@@ -39,3 +31,11 @@ def refuse_other_blobs(path: Path, *, jobs: int) -> None:
                 pass
     except OstoreError as error:
         raise bad_medium(path, str(error)) from None
+
+
+@contextlib.contextmanager
+def _read(file: BytesPastCache, path: Path, start: bytes, jobs: int) -> Iterator[BundleReader]:
+    if file.read_at(len(start), 0) != start:
+        raise IntegrityError("its first bytes are others")
+    with reading(file, path, jobs=jobs, label=str(path)) as bundle:
+        yield bundle

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ostore.formats.errors import BusyError, UnsafeError, UsageError
 from ostore.formats.volume_set import set_of, sums_name
+from ostore.places.bundle.journal import state_files
 from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock
 from ostore.streams.links import mode_of
@@ -46,7 +47,7 @@ class VolumeFolder:
 
         Raises BusyError if another export holds it, UnsafeError if another user could, OSError.
         """
-        parts = f"{name}.parts"
+        parts = parts_name(name)
         with Directory.open(folder) as target:
             status = target.lstat(parts)
             if status is not None and not is_ours(status):
@@ -120,16 +121,26 @@ class VolumeFolder:
         self.target.sync()
 
     def clear(self, kept: Collection[str] = ()) -> None:
-        """Remove what waits here, but for `kept`. A file that is not of the set stays. Raises OSError."""
-        for file in self.waiting_files():
-            if file not in kept:
+        """
+        Remove what waits here and the state of an export, but for `kept`. A file that is not of the set stays.
+
+        Raises OSError.
+        """
+        states = state_files(self._name)
+        for file in self.waiting.names():
+            if file not in kept and (file in states or set_of(file) == self._name):
                 self.waiting.unlink(file)
+
+
+def parts_name(name: str) -> str:
+    """Return the name of the folder in which the files of a set wait."""
+    return f"{name}.parts"
 
 
 def waiting_size(folder: Path, name: str) -> int:
     """Return the bytes of what an interrupted export of the set has left in a folder."""
     try:
-        return sum(path.lstat().st_size for path in (folder / f"{name}.parts").iterdir())
+        return sum(path.lstat().st_size for path in (folder / parts_name(name)).iterdir())
     except OSError:
         return 0
 

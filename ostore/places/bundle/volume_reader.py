@@ -19,10 +19,19 @@ from ostore.formats.errors import (
     IntegrityError,
     LimitError,
     NotFoundError,
+    TruncatedError,
     UnsafeError,
     VolumesError,
 )
-from ostore.formats.volume_set import MAX_SUMS_BYTES, is_parity, number_of, read_sums, sums_name, volume_name
+from ostore.formats.volume_set import (
+    MAX_SUMS_BYTES,
+    MAX_VOLUMES,
+    is_parity,
+    number_of,
+    read_sums,
+    sums_name,
+    volume_name,
+)
 from ostore.places.bundle.reader import BundleReader, reading
 from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.verified import digest_file
@@ -30,6 +39,7 @@ from ostore.streams.volumes import ClosedFile, JoinedBytes
 
 # In a message.
 _SHOWN = 5
+_OTHER_MEDIA = "name the folders of the other media too"
 # What reading a damaged volume may raise.
 _DAMAGE = (IntegrityError, FormatError, LimitError, UnsafeError)
 Advance = Callable[[int], None]
@@ -101,11 +111,13 @@ def open_volumes(volumes: VolumeSet, *, jobs: int, label: str) -> Iterator[Bundl
     files = [ClosedFile(path) for path in chosen_volumes(volumes)]
     _refuse_sizes(volumes, files)
     try:
-        with reading(JoinedBytes(files), Path(volumes.name), jobs=jobs, label=label) as reader:
+        with reading(JoinedBytes(files), Path(label), jobs=jobs, label=label) as reader:
             yield reader
     except _DAMAGE as error:
         if problems := problems_of(volumes):
             raise _refusal(volumes, list(problems.values())) from None
+        if isinstance(error, TruncatedError) and 0 < len(volumes.sums) < MAX_VOLUMES:
+            raise _without_the_end(volumes) from None
         if not volumes.sums and volumes.parity:
             raise _refusal(volumes, [f"a volume is damaged: {error}"]) from None
         if not volumes.sums:
@@ -175,9 +187,17 @@ def _refuse_sizes(volumes: VolumeSet, files: Sequence[ClosedFile]) -> None:
         raise _refusal(volumes, list(problems_of(volumes).values()) or problems)
 
 
-def _refusal(volumes: VolumeSet, problems: Sequence[str]) -> VolumesError:
+def _without_the_end(volumes: VolumeSet) -> VolumesError:
+    """Return the error for a set whose list is that of a medium before the last one: all in it is whole."""
+    number = len(volumes.sums) + 1
+    told = f"{volume_name(volumes.name, number)} or later is missing: it is not"
+    if number in volumes.copies:
+        told = f"{sums_name(volumes.name)} says nothing of {volumes.copies[number][0]}: a list that does is not"
+    return _refusal(volumes, [f"{told} in {_texts(volumes.places)}"], hint=_OTHER_MEDIA)
+
+
+def _refusal(volumes: VolumeSet, problems: Sequence[str], *, hint: str | None = None) -> VolumesError:
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    hint = None
     if volumes.parity:
         hint = "an import repairs it, if the parity suffices"
     return VolumesError(f"{'; '.join(problems[:_SHOWN])}{more}", hint=hint)

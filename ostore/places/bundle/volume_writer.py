@@ -24,7 +24,8 @@ from ostore.formats.volume_set import (
     write_sums,
 )
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
+from ostore.places.bundle.journal import STATE, ExportJournal, Terms, has_state, made_by, start_of
+from ostore.places.bundle.left_over import remove_unfinished_file
 from ostore.places.bundle.par2 import refuse_without_par2
 from ostore.places.bundle.parity_writer import make_parity
 from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
@@ -158,10 +159,11 @@ class BundleVolumes:
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_whole(self) -> None:
-        """Remove the bundle of this name that is not in volumes: it would be read in their place."""
+        """Remove the bundle of this name that is not in volumes: it would be read in their place, or is unfinished."""
         for folder in self._folders:
             with Directory.open(folder) as directory:
                 directory.unlink(self._name)
+                remove_unfinished_file(directory, self._name)
 
 
 class _Export:
@@ -180,7 +182,7 @@ class _Export:
         self._named = 0
         self._replace = False
         self._journal: ExportJournal
-        self.output = VolumesOutput(terms.size, self._begin, lambda _: None)
+        self.output = VolumesOutput(terms.size, self._begin)
 
     def open(self, *, replace: bool) -> None:
         """Hold all folders. Raises UsageError if a file of a set of that name is in one, unless it is replaced."""
@@ -199,11 +201,12 @@ class _Export:
     @contextlib.contextmanager
     def noting(self, terms: Terms) -> Iterator[ExportJournal]:
         """
-        Yield a journal, which is in the first folder. `begin` says whether it goes on.
+        Yield a journal, which is in the folder that has one, or in the first. `begin` says whether it goes on.
 
         After an error from which the same command may go on, what is written stays. Else nothing does.
         """
-        journal = ExportJournal(self._folders[0].waiting, self._name, terms, self._digests_in)
+        folder = (self._having_state() or self._folders)[0]
+        journal = ExportJournal(folder.waiting, self._name, terms, self._digests_in)
         self._journal = journal
         try:
             yield journal
@@ -223,14 +226,18 @@ class _Export:
         """
         found = self._found()
         part = JoinedBytes([ClosedFile(folder.waiting.path / file) for folder, file in found])
+        having = self._having_state()
         problem, state = self._journal.find(part, start), self._journal.state
-        if state is not None and len(state.volumes) != state.size // self._terms.size:
+        # If there are several states, nobody knows which of the volumes are of which export.
+        is_clear = len(having) < 2  # noqa: PLR2004 - one state
+        if state is not None and not (is_clear and len(state.volumes) == state.size // self._terms.size):
             problem, state = "the unfinished bundle is damaged", None
         if state is None:
             self._journal.forget()
         kept = found[: -(-state.size // self._terms.size)] if state else []
         for folder in self._folders:
-            folder.clear({file for other, file in kept if other is folder})
+            states = {self._name + STATE} if state and folder in having else set[str]()
+            folder.clear({file for other, file in kept if other is folder} | states)
         self._places = [folder.target.path / file for folder, file in kept]
         if state is not None:
             self._resume(state, kept)
@@ -242,6 +249,9 @@ class _Export:
             folder, file = kept[-1]
             cut = (folder.reopen(file, rest), self._places[-1], rest)
         self.output.resume([WrittenFile(self._terms.size, digest) for digest in state.volumes], cut)
+
+    def _having_state(self) -> list[VolumeFolder]:
+        return [folder for folder in self._folders if has_state(folder.waiting, self._name)]
 
     def _found(self) -> list[tuple[VolumeFolder, str]]:
         """Return the volumes that wait, with their folders, as far as each is full and the next is there."""

@@ -13,6 +13,7 @@ from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
 from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
+from ostore.places.bundle.left_over import PART, remove_unfinished_volumes
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import FileBytes, Output
@@ -99,8 +100,10 @@ class BundleFile:
                     inbox.seal()
                 output.sync()
                 if isinstance(output, HashedOutput):
-                    self._read_back(output, is_resumed=journal.state is not None)
+                    start = start_of(head, self._level, is_plain=self._is_plain) if journal.state else None
+                    self._read_back(output, start)
                 self._give_name(directory)
+                remove_unfinished_volumes(directory, self.path.name)
             journal.clear()
 
     def _writer(self, output: Output, state: ExportState | None) -> TarOutput:
@@ -119,7 +122,7 @@ class BundleFile:
 
     @property
     def _part_name(self) -> str:
-        return f"{self.path.name}.part"
+        return self.path.name + PART
 
     @contextlib.contextmanager
     def _part(self, directory: Directory, journal: ExportJournal, head: bytes, size: int) -> Iterator[Output]:
@@ -145,13 +148,17 @@ class BundleFile:
         finally:
             os.close(fd)
 
-    def _read_back(self, output: HashedOutput, *, is_resumed: bool) -> None:
-        """Raises IntegrityError if the medium does not give back what was written. Raises OSError."""
+    def _read_back(self, output: HashedOutput, start: bytes | None) -> None:
+        """
+        Raises IntegrityError if the medium does not give back what was written. Raises OSError.
+
+        `start` are the first bytes of a bundle that an earlier command has begun, or None.
+        """
         path = self.path.with_name(self._part_name)
         self._progress.phase("reading back", path.stat().st_size)
-        if is_resumed:
+        if start is not None:
             # Nobody has the digest of what an earlier command wrote, but every blob in it has one.
-            refuse_other_blobs(path, jobs=self._jobs)
+            refuse_other_blobs(path, start, jobs=self._jobs)
         else:
             refuse_other_bytes(path, output.written)
 
