@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.basis import Basis, opened_bases
@@ -15,19 +15,21 @@ from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.locked import Lock
 from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, UsageError
+from ostore.formats.errors import BlobError, OstoreError, UsageError
 from ostore.formats.name import is_glob
 from ostore.formats.outcome import Received
 from ostore.formats.parity import parse_parity
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
 from ostore.formats.volume_set import parse_size
-from ostore.operations.delta.planning import WithRecipes, basis_blobs, with_recipes
+from ostore.operations.delta.planning import WithRecipes
+from ostore.operations.delta.proven import ProvenBases
 from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT, Progress
+from ostore.streams.source_failure import SourceFailureError
 
 # The code for bundles takes time to import.
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class ExportedParity:
 
 
 _PHASE = "exporting"
+_SHOWS = "shows everything that is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,9 @@ def export(
     `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
     bundle on standard output. `have` says what the target has: inventories, bundles, stores or locks. Their blobs are
     left out, and the bundle is a delta that requires them; a blob that shares tensors with them travels as a recipe.
-    With `share_tensors`, recipes also build on other blobs of the bundle. `tar` alone cannot restore a bundle with
-    recipes. `lock` is a lock file: exactly its manifests are written, and without names all of them.
+    With `share_tensors`, recipes also build on other blobs of the bundle. Nothing builds on a blob that turns out to be
+    damaged here; a warning names it. `tar` alone cannot restore a bundle with recipes. `lock` is a lock file: exactly
+    its manifests are written, and without names all of them.
 
     `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
     `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
@@ -163,7 +167,7 @@ def export(
             if before:
                 before(_report(destination, selection, dry_run=True))
             with closing(OpenBlobs(store.opened_blob)) as blobs:
-                planner = _Planner(store, blobs, bases, progress, shares=share_tensors)
+                planner = _Planner.of(store, blobs, bases, progress, shares=share_tensors)
                 received, selection = planner.copied(sink, selection, is_lenient=is_lenient)
     except BlobError as error:
         raise with_users(error, store) from None
@@ -244,23 +248,39 @@ class _Planner:
 
     store: LocalStore
     blobs: OpenBlobs
-    bases: Sequence[Basis]
+    bases: ProvenBases | None
     progress: Progress
     shares: bool
+
+    @classmethod
+    def of(
+        cls, store: LocalStore, blobs: OpenBlobs, have: Sequence[Basis], progress: Progress, *, shares: bool
+    ) -> Self:
+        bases = ProvenBases([(one.inventory, one.bytes_of) for one in have], progress) if have or shares else None
+        return cls(store, blobs, bases, progress, shares)
 
     def copied(self, sink: Sink, selection: Selection, *, is_lenient: bool) -> tuple[Received, Selection]:
         """Write a selection. Return what the sink received, and what was written of the selection."""
         if is_lenient:
             return copy_sound(self.store, sink, selection, phase=_PHASE, progress=self.progress, planned=self._planned)
-        source, planned = self._planned(selection)
+        try:
+            source, planned = self._planned(selection)
+        except SourceFailureError as failure:
+            raise failure.error from None
         return copy(source, sink, planned, phase=_PHASE, progress=self.progress), planned
 
     def _planned(self, selection: Selection) -> tuple[Source, Selection]:
-        if not self.shares and not self.bases:
+        if self.bases is None:
             return self.store, selection
-        known = [basis for one in self.bases for basis in basis_blobs(one.inventory, one.bytes_of)]
-        made, recipes = with_recipes(selection, self.blobs, known, shares=self.shares, progress=self.progress)
-        return WithRecipes(self.store, recipes, self.blobs), made
+        made, recipes = self.bases.plan(selection, self.blobs, shares=self.shares)
+        notes = [self._told(digest, error) for digest, error in self.bases.refused.items()]
+        return WithRecipes(self.store, recipes, self.blobs), made.noting(notes=notes)
+
+    def _told(self, digest: Digest, error: OSError | OstoreError) -> str:
+        """Say why nothing builds on a blob that the other side has."""
+        problem = f"nothing builds on blob {digest}: {error}".replace(f": blob {digest}", "")
+        is_here = self.blobs.held(digest) is not None
+        return f"{problem}; {ostore('verify', models=self.store.root, after=_SHOWS)}" if is_here else problem
 
 
 def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
@@ -287,5 +307,5 @@ def with_users(error: BlobError, store: LocalStore) -> BlobError:
     """Return the error of a damaged blob, with every model of the store that uses the blob in its message."""
     users = ", ".join(str(name) for name in store.scan().users.get(Digest.parse(error.digest), ()))
     error.args = (f"{error}; used by {users}" if users else str(error),)
-    error.hint = error.hint or ostore("verify", models=store.option, after="shows everything that is damaged")
+    error.hint = error.hint or ostore("verify", models=store.option, after=_SHOWS)
     return error

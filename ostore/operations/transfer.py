@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -197,6 +198,18 @@ class RepairSink(Sink, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Reading:
+    """
+    Which blob is copied at the moment, so that a failure can be put down to it.
+
+    `makes` has the digest of the blob that a recipe makes, by the digest of the recipe as it is stored.
+    """
+
+    blob: Digest | None = None
+    makes: Mapping[Digest, Digest] = field(default_factory=dict)
+
+
 # Returns what to copy of a selection, and from where: of some blobs, what they are made of.
 Planned = Callable[[Selection], tuple[Source, Selection]]
 
@@ -218,18 +231,24 @@ def copy_sound(
     `copy` raises, if no model is left.
     """
     while True:
-        failed: dict[str, Digest] = {}
+        failed = _Reading()
         try:
             origin, plan = planned(selection) if planned else (source, selection)
             return _copied(origin, sink, plan, phase=phase, progress=progress, reading=failed), plan
         except (BlobError, SourceFailureError) as problem:
             error = problem.error if isinstance(problem, SourceFailureError) else problem
-            if isinstance(error, BlobError):
-                failed.setdefault("blob", Digest.parse(error.digest))
-            users = selection.users_of(failed["blob"]) if failed else ()
+            blob = failed.blob or _named(problem)
+            users = selection.users_of(blob) if blob else ()
             if not users or len(users) == len(selection.models) or class_of(error) not in {"integrity", "io"}:
                 raise error from None
             selection = selection.without((LeftOut(str(name), error) for name in users), users)
+
+
+def _named(problem: BlobError | SourceFailureError) -> Digest | None:
+    """Return the digest of the blob that a failure names."""
+    if isinstance(problem, BlobError):
+        return Digest.parse(problem.digest)
+    return Digest.parse(problem.error.digest) if isinstance(problem.error, BlobError) else problem.digest
 
 
 def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress) -> Received:
@@ -239,16 +258,17 @@ def copy(source: Source, sink: Sink, selection: Selection, *, phase: str, progre
     `phase` is the text that progress shows meanwhile. Raises what the source and the sink raise.
     """
     try:
-        return _copied(source, sink, selection, phase=phase, progress=progress, reading={})
+        return _copied(source, sink, selection, phase=phase, progress=progress, reading=_Reading())
     except SourceFailureError as failure:
         # Raise the source's own error. It names its subject and has its own exit code.
         raise failure.error from None
 
 
 def _copied(
-    source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress, reading: dict[str, Digest]
+    source: Source, sink: Sink, selection: Selection, *, phase: str, progress: Progress, reading: _Reading
 ) -> Received:
-    """Copy a selection. While a blob is copied, `reading` has its digest."""
+    """Copy a selection. `reading` tells which blob is copied."""
+    reading.makes = {made.stored.digest: made.blob.digest for made in selection.recipes}
     with sink.receive(selection) as inbox:
         inbox.take_files(source.file_of)
         missing = [one if source.can_resume else Wanted(one.blob) for one in inbox.missing]
@@ -260,16 +280,20 @@ def _copied(
 
 
 def _copy_blobs(
-    source: BlobSource, inbox: Inbox, missing: Sequence[Wanted], progress: Progress, reading: dict[str, Digest]
+    source: BlobSource, inbox: Inbox, missing: Sequence[Wanted], progress: Progress, reading: _Reading
 ) -> None:
     for wanted, stream in marked(source.read_blobs(missing, inbox.held)):
-        reading["blob"] = wanted.blob.digest
+        digest = wanted.blob.digest
+        made = reading.makes.get(digest)
+        reading.blob = made or digest
         chunks = marked(stream, can_resume=source.can_resume)
         try:
-            inbox.write_blob(wanted, watched(chunks, wanted.blob.digest.short, wanted.size, progress))
-        except DigestMismatchError:
-            if not wanted.start:
+            inbox.write_blob(wanted, watched(chunks, digest.short, wanted.size, progress))
+        except BlobError as error:
+            if made and error.digest == str(digest):
+                raise DigestMismatchError(f"blob {made}: changed while it was copied", digest=str(made)) from None
+            if not wanted.start or not isinstance(error, DigestMismatchError):
                 raise
             # The first bytes are of an interrupted command, and a power cut may have spoiled them.
             _copy_blobs(source, inbox, [Wanted(wanted.blob)], progress, reading)
-        reading.clear()
+        reading.blob = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ostore.formats.digest import Digest
-from ostore.formats.inventory import Inventory
+from ostore.formats.inventory import HeldBlob, Inventory
 from ostore.formats.manifest import Descriptor
 from ostore.formats.recipe import MAX_DEPTH, MadeBlob
 from ostore.formats.selection import Selection, Wanted
@@ -16,6 +16,7 @@ from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import Progress, watching
+from ostore.streams.source_failure import MarkedBytes, marking
 
 
 class WithRecipes:
@@ -37,19 +38,29 @@ class WithRecipes:
         yield from self._source.read_blobs([one for one in wanted if one.blob.digest not in self._recipes], held)
         for one in wanted:
             if planned := self._recipes.get(one.blob.digest):
-                yield Wanted(one.blob), planned.read(self._blobs.at(planned.made.blob.digest))
+                yield Wanted(one.blob), self._read(planned)
+
+    def _read(self, planned: PlannedRecipe) -> Iterator[Chunk]:
+        yield from planned.read(self._blobs.at(planned.made.blob.digest))
 
 
 def basis_blobs(inventory: Inventory, bytes_of: Held) -> Iterator[Basis]:
-    """Yield the blobs of a place that recipes can build on: those at hand, and those whose tensors are listed."""
+    """
+    Yield the blobs of a place that recipes can build on: those at hand, and those whose tensors are listed.
+
+    Raises SourceFailureError, which names the blob, if one at hand cannot be read.
+    """
     for blob in inventory.blobs:
-        data = None if blob.is_staged else bytes_of(blob.digest)
-        if data is not None:
-            basis = Basis.of(Descriptor(blob.digest, blob.size), data)
-        else:
-            basis = None if blob.is_staged else Basis.of_listed(blob)
-        if basis is not None:
+        if not blob.is_staged and (basis := _basis(blob, bytes_of)) is not None:
             yield basis
+
+
+def _basis(blob: HeldBlob, bytes_of: Held) -> Basis | None:
+    with marking(blob.digest):
+        data = bytes_of(blob.digest)
+    if data is None:
+        return Basis.of_listed(blob)
+    return Basis.of(Descriptor(blob.digest, blob.size), MarkedBytes(data, blob.digest))
 
 
 def with_recipes(
@@ -59,7 +70,8 @@ def with_recipes(
     Return the selection in which blobs are made by recipes, and the recipes by their digests as they are stored.
 
     `bases` are blobs that the target has. With `shares`, recipes build on other blobs of the selection too. Blobs that
-    may be worth a recipe are hashed. Raises BlobError for a damaged one, OstoreError, OSError.
+    may be worth a recipe are hashed. Raises BlobError for a damaged one. Raises SourceFailureError, which names the
+    blob or base that cannot be read.
     """
     outside = {basis.blob.digest: basis for basis in bases}
     known = Bases(outside.values())
@@ -67,7 +79,8 @@ def with_recipes(
     depths: dict[Digest, int] = {}
     progress.phase("comparing tensors", sum(blob.size for blob in selection.blobs))
     for blob in selection.blobs:
-        data = blobs.at(blob.digest)
+        with marking(blob.digest):
+            data = MarkedBytes(blobs.at(blob.digest), blob.digest)
         with watching(blob.digest.short, blob.size, progress) as advance:
             recipe = plan_recipe(blob, data, known, advance)
         if recipe:
