@@ -16,8 +16,10 @@ import pytest
 import ostore
 from ostore.api.addresses import opened_bundle
 from ostore.formats.bundle_index import BundleIndex
-from ostore.formats.errors import BlobError, NoSpaceError, UsageError
+from ostore.formats.errors import BasisMissingError, BlobError, NoSpaceError, UsageError
+from ostore.formats.selection import Wanted
 from ostore.places.bundle import restore
+from ostore.streams.bytes_at import nothing_held
 from tests.gguf import ONE_LAYER, Tensor, gguf
 from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
 from tests.support import MODEL, OSTORE, Store, noise, tree
@@ -251,6 +253,48 @@ def test_verify_hashes_what_it_can(near: Store, far: Store, shared: Path, tmp_pa
     far.blob_path(OLD).write_bytes(bytes(len(OLD)))
     damaged = run("verify", bundle, "--models", far.root)
     assert (damaged.returncode, "1 blob not checked" in damaged.stderr) == (0, True)
+    for done in (elsewhere, damaged):
+        assert "whole, but 1 blob not checked" in done.stdout
+
+
+def test_verify_excuses_no_recipe_that_is_wrong_itself(near: Store, far: Store, tmp_path: Path) -> None:
+    """A damaged basis says nothing of the recipe as it is stored."""
+    bundle = delta(near, tmp_path / "d.tar")
+    [made] = index_of(bundle).selection.recipes
+    content = bytearray(bundle.read_bytes())
+    content[content.index(b'{"steps":') + made.stored.size - 1] ^= 1
+    bundle.write_bytes(content)
+    far.blob_path(OLD).write_bytes(bytes(len(OLD)))
+    for models in (far.root, tmp_path):
+        done = run("verify", bundle, "--models", models)
+        assert (done.returncode, "not checked" in done.stdout) == (4, False)
+        assert f"recipe for {digest_of(NEW)}: its bytes have another digest" in done.stdout
+        assert str(made.stored.digest) not in done.stdout
+
+
+def test_verify_looks_for_damage_below_the_bases(far: Store, tmp_path: Path) -> None:
+    """A recipe on top of a recipe whose basis is damaged in the store."""
+    files = [gguf_of(1, 2), gguf_of(2, 3), gguf_of(3, 4)]
+    store = Store(tmp_path / "models")
+    for number, data in enumerate(files):
+        store.model(f"m:{number}", data)
+    far.model("m:0", files[0])
+    bundle = tmp_path / "b.tar"
+    ostore.export(["m:1", "m:2"], bundle, have=[far.root], share_tensors=True, models=store.root)
+    assert len(index_of(bundle).selection.recipes) == 2
+    assert run("verify", bundle, "--models", far.root).returncode == 0
+    far.blob_path(files[0]).write_bytes(bytes(len(files[0])))
+    damaged = run("verify", bundle, "--models", far.root)
+    assert (damaged.returncode, "whole, but 2 blobs not checked" in damaged.stdout) == (0, True)
+
+
+def test_a_basis_that_is_nowhere_comes_with_what_to_type(near: Store, tmp_path: Path) -> None:
+    with opened_bundle(delta(near, tmp_path / "d.tar"), jobs=1) as reader:
+        [made] = reader.index.selection.recipes
+        [(_, chunks)] = reader.read_blobs([Wanted(made.blob)], nothing_held)
+        with pytest.raises(BasisMissingError, match=str(digest_of(OLD))) as raised:
+            list(chunks)
+    assert "ostore export tiny:new missing.tar.zst" in str(raised.value.hint)
 
 
 def test_verify_finds_a_recipe_that_is_damaged(near: Store, far: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Tests carry the commands out on the store that they were printed for. A person s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +15,8 @@ from ostore.formats.shell import WINDOWS, in_order, in_pipe, native
 Kind = Literal["ostore", "ollama", "system", "person"]
 Command = tuple[str, ...]
 ROOT = "root"
+# So many names still make a command that a person can type.
+_MAX_NAMES = 8
 _MODELS = "--models"
 # A command with one of these names its store, looks for one, or is about none.
 _COMPLETE = frozenset({_MODELS, "--help", "where"})
@@ -107,6 +110,18 @@ def ostore(*words: object, models: object = None, before: str = "", after: str =
     """Return an ostore command, about the store `models` if it is given."""
     option = () if models is None else (_MODELS, models)
     return command("ostore", *words, *option, before=before, after=after, user=user)
+
+
+def exported_again(names: Sequence[object]) -> Remedy:
+    """Return what to type on the side that made a delta, to get these models of it whole."""
+    again = ostore(
+        "export",
+        *(names if len(names) <= _MAX_NAMES else ("--all",)),
+        "missing.tar.zst",
+        before="on the side that made the bundle",
+        after="writes what it lacks; with --have and an inventory of this store it writes no more than that",
+    )
+    return replace(again, is_elsewhere=True)
 
 
 def command(*words: object, before: str = "", after: str = "", user: str = "") -> Remedy:

@@ -85,6 +85,7 @@ class VerifyReport:
     `subject` is the store or bundle. `models` and `blobs` are counts, `size` is bytes. `warnings` are about entries
     that do no harm. `remedy` is what to do about the worst problem. `volumes` is how many files were compared with the
     list of digests of their set; of one volume alone, `size` is its bytes, and nothing is known of models.
+    `unchecked` counts blobs of a bundle that could not be hashed: what they are made of is elsewhere or damaged there.
     """
 
     subject: str
@@ -96,6 +97,7 @@ class VerifyReport:
     verdict: Verdict
     remedy: Remedy = NOTHING
     volumes: int = 0
+    unchecked: int = 0
 
     @classmethod
     def of(
@@ -285,7 +287,7 @@ def verify_bundle(subject: str, bundle: Source, progress: Progress, held: Held =
         try:
             _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
         except IntegrityError as error:
-            if _is_base_damaged(selection, blob.digest, held):
+            if _is_misled(selection, blob.digest, error, held):
                 unchecked.add(blob.digest)
                 continue
             users = _texts(selection.users_of(blob.digest))
@@ -296,15 +298,22 @@ def verify_bundle(subject: str, bundle: Source, progress: Progress, held: Held =
     remedy = person("copy the bundle again, or export it again") if problems else NOTHING
     sizes = [blob.size for blob in blobs if blob.digest not in unchecked]
     warnings = _elsewhere(subject, selection, unchecked, held)
-    return VerifyReport.of(subject, models, sizes, problems, warnings=warnings, remedy=remedy)
+    report = VerifyReport.of(subject, models, sizes, problems, warnings=warnings, remedy=remedy)
+    return replace(report, unchecked=len(unchecked))
 
 
-def _is_base_damaged(selection: Selection, digest: Digest, held: Held) -> bool:
-    """Return whether a blob that a recipe makes is wrong because what it is made of is damaged, not the bundle."""
+def _is_misled(selection: Selection, digest: Digest, error: IntegrityError, held: Held) -> bool:
+    """
+    Return whether a blob that a recipe makes is wrong because what the target has is damaged, not the bundle.
+
+    An error about the recipe itself, as it is stored, is one of the bundle.
+    """
     made = selection.makers.get(digest)
+    if made is None or not isinstance(error, BlobError) or error.digest != str(digest):
+        return False
+    bases = sorted(selection.built_on([digest]))
     try:
-        if made:
-            refuse_damaged_bases(made, (Descriptor(base, selection.sizes[base]) for base in made.bases), held)
+        refuse_damaged_bases(made, (Descriptor(base, selection.sizes[base]) for base in bases), held)
     except BlobError:
         return True
     return False

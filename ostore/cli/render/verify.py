@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 def text(report: VerifyReport, seconds: float) -> str:
-    if not report.models + report.blobs + report.volumes + len(report.problems):
+    if not report.models + report.blobs + report.volumes + report.unchecked + len(report.problems):
         return f"nothing to verify: no models in {report.subject}"
     if report.volumes and not report.models + report.blobs:
         checked = f"{plural(report.volumes, 'volume')}, {human_bytes(report.size)}"
     else:
         checked = f"{plural(report.models, 'model')}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}"
     verdict = plural(len(report.problems), "problem") if report.problems else "whole"
+    if report.unchecked:
+        verdict += f", but {plural(report.unchecked, 'blob')} not checked"
     verified = f"verified {checked} in {human_seconds(seconds)}: {verdict} ({report.subject})"
     remedy = [f"  -> {line(report.remedy)}"] if report.remedy else []
     return "\n".join([*map(problem_line, report.problems), verified, *remedy])

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import NotFoundError, OstoreError
+from ostore.formats.errors import BasisMissingError, OstoreError
 from ostore.formats.recipe import MadeBlob, Recipe
+from ostore.formats.remedy import exported_again
 from ostore.formats.selection import Selection
 from ostore.streams.bytes_at import BytesAt, Held, read_chunks_at
 from ostore.streams.chunks import Chunk
@@ -24,6 +25,7 @@ class BundleRecipes:
 
     def __init__(self, selection: Selection, member: Callable[[Digest], BytesAt | None], held: Held) -> None:
         """`member` returns what the file has of a blob: its bytes, or its recipe as it is stored. Or None."""
+        self._selection = selection
         self._sizes = selection.sizes
         self._makers = selection.makers
         self._member = member
@@ -35,8 +37,8 @@ class BundleRecipes:
         """
         Yield the bytes that a recipe makes, unverified. `stored` is the recipe as it is stored, which is verified.
 
-        Raises NotFoundError if a base is not there, once `stored` is verified; IntegrityError, FormatError, LimitError
-        or UnsafeError for a bad recipe, and what `stored` raises.
+        Raises BasisMissingError if a base is not there, once `stored` is verified; IntegrityError, FormatError,
+        LimitError or UnsafeError for a bad recipe, and what `stored` raises.
         """
         try:
             head, new = split_head(verified(stored, made.stored))
@@ -46,9 +48,11 @@ class BundleRecipes:
                 yield from follow(recipe, there, new)
                 return
             deque(new, maxlen=0)
-            raise NotFoundError(f"its base {made.bases[bases.index(None)]} is not there")
+            raise self._lacking(made, made.bases[bases.index(None)])
         except OstoreError as error:
-            error.args = (f"recipe for {made.blob.digest}: {error}",)
+            # The recipe as it is stored has a digest that nobody knows.
+            told = str(error).removeprefix(f"blob {made.stored.digest}: ")
+            error.args = (f"recipe for {made.blob.digest}: {told}",)
             raise
 
     def bytes_of(self, digest: Digest) -> BytesAt | None:
@@ -72,6 +76,12 @@ class BundleRecipes:
             return None
         head, _ = split_head(read_chunks_at(stored, stored.size - 1))
         return MadeBytes(self._parsed(head, made), there, stored, len(head), self._nesting)
+
+    def _lacking(self, made: MadeBlob, base: Digest) -> BasisMissingError:
+        names = self._selection.users_of(made.blob.digest)
+        return BasisMissingError(
+            f"its base {base} is not there", digests=(str(base),), hint=exported_again([str(name) for name in names])
+        )
 
     def _parsed(self, head: bytes, made: MadeBlob) -> Recipe:
         return Recipe.parse(head, made, [self._sizes[digest] for digest in made.bases])

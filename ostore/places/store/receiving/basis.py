@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from ostore.formats.errors import BasisMissingError
 from ostore.formats.manifest import Descriptor
-from ostore.formats.remedy import ostore
+from ostore.formats.remedy import exported_again
 from ostore.formats.selection import Selection
 from ostore.formats.wording import listed, plural
-
-# So many names still make a command that a person can type.
-_MAX_NAMES = 8
 
 
 def refuse_lacking(selection: Selection, lacking: Collection[Descriptor]) -> None:
@@ -25,16 +21,9 @@ def refuse_lacking(selection: Selection, lacking: Collection[Descriptor]) -> Non
         for model in selection.models
         if not digests.isdisjoint(selection.built_on(model.blobs).union(model.blobs))
     ]
-    again = ostore(
-        "export",
-        *(names if len(names) <= _MAX_NAMES else ("--all",)),
-        "missing.tar.zst",
-        before="on the side that made the bundle",
-        after="writes what it lacks; with --have and an inventory of this store it writes no more than that",
-    )
     raise BasisMissingError(
         f"the bundle builds on {plural(len(lacking), 'blob')} that the store does not have, or not whole: "
         f"{listed([str(blob.digest) for blob in lacking])}; needed by {listed(names)}",
         digests=tuple(str(blob.digest) for blob in lacking),
-        hint=replace(again, is_elsewhere=True),
+        hint=exported_again(names),
     )
