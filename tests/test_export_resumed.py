@@ -416,6 +416,54 @@ def test_a_model_that_is_left_out_on_the_way_is_in_no_bundle(tmp_path: Path) -> 
     assert ostore.verify([tmp_path / "out/b.tar.zst"])[0].verdict == "whole"
 
 
+def one_is_damaged(root: Path) -> tuple[Store, Path, bytes]:
+    """A store with a damaged blob that comes first, its file, and its bytes as they should be."""
+    store, content = make_store(root), noise(2 * MIB, 77)
+    store.model("damaged:latest", content)
+    path = store.blob_path(content)
+    path.write_bytes(content[:5] + b"x" + content[6:])
+    assert path.read_bytes() != content
+    return store, path, content
+
+
+SPLITS = pytest.mark.parametrize("split", [None, 9 * MIB])
+
+
+@SPLITS
+def test_an_export_that_has_left_a_model_out_goes_on_without_it(tmp_path: Path, split: int | None) -> None:
+    store, _, _ = one_is_damaged(tmp_path / "models")
+    (tmp_path / "out").mkdir()
+    target, progresses = tmp_path / "out/b.tar.zst", [Stopping(30 * MIB), Stopping(20 * MIB), Stopping()]
+    for progress in progresses[:2]:
+        with pytest.raises(KeyboardInterrupt):
+            ostore.export(["*"], target, models=store.root, jobs=1, progress=progress, split=split)
+    report = ostore.export(["*"], target, models=store.root, jobs=1, progress=progresses[2], split=split)
+    sizes = [dict(progress.phases).get("written before", 0) for progress in progresses]
+    assert not any(label.startswith("starting") for progress in progresses for label, _ in progress.phases)
+    assert progresses[2].phases[0] == ("verifying what was damaged", 2 * MIB)
+    assert 0 == sizes[0] < sizes[1] <= sizes[2]
+    assert [left.name for left in report.left_out] == ["damaged:latest"]
+    assert "its bytes have another digest" in report.left_out[0].reason
+    assert len(report.models) == 2
+    assert ostore.verify([target])[0].verdict == "whole"
+
+
+@SPLITS
+def test_when_what_was_damaged_is_whole_all_is_begun_anew(tmp_path: Path, split: int | None) -> None:
+    store, path, content = one_is_damaged(tmp_path / "models")
+    (tmp_path / "out").mkdir()
+    target, progress = tmp_path / "out/b.tar.zst", Stopping()
+    with pytest.raises(KeyboardInterrupt):
+        ostore.export(["*"], target, models=store.root, jobs=1, progress=Stopping(30 * MIB), split=split)
+    path.write_bytes(content)
+    report = ostore.export(["*"], target, models=store.root, progress=progress, split=split)
+    assert [label for label, _ in progress.phases][:2] == [
+        "verifying what was damaged",
+        "starting from the beginning because the models differ",
+    ]
+    assert (len(report.models), report.left_out) == (3, ())
+
+
 @pytest.mark.parametrize(
     ("number", "stays"), [(errno.EIO, True), (errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EFBIG, False)]
 )

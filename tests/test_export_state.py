@@ -13,7 +13,7 @@ import pytest
 from ostore.formats import seek_table
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, LimitError, OstoreError
-from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
+from ostore.formats.export_state import MAX_DAMAGED, MAX_STATE_BYTES, CutBlob, ExportState
 from ostore.formats.zstd_frame import FrameSpan
 
 FRAMED = ExportState(
@@ -23,7 +23,7 @@ FRAMED = ExportState(
     (FrameSpan(100, 400), FrameSpan(500, 500)),
     CutBlob(300, Digest.of(b"x")),
 )
-VOLUMES = replace(FRAMED, volumes=(Digest.of(b"volume"),) * 999)
+VOLUMES = replace(FRAMED, volumes=(Digest.of(b"volume"),) * 999, damaged=(Digest.of(b"damaged"),) * MAX_DAMAGED)
 PLAIN = replace(FRAMED, made_by="tar", spans=(), cut=None)
 
 
@@ -67,6 +67,12 @@ def said(change: Callable[[dict[str, Any]], object], state: ExportState = FRAMED
         pytest.param(summed(b"{}"), id="no line"),
         pytest.param(summed(b"{}\n"), id="no keys"),
         pytest.param(summed(b"[]\n"), id="a list"),
+        pytest.param(said(lambda state: state.update(damaged={})), id="damaged blobs that are no list"),
+        pytest.param(said(lambda state: state.update(damaged=["x"])), id="a damaged blob without a digest"),
+        pytest.param(
+            said(lambda state: state.update(damaged=[str(Digest.of(b"x"))] * (MAX_DAMAGED + 1))),
+            id="too many damaged blobs",
+        ),
         pytest.param(summed(b"\xff\n"), id="no text"),
         pytest.param(summed(b" " * 128 * 1024 + b"{}\n"), id="a long line"),
         pytest.param(summed(FRAMED.write()[:-64] + b"x"), id="a table with something behind it"),

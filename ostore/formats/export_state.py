@@ -18,13 +18,15 @@ from ostore.formats.json_reading import read_strict_json, write_canonical_json
 from ostore.formats.zstd_frame import FrameSpan
 
 _SCHEMA = "ostore.export-state/1"
-_KEYS = {"schema", "head", "made_by", "offset", "cut", "volumes"}
+_KEYS = {"schema", "head", "made_by", "offset", "cut", "volumes", "damaged"}
 _CUT_KEYS = {"size", "digest"}
 # Room for the digests of all volumes that a set may have.
 _MAX_LINE_BYTES = 128 * 1024
 _SUM_BYTES = 64
 MAX_STATE_BYTES = _MAX_LINE_BYTES + seek_table.MAX_TABLE_BYTES + _SUM_BYTES
 _MAX_INT64 = 2**63 - 1
+# Whoever goes on hashes these first.
+MAX_DAMAGED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class ExportState:
     `head` is the digest of everything in the archive before the first blob, so it stands for the selection. `made_by`
     says what decides the bytes of a frame. `offset` bytes of the archive are written, in frames of `spans`, or plain if
     there are none. All blobs before there are verified, but for the last one if it is `cut`. `volumes` are the digests
-    of the volumes that are full, if the bundle is cut into any.
+    of the volumes that are full, if the bundle is cut into any. `damaged` are blobs that could not be read, so that the
+    models with them are not in the selection.
     """
 
     head: Digest
@@ -52,6 +55,7 @@ class ExportState:
     spans: tuple[FrameSpan, ...]
     cut: CutBlob | None
     volumes: tuple[Digest, ...] = ()
+    damaged: tuple[Digest, ...] = ()
 
     @property
     def size(self) -> int:
@@ -77,15 +81,17 @@ class ExportState:
         if cut is not None:
             _expect(isinstance(cut, dict) and cut.keys() == _CUT_KEYS, "keys of a cut blob")
             cut = CutBlob(_number(cut["size"]), Digest.parse(cut["digest"]))
-        _expect(isinstance(document["volumes"], list), "a list of volumes")
-        volumes = tuple(map(Digest.parse, document["volumes"]))
-        return cls(Digest.parse(document["head"]), document["made_by"], offset, spans, cut, volumes)
+        _expect(isinstance(document["volumes"], list) and isinstance(document["damaged"], list), "lists of digests")
+        volumes, damaged = (tuple(map(Digest.parse, document[key])) for key in ("volumes", "damaged"))
+        _expect(len(damaged) <= MAX_DAMAGED, f"at most {MAX_DAMAGED} damaged blobs")
+        return cls(Digest.parse(document["head"]), document["made_by"], offset, spans, cut, volumes, damaged)
 
     def write(self) -> bytes:
         """Return the bytes of the state file."""
         cut = self.cut and {"size": self.cut.size, "digest": str(self.cut.digest)}
         document = {"schema": _SCHEMA, "head": str(self.head), "made_by": self.made_by, "offset": self.offset}
-        body = write_canonical_json({**document, "cut": cut, "volumes": [str(digest) for digest in self.volumes]})
+        lists = {"volumes": list(map(str, self.volumes)), "damaged": list(map(str, self.damaged))}
+        body = write_canonical_json({**document, "cut": cut, **lists})
         body += seek_table.write_table(self.spans) if self.spans else b""
         return body + _sum(body)
 

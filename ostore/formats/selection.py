@@ -59,10 +59,15 @@ class OmittedModel:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A model, or a folder of models, that is left out: what to call it, and the error that asking for it raises."""
+    """
+    A model, or a folder of models, that is left out: what to call it, and the error that asking for it raises.
+
+    `blob` is the one that turned out to be wrong when it was read, if that is why.
+    """
 
     subject: str
     error: OstoreError | OSError
+    blob: Digest | None = None
 
     @property
     def told(self) -> OmittedModel:

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, DigestMismatchError, class_of
+from ostore.formats.errors import BlobError, DigestMismatchError, OstoreError, class_of
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Received
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
-from ostore.streams.bytes_at import BytesAt, Held
+from ostore.streams.bytes_at import BytesAt, Held, nothing_held
 from ostore.streams.chunks import Chunk
 from ostore.streams.progress import Progress, watched
 from ostore.streams.source_failure import SourceFailureError, marked
+from ostore.streams.verified import verified
 
 
 class StoredManifest(Protocol):
@@ -162,6 +163,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class ResumedSink(Sink, Protocol):
+    """A sink that goes on with what an interrupted command has written, if that was of the same selection."""
+
+    def damaged_before(self) -> Collection[Digest]:
+        """Return the blobs that the interrupted command could not read, so that it has left their models out."""
+        ...
+
+
 class Draft(Protocol):
     """One transaction of a sink that takes files in and learns their digests, before it is known what they make."""
 
@@ -228,8 +238,11 @@ def copy_sound(
 
     Each time one is found, the copying begins again with the other models, so the sink must be able to begin again.
     Each time, what to copy is `planned` anew. Return what was received and the selection that was copied. Raises what
-    `copy` raises, if no model is left.
+    `copy` raises, if no model is left. Blobs that an interrupted command could not read are tried first, because the
+    sink goes on only with the models that it has.
     """
+    if isinstance(sink, ResumedSink):
+        selection = _without_damaged(source, selection, sink.damaged_before(), progress)
     while True:
         failed = _Reading()
         try:
@@ -237,11 +250,32 @@ def copy_sound(
             return _copied(origin, sink, plan, phase=phase, progress=progress, reading=failed), plan
         except (BlobError, SourceFailureError) as problem:
             error = problem.error if isinstance(problem, SourceFailureError) else problem
-            blob = failed.blob or _named(problem)
-            users = selection.users_of(blob) if blob else ()
-            if not users or len(users) == len(selection.models) or class_of(error) not in {"integrity", "io"}:
-                raise error from None
-            selection = selection.without((LeftOut(str(name), error) for name in users), users)
+            selection = _without_users(selection, failed.blob or _named(problem), error)
+
+
+def _without_users(selection: Selection, blob: Digest | None, error: OstoreError | OSError) -> Selection:
+    """Return a selection without the models that use a blob. Raises the error if it is of another kind, or of all."""
+    users = selection.users_of(blob) if blob else ()
+    if not users or len(users) == len(selection.models) or class_of(error) not in {"integrity", "io"}:
+        raise error from None
+    return selection.without((LeftOut(str(name), error, blob) for name in users), users)
+
+
+def _without_damaged(
+    source: Source, selection: Selection, suspects: Collection[Digest], progress: Progress
+) -> Selection:
+    """Return a selection without the models of those suspects that still are damaged or cannot be read."""
+    for digest in suspects:
+        for blob in [blob for blob in selection.blobs if blob.digest == digest]:
+            progress.phase("verifying what was damaged", blob.size)
+            try:
+                for _, stream in marked(source.read_blobs([Wanted(blob)], nothing_held)):
+                    for _ in verified(watched(marked(stream), digest.short, blob.size, progress), blob):
+                        pass
+            except (BlobError, SourceFailureError) as problem:
+                error = problem.error if isinstance(problem, SourceFailureError) else problem
+                selection = _without_users(selection, digest, error)
+    return selection
 
 
 def _named(problem: BlobError | SourceFailureError) -> Digest | None:

@@ -15,14 +15,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import zstandard
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, IntegrityError, OstoreError
-from ostore.formats.export_state import MAX_STATE_BYTES, CutBlob, ExportState
+from ostore.formats.export_state import MAX_DAMAGED, MAX_STATE_BYTES, CutBlob, ExportState
 from ostore.formats.manifest import Descriptor
+from ostore.formats.selection import Selection
 from ostore.formats.tar_header import BLOCK, member_length
 from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
 from ostore.streams.bytes_at import BytesAt
@@ -87,13 +89,49 @@ class Terms(NamedTuple):
     """
     What decides the bytes of a bundle. `head` is the archive before the first blob.
 
-    `made_by` says what else does: the program that makes the frames. A plain bundle has none.
+    `made_by` says what else does: the program that makes the frames. A plain bundle has none. `damaged` are the blobs
+    because of which models are not in the selection.
     """
 
     head: bytes
     members: Sequence[tuple[Descriptor, str]]
     made_by: str
     is_plain: bool
+    damaged: tuple[Digest, ...] = ()
+
+
+def damaged_in(selection: Selection) -> tuple[Digest, ...]:
+    """Return the first blobs that could not be read, so that the models with them are left out of a selection."""
+    return tuple(dict.fromkeys(one.blob for one in selection.left if one.blob))[:MAX_DAMAGED]
+
+
+def damaged_before(folder: Path, name: str) -> tuple[Digest, ...]:
+    """
+    Return the blobs that the interrupted export of the unfinished bundle `name` in a folder could not read.
+
+    Nobody holds the state here, so this is only a hint. There is no blob in it if it cannot be read.
+    """
+    try:
+        with Directory.open(folder) as directory:
+            state = read_state(directory, name)
+    except (OstoreError, OSError):
+        return ()
+    return state.damaged if state else ()
+
+
+def read_state(directory: Directory, name: str) -> ExportState | None:
+    """
+    Return the state of the unfinished bundle `name`, or None if there is none of ours.
+
+    Raises FormatError, LimitError, OSError.
+    """
+    if not has_state(directory, name):
+        return None
+    fd = directory.open_file(name + STATE)
+    try:
+        return ExportState.parse(read_full(fd, MAX_STATE_BYTES + 1)) if is_ours(os.fstat(fd)) else None
+    finally:
+        os.close(fd)
 
 
 def made_by(level: int | None, *, is_plain: bool) -> str:
@@ -159,7 +197,7 @@ class ExportJournal:
         Return why it cannot be gone on with, or no text if it can or there is none. Raises OSError for `part`.
         """
         try:
-            state = self._read()
+            state = read_state(self._directory, self._bundle)
         except (OstoreError, OSError):
             return "the unfinished bundle is damaged"
         if state is None or not part.size:
@@ -241,22 +279,13 @@ class ExportJournal:
         self._noted = mark.offset
         spans = archive.frames_to(mark.offset)
         state = ExportState(self._head, self._terms.made_by, mark.offset, spans, mark.cut)
-        raw = replace(state, volumes=self._volumes_in(state.size)).write()
+        raw = replace(state, volumes=self._volumes_in(state.size), damaged=self._terms.damaged).write()
         with contextlib.suppress(OSError):
             self._directory.unlink(self._unfinished)
             write_file(self._directory, self._unfinished, (raw,), Ownership.private())
             self._directory.rename(self._unfinished, self._directory, self._name)
             self._directory.sync()
             self._is_kept = True
-
-    def _read(self) -> ExportState | None:
-        if not has_state(self._directory, self._bundle):
-            return None
-        fd = self._directory.open_file(self._name)
-        try:
-            return ExportState.parse(read_full(fd, MAX_STATE_BYTES + 1)) if is_ours(os.fstat(fd)) else None
-        finally:
-            os.close(fd)
 
     def _place(self, state: ExportState) -> Begun | None:
         """Return where in the selection an export has stopped, or None if none stops there."""

@@ -24,11 +24,20 @@ from ostore.formats.volume_set import (
     write_sums,
 )
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import STATE, ExportJournal, Terms, has_state, made_by, start_of
+from ostore.places.bundle.journal import (
+    STATE,
+    ExportJournal,
+    Terms,
+    damaged_before,
+    damaged_in,
+    has_state,
+    made_by,
+    start_of,
+)
 from ostore.places.bundle.left_over import remove_unfinished_file
 from ostore.places.bundle.par2 import refuse_without_par2
 from ostore.places.bundle.parity_writer import make_parity
-from ostore.places.bundle.volume_folders import VolumeFolder, waiting_size
+from ostore.places.bundle.volume_folders import VolumeFolder, parts_name, waiting_size
 from ostore.places.bundle.volume_instructions import instructions
 from ostore.streams.durable import Directory
 from ostore.streams.frames import FrameWriter
@@ -104,6 +113,11 @@ class BundleVolumes:
         """Return the selection: a bundle takes any names."""
         return selection
 
+    def damaged_before(self) -> tuple[Digest, ...]:
+        """Return the blobs that an interrupted export of this set could not read."""
+        folders = (folder / parts_name(self._name) for folder in self._folders)
+        return tuple(digest for folder in folders for digest in damaged_before(folder, self._name))
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
@@ -116,7 +130,7 @@ class BundleVolumes:
         self._refuse(selection)
         head = bundle_head(selection)
         volumes = f"{made_by(self._level, is_plain=self._is_plain)}, volumes of {self._terms.size} bytes"
-        terms = Terms(head, stored_members(selection), volumes, self._is_plain)
+        terms = Terms(head, stored_members(selection), volumes, self._is_plain, damaged_in(selection))
         with contextlib.ExitStack() as resources:
             export = _Export(self._name, self._terms, self._folders, _most(selection), self._progress)
             resources.callback(export.close)

@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ostore.formats.digest import Digest
 from ostore.formats.errors import BusyError, NoSpaceError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import Selection
 from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms, made_by, start_of
+from ostore.places.bundle.journal import ExportJournal, Terms, damaged_before, damaged_in, made_by, start_of
 from ostore.places.bundle.left_over import PART, remove_unfinished_volumes
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.places.bundle.volume_folders import files_of_set
@@ -74,6 +75,10 @@ class BundleFile:
         """Return the selection: a bundle takes any names."""
         return selection
 
+    def damaged_before(self) -> tuple[Digest, ...]:
+        """Return the blobs that an interrupted export to this file could not read."""
+        return damaged_before(self.path.parent, self._part_name)
+
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """
@@ -89,9 +94,8 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            terms = Terms(
-                head, stored_members(selection), made_by(self._level, is_plain=self._is_plain), self._is_plain
-            )
+            frames = made_by(self._level, is_plain=self._is_plain)
+            terms = Terms(head, stored_members(selection), frames, self._is_plain, damaged_in(selection))
             journal = ExportJournal(directory, self._part_name, terms)
             with self._part(directory, journal, head, self._least(selection)) as output:
                 with contextlib.closing(self._writer(output, journal.state)) as writer:

@@ -272,6 +272,7 @@ def states() -> list[bytes]:
     """Of both kinds, with an even and an odd number of bytes."""
     head, spans = Digest.of(b""), (FrameSpan(100, 400), FrameSpan(500, 500))
     framed = [ExportState(head, made_by, 900, spans, CutBlob(300, head)).write() for made_by in ("auto", "three")]
+    framed.append(ExportState(head, "auto", 900, spans, None, (head,), (head,)).write())
     return framed + [ExportState(head, made_by, 900, (), None).write() for made_by in ("tar", "a tar")]
 
 
