@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +110,8 @@ class BundleVolumes:
         Yield an inbox. Leaving the block gives every volume its name, when all are full and on the disk.
 
         What was there of a set of this name goes then. Volumes get their names earlier only if the next medium is asked
-        for. Until then, what is written stays for the same command after an interruption, a failed disk or a damaged
-        blob. Raises what `compare` raises, BusyError if another export writes the set, OSError.
+        for. What is written stays for the same command after an interruption, a failed disk or a damaged blob, or if
+        somebody else has taken the name. Raises what `compare` raises, BusyError, OSError.
         """
         self._refuse(selection)
         head = bundle_head(selection)
@@ -128,7 +129,8 @@ class BundleVolumes:
                     inbox.seal()
                 export.output.end()
                 self.written = export.complete(self._jobs)
-        self._remove_whole()
+        if self._replace:
+            self._remove_whole()
 
     def _begin(self, export: _Export, journal: ExportJournal, head: bytes) -> None:
         """Go on with what an interrupted export has left, if it is of use, and say what becomes of it."""
@@ -176,7 +178,8 @@ class _Export:
         self._held = contextlib.ExitStack()
         self._folders: list[VolumeFolder] = []
         self._places: list[Path] = []
-        self._ours: set[str] = set()
+        # By folder: under the name of a volume, another folder may have an old one.
+        self._ours: defaultdict[Path, set[str]] = defaultdict(set)
         self._named = 0
         self._replace = False
         self._journal: ExportJournal
@@ -187,10 +190,19 @@ class _Export:
         self._replace = replace
         for path in self._paths:
             folder = self._held.enter_context(VolumeFolder.opened(path, self._name))
-            found = [file for file in folder.published() if file not in self._ours]
-            if found and not replace:
-                raise UsageError(f"{path / found[0]}: exists", hint="replace=True overwrites it")
             self._folders.append(folder)
+            self._refuse_others(folder)
+
+    def _refuse_appeared(self) -> None:
+        """Raises UsageError if somebody has made a file of the name since, unless it is replaced."""
+        for folder in self._folders:
+            refuse_to_overwrite(folder.target.path / self._name, replace=self._replace)
+            self._refuse_others(folder)
+
+    def _refuse_others(self, folder: VolumeFolder) -> None:
+        found = [file for file in folder.published() if file not in self._ours[folder.target.path]]
+        if found and not self._replace:
+            raise UsageError(f"{folder.target.path / found[0]}: exists", hint="replace=True overwrites it")
 
     def close(self) -> None:
         self.output.close()
@@ -330,9 +342,11 @@ class _Export:
             _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
+        self._refuse_appeared()
         for folder in self._folders:
-            self._ours.update(folder.waiting_files())
-            folder.publish(self._ours)
+            ours = self._ours[folder.target.path]
+            ours.update(folder.waiting_files())
+            folder.publish(ours)
         self._named = len(volumes)
 
     def _read_back(self) -> None:
