@@ -128,7 +128,7 @@ class BundleVolumes:
                     yield inbox
                     inbox.seal()
                 export.output.end()
-                self.written = export.complete(self._jobs)
+                self.written = export.complete(self._jobs, selection)
         if self._replace:
             self._remove_whole()
 
@@ -272,7 +272,7 @@ class _Export:
     def _digests_in(self, size: int) -> tuple[Digest, ...]:
         return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
 
-    def complete(self, jobs: int) -> WrittenSet:
+    def complete(self, jobs: int, selection: Selection) -> WrittenSet:
         """Make the parity, read everything back and give all files their names."""
         volumes, plan = self.output.volumes, None
         if self._terms.parity:
@@ -282,7 +282,7 @@ class _Export:
             self._progress.phase("making parity", 0)
             make_parity(self._folders, self._name, self._places, plan, jobs)
         for folder in self._folders:
-            text = instructions(self._name, len(volumes), has_parity=plan is not None)
+            text = instructions(self._name, len(volumes), selection, has_parity=plan is not None)
             _write(folder.waiting, instructions_name(self._name), text)
         parity = tuple(
             folder.target.path / file
