@@ -13,7 +13,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, NoSpaceError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
+from ostore.formats.parity import ParityPlan, ParityWish, least_parity, plan_parity, refuse_unfit
 from ostore.formats.selection import Selection
 from ostore.formats.volume_set import (
     MAX_VOLUMES,
@@ -155,8 +155,11 @@ class BundleVolumes:
         if least > self._terms.size * MAX_VOLUMES:
             raise _too_many(self._name, _most(selection))
         if self._terms.parity:
+            refuse_unfit(self._name)
             refuse_without_par2()
         if self._terms.next_medium is None or self._terms.parity:
+            if self._terms.parity:
+                least += least_parity(self._terms.parity, least, self._terms.size, len(self._folders))
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_whole(self) -> None:
