@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -19,10 +20,11 @@ from hypothesis import strategies as st
 
 import ostore
 from ostore.cli.exit_codes import CODES
-from ostore.formats.errors import IntegrityError, UnsafeError, UsageError
+from ostore.formats.errors import IntegrityError, NoSpaceError, UnsafeError, UsageError
 from ostore.formats.par2_packets import whole_packets
 from ostore.formats.par2_renaming import DescribedFile, Renaming, aliases
-from ostore.formats.parity import ParityPlan, ParityWish, parse_parity, plan_parity
+from ostore.formats.parity import ParityPlan, ParityWish, least_parity, parse_parity, plan_parity
+from ostore.places.bundle import volume_writer
 from ostore.places.bundle.par2 import BeyondRepairError, Mended, create_parity, repair_with_parity
 from ostore.places.bundle.parity import repair_volumes
 from ostore.places.bundle.volume_reader import find_volumes
@@ -34,6 +36,7 @@ SIZE = 20_000
 NAME = "x.tar.zst"
 NAMES = frozenset(f"{NAME}.{number:03}" for number in range(1, 9))
 INTEGRITY = CODES["integrity"]
+_SHOWN = ("'*'", "'?'", r"'\\'", r"'\n'", r"'\x7f'")
 needs_par2 = pytest.mark.skipif(
     shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
 )
@@ -303,12 +306,70 @@ def test_a_program_on_the_path_is_used_if_the_extra_is_not_there(
 
 
 @needs_par2
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *((f"a{char}b.tar.zst", f"a name with {shown}") for char, shown in zip("*?\\\n\x7f", _SHOWN, strict=True)),
+        (f"{'é' * 115}.tar.zst", "expected a name of at most 237 bytes, got 238"),
+    ],
+)
+def test_a_name_that_parity_cannot_have_is_refused_before_anything_is_written(
+    models: Store, media: list[Path], name: str, said: str
+) -> None:
+    for places in (media[:1], media[:2]):
+        with pytest.raises(UsageError, match=re.escape(said)):
+            ostore.export(["*"], name, split=SIZE, to=places, parity="5%", models=models.root)
+    assert [list(medium.iterdir()) for medium in media] == [[]] * 5
+
+
+@needs_par2
+@pytest.mark.parametrize("name", ["a[1] 'é'.tar.zst", f"{'a' * 229}.tar.zst", "-@b.tar.zst"])
+def test_parity_of_any_other_name_repairs_it(models: Store, media: list[Path], tmp_path: Path, name: str) -> None:
+    for places in (media[:1], media[1:3]):
+        ostore.export(["*"], name, split=SIZE, to=places, parity="30%", models=models.root)
+        volume = next(path for folder in places for path in folder.iterdir() if path.name.endswith(".002"))
+        volume.write_bytes(bytes(10) + volume.read_bytes()[10:])
+        target = tmp_path / f"target-{len(places)}"
+        target.mkdir()
+        imported(target, places[0] / name, *places[1:])
+        assert tree(target / "other") == tree(models.root)
+
+
+@needs_par2
 def test_what_par2_cannot_do_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     plan = ParityPlan(1024, 1, 1, 1)
     with pytest.raises(OSError, match="par2 could not make parity: You must specify a list of files"):
         create_parity(tmp_path, ["absent"], Path("p.par2"), plan, jobs=1)
     with pytest.raises(IntegrityError, match="par2 could not repair: "):
         repair_with_parity(tmp_path, "absent.par2", jobs=1)
+
+
+def test_a_full_disk_is_told_as_one(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands for a par2 on a disk that somebody else has filled. It says what par2 1.0 says."""
+    (tmp_path / "par2").write_text(
+        "#!/bin/sh\necho 'Could not write 9 bytes to x.par2 at offset 0: No space left on device'\nexit 6\n"
+    )
+    (tmp_path / "par2").chmod(0o755)
+    monkeypatch.setitem(sys.modules, "par2.cli", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoSpaceError, match="no room for the parity: Could not write 9 bytes"):
+        export(models, media[:1], "5%")
+    assert list(media[0].iterdir()) == []
+
+
+@needs_par2
+@pytest.mark.parametrize("parity", ["100%", "2volumes"])
+def test_the_room_for_the_parity_is_looked_for_before_anything_is_written(
+    models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch, parity: str
+) -> None:
+    """A disk of that size cannot be made everywhere."""
+    monkeypatch.setattr(volume_writer, "room_at", lambda _path: 75_000)
+    with pytest.raises(NoSpaceError, match=r"expected \d+ bytes of free space, got 75000"):
+        export(models, media[:1], parity)
+    assert list(media[0].iterdir()) == []
+    assert export(models, media[:1], "1%").parity
 
 
 def test_a_program_that_says_nothing_is_no_reason_to_say_nothing(
@@ -386,6 +447,8 @@ DVD = 4_683_595_776
 def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, folders: int, plan: ParityPlan) -> None:
     found = plan_parity(wish, sizes, split, folders)
     assert found == plan
+    needed = found.recovery_blocks * found.block_size
+    assert needed - found.block_size < least_parity(wish, sum(sizes), split, folders) <= needed
 
 
 @pytest.mark.parametrize(

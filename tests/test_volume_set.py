@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidBundleError, LimitError, OstoreError, UsageError
+from ostore.formats.manifest import Descriptor
+from ostore.formats.selection import Selection
 from ostore.formats.volume_set import (
     MAX_SUMS_BYTES,
     MAX_VOLUMES,
@@ -177,9 +179,10 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.zst"])
 def test_the_instructions_are_about_this_set(name: str) -> None:
-    text = instructions(name, 3, has_parity=name == "x.tar").decode()
+    text = instructions(name, 3, Selection((), ()), has_parity=name == "x.tar").decode()
     assert ("zstd" in text.replace(name, "")) == name.endswith(".zst")
     assert ("par2" in text) == (name == "x.tar")
     assert f"in 3 volumes: {name}.001 to {name}.003" in text
-    assert "in 1 volume: " in instructions(name, 1, has_parity=False).decode()
-    assert all(len(line) <= 120 for line in text.splitlines())
+    delta = instructions(name, 1, Selection((), (), (Descriptor(Digest("0" * 64), 1),)), has_parity=False).decode()
+    assert "in 1 volume: " in delta
+    assert all(len(line) <= 120 for line in (*text.splitlines(), *delta.splitlines()))

@@ -34,6 +34,7 @@ from ostore.places.bundle import volume_writer
 from ostore.places.bundle.volume_folders import VolumeFolder
 from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput
 from tests.documents import ROOT
+from tests.recipes import OLD, two_releases
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
 
@@ -331,16 +332,49 @@ def test_the_text_beside_a_set_restores_it_word_for_word(models: Store, media: l
         if way == "par2" and parity:
             damaged = folder / f"{name}.002"
             damaged.write_bytes(noise(900) + damaged.read_bytes()[900:])
-        done = subprocess.run(
-            ["sh", "-c", "\n".join(["set -e", *typed])],
-            cwd=folder,
-            env={"PATH": f"{bin_folder}:{os.environ['PATH']}", "OLLAMA_MODELS": str(target)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = in_shell(typed, folder, bin_folder, target)
         assert done.returncode == 0, (way, done.stdout, done.stderr)
         assert tree(target, without=(".ostore", "ostore")) == tree(models.root)
+
+
+def in_shell(typed: Sequence[str], folder: Path, programs: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", "\n".join(["set -e", *typed])],
+        cwd=folder,
+        env={"PATH": f"{programs}:{os.environ['PATH']}", "OLLAMA_MODELS": str(store)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@posix
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+@pytest.mark.parametrize("kind", ["delta", "recipes"])
+def test_the_text_beside_a_set_that_requires_more_says_so_and_each_way_that_it_tells_restores_it(
+    tmp_path: Path, kind: str, suffix: str
+) -> None:
+    near = two_releases(tmp_path / "near")
+    store = Store(tmp_path / "far")
+    if kind == "delta":
+        near.model("same:latest", OLD, license=b"MIT")
+    store.model("tiny:old", OLD, template=b"{{ .Prompt }}")
+    name = "same:latest" if kind == "delta" else "tiny:new"
+    done = run("export", name, tmp_path / f"x{suffix}", "--split", "3K", "--have", store.root, "--models", near.root)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / f"x{suffix}.RESTORE.txt").read_text()
+    assert "does not contain all blobs of its models" in " ".join(text.split())
+    assert ("delta" in text, "3. With tar" in text) == ((kind == "delta"), (kind == "delta"))
+    lines = [line[4:] for line in text.splitlines() if re.match(r" {4}\S", line)]
+    ways = [[line for line in lines if "restore.py" in line or "> " in line]]
+    if kind == "delta":
+        ways.append(lines[-2:])
+    for typed in ways:
+        target = tmp_path / f"target-{len(typed)}"
+        shutil.copytree(store.root, target)
+        restored = in_shell(typed, tmp_path, tmp_path, target)
+        assert restored.returncode == 0, restored.stderr
+        assert run("verify", name, "--models", target).returncode == 0
 
 
 @posix

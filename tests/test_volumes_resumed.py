@@ -204,3 +204,34 @@ def test_what_another_export_is_writing_stays(models: Path, tmp_path: Path) -> N
         ostore.export(["*"], tmp_path / NAME, models=models, replace=True)
         assert held.waiting_files() == [f"{NAME}.001"]
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.003"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_that_appears_meanwhile_is_refused_and_the_set_goes_on_from_what_it_has(
+    models: Path, undisturbed: Path, tmp_path: Path, name: str, *, replace: bool
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for medium in media(folder):
+        medium.mkdir()
+    foreign = media(folder)[1] / name
+
+    class Appearing(Stopping):
+        def advance(self, item: str, size: int) -> None:
+            super().advance(item, size)
+            foreign.write_bytes(b"foreign")
+
+    terms = {"split": SIZE, "to": media(folder), "models": models, "jobs": 1}
+    if replace:
+        ostore.export(["*"], NAME, progress=Appearing(), replace=True, **terms)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(ostore.UsageError, match=f"{name}: exists"):
+            ostore.export(["*"], NAME, progress=Appearing(), **terms)  # type: ignore[arg-type]
+        assert foreign.read_bytes() == b"foreign"
+        assert [path.name for medium in media(folder) for path in medium.iterdir() if path != foreign] == [
+            f"{NAME}.parts"
+        ] * 2
+        foreign.unlink()
+        assert export(models, folder)[0][0] == "written before"
+    assert tree(folder) == tree(undisturbed)

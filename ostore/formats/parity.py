@@ -23,6 +23,10 @@ _COPIES = 17
 _MAX_FILES = 31
 # A smaller file needs no limit: every medium holds it.
 _ANY_MEDIUM = 16 * 1024 * 1024
+# Its files are called like the bundle, and then .vol1000+1000.par2. A name has at most 255 bytes.
+_MAX_NAME_BYTES = 237
+# Its patterns for files, what it takes for the end of a folder's name, and what it writes in another way.
+_UNFIT = re.compile(r"[*?\\\x00-\x1f\x7f]")
 _WISH = re.compile(r"([0-9]{1,3})%?|([0-9]{1,3})volumes?")
 
 
@@ -51,6 +55,23 @@ def parse_parity(text: str) -> ParityWish:
     if not 1 <= percent + volumes <= (100 if percent else 999):
         raise UsageError(f"parity: expected 1% to 100%, or 1volume for a whole one, got {text!r}")
     return ParityWish(percent, volumes)
+
+
+def refuse_unfit(name: str) -> None:
+    """Raises UsageError if par2 cannot make parity for the volumes of a bundle of this name, or cannot repair them."""
+    if found := _UNFIT.search(name):
+        raise UsageError(f"parity: {name!r}: par2 cannot take a name with {found[0]!r}", hint="choose another name")
+    size = len(name.encode("utf-8", "surrogateescape"))
+    if size > _MAX_NAME_BYTES:
+        raise UsageError(f"parity: expected a name of at most {_MAX_NAME_BYTES} bytes, got {size}")
+
+
+def least_parity(wish: ParityWish, total: int, split: int, folders: int) -> int:
+    """Return the bytes that the parity for `total` bytes, cut into volumes of `split` bytes, is not smaller than."""
+    if wish.percent:
+        return total * wish.percent // 100
+    lost = wish.volumes * min(total, split)
+    return lost * folders // (folders - wish.volumes) if folders > wish.volumes else lost
 
 
 def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int) -> ParityPlan:

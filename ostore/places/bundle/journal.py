@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import zstandard
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import BlobError, IntegrityError, OstoreError
+from ostore.formats.errors import BlobError, IntegrityError, OstoreError, UsageError
 from ostore.formats.export_state import MAX_DAMAGED, MAX_STATE_BYTES, CutBlob, ExportState
 from ostore.formats.manifest import Descriptor
 from ostore.formats.selection import Selection
@@ -153,7 +153,8 @@ def _may_go_on(error: BaseException) -> bool:
     if isinstance(error, OSError):
         # The room of a full disk is needed by whoever clears it.
         return error.errno not in FULL and error.errno != errno.EFBIG
-    return isinstance(error, BlobError) or not isinstance(error, Exception)
+    # After the first byte, a usage error says that the name is taken by now, or that there is no such parity.
+    return isinstance(error, (BlobError, UsageError)) or not isinstance(error, Exception)
 
 
 class ExportJournal:

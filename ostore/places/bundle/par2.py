@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.formats.errors import IntegrityError, UsageError
+from ostore.formats.errors import IntegrityError, NoSpaceError, UsageError
 from ostore.formats.parity import ParityPlan
 from ostore.formats.remedy import command
+from ostore.streams.durable import FULL
 
 # Its own default is half of the machine's memory.
 _LEAST_MIB, _MOST_MIB, _SHARE = 64, 2048, 4
@@ -49,14 +50,17 @@ def create_parity(folder: Path, files: Sequence[str], parity: Path, plan: Parity
     """
     Write parity for files below a folder. `parity` is its first file, and in the same folder if it is a bare name.
 
-    Raises UsageError without the program par2, OSError.
+    Raises UsageError without the program par2, NoSpaceError, OSError.
     """
     base = ["-B", str(folder.absolute())] if parity.is_absolute() else []
     split = ["-u", f"-n{plan.files}"]
     sizes = [f"-s{plan.block_size}", f"-c{plan.recovery_blocks}"]
     done = _run(folder, "create", *sizes, *split, *_limits(jobs), *base, "-a", str(parity), "--", *files)
     if done.returncode:
-        raise OSError(f"{folder}: par2 could not make parity: {_last_line(done.stdout)}")
+        said = _last_line(done.stdout)
+        if any(os.strerror(code) in done.stdout for code in FULL):
+            raise NoSpaceError(f"{folder}: no room for the parity: {said}", hint="take less parity, or another disk")
+        raise OSError(f"{folder}: par2 could not make parity: {said}")
 
 
 def repair_with_parity(folder: Path, parity: str, *, jobs: int) -> Mended:

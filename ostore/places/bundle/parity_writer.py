@@ -41,7 +41,7 @@ def make_parity(
     """
     Make parity for volumes that wait in these folders, and spread it over them. `volumes` are the paths that they get.
 
-    Raises UsageError without the program par2, OSError.
+    Raises UsageError without the program par2, NoSpaceError, OSError.
     """
     first, parity = folders[0].waiting, Path(parity_name(name))
     if len(folders) == 1:

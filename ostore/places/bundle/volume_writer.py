@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import LimitError, NoSpaceError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
+from ostore.formats.parity import ParityPlan, ParityWish, least_parity, plan_parity, refuse_unfit
 from ostore.formats.selection import Selection
 from ostore.formats.volume_set import (
     MAX_VOLUMES,
@@ -124,8 +125,8 @@ class BundleVolumes:
         Yield an inbox. Leaving the block gives every volume its name, when all are full and on the disk.
 
         What was there of a set of this name goes then. Volumes get their names earlier only if the next medium is asked
-        for. Until then, what is written stays for the same command after an interruption, a failed disk or a damaged
-        blob. Raises what `compare` raises, BusyError if another export writes the set, OSError.
+        for. What is written stays for the same command after an interruption, a failed disk or a damaged blob, or if
+        somebody else has taken the name. Raises what `compare` raises, BusyError, OSError.
         """
         self._refuse(selection)
         head = bundle_head(selection)
@@ -142,8 +143,9 @@ class BundleVolumes:
                     yield inbox
                     inbox.seal()
                 export.output.end()
-                self.written = export.complete(self._jobs)
-        self._remove_whole()
+                self.written = export.complete(self._jobs, selection)
+        if self._replace:
+            self._remove_whole()
 
     def _begin(self, export: _Export, journal: ExportJournal, head: bytes) -> None:
         """Go on with what an interrupted export has left, if it is of use, and say what becomes of it."""
@@ -168,8 +170,11 @@ class BundleVolumes:
         if least > self._terms.size * MAX_VOLUMES:
             raise _too_many(self._name, _most(selection))
         if self._terms.parity:
+            refuse_unfit(self._name)
             refuse_without_par2()
         if self._terms.next_medium is None or self._terms.parity:
+            if self._terms.parity:
+                least += least_parity(self._terms.parity, least, self._terms.size, len(self._folders))
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_whole(self) -> None:
@@ -192,7 +197,8 @@ class _Export:
         self._held = contextlib.ExitStack()
         self._folders: list[VolumeFolder] = []
         self._places: list[Path] = []
-        self._ours: set[str] = set()
+        # By folder: under the name of a volume, another folder may have an old one.
+        self._ours: defaultdict[Path, set[str]] = defaultdict(set)
         self._named = 0
         self._replace = False
         self._journal: ExportJournal
@@ -203,10 +209,19 @@ class _Export:
         self._replace = replace
         for path in self._paths:
             folder = self._held.enter_context(VolumeFolder.opened(path, self._name))
-            found = [file for file in folder.published() if file not in self._ours]
-            if found and not replace:
-                raise UsageError(f"{path / found[0]}: exists", hint="replace=True overwrites it")
             self._folders.append(folder)
+            self._refuse_others(folder)
+
+    def _refuse_appeared(self) -> None:
+        """Raises UsageError if somebody has made a file of the name since, unless it is replaced."""
+        for folder in self._folders:
+            refuse_to_overwrite(folder.target.path / self._name, replace=self._replace)
+            self._refuse_others(folder)
+
+    def _refuse_others(self, folder: VolumeFolder) -> None:
+        found = [file for file in folder.published() if file not in self._ours[folder.target.path]]
+        if found and not self._replace:
+            raise UsageError(f"{folder.target.path / found[0]}: exists", hint="replace=True overwrites it")
 
     def close(self) -> None:
         self.output.close()
@@ -284,7 +299,7 @@ class _Export:
     def _digests_in(self, size: int) -> tuple[Digest, ...]:
         return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
 
-    def complete(self, jobs: int) -> WrittenSet:
+    def complete(self, jobs: int, selection: Selection) -> WrittenSet:
         """Make the parity, read everything back and give all files their names."""
         volumes, plan = self.output.volumes, None
         if self._terms.parity:
@@ -294,7 +309,7 @@ class _Export:
             self._progress.phase("making parity", 0)
             make_parity(self._folders, self._name, self._places, plan, jobs)
         for folder in self._folders:
-            text = instructions(self._name, len(volumes), has_parity=plan is not None)
+            text = instructions(self._name, len(volumes), selection, has_parity=plan is not None)
             _write(folder.waiting, instructions_name(self._name), text)
         parity = tuple(
             folder.target.path / file
@@ -354,9 +369,11 @@ class _Export:
             _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
+        self._refuse_appeared()
         for folder in self._folders:
-            self._ours.update(folder.waiting_files())
-            folder.publish(self._ours)
+            ours = self._ours[folder.target.path]
+            ours.update(folder.waiting_files())
+            folder.publish(ours)
         self._named = len(volumes)
 
     def _read_back(self) -> None:

@@ -84,8 +84,8 @@ class BundleFile:
         """
         Yield an inbox. Leaving the block seals the bundle, syncs it and gives it its name.
 
-        After an interruption, a failed disk or a damaged blob, what is synced stays for the same command. After any
-        other error nothing stays.
+        After an interruption, a failed disk or a damaged blob, or if somebody else has taken the name, what is synced
+        stays for the same command. After any other error nothing stays.
         Raises UsageError if the file exists, NotFoundError if its folder does not, NoSpaceError if the disk cannot have
         room for it, BusyError if another export writes it, LimitError if the selection is too large for one bundle,
         OSError.
