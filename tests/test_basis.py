@@ -326,6 +326,40 @@ class TestDiff:
             assert basis.bytes_of(Digest.of(OLD))
 
 
+def test_an_inventory_that_is_cut_off_is_no_bundle(near: Store, far: Store, tmp_path: Path) -> None:
+    path = have(far, tmp_path / "have.json")
+    packer = zstandard.ZstdCompressor(write_checksum=True)
+    path.write_bytes(packer.compress(path.read_bytes())[:-20])
+    done = run("diff", path, "--models", near.root)
+    assert (done.returncode, "the frame is cut off" in done.stderr) == (4, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export kept |",
+        "export kept x.tar --have |",
+        "export kept x.tar --split 1M --to |",
+        "export x.tar --lock |",
+        "verify --lock |",
+        "verify |",
+        "diff |",
+        "diff | .",
+        "outdated --against |",
+        "import |",
+        "import . |",
+        "import . --lock |",
+        "lock --update |",
+        "repair --from |",
+    ],
+)
+def test_an_empty_word_is_no_place(near: Store, tmp_path: Path, line: str) -> None:
+    words = ["" if word == "|" else word for word in line.split()]
+    done = run(*words, "--models", near.root, cwd=tmp_path)
+    assert (done.returncode, "expected" in done.stderr) == (2, True), done.stderr
+    assert "got an empty word" in done.stderr
+
+
 class TestOutdated:
     def test_only_other_manifests_of_the_same_name_are_outdated(self, near: Store, far: Store, tmp_path: Path) -> None:
         far.model("new:latest", b"another one")
@@ -477,6 +511,25 @@ class TestLock:
         run("lock", "new", "--update", lock, "--models", near.root)
         assert len(LockFile.parse(lock.read_bytes()).models) == 2
         assert digest_of(near, "new:latest") in lock.read_text()
+
+    @pytest.mark.parametrize("content", [b"", b"# nothing yet\n"], ids=["empty", "remarks"])
+    def test_one_without_a_line_locks_nothing(self, near: Store, tmp_path: Path, content: bytes) -> None:
+        lock = tmp_path / "models.lock"
+        lock.write_bytes(content)
+        for line in ("verify", "export x.tar", f"import {near.root}", f"import {near.root} none"):
+            done = run(*line.split(), "--lock", lock, "--models", near.root, cwd=tmp_path)
+            assert (done.returncode, "got none" in done.stderr) == (12, True), done.stderr
+        for line in ("diff", "outdated --against", "export --all x.tar --have"):
+            assert run(*line.split(), lock, "--models", near.root, cwd=tmp_path).returncode == 12
+        assert not (tmp_path / "x.tar").exists()
+        # To begin one like that is fine.
+        assert run("lock", "--update", lock, "--models", near.root).returncode == 0
+        assert lock.read_bytes() == content + ostore.lock(models=near.root).document
+
+    def test_an_update_needs_a_file(self, near: Store, tmp_path: Path) -> None:
+        done = run("lock", "--update", "-", "--models", near.root, cwd=tmp_path)
+        assert (done.returncode, "expected a file" in done.stderr) == (2, True)
+        assert not (tmp_path / "-").exists()
 
     def test_what_is_no_lock_is_left_alone(self, near: Store, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_bytes(b"notes\n")
