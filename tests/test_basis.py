@@ -416,7 +416,22 @@ class TestDelta:
         before = tree(far.root)
         done = run("import", delta, "--models", far.root)
         assert (done.returncode, of(OLD) in done.stderr, tree(far.root)) == (3, True, before)
+        assert "whose files in the store are damaged" in done.stderr
+        assert "does not have" not in done.stderr
         assert run("import", delta, "--trust-existing", "--models", far.root).returncode == 0
+
+    def test_what_it_says_of_a_damaged_basis_ends_with_a_whole_one(
+        self, near: Store, far: Store, tmp_path: Path
+    ) -> None:
+        delta = delta_of(near, far, tmp_path)
+        far.blob_path(OLD).write_bytes(bytes(len(OLD)))
+        refused = run("import", delta, "--json", "--models", far.root)
+        [[_, *words]] = json.loads(refused.stderr)["remedy_arguments"]
+        (tmp_path / "whole.json").write_text(run(*words).stdout)
+        again = ("--have", tmp_path / "whole.json", "--models", near.root)
+        assert run("export", "--all", delta, "--replace", *again).returncode == 0
+        assert run("import", delta, "--models", far.root).returncode == 0
+        assert ostore.verify(models=far.root)[0].verdict == "whole"
 
     def test_a_document_has_every_digest_and_a_line_a_few(self, tmp_path: Path) -> None:
         near = Store(tmp_path / "near")
@@ -702,8 +717,8 @@ def test_a_stream_that_is_cut_off_is_finished_by_the_next(tmp_path: Path, seed: 
     assert ostore.verify(models=far)[0].verdict == "whole"
 
 
-def piped(stream: bytes, models: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [*OSTORE, "import", "-", "--models", str(models)]
+def piped(stream: bytes, models: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    command = [*OSTORE, "import", "-", "--models", str(models), *options]
     return subprocess.run(command, input=stream, capture_output=True, check=False, timeout=120)
 
 
@@ -716,3 +731,23 @@ def test_finished_blobs_of_a_cut_stream_are_not_asked_for(near: Store, tmp_path:
     assert f"# lacks {of(NEW)}" in done.stdout.decode()
     assert of(OLD) not in done.stdout.decode()
     assert b"resumed" in piped(stream, tmp_path / "far").stdout
+
+
+def test_a_new_store_whose_first_stream_was_cut_off_is_a_store(near: Store, tmp_path: Path) -> None:
+    stream = subprocess.run(
+        [*OSTORE, "export", "--all", "-", "--models", near.root], capture_output=True, check=True
+    ).stdout
+    new = tmp_path / "new"
+    done = piped(stream[: stream.index(NEW[:100]) + 100], new, "--json")
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert told["lacking"] == [of(NEW)]
+    assert told["resend"] == [
+        {"name": full(name), "digest": digest_of(near, name)} for name in ("kept:latest", "new:latest")
+    ]
+    # Ollama sees nothing of it.
+    assert [path.name for path in new.iterdir()] == [".ostore"]
+    staged = json.loads(run("inventory", "--models", new).stdout)["blobs"]
+    assert (of(OLD), True) in {(blob["digest"], blob["staged"]) for blob in staged}
+    assert run("doctor", "--models", new).returncode == 0
+    assert run("gc", "--yes", "--models", new).returncode == 0
+    assert json.loads(run("inventory", "--models", new).stdout)["blobs"] == []
