@@ -326,6 +326,40 @@ class TestDiff:
             assert basis.bytes_of(Digest.of(OLD))
 
 
+def test_an_inventory_that_is_cut_off_is_no_bundle(near: Store, far: Store, tmp_path: Path) -> None:
+    path = have(far, tmp_path / "have.json")
+    packer = zstandard.ZstdCompressor(write_checksum=True)
+    path.write_bytes(packer.compress(path.read_bytes())[:-20])
+    done = run("diff", path, "--models", near.root)
+    assert (done.returncode, "the frame is cut off" in done.stderr) == (4, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export kept |",
+        "export kept x.tar --have |",
+        "export kept x.tar --split 1M --to |",
+        "export x.tar --lock |",
+        "verify --lock |",
+        "verify |",
+        "diff |",
+        "diff | .",
+        "outdated --against |",
+        "import |",
+        "import . |",
+        "import . --lock |",
+        "lock --update |",
+        "repair --from |",
+    ],
+)
+def test_an_empty_word_is_no_place(near: Store, tmp_path: Path, line: str) -> None:
+    words = ["" if word == "|" else word for word in line.split()]
+    done = run(*words, "--models", near.root, cwd=tmp_path)
+    assert (done.returncode, "expected" in done.stderr) == (2, True), done.stderr
+    assert "got an empty word" in done.stderr
+
+
 class TestOutdated:
     def test_only_other_manifests_of_the_same_name_are_outdated(self, near: Store, far: Store, tmp_path: Path) -> None:
         far.model("new:latest", b"another one")
@@ -382,7 +416,22 @@ class TestDelta:
         before = tree(far.root)
         done = run("import", delta, "--models", far.root)
         assert (done.returncode, of(OLD) in done.stderr, tree(far.root)) == (3, True, before)
+        assert "whose files in the store are damaged" in done.stderr
+        assert "does not have" not in done.stderr
         assert run("import", delta, "--trust-existing", "--models", far.root).returncode == 0
+
+    def test_what_it_says_of_a_damaged_basis_ends_with_a_whole_one(
+        self, near: Store, far: Store, tmp_path: Path
+    ) -> None:
+        delta = delta_of(near, far, tmp_path)
+        far.blob_path(OLD).write_bytes(bytes(len(OLD)))
+        refused = run("import", delta, "--json", "--models", far.root)
+        [[_, *words]] = json.loads(refused.stderr)["remedy_arguments"]
+        (tmp_path / "whole.json").write_text(run(*words).stdout)
+        again = ("--have", tmp_path / "whole.json", "--models", near.root)
+        assert run("export", "--all", delta, "--replace", *again).returncode == 0
+        assert run("import", delta, "--models", far.root).returncode == 0
+        assert ostore.verify(models=far.root)[0].verdict == "whole"
 
     def test_a_document_has_every_digest_and_a_line_a_few(self, tmp_path: Path) -> None:
         near = Store(tmp_path / "near")
@@ -477,6 +526,25 @@ class TestLock:
         run("lock", "new", "--update", lock, "--models", near.root)
         assert len(LockFile.parse(lock.read_bytes()).models) == 2
         assert digest_of(near, "new:latest") in lock.read_text()
+
+    @pytest.mark.parametrize("content", [b"", b"# nothing yet\n"], ids=["empty", "remarks"])
+    def test_one_without_a_line_locks_nothing(self, near: Store, tmp_path: Path, content: bytes) -> None:
+        lock = tmp_path / "models.lock"
+        lock.write_bytes(content)
+        for line in ("verify", "export x.tar", f"import {near.root}", f"import {near.root} none"):
+            done = run(*line.split(), "--lock", lock, "--models", near.root, cwd=tmp_path)
+            assert (done.returncode, "got none" in done.stderr) == (12, True), done.stderr
+        for line in ("diff", "outdated --against", "export --all x.tar --have"):
+            assert run(*line.split(), lock, "--models", near.root, cwd=tmp_path).returncode == 12
+        assert not (tmp_path / "x.tar").exists()
+        # To begin one like that is fine.
+        assert run("lock", "--update", lock, "--models", near.root).returncode == 0
+        assert lock.read_bytes() == content + ostore.lock(models=near.root).document
+
+    def test_an_update_needs_a_file(self, near: Store, tmp_path: Path) -> None:
+        done = run("lock", "--update", "-", "--models", near.root, cwd=tmp_path)
+        assert (done.returncode, "expected a file" in done.stderr) == (2, True)
+        assert not (tmp_path / "-").exists()
 
     def test_what_is_no_lock_is_left_alone(self, near: Store, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_bytes(b"notes\n")
@@ -649,8 +717,8 @@ def test_a_stream_that_is_cut_off_is_finished_by_the_next(tmp_path: Path, seed: 
     assert ostore.verify(models=far)[0].verdict == "whole"
 
 
-def piped(stream: bytes, models: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [*OSTORE, "import", "-", "--models", str(models)]
+def piped(stream: bytes, models: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    command = [*OSTORE, "import", "-", "--models", str(models), *options]
     return subprocess.run(command, input=stream, capture_output=True, check=False, timeout=120)
 
 
@@ -663,3 +731,23 @@ def test_finished_blobs_of_a_cut_stream_are_not_asked_for(near: Store, tmp_path:
     assert f"# lacks {of(NEW)}" in done.stdout.decode()
     assert of(OLD) not in done.stdout.decode()
     assert b"resumed" in piped(stream, tmp_path / "far").stdout
+
+
+def test_a_new_store_whose_first_stream_was_cut_off_is_a_store(near: Store, tmp_path: Path) -> None:
+    stream = subprocess.run(
+        [*OSTORE, "export", "--all", "-", "--models", near.root], capture_output=True, check=True
+    ).stdout
+    new = tmp_path / "new"
+    done = piped(stream[: stream.index(NEW[:100]) + 100], new, "--json")
+    told = json.loads(done.stderr.splitlines()[-1])
+    assert told["lacking"] == [of(NEW)]
+    assert told["resend"] == [
+        {"name": full(name), "digest": digest_of(near, name)} for name in ("kept:latest", "new:latest")
+    ]
+    # Ollama sees nothing of it.
+    assert [path.name for path in new.iterdir()] == [".ostore"]
+    staged = json.loads(run("inventory", "--models", new).stdout)["blobs"]
+    assert (of(OLD), True) in {(blob["digest"], blob["staged"]) for blob in staged}
+    assert run("doctor", "--models", new).returncode == 0
+    assert run("gc", "--yes", "--models", new).returncode == 0
+    assert json.loads(run("inventory", "--models", new).stdout)["blobs"] == []

@@ -66,6 +66,11 @@ def test_anything_but_json_is_refused(read: Callable[[bytes], object], raw: byte
         read(raw)
 
 
+def test_the_place_of_what_is_no_json_is_told_in_words() -> None:
+    with pytest.raises(FormatError, match=r"^not JSON: unterminated string starting at character 5$"):
+        read_strict_json(b'{"a":"')
+
+
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"a":' * 200_000], ids=["lists", "objects"])
 @pytest.mark.parametrize("read", [read_go_json, read_strict_json], ids=["as Go", "strictly"])
 def test_nesting_that_would_exhaust_a_stack_is_a_limit(read: Callable[[bytes], object], raw: bytes) -> None:

@@ -61,6 +61,13 @@ def test_spelling_that_means_the_same_is_taken(text: str) -> None:
     assert LockFile.parse(text.encode()).models == LOCK.models
 
 
+def test_a_lock_keeps_the_line_ends_it_has() -> None:
+    lock = LockFile.parse(REMARKED.replace("\n", "\r\n").encode())
+    assert lock == LockFile.parse(REMARKED.encode())
+    added = lock.updated([LockedModel(QWEN, C)], is_whole=False).write().decode()
+    assert added.count("\n") == added.count("\r\n") == REMARKED.count("\n") + 1
+
+
 REFUSED: dict[str, tuple[str, type[OstoreError]]] = {
     "no name": (f"{A}\n", FormatError),
     "three words": (f"{A}  registry.ollama.ai/library/gemma:2b x\n", FormatError),

@@ -102,6 +102,17 @@ def test_volumes_are_what_split_makes_of_the_bundle(models: Store, media: list[P
     assert [one.parent for one in volumes(media)] == media
 
 
+def test_a_lock_that_asks_for_more_damages_no_volume(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media)
+    models.model("third:latest", b"third")
+    ostore.lock(update=tmp_path / "x.lock", models=models.root)
+    words = ("--lock", tmp_path / "x.lock", "--progress", "json", "--models", models.root)
+    done = run("verify", volumes(media)[0].with_suffix(""), *media, *words)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "third:latest" in done.stdout
+    assert "damaged volume" not in done.stderr
+
+
 @posix
 def test_each_volume_can_be_checked_alone(models: Store, media: list[Path]) -> None:
     export(models, media)

@@ -144,6 +144,7 @@ def opened_blob_sources(
     from ostore.places.foreign_caches.walk import recognise
 
     text = str(word)
+    refuse_address(text)
     if text != "-" and Path(text).is_dir() and not (Path(text) / MANIFESTS).is_dir():
         folder = CopiesFolder(recognise(Path(text).absolute()))
         yield NamedCopies(folder, text), SizedCopies(folder, text, progress)

@@ -19,7 +19,7 @@ from ostore.api.addresses import opened_bundle
 from ostore.api.inventory import take_inventory
 from ostore.api.typed import refuse_address
 from ostore.formats.digest import Digest
-from ostore.formats.errors import NotFoundError, OstoreError, UsageError
+from ostore.formats.errors import FormatError, NotFoundError, OstoreError, UsageError
 from ostore.formats.inventory import MAX_INVENTORY_BYTES, HeldBlob, HeldModel, Inventory
 from ostore.formats.lock_file import MAX_LOCK_BYTES, LockedModel, LockFile
 from ostore.formats.manifest import Descriptor, Manifest
@@ -93,6 +93,17 @@ def read_lock(word: str | Path) -> LockFile:
         return LockFile.parse(read_document(read, MAX_LOCK_BYTES))
 
 
+def refuse_empty(label: str, lock: LockFile) -> LockFile:
+    """Return the lock itself. Raises FormatError if it has no model: it was cut off, or was never written."""
+    if not lock.models:
+        hint = ostore("lock", before="on the side that keeps it", after="prints one")
+        raise FormatError(
+            f"{label}: lock: expected a line 'sha256:<digest>  <full name>', got none",
+            hint=replace(hint, is_elsewhere=True),
+        )
+    return lock
+
+
 def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack) -> Basis:
     if text != "-" and os.path.isdir(text):  # noqa: PTH112 - a word, too long for a path perhaps
         store = LocalStore(Path(text), label=text).require_whole()
@@ -101,7 +112,11 @@ def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack
         start = read_until_full(read, PEEK_BYTES)
         if text == "-" or is_document(start):
             with _naming(text):
-                return _of_document(text, read_document(read, MAX_INVENTORY_BYTES, start), near)
+                raw = read_document(read, MAX_INVENTORY_BYTES, start)
+                found = Inventory.parse(raw) if raw.lstrip().startswith(b"{") else LockFile.parse(raw)
+            if isinstance(found, Inventory):
+                return Basis(text, "inventory", found)
+            return _of_lock(text, refuse_empty(text, found), near)
     bundle = opened.enter_context(opened_bundle(text, jobs=jobs))
     near_bytes = _bytes_in(near, opened)
     return Basis(
@@ -112,11 +127,8 @@ def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack
     )
 
 
-def _of_document(label: str, raw: bytes, near: LocalStore) -> Basis:
-    if raw.lstrip().startswith(b"{"):
-        return Basis(label, "inventory", Inventory.parse(raw))
-    lock = LockFile.parse(raw)
-    stored = _stored(near) if lock.models else {}
+def _of_lock(label: str, lock: LockFile, near: LocalStore) -> Basis:
+    stored = _stored(near)
     return Basis(
         label,
         "lock",

@@ -13,7 +13,7 @@ from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.basis import Basis, opened_bases
 from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.locked import Lock
-from ostore.api.typed import BUNDLE_SUFFIXES, typed_models
+from ostore.api.typed import BUNDLE_SUFFIXES, refuse_empty_word, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, OstoreError, UsageError
 from ostore.formats.name import is_glob
@@ -140,6 +140,8 @@ def export(
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
     UnsafeError, NoSpaceError, BusyError, OSError.
     """
+    for folder in to:
+        refuse_empty_word(str(folder), "a folder")
     terms = SinkTerms(
         level,
         replace,

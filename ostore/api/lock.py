@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ostore.api.basis import read_lock
 from ostore.api.chosen_store import chosen_store
-from ostore.api.typed import typed_models
-from ostore.formats.errors import DamagedStoreError, NotFoundError
+from ostore.api.typed import refuse_address, typed_models
+from ostore.formats.errors import DamagedStoreError, NotFoundError, UsageError
 from ostore.formats.lock_file import LockChange, LockedModel, LockFile
 from ostore.formats.name import is_all
 from ostore.formats.remedy import ostore
@@ -62,6 +62,8 @@ def lock(
 
     Raises NotFoundError, UsageError, DamagedStoreError, BusyError, FormatError, UnsafeError, LimitError, OSError.
     """
+    if update is not None:
+        _refuse_no_file(str(update))
     store = chosen_store(models).require_whole()
     words = typed_models(names, store)
     locked, warnings = locked_models(store, words)
@@ -97,6 +99,12 @@ def locked_models(store: LocalStore, words: Sequence[str]) -> tuple[list[LockedM
         scan.tree.refuse_closed()
     chosen, notes = clear_models(model for model in scan.models if model.tree == MANIFESTS)
     return [LockedModel(model.name, model.manifest.digest) for model in chosen], notes
+
+
+def _refuse_no_file(word: str) -> None:
+    refuse_address(word)
+    if word == "-":
+        raise UsageError("-: expected a file to update", hint=ostore("lock", after="prints the lock"))
 
 
 def _old(path: Path) -> LockFile:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ostore.api.basis import read_lock
+from ostore.api.basis import read_lock, refuse_empty
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, NotFoundError
 from ostore.formats.lock_file import LockedModel, LockFile
@@ -26,8 +26,8 @@ class Lock:
 
     @classmethod
     def read(cls, word: str | Path) -> Lock:
-        """Read a lock file. Raises what `read_lock` raises."""
-        return cls(str(word), read_lock(word))
+        """Read a lock file. Raises what `read_lock` raises, and FormatError for one without a line of a model."""
+        return cls(str(word), refuse_empty(str(word), read_lock(word)))
 
     @property
     def names(self) -> list[str]:

@@ -111,7 +111,8 @@ def refuse_folder(pattern: str) -> None:
 
 
 def refuse_address(word: str) -> None:
-    """Raises UsageError for `file:` and `http:`: what stands for a place is a path, and nothing is downloaded."""
+    """Raises UsageError for no word, and for `file:` and `http:`: a place is a path, and nothing is downloaded."""
+    refuse_empty_word(word)
     found = _ADDRESS.match(word)
     if found is None or os.path.lexists(word):
         return
@@ -125,6 +126,12 @@ def refuse_address(word: str) -> None:
     then = f"then name the file {name}"
     fetch = command("curl", "-fLO", word, after=f"downloads it; {then}") if is_plain else f"download it first, {then}"
     raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=fetch)
+
+
+def refuse_empty_word(word: str, what: str = "a file or folder") -> None:
+    """Raises UsageError for an empty word, as an unset variable of a shell leaves it."""
+    if not word:
+        raise UsageError(f"expected {what}, got an empty word")
 
 
 def _checked(words: Sequence[str]) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
 from ostore.api.locked import Lock, digests_of
-from ostore.api.typed import means_model, typed_models, words_of
+from ostore.api.typed import means_model, refuse_empty_word, typed_models, words_of
 from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError, UsageError, VolumesError
+from ostore.formats.errors import OstoreError, VolumesError
 from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -66,8 +66,8 @@ def verify_each(
     Hash the same as `verify`, and yield a report or the error that stopped it, one after another. Errors name their
     subject. Raises TypeError, and UsageError or NotFoundError for names, before anything is hashed.
     """
-    if "" in map(str, subjects):
-        raise UsageError("expected a model, bundle or folder, got an empty word")
+    for subject in subjects:
+        refuse_empty_word(str(subject), "a model, bundle or folder")
     store = chosen_store(models)
     locked = None if lock is None else Lock.read(lock)
     hashing = _Hashing(store, threads(jobs), progress)
@@ -109,10 +109,12 @@ class _Hashing:
             opened_bundle(word, jobs=self.jobs) as reader,
             contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
         ):
-            report = verify_bundle(str(word), reader, self.progress, blobs.held)
-            report = _held_against(lock, report, digests_of(reader.select(()).models))
+            found = verify_bundle(str(word), reader, self.progress, blobs.held)
+            report = _held_against(lock, found, digests_of(reader.select(()).models))
         volumes = volumes_of(word)
-        return _naming_volumes(report, volumes, self.progress) if volumes and report.problems else report
+        # A lock that asks for something else says nothing about the volumes.
+        is_damaged = found.verdict == "integrity"
+        return _naming_volumes(report, volumes, self.progress) if volumes and is_damaged else report
 
     def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
         """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""

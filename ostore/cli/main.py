@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from ostore.cli import exit_codes, remedies
+from ostore.cli import error_document, exit_codes, remedies
 from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
@@ -52,6 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. With OSTORE_DEBUG set, an error shows its traceback too."""
     choose(arguments)
     remedies.begin(arguments)
+    error_document.begin()
     try:
         if list(arguments[:1]) == ["_complete"]:
             from ostore.cli.completion import answer
@@ -125,6 +126,7 @@ def tell_error(error: Exception, *, as_json: bool) -> int:
             "message": message,
             "hint": hint,
             "remedy_arguments": remedies.arguments(remedy) if remedy else None,
+            **error_document.added(),
         }
         if isinstance(error, BasisMissingError):
             document["digests"] = list(error.digests)

@@ -106,7 +106,8 @@ def write_canonical_json(value: object) -> bytes:
 
 def _reason(error: ValueError) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}"
+        # Some of Python's messages end with the word already.
+        return f"{error.msg[:1].lower()}{error.msg[1:].removesuffix(' at')} at character {error.pos}"
     return str(error)[:200]
 
 

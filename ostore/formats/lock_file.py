@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -50,12 +50,14 @@ class LockFile:
     Models sorted by full name, and what people wrote between them.
 
     `head` are the lines before the first model, `remarks` those right above another one, `tail` those after the last.
+    `line_end` ends each line that is written; it says nothing, so locks that differ only by it are equal.
     """
 
     models: tuple[LockedModel, ...]
     head: tuple[str, ...] = ()
     remarks: tuple[tuple[ModelName, tuple[str, ...]], ...] = ()
     tail: tuple[str, ...] = ()
+    line_end: str = field(default="\n", compare=False)
 
     @classmethod
     def of(cls, models: Iterable[tuple[ModelName, Digest]]) -> LockFile:
@@ -79,12 +81,12 @@ class LockFile:
         return _Reading().read(text)
 
     def write(self) -> bytes:
-        """Return the lines, sorted by name. Equal lock files give equal bytes."""
+        """Return the lines, sorted by name. Equal lock files give equal bytes, but for their line ends."""
         remarks = dict(self.remarks)
         lines = [*self.head]
         for model in self.models:
             lines += (*remarks.get(model.name, ()), model.line)
-        return "".join(f"{line}\n" for line in (*lines, *self.tail)).encode()
+        return "".join(f"{line}{self.line_end}" for line in (*lines, *self.tail)).encode()
 
     @cached_property
     def digests(self) -> Mapping[str, LockedModel]:
@@ -134,7 +136,10 @@ class _Reading:
             except OstoreError as error:
                 error.args = (f"lock: line {number}: {error}",)
                 raise
-        return LockFile(_sorted(self._models), self._head, tuple(self._remarks), tuple(self._waiting))
+        if not self._models:
+            self._head, self._waiting = tuple(self._waiting), []
+        line_end = "\r\n" if "\r\n" in text else "\n"
+        return LockFile(_sorted(self._models), self._head, tuple(self._remarks), tuple(self._waiting), line_end)
 
     def _take(self, number: int, line: str) -> None:
         if not line.strip() or line.lstrip().startswith("#"):

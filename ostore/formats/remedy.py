@@ -112,14 +112,17 @@ def ostore(*words: object, models: object = None, before: str = "", after: str =
     return command("ostore", *words, *option, before=before, after=after, user=user)
 
 
-def exported_again(names: Sequence[object]) -> Remedy:
-    """Return what to type on the side that made a delta, to get these models of it whole."""
+_NO_MORE = "; with --have and an inventory of this store it writes no more than that"
+
+
+def exported_again(names: Sequence[object], *, more: str = _NO_MORE) -> Remedy:
+    """Return what to type on the side that made a delta, to get these models of it whole. `more` is said after it."""
     again = ostore(
         "export",
         *(names if len(names) <= _MAX_NAMES else ("--all",)),
         "missing.tar.zst",
         before="on the side that made the bundle",
-        after="writes what it lacks; with --have and an inventory of this store it writes no more than that",
+        after=f"writes what it lacks{more}",
     )
     return replace(again, is_elsewhere=True)
 

@@ -22,6 +22,8 @@ PEEK_BYTES = 256 * 1024
 _MAX_WINDOW = 32 * 1024 * 1024
 # A block of 4 bytes can stand for 128 KiB, so these stand for at most 8 MiB.
 _STEP_BYTES = 256
+# The last bits of the byte behind the magic number: there is a checksum, and no dictionary.
+_LAST_BITS, _HAS_CHECKSUM = 0b1111, 0b100
 _SIXTEEN = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 # An inventory begins with a brace, a lock with a remark or a digest.
 _BEGINNINGS = (b"{", b"#", b"sha256:")
@@ -34,7 +36,10 @@ def is_document(start: bytes) -> bool:
         # Half a character at the end says nothing.
         whole = len(content) & ~1 if content[:2] in _SIXTEEN else len(content)
         return _as_utf8(content[:whole]).lstrip().startswith(_BEGINNINGS)
-    except (FormatError, TruncatedError):
+    except TruncatedError:
+        # Nothing can be read of it. The zstd program writes a checksum behind a frame, and a bundle has none.
+        return len(start) > len(MAGIC) and start[len(MAGIC)] & _LAST_BITS == _HAS_CHECKSUM
+    except FormatError:
         return False
 
 

@@ -73,7 +73,9 @@ def refuse_damaged_bases(made: MadeBlob, bases: Iterable[Descriptor], held: Held
             raise DigestMismatchError(
                 f"blob {base.digest} in the store is damaged, and {made.blob.digest} is made of it",
                 digest=error.digest,
-                hint=ostore("verify", after="names the models that it breaks"),
+                hint=ostore("verify", after="names the models that it breaks").otherwise(
+                    ostore("inventory", "--verify", after="lists what is whole, for a delta that builds on that alone")
+                ),
             ) from None
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ostore.api.addresses import is_bundle, opened_blob_sources
-from ostore.api.typed import is_place, words_of
+from ostore.api.typed import is_place, refuse_empty_word, words_of
 from ostore.formats.errors import NotFoundError, OstoreError, UsageError
 from ostore.formats.remedy import ostore
 from ostore.operations.transfer import BlobSource
@@ -59,6 +59,7 @@ def _sources(
     word: str | Path, store: LocalStore, opened: ExitStack, jobs: int, progress: Progress
 ) -> Sequence[BlobSource]:
     path, label = Path(word), str(word)
+    refuse_empty_word(label)
     if path.is_dir() and path.resolve() == store.root.resolve():
         raise UsageError(f"{label}: is the store itself; expected another source")
     if not is_bundle(word) and not path.exists():

@@ -30,7 +30,7 @@ from ostore.cli.options import (
 from ostore.cli.text import flush, say
 
 if TYPE_CHECKING:
-    from ostore.api.import_bundle import ImportReport
+    from ostore.api.import_bundle import ImportReport, Resend
     from ostore.api.volumes import Word
 
 app = group()
@@ -93,7 +93,7 @@ def import_(
         strict=strict,
         dry_run=dry_run,
         jobs=jobs,
-        resend=None if as_json or dry_run else lambda lacking: say(render.to_resend(lacking)),
+        resend=None if dry_run else partial(_tell_what_to_resend, as_json=as_json),
     )
     folder = Path(models) if models else None
     planned = planned_imports(sources, names or (), lock=lock, jobs=jobs, models=folder)
@@ -118,6 +118,17 @@ def import_(
             if as_json and reports:
                 say_document("import", {"imports": reports})
     say_left_out(model for report in reports for model in report.left_out)
+
+
+def _tell_what_to_resend(lacking: Resend, *, as_json: bool) -> None:
+    from ostore.cli import error_document
+    from ostore.cli.render import import_ as render
+
+    if as_json:
+        models = [{"name": model.name, "digest": model.digest} for model in lacking.models]
+        error_document.add({"resend": models, "lacking": list(lacking.blobs)})
+    else:
+        say(render.to_resend(lacking))
 
 
 def _look(take: Callable[..., ImportReport], planned: Sequence[tuple[Word, list[str]]], models: Path | None) -> None:

@@ -16,7 +16,7 @@ from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
 from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
-from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, TRANSACTIONS, WORKSPACE
 from ostore.formats.tar_header import BLOCK
 from ostore.places.store.nearby import nearby_store, store_instead
 from ostore.places.store.survey.batches import FoundBatch, find_batches
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from ostore.streams.progress import Progress
 
 
+# A folder with one of these is a store.
+_PARTS = (BLOBS, MANIFESTS, COMING_MANIFESTS, f"{WORKSPACE}/{TRANSACTIONS}")
 _HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
 _COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
 
@@ -94,12 +96,13 @@ class LocalStore:
 
     def require(self) -> LocalStore:
         """
-        Return the store itself. A folder with `blobs/` or `manifests/` is a store.
+        Return the store itself. A folder with `blobs/` or `manifests/` is a store, and so is one whose first import
+        was interrupted: what it has finished waits in `.ostore/tx`.
 
         Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
         """
         self.require_folder()
-        if any(_is_there(self.root / part) for part in (BLOBS, MANIFESTS, COMING_MANIFESTS)):
+        if any(_is_there(self.root / part) for part in _PARTS):
             return self
         near = nearby_store(self.root)
         where = ostore("where", before="is the disk mounted? If so", after="shows which store is used")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
+    BasisMissingError,
     FormatError,
     LimitError,
     NoSpaceError,
@@ -26,7 +27,7 @@ from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
-from ostore.places.store.receiving.basis import refuse_lacking
+from ostore.places.store.receiving.basis import basis_damaged, refuse_lacking
 from ostore.places.store.receiving.draft import StoreDraft
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
@@ -236,7 +237,7 @@ class StoreSink:
         inbox.find_present()
         inbox.rely_on_staged(staged)
         inbox.adopt()
-        inbox.refuse_lacking()
+        _refuse_unsound(inbox)
         refuse_unholdable(transaction, (model.name for model in inbox.selection.models))
         if not self._terms.links:
             # With links, `take_files` asks for the space, once it knows what need not be copied.
@@ -370,6 +371,15 @@ class StoreSink:
         if not self._make_parents:
             refuse_missing_folder(self._store.root.parent)
         return absent
+
+
+def _refuse_unsound(inbox: StoreInbox) -> None:
+    """Raises BasisMissingError for blobs that a delta builds on and that only their sizes seemed to be."""
+    try:
+        inbox.refuse_lacking()
+    except BasisMissingError as error:
+        unsound = [blob for blob in inbox.selection.requires if str(blob.digest) in error.digests]
+        raise basis_damaged(inbox.selection, unsound) from None
 
 
 def _names(tree: ManifestTree) -> set[ModelName]:
