@@ -144,8 +144,7 @@ class BundleVolumes:
                     inbox.seal()
                 export.output.end()
                 self.written = export.complete(self._jobs, selection)
-        if self._replace:
-            self._remove_whole()
+        self._remove_others()
 
     def _begin(self, export: _Export, journal: ExportJournal, head: bytes) -> None:
         """Go on with what an interrupted export has left, if it is of use, and say what becomes of it."""
@@ -177,11 +176,12 @@ class BundleVolumes:
                 least += least_parity(self._terms.parity, least, self._terms.size, len(self._folders))
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
-    def _remove_whole(self) -> None:
-        """Remove the bundle of this name that is not in volumes: it would be read in their place, or is unfinished."""
+    def _remove_others(self) -> None:
+        """Remove the bundle of this name in one file: it would be read in place of the volumes. If unfinished, too."""
         for folder in self._folders:
             with Directory.open(folder) as directory:
-                directory.unlink(self._name)
+                if self._replace:
+                    directory.unlink(self._name)
                 remove_unfinished_file(directory, self._name)
 
 
