@@ -136,6 +136,9 @@ def export(
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
     UnsafeError, NoSpaceError, BusyError, OSError.
     """
+    if not all(map(str, to)):
+        # An unset variable in a script. The path would mean the working folder.
+        raise UsageError("empty; expected a folder", parameter="to")
     terms = SinkTerms(
         level,
         replace,
