@@ -483,6 +483,67 @@ def test_what_does_not_go_together_is_refused(
         ostore.export(["*"], destination, models=models.root, **options)  # type: ignore[arg-type]
 
 
+@posix
+def test_one_folder_given_twice_is_refused(models: Store, media: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(media[0])
+    for other in (tmp_path / "link", media[0] / "../a"):
+        with pytest.raises(UsageError, match="the same folder as"):
+            export(models, [media[0], media[1], other])
+    assert names(media[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--split", "large"), "--split: expected a size"),
+        (("--split", "0"), "--split: expected 1 to"),
+        (("--split", "9K", "--parity", "0%"), "--parity: expected 1% to"),
+        (("--split", "9K", "--to", ""), "--to: empty; expected a folder"),
+        (("--to", "."), "--to: only a bundle in volumes"),
+        (("--level", "77"), "--level: expected auto or 1 to 19"),
+    ],
+)
+def test_the_program_names_options(models: Store, tmp_path: Path, options: Sequence[str], said: str) -> None:
+    done = run("export", "--all", "x.tar.zst", *options, "--models", models.root)
+    assert (done.returncode, f"error[usage]: {said}" in done.stderr) == (CODES["usage"], True), done.stderr
+    assert not list(tmp_path.glob("x.tar.zst*"))
+
+
+@posix
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_has_the_name_of_the_folder_where_volumes_wait_is_named(
+    models: Store, media: list[Path], kind: str
+) -> None:
+    parts = media[0] / f"{NAME}.parts"
+    if kind == "file":
+        parts.write_bytes(b"theirs")
+    else:
+        parts.symlink_to(media[1])
+    with pytest.raises(UsageError, match=r"x\.tar\.zst\.parts: not a folder") as caught:
+        export(models, media[:1])
+    assert "move it away" in str(caught.value.hint)
+    assert (names(media[0]), names(media[1])) == ([parts.name], [])
+
+
+def test_of_many_volumes_the_first_are_shown(models: Store, tmp_path: Path) -> None:
+    done = run("export", "--all", tmp_path / NAME, "--split", "2KB", "--models", models.root)
+    lines = done.stdout.splitlines()
+    made = len(volumes([tmp_path]))
+    assert made > 20
+    assert [line.split()[0] for line in lines[:5]] == [f"{tmp_path / NAME}.00{number}" for number in range(1, 6)]
+    assert lines[5] == f"  and {made - 5} more (--json shows all)"
+    assert len(lines) == 7
+
+
+def test_a_volume_that_is_named_and_not_there_is_not_found(models: Store, media: list[Path], tmp_path: Path) -> None:
+    export(models, media[:2])
+    absent = media[0] / f"{NAME}.009"
+    done = imported(tmp_path, absent, media[1], code=CODES["not-found"])
+    assert f"{absent}: no such volume (name one that is there, or {media[0] / NAME})" in done.stderr
+    # It is in another of the folders.
+    imported(tmp_path, media[0] / f"{NAME}.002", media[1])
+
+
 def test_a_folder_that_is_not_there_is_named(models: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such folder"):
         export(models, [tmp_path / "absent"])

@@ -111,7 +111,7 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
     """Return the sink that a word stands for. Raises UsageError if it stands for none or does not take the level."""
     text = str(word)
     if terms.level is not None and not 1 <= terms.level <= MAX_LEVEL:
-        raise UsageError(f"level: expected auto or 1 to {MAX_LEVEL}, got {terms.level}")
+        raise UsageError(f"expected auto or 1 to {MAX_LEVEL}, got {terms.level}", parameter="level")
     refuse_address(text)
     kind = next((kind for kind in _KINDS if kind.is_written(text)), None)
     if kind is None:
@@ -241,7 +241,9 @@ def _bundle_file(text: str, terms: SinkTerms) -> Sink:
         return _volumes_sink(path, terms)
     for option, value in (("to", terms.to), ("parity", terms.parity)):
         if value:
-            raise UsageError(f"{option}: only a bundle in volumes can have it", hint="--split SIZE makes volumes")
+            raise UsageError(
+                "only a bundle in volumes can have it", hint="--split SIZE makes volumes", parameter=option
+            )
     from ostore.places.bundle.writer import BundleFile
 
     return BundleFile(

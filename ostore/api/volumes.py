@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.typed import BUNDLE_SUFFIXES
-from ostore.formats.errors import UsageError
+from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.volume_set import number_of, set_of
 
@@ -86,7 +86,8 @@ def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
     """
     Return the places that words mean together: a folder without a store is where the bundles named are looked for.
 
-    With `joins`, volumes of one set in several folders become one bundle. Words that mean something else stay.
+    With `joins`, volumes of one set in several folders become one bundle, and each that is named has to be somewhere:
+    NotFoundError. Words that mean something else stay.
     """
     if any(isinstance(word, VolumesAt) for word in words):
         return list(words)
@@ -94,6 +95,9 @@ def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
     others = [word for word in words if word not in folders]
     if not others:
         return list(words)
+    if joins:
+        for word in others:
+            _refuse_absent(Path(str(word)), [Path(str(folder)) for folder in folders])
     sets: dict[str, list[Path]] = {}
     result: list[Word] = []
     for word in others:
@@ -142,7 +146,7 @@ def refuse_options(options: Sequence[tuple[str, object]], destination: str) -> N
     """Raises UsageError for the first option that is set: only a bundle file can have it."""
     for option, value in options:
         if value:
-            raise UsageError(f"{option}: {destination} is no file; only FILE.tar.zst and FILE.tar can have it")
+            raise UsageError(f"{destination} is no file; only FILE.tar.zst and FILE.tar can have it", parameter=option)
 
 
 def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | None:
@@ -153,6 +157,16 @@ def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | N
         return None
     is_set = any(_has_files(place, path.name) for place in (path.parent, *map(Path, map(str, folders))))
     return path.name if is_set else None
+
+
+def _refuse_absent(path: Path, folders: Sequence[Path]) -> None:
+    """Raises NotFoundError if a path is that of a volume that is not there, nor in the folders, and others are."""
+    places = [path.parent, *folders]
+    name = set_of(path.name)
+    if not name or not number_of(name, path.name) or any(os.path.lexists(place / path.name) for place in places):
+        return
+    if any(_has_files(place, name) for place in places):
+        raise NotFoundError(f"{path}: no such volume", hint=f"name one that is there, or {path.with_name(name)}")
 
 
 def _has_files(folder: Path, name: str) -> bool:

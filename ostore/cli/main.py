@@ -19,7 +19,7 @@ from ostore.cli.colours import ERROR, WARNING, choose
 from ostore.cli.program import app
 from ostore.cli.stopping import remark_if_stopped
 from ostore.cli.text import UnprintedError, abandon_output, flush, has_lost_its_reader, one_line, tell
-from ostore.formats.errors import BasisMissingError, OstoreError, class_of, is_lack_of_memory
+from ostore.formats.errors import BasisMissingError, OstoreError, UsageError, class_of, is_lack_of_memory
 from ostore.formats.remedy import Remedy
 
 # The base class of typer's errors about arguments; it has no public name.
@@ -165,7 +165,9 @@ def _message(error: Exception) -> str:
         where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
-        return one_line(str(error))
+        # An option is called like the parameter.
+        dashes = "--" if isinstance(error, UsageError) and error.parameter else ""
+        return one_line(f"{dashes}{error}")
     if isinstance(error, UnprintedError):
         return f"{error}; this was done: {error.done}" if error.done else str(error)
     if is_lack_of_memory(error):

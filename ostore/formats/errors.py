@@ -33,7 +33,15 @@ class OstoreError(Exception):
 
 
 class UsageError(OstoreError):
-    """The request cannot be carried out as given. Nothing was written."""
+    """
+    The request cannot be carried out as given. Nothing was written.
+
+    If it is about one parameter of a function, the message begins with its name, `parameter`.
+    """
+
+    def __init__(self, message: str, *, hint: Remedy | str | None = None, parameter: str = "") -> None:
+        super().__init__(f"{parameter}: {message}" if parameter else message, hint=hint)
+        self.parameter = parameter
 
 
 class NotFoundError(OstoreError):

@@ -53,17 +53,19 @@ def parse_parity(text: str) -> ParityWish:
     found = _WISH.fullmatch(text)
     percent, volumes = (int(found[1] or 0), int(found[2] or 0)) if found else (0, 0)
     if not 1 <= percent + volumes <= (100 if percent else 999):
-        raise UsageError(f"parity: expected 1% to 100%, or 1volume for a whole one, got {text!r}")
+        raise UsageError(f"expected 1% to 100%, or 1volume for a whole one, got {text!r}", parameter="parity")
     return ParityWish(percent, volumes)
 
 
 def refuse_unfit(name: str) -> None:
     """Raises UsageError if par2 cannot make parity for the volumes of a bundle of this name, or cannot repair them."""
     if found := _UNFIT.search(name):
-        raise UsageError(f"parity: {name!r}: par2 cannot take a name with {found[0]!r}", hint="choose another name")
+        raise UsageError(
+            f"{name!r}: par2 cannot take a name with {found[0]!r}", parameter="parity", hint="choose another name"
+        )
     size = len(name.encode("utf-8", "surrogateescape"))
     if size > _MAX_NAME_BYTES:
-        raise UsageError(f"parity: expected a name of at most {_MAX_NAME_BYTES} bytes, got {size}")
+        raise UsageError(f"expected a name of at most {_MAX_NAME_BYTES} bytes, got {size}", parameter="parity")
 
 
 def least_parity(wish: ParityWish, total: int, split: int, folders: int) -> int:
@@ -87,7 +89,9 @@ def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int
     wanted = -(-sum(counts) * wish.percent // 100)
     if wish.volumes:
         if wish.volumes >= len(sizes) > 1 or (folders > 1 and wish.volumes >= folders):
-            raise UsageError(f"parity: {wish.volumes} whole volumes cannot be replaced: there are {len(sizes)}")
+            raise UsageError(
+                f"{wish.volumes} whole volumes cannot be replaced: there are {len(sizes)}", parameter="parity"
+            )
         wanted = wish.volumes * max(counts)
         if folders > 1:
             wanted = -(-wanted * folders // (folders - wish.volumes))
@@ -99,6 +103,7 @@ def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int
             # Each folder gets as much as any other.
             return ParityPlan(block, sum(counts), each * files if files > 1 else wanted, min(files, wanted))
     raise UsageError(
-        f"parity: {wanted} recovery blocks do not fit into {_MAX_FILES} files of at most {split} bytes",
+        f"{wanted} recovery blocks do not fit into {_MAX_FILES} files of at most {split} bytes",
+        parameter="parity",
         hint="take less parity, or larger volumes",
     )

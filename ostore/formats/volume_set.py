@@ -46,12 +46,14 @@ def parse_size(text: str) -> int:
         return PRESETS[text.lower()]
     found = _SIZE.fullmatch(text)
     if found is None or (found[3] and not found[2]):
-        raise UsageError(f"split: expected a size such as 4095M, 2GB or 2GiB, or {' or '.join(PRESETS)}, got {text!r}")
+        raise UsageError(
+            f"expected a size such as 4095M, 2GB or 2GiB, or {' or '.join(PRESETS)}, got {text!r}", parameter="split"
+        )
     # As coreutils have it: K and KiB are 1,024, KB is 1,000.
     unit: int = (1000 if found[3].upper() == "B" else 1024) ** _POWERS[found[2].upper()]
     size = int(found[1]) * unit
     if not 1 <= size <= MAX_SIZE:
-        raise UsageError(f"split: expected 1 to {MAX_SIZE} bytes, got {text!r}")
+        raise UsageError(f"expected 1 to {MAX_SIZE} bytes, got {text!r}", parameter="split")
     return size
 
 

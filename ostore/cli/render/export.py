@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ostore.api.export_gguf import GgufExportReport
 
 
+# Of more volumes, the first are shown.
+_MOST_LINES, _FIRST_LINES = 20, 5
+
+
 def outlook(report: ExportReport | GgufExportReport) -> str:
     """What is about to be written, and the room for it."""
     what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size)}"
@@ -33,7 +37,11 @@ def text(report: ExportReport | GgufExportReport, seconds: float) -> str:
 
 
 def _volume_lines(report: ExportReport | GgufExportReport) -> list[str]:
-    lines = [one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in getattr(report, "volumes", ())]
+    volumes = getattr(report, "volumes", ())
+    shown = volumes if len(volumes) <= _MOST_LINES else volumes[:_FIRST_LINES]
+    lines = [one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in shown]
+    if len(shown) < len(volumes):
+        lines.append(f"  and {len(volumes) - len(shown):,} more (--json shows all)")
     if parity := getattr(report, "parity", None):
         lines.append(
             f"  parity: any {parity.recovery_blocks} of {parity.blocks} blocks can be repaired "

@@ -98,7 +98,7 @@ def _program() -> str:
         if found := shutil.which("par2"):
             return found
         hint = command("pip", "install", "ostore[parity]", after="installs it")
-        raise UsageError("parity: the program par2 is not installed", hint=hint) from None
+        raise UsageError("the program par2 is not installed", parameter="parity", hint=hint) from None
     return str(par2_executable())
 
 

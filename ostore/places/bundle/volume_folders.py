@@ -45,11 +45,17 @@ class VolumeFolder:
         Hold a folder for the set `name` of one export. What is waiting there after the block is removed, unless it is
         to be kept. What an interrupted export has left is there.
 
-        Raises BusyError if another export holds it, UnsafeError if another user could, OSError.
+        Raises BusyError if another export holds it, UnsafeError if another user could, UsageError if it is no folder,
+        OSError.
         """
         parts = parts_name(name)
         with Directory.open(folder) as target:
             status = target.lstat(parts)
+            if status is not None and not stat.S_ISDIR(mode_of(status)):
+                raise UsageError(
+                    f"{target.path / parts}: not a folder, and volumes wait in one of that name until all are whole",
+                    hint="move it away, or choose another name",
+                )
             if status is not None and not is_ours(status):
                 # On FAT, everything belongs to whoever has mounted it, also what we have made. Elsewhere, the owner
                 # could exchange what waits here, and we cannot remove it.

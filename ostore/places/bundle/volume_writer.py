@@ -164,6 +164,7 @@ class BundleVolumes:
         for folder in self._folders:
             refuse_missing_folder(folder)
             refuse_to_overwrite(folder / self._name, replace=self._replace)
+        _refuse_twice(self._folders)
         size = selection.stored_size
         least = size if self._name.endswith(".tar") else int(size * _LEAST_SHARE)
         if least > self._terms.size * MAX_VOLUMES:
@@ -394,6 +395,17 @@ class _Export:
 def _write(directory: Directory, file: str, content: bytes) -> None:
     directory.unlink(file)
     write_file(directory, file, (content,), Ownership.of(directory.status()))
+
+
+def _refuse_twice(folders: Sequence[Path]) -> None:
+    """Raises UsageError if two of these folders are one, by a link or another spelling. Raises OSError."""
+    seen: dict[tuple[int, int], Path] = {}
+    for folder in folders:
+        status = folder.stat()
+        key = (status.st_dev, status.st_ino)
+        if key in seen:
+            raise UsageError(f"{folder}: the same folder as {seen[key]}", hint="name each folder once")
+        seen[key] = folder
 
 
 def _refuse_full(folders: Sequence[Path], needed: int) -> None:
