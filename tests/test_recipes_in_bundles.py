@@ -335,11 +335,18 @@ def test_repair_takes_what_a_file_makes_of_itself(near: Store, shared: Path) -> 
     assert near.blob_path(RENAMED).read_bytes() == RENAMED
 
 
-def test_repair_does_not_take_what_needs_a_basis(near: Store, far: Store, tmp_path: Path) -> None:
+def test_repair_names_what_takes_a_blob_that_needs_a_basis(near: Store, far: Store, tmp_path: Path) -> None:
     bundle = delta(near, tmp_path / "d.tar")
     near.blob_path(NEW).write_bytes(bytes(len(NEW)))
     done = run("repair", "--from", bundle, "--models", near.root)
     assert done.returncode == 4, done.stderr
+    assert f"ostore import {bundle} --model tiny:new" in done.stdout
+    told = json.loads(run("repair", "--from", bundle, "--json", "--models", near.root).stdout)
+    [[_, *words]] = told["remedy_arguments"]
+    assert run(*words).returncode == 0
+    assert near.blob_path(NEW).read_bytes() == NEW
+    near.blob_path(b"{{ .Prompt }}").unlink()
+    assert "->" not in run("repair", "--from", far.root, "--models", near.root).stdout
 
 
 def test_models_without_common_tensors_travel_whole(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
@@ -15,8 +16,9 @@ from ostore.api.repair.sources import open_sources, refuse_no_source
 from ostore.api.typed import typed_models
 from ostore.formats.errors import OstoreError
 from ostore.formats.outcome import Received
+from ostore.formats.remedy import NOTHING, Remedy, ostore
 from ostore.operations.repair import RepairPlan, gather
-from ostore.operations.transfer import RepairSink
+from ostore.operations.transfer import BlobSource, RepairSink, Source
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
@@ -55,11 +57,28 @@ def repair(
         copies, notes = open_sources(sources, store, opened, jobs=threads(jobs), progress=progress)
         damage = find_damage(store, words, copies, jobs=threads(jobs), progress=progress)
         plan = plan_from(damage, copies)
+        remedy = _import_instead(damage, plan, copies)
         if dry_run or plan.is_empty:
             report = foreseen(damage, plan, notes, dry_run=dry_run)
         else:
             report = _carry_out(damage, plan, notes, opened, jobs=threads(jobs), progress=progress)
-    return with_spelling(damage, report, progress)
+    return replace(with_spelling(damage, report, progress), remedy=remedy)
+
+
+def _import_instead(damage: Damage, plan: RepairPlan, sources: Sequence[BlobSource]) -> Remedy:
+    """Return what takes blobs that are left and that a bundle makes of others of the store: a recipe, as in a delta."""
+    left = damage.lack.blobs.keys() - {blob.digest for blob in plan.selection.blobs}
+    for source in sources if left else ():
+        # A store has no recipes, and standard input cannot be read again.
+        if not isinstance(source, Source) or isinstance(source, LocalStore) or source.label == "-":
+            continue
+        selection = source.select(())
+        made = selection.makers.keys() & left
+        names = [word for model in selection.models if made & set(model.blobs) for word in ("--model", str(model.name))]
+        if names:
+            why = "it makes what is left of other blobs of the store, if those are whole"
+            return ostore("import", source.label, *names, before=why)
+    return NOTHING
 
 
 def _carry_out(

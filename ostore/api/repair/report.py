@@ -10,6 +10,7 @@ from ostore.api.repair.damage import Damage
 from ostore.formats.digest import Digest
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
+from ostore.formats.remedy import NOTHING, Remedy
 from ostore.formats.store_layout import MANIFESTS
 from ostore.operations.repair import RepairPlan
 from ostore.operations.verify import Problem, Verdict, VerifyReport
@@ -39,7 +40,7 @@ class RepairReport:
 
     `models` and `blobs` are the counts of what was hashed, `size` is its bytes. `quarantine` are the paths of the
     damaged files now. `notes` say what sources failed to deliver, `warnings` are about entries that do no harm.
-    `verdict` is about the problems that are left.
+    `verdict` is about the problems that are left, and `remedy` is what can be done about them with the same sources.
     """
 
     store: str
@@ -53,6 +54,7 @@ class RepairReport:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     verdict: Verdict
+    remedy: Remedy = NOTHING
 
 
 def foreseen(damage: Damage, plan: RepairPlan, notes: Iterable[str], *, dry_run: bool) -> RepairReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ostore.cli.remedies import line
 from ostore.cli.render.verify import problem_line
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
@@ -18,7 +19,8 @@ def text(report: RepairReport, seconds: float) -> str:
     lines = [_repaired_line(item, dry_run=report.dry_run) for item in report.repaired]
     lines += (problem_line(problem, "left: ") for problem in report.left)
     lines += (one_line(f"  kept: {path}") for path in report.quarantine)
-    return "\n".join([*lines, summary(report, seconds)])
+    remedy = [f"  -> {line(report.remedy)}"] if report.remedy else []
+    return "\n".join([*lines, summary(report, seconds), *remedy])
 
 
 def summary(report: RepairReport, seconds: float) -> str:
