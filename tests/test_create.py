@@ -321,6 +321,24 @@ def test_a_blob_that_is_removed_once_it_was_found_is_there_all_the_same(bench: B
     assert bench.is_whole()
 
 
+def test_a_blob_that_two_files_have_is_found_once(bench: Bench) -> None:
+    for name, content in (("m.gguf", TINY), ("mmproj-1.gguf", MMPROJ), ("mmproj-2.gguf", MMPROJ)):
+        bench.file(name, content)
+    bench.store.blob(MMPROJ)
+    bench.create("m", modelfile="FROM m.gguf\nFROM mmproj-1.gguf\nFROM mmproj-2.gguf")
+    assert bench.layers("m:latest") == [(MODEL, TINY), (PROJECTOR, MMPROJ), (PROJECTOR, MMPROJ)]
+    assert bench.is_whole()
+
+
+def test_on_a_disk_without_hard_links_a_blob_is_found_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.file("m.gguf", TINY)
+    bench.create("m", path)
+    # As Directory.link does where the disk has none. tests/test_other_disks.py has such disks.
+    monkeypatch.setattr(Directory, "link", lambda *_: False)
+    report = ostore.create("n", [path], models=bench.store.root)
+    assert (report.size_copied, bench.layers("n:latest")) == (0, [(MODEL, TINY)])
+
+
 def test_a_file_whose_bytes_are_there_is_not_copied_again(bench: Bench) -> None:
     path = bench.file("m.gguf", TINY)
     bench.create("m", path)
