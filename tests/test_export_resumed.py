@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ import ostore
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DigestMismatchError, IntegrityError, NoSpaceError
 from ostore.formats.export_state import CutBlob, ExportState
+from ostore.formats.selection import Wanted
 from ostore.formats.zstd_frame import FrameSpan
 from ostore.places.bundle import journal
 from ostore.places.store.store import LocalStore
+from ostore.streams.bytes_at import Held
+from ostore.streams.chunks import Chunk
 from ostore.streams.durable import Directory
 from ostore.streams.progress import _Silent
 from tests.support import MODEL, TORTURE, Store, full, noise, unmeasured
@@ -475,6 +478,26 @@ def test_what_a_disk_refused_decides_whether_anything_stays(
         ostore.export(["*"], tmp_path / "b.tar", models=models, progress=progress)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == (["b.tar.part", "b.tar.part.state"] if stays else [])
+
+
+def test_a_store_that_cannot_be_read_leaves_what_is_written(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_blobs = LocalStore.read_blobs
+
+    def broken(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        yield next(chunks)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def failing(store: LocalStore, wanted: Sequence[Wanted], held: Held) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+        """As from a disk with a bad sector in the third blob."""
+        for number, (one, chunks) in enumerate(read_blobs(store, wanted, held)):
+            yield one, broken(chunks) if number == 2 else chunks
+
+    monkeypatch.setattr(LocalStore, "read_blobs", failing)
+    with pytest.raises(OSError, match="Errno 5"):
+        ostore.export(["*"], tmp_path / "b.tar", models=models, strict=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar.part", "b.tar.part.state"]
 
 
 @pytest.mark.parametrize("length", [240, 244, 246])

@@ -21,6 +21,8 @@ from ostore.formats.selection import Wanted
 from ostore.places.bundle import restore
 from ostore.streams.bytes_at import nothing_held
 from tests.gguf import ONE_LAYER, Tensor, gguf
+from tests.hostile.recipes import MADE, Forged
+from tests.hostile.rows import OLD_WEIGHTS
 from tests.recipes import NEW, OLD, TEMPLATE, delta, digest_of, two_releases, weights
 from tests.support import MODEL, OSTORE, Store, noise, tree
 from tests.support import ostore as run
@@ -201,6 +203,20 @@ def test_a_recipe_with_other_new_bytes_is_refused(near: Store, far: Store, tmp_p
     assert f"recipe for {digest_of(NEW)}" in done.stderr
     assert restored(bundle, far.root).returncode == 4
     assert not far.blob_path(NEW).exists()
+
+
+def test_the_script_says_whether_the_recipe_or_a_base_is_wrong(tmp_path: Path) -> None:
+    bundle, store, other = tmp_path / "b.tar", Store(tmp_path / "far"), noise(len(OLD_WEIGHTS), 9)
+    store.blob(OLD_WEIGHTS)
+    bundle.write_bytes(Forged(made=MADE[:-1] + b"!").built())
+    done = restored(bundle, store.root)
+    assert (done.returncode, "it makes other bytes" in done.stderr) == (4, True)
+    bases = (OLD_WEIGHTS, other)
+    bundle.write_bytes(Forged(made=MADE[:-1] + b"!", bases=bases, requires=bases).built())
+    store.blob(other)
+    store.blob_path(other).write_bytes(bytes(len(other)))
+    done = restored(bundle, store.root)
+    assert (done.returncode, f"{digest_of(other)} in the store is damaged" in done.stderr) == (4, True)
 
 
 def test_the_script_restores_what_models_share(near: Store, shared: Path, tmp_path: Path) -> None:

@@ -498,7 +498,7 @@ def test_one_folder_given_twice_is_refused(models: Store, media: list[Path], tmp
         (("--split", "large"), "--split: expected a size"),
         (("--split", "0"), "--split: expected 1 to"),
         (("--split", "9K", "--parity", "0%"), "--parity: expected 1% to"),
-        (("--split", "9K", "--to", ""), "--to: empty; expected a folder"),
+        (("--split", "9K", "--to", ""), "expected a folder, got an empty word"),
         (("--to", "."), "--to: only a bundle in volumes"),
         (("--level", "77"), "--level: expected auto or 1 to 19"),
     ],

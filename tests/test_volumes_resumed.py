@@ -79,6 +79,15 @@ def test_a_set_that_was_stopped_goes_on_and_is_the_same(
     assert tree(tmp_path) == tree(undisturbed)
 
 
+def test_a_set_that_was_stopped_where_a_volume_ends_goes_on(models: Path, tmp_path: Path) -> None:
+    size = stopped(models, tmp_path, 30 * MIB).size
+    empty(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        export(models, tmp_path, 30 * MIB, split=size)
+    assert export(models, tmp_path, split=size)[0] == ("written before", size)
+    assert ostore.verify([media(tmp_path)[0] / NAME, *media(tmp_path)])[0].verdict == "whole"
+
+
 @unmeasured
 def test_a_set_that_is_killed_at_any_moment_goes_on(models: Path, undisturbed: Path, tmp_path: Path) -> None:
     to = [word for medium in media(tmp_path) for word in ("--to", str(medium))]

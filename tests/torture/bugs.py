@@ -89,7 +89,7 @@ BUGS = (
     Bug(
         "an export is written under its own name",
         "places/bundle/writer.py",
-        'return f"{self.path.name}.part"',
+        "return self.path.name + PART",
         "return self.path.name",
         (FAULTS, "-k", "export and killed"),
     ),

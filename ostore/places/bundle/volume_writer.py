@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -286,7 +287,7 @@ class _Export:
     def _found(self) -> list[tuple[VolumeFolder, str]]:
         """Return the volumes that wait, with their folders, as far as each is full and the next is there."""
         found: list[tuple[VolumeFolder, str]] = []
-        for number in range(1, MAX_VOLUMES + 1):
+        for number in itertools.count(1):
             file = volume_name(self._name, number)
             having = ((folder, folder.waiting.lstat(file)) for folder in self._folders)
             folder, status = next(((folder, status) for folder, status in having if status), (None, None))
