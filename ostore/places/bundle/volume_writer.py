@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -287,16 +286,15 @@ class _Export:
     def _found(self) -> list[tuple[VolumeFolder, str]]:
         """Return the volumes that wait, with their folders, as far as each is full and the next is there."""
         found: list[tuple[VolumeFolder, str]] = []
-        for number in itertools.count(1):
-            file = volume_name(self._name, number)
+        while True:
+            file = volume_name(self._name, len(found) + 1)
             having = ((folder, folder.waiting.lstat(file)) for folder in self._folders)
             folder, status = next(((folder, status) for folder, status in having if status), (None, None))
             if folder is None or status is None:
-                break
+                return found
             found.append((folder, file))
             if status.st_size != self._terms.size:
-                break
-        return found
+                return found
 
     def _digests_in(self, size: int) -> tuple[Digest, ...]:
         return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
