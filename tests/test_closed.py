@@ -15,6 +15,8 @@ import pytest
 
 import ostore
 from ostore.formats.digest import Digest
+from ostore.formats.outcome import Outcome
+from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.obstacles import find_obstacles
@@ -63,6 +65,15 @@ def test_models_in_a_folder_that_may_not_be_entered_are_not_absent(public: Store
     (public.root / "manifests").chmod(0o600)
     with another_user(), pytest.raises(PermissionError):
         LocalStore(public.root).scan()
+
+
+def test_a_model_in_a_folder_that_may_not_be_entered_is_not_new(public: Store) -> None:
+    selection = LocalStore(public.root).select(["tiny"])
+    sink = StoreSink(LocalStore(public.root), replace=True)
+    assert sink.compare(selection).outcomes[selection.models[0].name] is Outcome.ALREADY_THERE
+    (public.root / "manifests").chmod(0o600)
+    with another_user(), pytest.raises(PermissionError):
+        sink.compare(selection)
 
 
 def test_a_folder_that_may_not_be_entered_can_be_a_store(public: Store) -> None:

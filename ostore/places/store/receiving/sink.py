@@ -261,8 +261,9 @@ class StoreSink:
         stored = _names(tree)
         folded = {model.name.folded for model in selection.models}
         refuse_twins([name for name in stored if name.folded in folded] + [model.name for model in selection.models])
-        # A new store has no manifests, so no model has to be looked up.
-        outcomes = {model.name: self._outcome(model) if tree.folders else Outcome.ADDED for model in selection.models}
+        # A new store has no manifests, so no model has to be looked up. A folder that cannot be read may have some.
+        is_new = not tree.folders and not tree.closed
+        outcomes = {model.name: Outcome.ADDED if is_new else self._outcome(model) for model in selection.models}
         # What moves keeps its names.
         if self._predecessor is None:
             for _, error in self._clashes((model.name for model in selection.models), stored):
