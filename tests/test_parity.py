@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import random
 import re
 import shutil
@@ -24,49 +23,31 @@ from ostore.formats.errors import IntegrityError, NoSpaceError, UnsafeError, Usa
 from ostore.formats.par2_packets import whole_packets
 from ostore.formats.par2_renaming import DescribedFile, Renaming, aliases
 from ostore.formats.parity import ParityPlan, ParityWish, least_parity, parse_parity, plan_parity
-from ostore.places.bundle import volume_writer
 from ostore.places.bundle.par2 import BeyondRepairError, Mended, create_parity, repair_with_parity
 from ostore.places.bundle.parity import repair_volumes
 from ostore.places.bundle.volume_reader import find_volumes
 from ostore.streams.durable import Directory
 from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.support import ostore as run
+from tests.volumes import NAME, SIZE, five_folders, five_volumes, imported, needs_par2, with_room
 
-SIZE = 20_000
-NAME = "x.tar.zst"
 NAMES = frozenset(f"{NAME}.{number:03}" for number in range(1, 9))
 INTEGRITY = CODES["integrity"]
 _SHOWN = ("'*'", "'?'", r"'\\'", r"'\n'", r"'\x7f'")
-needs_par2 = pytest.mark.skipif(
-    shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
-)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store whose bundle is some 93 kB: five volumes."""
-    store = Store(tmp_path_factory.mktemp("parity") / "models")
-    store.model("tiny:latest", noise(50_000), template=b"{{ .Prompt }}")
-    store.model("other:q4", noise(20_000, 2), license=b"MIT")
-    return store
+    return five_volumes(tmp_path_factory.mktemp("parity") / "models")
 
 
 @pytest.fixture
 def media(tmp_path: Path) -> list[Path]:
-    folders = [tmp_path / name for name in "abcde"]
-    for folder in folders:
-        folder.mkdir()
-    return folders
+    return five_folders(tmp_path)
 
 
 def export(store: Store, to: Sequence[Path], parity: str) -> ostore.ExportReport:
     return ostore.export(["*"], NAME, split=SIZE, to=to, parity=parity, models=store.root)
-
-
-def imported(tmp_path: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = run("import", *words, "--models", tmp_path / "other")
-    assert done.returncode == code, done.stderr
-    return done
 
 
 @needs_par2
@@ -365,7 +346,7 @@ def test_the_room_for_the_parity_is_looked_for_before_anything_is_written(
     models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch, parity: str
 ) -> None:
     """A disk of that size cannot be made everywhere."""
-    monkeypatch.setattr(volume_writer, "room_at", lambda _path: 75_000)
+    with_room(monkeypatch, lambda _path: 75_000)
     with pytest.raises(NoSpaceError, match=r"expected \d+ bytes of free space, got 75000"):
         export(models, media[:1], parity)
     assert list(media[0].iterdir()) == []

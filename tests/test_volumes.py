@@ -30,43 +30,26 @@ from ostore.formats.errors import (
     UsageError,
 )
 from ostore.formats.volume_set import write_sums
-from ostore.places.bundle import volume_writer
 from ostore.places.bundle.volume_folders import VolumeFolder
 from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput
 from tests.documents import ROOT
 from tests.recipes import OLD, two_releases
 from tests.support import Store, noise, sha256, tree
 from tests.support import ostore as run
+from tests.volumes import NAME, SIZE, five_folders, five_volumes, imported, needs_par2, volumes, with_room
 
-SIZE = 20_000
-NAME = "x.tar.zst"
 INTEGRITY = CODES["integrity"]
 posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
-needs_par2 = pytest.mark.skipif(
-    shutil.which("par2") is None and importlib.util.find_spec("par2") is None, reason="par2 is not installed"
-)
-posix = pytest.mark.skipif(os.name == "nt", reason="programs and files of POSIX")
-needs_par2 = pytest.mark.skipif(
-    not (shutil.which("par2") or pytest.importorskip("importlib.util").find_spec("par2")),
-    reason="par2 is not installed",
-)
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Store:
-    """A store whose bundle is some 93 kB: five volumes."""
-    store = Store(tmp_path / "models")
-    store.model("tiny:latest", noise(50_000), template=b"{{ .Prompt }}")
-    store.model("other:q4", noise(20_000, 2), license=b"MIT")
-    return store
+    return five_volumes(tmp_path / "models")
 
 
 @pytest.fixture
 def media(tmp_path: Path) -> list[Path]:
-    folders = [tmp_path / name for name in "abcde"]
-    for folder in folders:
-        folder.mkdir()
-    return folders
+    return five_folders(tmp_path)
 
 
 def export(store: Store, media: Sequence[Path], **options: object) -> ostore.ExportReport:
@@ -76,16 +59,6 @@ def export(store: Store, media: Sequence[Path], **options: object) -> ostore.Exp
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def volumes(media: Sequence[Path]) -> list[Path]:
-    return sorted((path for folder in media for path in folder.glob("*.[0-9][0-9][0-9]")), key=lambda path: path.name)
-
-
-def imported(tmp_path: Path, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = run("import", *words, "--models", tmp_path / "other")
-    assert done.returncode == code, done.stderr
-    return done
 
 
 def test_volumes_are_what_split_makes_of_the_bundle(models: Store, media: list[Path], tmp_path: Path) -> None:
@@ -423,7 +396,7 @@ def test_the_next_medium_is_asked_for_when_none_has_room(
     def room(path: Path) -> int:
         return 60_000 - sum(file.stat().st_size for file in path.rglob("*"))
 
-    monkeypatch.setattr(volume_writer, "room_at", room)
+    with_room(monkeypatch, room)
     report = export(models, media[:1], next_medium=change, verify_after_write=True)
     first = [f"{NAME}.{end}" for end in ("001", "002", "sha256")]
     assert asked == [(3, first), (5, [f"{NAME}.003", f"{NAME}.004", f"{NAME}.sha256"])]
@@ -438,7 +411,7 @@ def test_a_volume_without_room_is_named_if_nobody_can_be_asked(
 ) -> None:
     """The room is that of a disk that somebody else fills meanwhile."""
     rooms = iter([10**6] * 3 + [0] * 9)
-    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with_room(monkeypatch, lambda _path: next(rooms))
     with pytest.raises(NoSpaceError, match="no room for volume 3 of 20000 bytes") as caught:
         export(models, media[:1])
     assert "add --to DIR for every medium" in str(caught.value.hint)
@@ -450,7 +423,7 @@ def test_media_are_not_changed_where_parity_needs_all(
     models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = iter([10**6] * 3 + [0] * 9)
-    monkeypatch.setattr(volume_writer, "room_at", lambda _path: next(rooms))
+    with_room(monkeypatch, lambda _path: next(rooms))
     with pytest.raises(NoSpaceError, match="no room for volume 3") as caught:
         export(models, media[:1], parity="5%", next_medium=lambda _number, _folders: pytest.fail("asked"))
     assert "parity needs all volumes at once" in str(caught.value.hint)
@@ -459,7 +432,7 @@ def test_media_are_not_changed_where_parity_needs_all(
 def test_disks_that_are_too_small_together_are_refused_before_anything_is_written(
     models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(volume_writer, "room_at", lambda _path: 1000)
+    with_room(monkeypatch, lambda _path: 1000)
     with pytest.raises(NoSpaceError, match=r"expected \d+ bytes of free space, got 1000"):
         export(models, media)
     assert list(media[0].iterdir()) == []

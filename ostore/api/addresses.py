@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ostore.formats.parity import ParityWish
     from ostore.operations.transfer import BlobSource, Sink, Source
     from ostore.places.bundle.reader import BundleReader
-    from ostore.places.bundle.volume_writer import NextMedium
+    from ostore.places.bundle.volume_export import NextMedium
 
 # Levels above 19 need windows that other readers refuse.
 MAX_LEVEL = 19
@@ -257,7 +257,8 @@ def _bundle_file(text: str, terms: SinkTerms) -> Sink:
 
 
 def _volumes_sink(path: Path, terms: SinkTerms) -> Sink:
-    from ostore.places.bundle.volume_writer import BundleVolumes, VolumeTerms
+    from ostore.places.bundle.volume_export import VolumeTerms
+    from ostore.places.bundle.volume_writer import BundleVolumes
 
     if terms.to and path.name != str(path):
         raise UsageError(

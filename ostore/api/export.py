@@ -33,7 +33,7 @@ from ostore.streams.source_failure import SourceFailureError
 
 # The code for bundles takes time to import.
 if TYPE_CHECKING:
-    from ostore.places.bundle.volume_writer import NextMedium
+    from ostore.places.bundle.volume_export import NextMedium
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from ostore.formats.digest import Digest
 from ostore.formats.export_state import ExportState
 from ostore.formats.selection import Selection, Wanted
 from ostore.formats.zstd_frame import FrameSpan
+from ostore.places.bundle.encoding import Encoding
 from ostore.places.bundle.inbox import bundle_head
-from ostore.places.bundle.journal import made_by
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey import scan
@@ -293,7 +293,7 @@ def unfinished_states() -> dict[str, Callable[[World], object]]:
         selection = LocalStore(world.store.root).select(["old"])
         head = bundle_head(selection)
         fields = {
-            "made_by": made_by(None, is_plain=False),
+            "made_by": Encoding(is_plain=False, level=None, jobs=1).made_by,
             "offset": len(head),
             "spans": (FrameSpan(500, len(head)),),
             "cut": None,

@@ -31,7 +31,7 @@ from ostore.cli.text import tell
 if TYPE_CHECKING:
     from ostore.api.export import ExportReport
     from ostore.api.export_gguf import GgufExportReport
-    from ostore.places.bundle.volume_writer import NextMedium
+    from ostore.places.bundle.volume_export import NextMedium
     from ostore.streams.progress import Progress
 
 app = group()

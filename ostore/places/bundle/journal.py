@@ -18,8 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import zstandard
-
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, IntegrityError, OstoreError, UsageError
 from ostore.formats.export_state import MAX_DAMAGED, MAX_STATE_BYTES, CutBlob, ExportState
@@ -30,7 +28,6 @@ from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_fram
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.chunks import read_full
 from ostore.streams.durable import FULL, Directory
-from ostore.streams.frames import encode_frame
 from ostore.streams.owners import Ownership, is_ours
 from ostore.streams.source_failure import SourceFailureError
 from ostore.streams.verified import Steps
@@ -132,18 +129,6 @@ def read_state(directory: Directory, name: str) -> ExportState | None:
         return ExportState.parse(read_full(fd, MAX_STATE_BYTES + 1)) if is_ours(os.fstat(fd)) else None
     finally:
         os.close(fd)
-
-
-def made_by(level: int | None, *, is_plain: bool) -> str:
-    """Return what decides the bytes of a bundle beside the selection and the program that the index names."""
-    if is_plain:
-        return "tar"
-    return f"level {level or 'auto'}, zstandard {zstandard.__version__}, zstd {zstandard.ZSTD_VERSION}"
-
-
-def start_of(head: bytes, level: int | None, *, is_plain: bool) -> bytes:
-    """Return the first bytes of a bundle that begins with that head: its first frame."""
-    return head if is_plain else b"".join(encode_frame([head[:MAX_FRAME_CONTENT]], level))
 
 
 def _may_go_on(error: BaseException) -> bool:

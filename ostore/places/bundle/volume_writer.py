@@ -3,85 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import LimitError, NoSpaceError, UsageError
-from ostore.formats.export_state import ExportState
-from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.parity import ParityPlan, ParityWish, least_parity, plan_parity, refuse_unfit
+from ostore.formats.errors import NoSpaceError, UsageError
+from ostore.formats.outcome import Forecast
+from ostore.formats.parity import least_parity, refuse_unfit
 from ostore.formats.selection import Selection
-from ostore.formats.volume_set import (
-    MAX_VOLUMES,
-    instructions_name,
-    is_parity,
-    least_size,
-    sums_name,
-    volume_name,
-    write_sums,
-)
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import (
-    STATE,
-    ExportJournal,
-    Terms,
-    damaged_before,
-    damaged_in,
-    has_state,
-    made_by,
-    start_of,
-)
+from ostore.formats.volume_set import MAX_VOLUMES
+from ostore.places.bundle.encoding import Encoding, all_added
+from ostore.places.bundle.inbox import BundleInbox, bundle_head, stored_members
+from ostore.places.bundle.journal import ExportJournal, Terms, damaged_before, damaged_in
 from ostore.places.bundle.left_over import remove_unfinished_file
 from ostore.places.bundle.par2 import refuse_without_par2
-from ostore.places.bundle.parity_writer import make_parity
-from ostore.places.bundle.volume_folders import VolumeFolder, parts_name, waiting_size
-from ostore.places.bundle.volume_instructions import instructions
+from ostore.places.bundle.volume_export import VolumeExport, VolumeTerms, WrittenSet, most_bytes, too_many
+from ostore.places.bundle.volume_folders import parts_name, waiting_size
 from ostore.streams.durable import Directory
-from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
-from ostore.streams.owners import Ownership
-from ostore.streams.plain import PlainWriter
-from ostore.streams.progress import Progress, watching
-from ostore.streams.read_back import refuse_other_bytes
-from ostore.streams.space import refuse_too_large, room_at
-from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput, WrittenFile
-from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite, write_file
-
-# zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
-_LEAST_SHARE = 0.7
-# Headers and padding of a member, and of its frames; the index and what else is in every bundle.
-_MEMBER_BYTES, _FRAME_SHARE, _HEAD_BYTES = 2048, 1 / 1000, 1024 * 1024
-# Makes room for volumes: called with the number of the one that fits nowhere, it returns when there is another medium.
-NextMedium = Callable[[int, Sequence[Path]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeTerms:
-    """
-    How a set of volumes is written.
-
-    `size` is the bytes of each volume but the last, `folders` where they go in turn. `parity` is the wish, if any, and
-    with `verify` every volume is read back. Without `next_medium`, all must fit where it goes.
-    """
-
-    size: int
-    folders: tuple[Path, ...]
-    parity: ParityWish | None = None
-    verify: bool = False
-    next_medium: NextMedium | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenSet:
-    """The volumes of a set in order, with their paths, its parity files, and how many blocks these mend of how many."""
-
-    volumes: tuple[tuple[Path, WrittenFile], ...]
-    parity_files: tuple[Path, ...] = ()
-    plan: ParityPlan | None = None
+from ostore.streams.progress import Progress
+from ostore.streams.space import room_at
+from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite
 
 
 class BundleVolumes:
@@ -93,11 +35,9 @@ class BundleVolumes:
         self._name = name
         self._terms = terms
         self._folders = [on_any_length(folder) for folder in terms.folders]
-        self._level = level
-        self._jobs = jobs
+        self._encoding = Encoding(name.endswith(".tar"), level, jobs)
         self._replace = replace
         self._progress = progress
-        self._is_plain = name.endswith(".tar")
         self._has_begun = False
         self.written: WrittenSet | None = None
 
@@ -107,8 +47,7 @@ class BundleVolumes:
         NotFoundError if a folder does not, LimitError if there would be too many volumes, NoSpaceError.
         """
         self._refuse(selection)
-        outcomes = dict.fromkeys((model.name for model in selection.models), Outcome.ADDED)
-        return Forecast(outcomes, selection.blobs)
+        return all_added(selection)
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection: a bundle takes any names."""
@@ -130,45 +69,40 @@ class BundleVolumes:
         """
         self._refuse(selection)
         head = bundle_head(selection)
-        volumes = f"{made_by(self._level, is_plain=self._is_plain)}, volumes of {self._terms.size} bytes"
-        terms = Terms(head, stored_members(selection), volumes, self._is_plain, damaged_in(selection))
+        encoding = self._encoding
+        volumes = f"{encoding.made_by}, volumes of {self._terms.size} bytes"
+        terms = Terms(head, stored_members(selection), volumes, encoding.is_plain, damaged_in(selection))
         with contextlib.ExitStack() as resources:
-            export = _Export(self._name, self._terms, self._folders, _most(selection), self._progress)
+            export = VolumeExport(self._name, self._terms, self._folders, most_bytes(selection), self._progress)
             resources.callback(export.close)
             export.open(replace=self._replace)
             with export.noting(terms) as journal:
                 self._begin(export, journal, head)
-                with contextlib.closing(self._writer(export.output, journal.state)) as writer:
+                with contextlib.closing(encoding.writer(export.output, journal.state)) as writer:
                     inbox = BundleInbox(writer, selection, head, journal)
                     yield inbox
                     inbox.seal()
                 export.output.end()
-                self.written = export.complete(self._jobs, selection)
+                self.written = export.complete(encoding.jobs, selection)
         self._remove_others()
 
-    def _begin(self, export: _Export, journal: ExportJournal, head: bytes) -> None:
+    def _begin(self, export: VolumeExport, journal: ExportJournal, head: bytes) -> None:
         """Go on with what an interrupted export has left, if it is of use, and say what becomes of it."""
-        problem = export.begin(start_of(head, self._level, is_plain=self._is_plain))
+        problem = export.begin(self._encoding.start_of(head))
         if journal.state:
             self._progress.phase("written before", journal.state.size)
         elif problem and not self._has_begun:
             self._progress.phase(f"starting from the beginning because {problem}", 0)
         self._has_begun = True
 
-    def _writer(self, output: VolumesOutput, state: ExportState | None) -> TarOutput:
-        if self._is_plain:
-            return PlainWriter(output, state.offset if state else 0)
-        return FrameWriter(output, self._level, self._jobs, state.spans if state else ())
-
     def _refuse(self, selection: Selection) -> None:
         for folder in self._folders:
             refuse_missing_folder(folder)
             refuse_to_overwrite(folder / self._name, replace=self._replace)
         _refuse_twice(self._folders)
-        size = selection.stored_size
-        least = size if self._name.endswith(".tar") else int(size * _LEAST_SHARE)
+        least = self._encoding.least_size(selection)
         if least > self._terms.size * MAX_VOLUMES:
-            raise _too_many(self._name, _most(selection))
+            raise too_many(self._name, most_bytes(selection))
         if self._terms.parity:
             refuse_unfit(self._name)
             refuse_without_par2()
@@ -184,216 +118,6 @@ class BundleVolumes:
                 if self._replace:
                     directory.unlink(self._name)
                 remove_unfinished_file(directory, self._name)
-
-
-class _Export:
-    """One export: its open folders, and the volumes that are written or wait for their names."""
-
-    def __init__(self, name: str, terms: VolumeTerms, folders: Sequence[Path], most: int, progress: Progress) -> None:
-        self._name = name
-        self._terms = terms
-        self._paths = folders
-        self._most = most
-        self._progress = progress
-        self._held = contextlib.ExitStack()
-        self._folders: list[VolumeFolder] = []
-        self._places: list[Path] = []
-        # By folder: under the name of a volume, another folder may have an old one.
-        self._ours: defaultdict[Path, set[str]] = defaultdict(set)
-        self._named = 0
-        self._replace = False
-        self._journal: ExportJournal
-        self.output = VolumesOutput(terms.size, self._begin)
-
-    def open(self, *, replace: bool) -> None:
-        """Hold all folders. Raises UsageError if a file of a set of that name is in one, unless it is replaced."""
-        self._replace = replace
-        for path in self._paths:
-            folder = self._held.enter_context(VolumeFolder.opened(path, self._name))
-            self._folders.append(folder)
-            self._refuse_others(folder)
-
-    def _refuse_appeared(self) -> None:
-        """Raises UsageError if somebody has made a file of the name since, unless it is replaced."""
-        for folder in self._folders:
-            refuse_to_overwrite(folder.target.path / self._name, replace=self._replace)
-            self._refuse_others(folder)
-
-    def _refuse_others(self, folder: VolumeFolder) -> None:
-        found = [file for file in folder.published() if file not in self._ours[folder.target.path]]
-        if found and not self._replace:
-            raise UsageError(f"{folder.target.path / found[0]}: exists", hint="replace=True overwrites it")
-
-    def close(self) -> None:
-        self.output.close()
-        self._let_go()
-
-    @contextlib.contextmanager
-    def noting(self, terms: Terms) -> Iterator[ExportJournal]:
-        """
-        Yield a journal, which is in the folder that has one, or in the first. `begin` says whether it goes on.
-
-        After an error from which the same command may go on, what is written stays. Else nothing does.
-        """
-        folder = (self._having_state() or self._folders)[0]
-        journal = ExportJournal(folder.waiting, self._name, terms, self._digests_in)
-        self._journal = journal
-        try:
-            yield journal
-        except BaseException as error:
-            keeps = journal.keeps(error)
-            for folder in self._folders:
-                folder.keeps = keeps
-            if not keeps:
-                journal.clear()
-            raise
-        journal.clear()
-
-    def begin(self, start: bytes) -> str:
-        """
-        Find the volumes that wait, and go on behind the last byte that the journal knows of. `start` is as for its
-        `find`, and so is what this returns. Otherwise remove them. Raises OSError.
-        """
-        found = self._found()
-        part = JoinedBytes([ClosedFile(folder.waiting.path / file) for folder, file in found])
-        having = self._having_state()
-        problem, state = self._journal.find(part, start), self._journal.state
-        # If there are several states, nobody knows which of the volumes are of which export.
-        is_clear = len(having) < 2  # noqa: PLR2004 - one state
-        if state is not None and not (is_clear and len(state.volumes) == state.size // self._terms.size):
-            problem, state = "the unfinished bundle is damaged", None
-        if state is None:
-            self._journal.forget()
-        kept = found[: -(-state.size // self._terms.size)] if state else []
-        for folder in self._folders:
-            states = {self._name + STATE} if state and folder in having else set[str]()
-            folder.clear({file for other, file in kept if other is folder} | states)
-        self._places = [folder.target.path / file for folder, file in kept]
-        if state is not None:
-            self._resume(state, kept)
-        return problem
-
-    def _resume(self, state: ExportState, kept: Sequence[tuple[VolumeFolder, str]]) -> None:
-        rest, cut = state.size % self._terms.size, None
-        if rest:
-            folder, file = kept[-1]
-            cut = (folder.reopen(file, rest), self._places[-1], rest)
-        self.output.resume([WrittenFile(self._terms.size, digest) for digest in state.volumes], cut)
-
-    def _having_state(self) -> list[VolumeFolder]:
-        return [folder for folder in self._folders if has_state(folder.waiting, self._name)]
-
-    def _found(self) -> list[tuple[VolumeFolder, str]]:
-        """Return the volumes that wait, with their folders, as far as each is full and the next is there."""
-        found: list[tuple[VolumeFolder, str]] = []
-        while True:
-            file = volume_name(self._name, len(found) + 1)
-            having = ((folder, folder.waiting.lstat(file)) for folder in self._folders)
-            folder, status = next(((folder, status) for folder, status in having if status), (None, None))
-            if folder is None or status is None:
-                return found
-            found.append((folder, file))
-            if status.st_size != self._terms.size:
-                return found
-
-    def _digests_in(self, size: int) -> tuple[Digest, ...]:
-        return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
-
-    def complete(self, jobs: int, selection: Selection) -> WrittenSet:
-        """Make the parity, read everything back and give all files their names."""
-        volumes, plan = self.output.volumes, None
-        if self._terms.parity:
-            plan = plan_parity(
-                self._terms.parity, [volume.size for volume in volumes], self._terms.size, len(self._paths)
-            )
-            self._progress.phase("making parity", 0)
-            make_parity(self._folders, self._name, self._places, plan, jobs)
-        for folder in self._folders:
-            text = instructions(self._name, len(volumes), selection, has_parity=plan is not None)
-            _write(folder.waiting, instructions_name(self._name), text)
-        parity = tuple(
-            folder.target.path / file
-            for folder in self._folders
-            for file in folder.waiting_files()
-            if is_parity(self._name, file)
-        )
-        self._publish()
-        return WrittenSet(tuple(zip(self._places, volumes, strict=True)), parity, plan)
-
-    def _begin(self, number: int) -> tuple[int, Path]:
-        if number > MAX_VOLUMES:
-            raise _too_many(self._name, self._most)
-        left = self._most - sum(volume.size for volume in self.output.volumes)
-        size = min(self._terms.size, left)
-        folder, file = self._with_room(number, size), volume_name(self._name, number)
-        fd, path = folder.begin(file), folder.target.path / file
-        with contextlib.ExitStack() as unless_begun:
-            unless_begun.callback(os.close, fd)
-            refuse_too_large(fd, path, size)
-            unless_begun.pop_all()
-        self._places.append(path)
-        return fd, path
-
-    def _with_room(self, number: int, size: int) -> VolumeFolder:
-        """Return the next folder in turn that has room. If none has, ask for another medium, as often as needed."""
-        while True:
-            count = len(self._folders)
-            for turn in range(count):
-                folder = self._folders[(number - 1 + turn) % count]
-                room = room_at(folder.target.path)
-                if room is None or room >= size:
-                    return folder
-            self._change_media(number, size)
-
-    def _change_media(self, number: int, size: int) -> None:
-        if self._terms.next_medium is None or self._terms.parity:
-            places = ", ".join(map(str, self._paths))
-            raise NoSpaceError(
-                f"{places}: no room for volume {number} of {size} bytes",
-                hint="parity needs all volumes at once: export to folders with room for all"
-                if self._terms.parity
-                else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
-            )
-        self._publish()
-        # What is on another medium cannot be gone on with.
-        self._journal.end()
-        self._let_go()
-        self._terms.next_medium(number, self._paths)
-        self.open(replace=self._replace)
-
-    def _publish(self) -> None:
-        """Give the files that wait their names, when they are what the media give back."""
-        volumes = self.output.volumes
-        sums = write_sums(self._name, (volume.digest for volume in volumes))
-        for folder in self._folders:
-            _write(folder.waiting, sums_name(self._name), sums)
-        if self._terms.verify:
-            self._read_back()
-        self._refuse_appeared()
-        for folder in self._folders:
-            ours = self._ours[folder.target.path]
-            ours.update(folder.waiting_files())
-            folder.publish(ours)
-        self._named = len(volumes)
-
-    def _read_back(self) -> None:
-        fresh = range(self._named, len(self.output.volumes))
-        self._progress.phase("reading back", sum(self.output.volumes[number].size for number in fresh))
-        waiting = {folder.target.path: folder.waiting.path for folder in self._folders}
-        for number in fresh:
-            path, written = self._places[number], self.output.volumes[number]
-            with watching(path.name, written.size, self._progress) as advance:
-                refuse_other_bytes(waiting[path.parent] / path.name, written, advance=advance)
-
-    def _let_go(self) -> None:
-        self._folders.clear()
-        self._held.close()
-        self._held = contextlib.ExitStack()
-
-
-def _write(directory: Directory, file: str, content: bytes) -> None:
-    directory.unlink(file)
-    write_file(directory, file, (content,), Ownership.of(directory.status()))
 
 
 def _refuse_twice(folders: Sequence[Path]) -> None:
@@ -416,17 +140,3 @@ def _refuse_full(folders: Sequence[Path], needed: int) -> None:
             f"{', '.join(map(str, folders))}: expected {needed} bytes of free space, got {sum(rooms)}",
             hint="export fewer models, or add --to DIR for another disk",
         )
-
-
-def _too_many(name: str, most: int) -> LimitError:
-    return LimitError(
-        f"{name}: expected at most {MAX_VOLUMES} volumes", hint=f"--split {least_size(most)}M makes larger ones"
-    )
-
-
-def _most(selection: Selection) -> int:
-    """Return bytes that the bundle is not larger than."""
-    members = len(selection.blobs) + 2 * len(selection.models)
-    digests = sum(len(model.blobs) for model in selection.models) + sum(len(made.bases) for made in selection.recipes)
-    text = digests * 100
-    return int(selection.stored_size * (1 + _FRAME_SHARE)) + members * _MEMBER_BYTES + text + _HEAD_BYTES

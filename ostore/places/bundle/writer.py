@@ -9,29 +9,24 @@ from pathlib import Path
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BusyError, NoSpaceError, UsageError
-from ostore.formats.export_state import ExportState
-from ostore.formats.outcome import Forecast, Outcome
+from ostore.formats.outcome import Forecast
 from ostore.formats.selection import Selection
-from ostore.places.bundle.inbox import BundleInbox, TarOutput, bundle_head, stored_members
-from ostore.places.bundle.journal import ExportJournal, Terms, damaged_before, damaged_in, made_by, start_of
+from ostore.places.bundle.encoding import Encoding, all_added
+from ostore.places.bundle.inbox import BundleInbox, bundle_head, stored_members
+from ostore.places.bundle.journal import ExportJournal, Terms, damaged_before, damaged_in
 from ostore.places.bundle.left_over import PART, remove_unfinished_volumes
 from ostore.places.bundle.read_back import refuse_other_blobs
 from ostore.places.bundle.volume_folders import files_of_set
 from ostore.streams.bytes_at import FileBytes, Output
 from ostore.streams.durable import Directory, naming
 from ostore.streams.file_lock import try_lock
-from ostore.streams.frames import FrameWriter
 from ostore.streams.links import on_any_length
 from ostore.streams.owners import is_ours
-from ostore.streams.plain import PlainWriter
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.read_back import refuse_other_bytes
 from ostore.streams.space import refuse_full, refuse_too_large
 from ostore.streams.volumes import HashedOutput
 from ostore.streams.writing import GrowingFile, refuse_to_overwrite
-
-# zstd takes some 20 % off weights in 16 bits, and less off quantised ones.
-_LEAST_SHARE = 0.7
 
 
 class BundleFile:
@@ -55,11 +50,9 @@ class BundleFile:
         """With `verify`, the file is read back from its medium before it gets its name."""
         self.path = on_any_length(path)
         self._verify = verify
-        self._level = level
-        self._jobs = jobs
+        self._encoding = Encoding(path.name.endswith(".tar"), level, jobs)
         self._replace = replace
         self._progress = progress
-        self._is_plain = path.name.endswith(".tar")
         self._has_begun = False
 
     def compare(self, selection: Selection) -> Forecast:
@@ -69,7 +62,7 @@ class BundleFile:
         """
         self._refuse_existing()
         self._refuse_full_disk(selection)
-        return _all_of(selection)
+        return all_added(selection)
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection: a bundle takes any names."""
@@ -94,26 +87,21 @@ class BundleFile:
         self._refuse_full_disk(selection)
         head = bundle_head(selection)
         with Directory.open(self.path.parent) as directory:
-            frames = made_by(self._level, is_plain=self._is_plain)
-            terms = Terms(head, stored_members(selection), frames, self._is_plain, damaged_in(selection))
+            encoding = self._encoding
+            terms = Terms(head, stored_members(selection), encoding.made_by, encoding.is_plain, damaged_in(selection))
             journal = ExportJournal(directory, self._part_name, terms)
-            with self._part(directory, journal, head, self._least(selection)) as output:
-                with contextlib.closing(self._writer(output, journal.state)) as writer:
+            with self._part(directory, journal, head, encoding.least_size(selection)) as output:
+                with contextlib.closing(encoding.writer(output, journal.state)) as writer:
                     inbox = BundleInbox(writer, selection, head, journal)
                     yield inbox
                     inbox.seal()
                 output.sync()
                 if isinstance(output, HashedOutput):
-                    start = start_of(head, self._level, is_plain=self._is_plain) if journal.state else None
+                    start = encoding.start_of(head) if journal.state else None
                     self._read_back(output, start)
                 self._give_name(directory)
                 remove_unfinished_volumes(directory, self.path.name)
             journal.clear()
-
-    def _writer(self, output: Output, state: ExportState | None) -> TarOutput:
-        if self._is_plain:
-            return PlainWriter(output, state.offset if state else 0)
-        return FrameWriter(output, self._level, self._jobs, state.spans if state else ())
 
     def _give_name(self, directory: Directory) -> None:
         self._refuse_existing()
@@ -162,14 +150,13 @@ class BundleFile:
         self._progress.phase("reading back", path.stat().st_size)
         if start is not None:
             # Nobody has the digest of what an earlier command wrote, but every blob in it has one.
-            refuse_other_blobs(path, start, jobs=self._jobs)
+            refuse_other_blobs(path, start, jobs=self._encoding.jobs)
         else:
             refuse_other_bytes(path, output.written)
 
     def _begin(self, fd: int, journal: ExportJournal, head: bytes) -> None:
         """Cut the file to what an interrupted export has left that is of use, and say what becomes of it."""
-        start = start_of(head, self._level, is_plain=self._is_plain)
-        problem = journal.find(FileBytes(fd, self.path), start)
+        problem = journal.find(FileBytes(fd, self.path), self._encoding.start_of(head))
         if journal.state is None:
             journal.forget()
         size = journal.state.size if journal.state else 0
@@ -200,10 +187,6 @@ class BundleFile:
             raise BusyError(f"{self.path}: another export has just finished it")
         return is_ours(status) and status.st_nlink == 1
 
-    def _least(self, selection: Selection) -> int:
-        """Return the bytes that the bundle will hardly be smaller than."""
-        return selection.stored_size if self._is_plain else int(selection.stored_size * _LEAST_SHARE)
-
     def _refuse_full_disk(self, selection: Selection) -> None:
         try:
             # What a dead export has left is taken over, so its room is free.
@@ -211,7 +194,7 @@ class BundleFile:
         except OSError:
             left = 0
         try:
-            refuse_full(self.path.parent, self._least(selection) - left)
+            refuse_full(self.path.parent, self._encoding.least_size(selection) - left)
         except NoSpaceError as error:
             error.hint = "export fewer models, or to another disk; a bundle that is written to a pipe is not estimated"
             raise
@@ -230,12 +213,11 @@ class BundlePipe:
 
     def __init__(self, fd: int, *, level: int | None, jobs: int) -> None:
         self._fd = fd
-        self._level = level
-        self._jobs = jobs
+        self._encoding = Encoding(is_plain=False, level=level, jobs=jobs)
 
     def compare(self, selection: Selection) -> Forecast:
         """Forecast that everything is written."""
-        return _all_of(selection)
+        return all_added(selection)
 
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection: a bundle takes any names."""
@@ -245,12 +227,8 @@ class BundlePipe:
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
         """Yield an inbox. Leaving the block seals the bundle, and syncs it if the output is a file."""
         output = GrowingFile(self._fd)
-        with contextlib.closing(FrameWriter(output, self._level, self._jobs)) as writer:
+        with contextlib.closing(self._encoding.writer(output)) as writer:
             inbox = BundleInbox(writer, selection, bundle_head(selection))
             yield inbox
             inbox.seal()
         output.sync()
-
-
-def _all_of(selection: Selection) -> Forecast:
-    return Forecast(dict.fromkeys((model.name for model in selection.models), Outcome.ADDED), selection.blobs)
