@@ -14,7 +14,8 @@ from ostore.api.typed import means_model, refuse_empty_word, typed_models, words
 from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, VolumesError
-from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_bundle, verify_store
+from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_store
+from ostore.operations.verify_bundle import verify_bundle
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from ostore.formats.json_reading import read_strict_json, write_canonical_json
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.recipe import MAX_HEAD_BYTES, MadeBlob, check_order
-from ostore.formats.selection import SelectedModel, Selection, refuse_twins
+from ostore.formats.selection import SelectedModel, Selection, refuse_repeats, refuse_twins
 
 FORMAT = "ostore-bundle"
 VERSION = 1
@@ -158,7 +158,7 @@ def _check(selection: Selection, files: Sequence[IndexedFile]) -> None:
         ("blob", map(str, known)),
         ("file", [file.path for file in files]),
     ):
-        _refuse_repeats(what, keys)
+        refuse_repeats(what, keys)
     stored = sum(made.stored.size for made in selection.recipes)
     if sum(selection.sizes.values()) > _MAX_TOTAL or stored > _MAX_TOTAL:
         raise LimitError("sizes add up to more than 2^63-1 bytes")
@@ -169,21 +169,13 @@ def _check(selection: Selection, files: Sequence[IndexedFile]) -> None:
         raise InvalidBundleError(f"index: {digest} is listed for a model or as a blob, but not both")
 
 
-def _refuse_repeats(what: str, keys: Iterable[str]) -> None:
-    seen = set()
-    for key in keys:
-        if key in seen:
-            raise UnsafeError(f"{what} {key!r} is listed twice")
-        seen.add(key)
-
-
 def _model(entry: Any) -> SelectedModel:  # noqa: ANN401
     fields = _object(entry, "models")
     manifest = _descriptor(fields.get("manifest"))
     if manifest.size > MAX_MANIFEST_BYTES:
         raise LimitError(f"expected a manifest of at most {MAX_MANIFEST_BYTES} bytes, got {manifest.size}")
     blobs = tuple(Digest.parse(text) for text in _list(fields, "blobs"))
-    _refuse_repeats("blob", map(str, blobs))
+    refuse_repeats("blob", map(str, blobs))
     return SelectedModel(ModelName.parse_full(fields.get("name")), manifest.digest, manifest.size, blobs)
 
 

@@ -17,7 +17,7 @@ from ostore.formats.errors import FormatError, LimitError, OstoreError, UnsafeEr
 from ostore.formats.json_reading import read_strict_json, write_canonical_json
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.name import ModelName
-from ostore.formats.selection import Selection, refuse_twins
+from ostore.formats.selection import Selection, refuse_repeats, refuse_twins
 
 FORMAT = "ostore-inventory"
 VERSION = 1
@@ -164,8 +164,8 @@ def _check(models: tuple[HeldModel, ...], blobs: tuple[HeldBlob, ...]) -> None:
     if sum(len(blob.tensors.tensors) for blob in blobs if blob.tensors) > MAX_TENSORS:
         raise LimitError(f"expected at most {MAX_TENSORS} tensors")
     refuse_twins(model.name for model in models)
-    _refuse_repeats("model", [model.name.full for model in models])
-    _refuse_repeats("blob", [blob.digest for blob in blobs])
+    refuse_repeats("model", [model.name.full for model in models])
+    refuse_repeats("blob", [blob.digest for blob in blobs])
     if sum(blob.size for blob in blobs) > _MAX_TOTAL:
         raise LimitError("sizes add up to more than 2^63-1 bytes")
 
@@ -176,7 +176,7 @@ def _model(value: object) -> HeldModel:
     if manifest.size > MAX_MANIFEST_BYTES:
         raise LimitError(f"expected a manifest of at most {MAX_MANIFEST_BYTES} bytes, got {manifest.size}")
     blobs = tuple(map(Digest.parse, _list(fields, "blobs")))
-    _refuse_repeats("blob", blobs)
+    refuse_repeats("blob", blobs)
     return HeldModel(ModelName.parse_full(fields.get("name")), manifest, blobs)
 
 
@@ -236,14 +236,6 @@ def _list(fields: dict[str, Any], key: str) -> list[Any]:
     if len(value) > MAX_MEMBERS:
         raise LimitError(f"{key}: expected at most {MAX_MEMBERS} entries, got {len(value)}")
     return value
-
-
-def _refuse_repeats(what: str, keys: Iterable[object]) -> None:
-    seen = set()
-    for key in keys:
-        if key in seen:
-            raise UnsafeError(f"{what} {str(key)!r} is listed twice")
-        seen.add(key)
 
 
 def _entry(digest: Digest, size: int) -> dict[str, Any]:

@@ -223,3 +223,12 @@ def refuse_twins(names: Iterable[ModelName]) -> None:
         twin = seen.setdefault(name.folded, name)
         if twin != name:
             raise UnsafeError(f"{name.full!r} and {twin.full!r} differ only by case")
+
+
+def refuse_repeats(what: str, keys: Iterable[object]) -> None:
+    """Raises UnsafeError if a document lists something twice. `what` the keys are is for the message."""
+    seen = set()
+    for key in keys:
+        if key in seen:
+            raise UnsafeError(f"{what} {str(key)!r} is listed twice")
+        seen.add(key)

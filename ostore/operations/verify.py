@@ -14,30 +14,24 @@ from typing import Literal, Protocol
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
-    BlobError,
     BlobMissingError,
     DamagedStoreError,
     IntegrityError,
-    NotFoundError,
     SizeMismatchError,
 )
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.plain_manifest import LARGE_BYTES
 from ostore.formats.remedy import NOTHING, Remedy, ostore, person
-from ostore.formats.selection import Selection, Wanted
 from ostore.formats.unreadable import UnreadableManifest
-from ostore.formats.wording import listed, plural
+from ostore.formats.wording import listed
 from ostore.operations.loading import IN_PARTS, loading_of
-from ostore.operations.transfer import Source
 from ostore.places.store.survey.census import BesideBlobs
 from ostore.places.store.survey.manifest_tree import ManifestTree
-from ostore.streams.bytes_at import Held, nothing_held
 from ostore.streams.chunks import Chunk
 from ostore.streams.pool import Pool
-from ostore.streams.progress import Progress, stoppable, watched, watching
-from ostore.streams.recipe import refuse_damaged_bases
-from ostore.streams.verified import hash_file, verified
+from ostore.streams.progress import Progress, stoppable, watching
+from ostore.streams.verified import hash_file
 
 ProblemKind = Literal[
     "blob-missing",
@@ -193,7 +187,7 @@ class Promises:
         """Return the sorted names of the models that make a promise. An unknown promise has none."""
         numbers = self._users.get(promise, ())
         names = [self.names[number] for number in ((numbers,) if isinstance(numbers, int) else numbers)]
-        return _texts(sorted(names, key=attrgetter("full")))
+        return texts(sorted(names, key=attrgetter("full")))
 
     @property
     def digests(self) -> set[Digest]:
@@ -268,64 +262,6 @@ def _told(beside: BesideBlobs) -> Iterator[str]:
         yield f"{listed(beside.links)}: a link, and the file that it leads to was hashed"
     if beside.foreign:
         yield f"{listed(beside.foreign)}: not a file of Ollama, whose next start deletes it"
-
-
-def verify_bundle(subject: str, bundle: Source, progress: Progress, held: Held = nothing_held) -> VerifyReport:
-    """
-    Hash every blob of a bundle and check every manifest. A damaged blob is a problem in the report.
-
-    What recipes make is hashed if their bases are `held` or in the bundle, and is no problem otherwise.
-
-    Raises IntegrityError, FormatError, UnsafeError or LimitError if the rest of the bundle cannot be read, OSError.
-    """
-    selection = bundle.select(())
-    blobs = selection.blobs
-    progress.phase("verifying sha256 digest", sum(blob.size for blob in blobs))
-    problems, unchecked = [], set()
-    for wanted, chunks in bundle.read_blobs([Wanted(blob) for blob in blobs], held):
-        blob = wanted.blob
-        try:
-            _drain(verified(watched(chunks, blob.digest.short, blob.size, progress), blob))
-        except IntegrityError as error:
-            if _is_misled(selection, blob.digest, error, held):
-                unchecked.add(blob.digest)
-                continue
-            users = _texts(selection.users_of(blob.digest))
-            problems.append(Problem("blob-altered", str(blob.digest), str(error), users))
-        except NotFoundError:
-            unchecked.add(blob.digest)
-    models = sum(1 for _ in bundle.read_manifests(selection.models))
-    remedy = person("copy the bundle again, or export it again") if problems else NOTHING
-    sizes = [blob.size for blob in blobs if blob.digest not in unchecked]
-    warnings = _elsewhere(subject, selection, unchecked, held)
-    report = VerifyReport.of(subject, models, sizes, problems, warnings=warnings, remedy=remedy)
-    return replace(report, unchecked=len(unchecked))
-
-
-def _is_misled(selection: Selection, digest: Digest, error: IntegrityError, held: Held) -> bool:
-    """
-    Return whether a blob that a recipe makes is wrong because what the target has is damaged, not the bundle.
-
-    An error about the recipe itself, as it is stored, is one of the bundle.
-    """
-    made = selection.makers.get(digest)
-    if made is None or not isinstance(error, BlobError) or error.digest != str(digest):
-        return False
-    bases = sorted(selection.built_on([digest]))
-    try:
-        refuse_damaged_bases(made, (Descriptor(base, selection.sizes[base]) for base in bases), held)
-    except BlobError:
-        return True
-    return False
-
-
-def _elsewhere(subject: str, selection: Selection, unchecked: Collection[Digest], held: Held) -> Iterator[str]:
-    lacking = sum(held(blob.digest) is None for blob in selection.requires)
-    if lacking:
-        yield f"{subject}: needs {plural(lacking, 'blob')} elsewhere"
-    if unchecked:
-        what = plural(len(unchecked), "blob")
-        yield f"{subject}: {what} not checked, because what they are made of is elsewhere or damaged there"
 
 
 def verified_volumes(report: VerifyReport, problems: Mapping[str, str], volumes: int) -> VerifyReport:
@@ -453,10 +389,12 @@ def _twins(names: Iterable[ModelName]) -> Iterator[str]:
             yield f"{', '.join(sorted(twins))}: differ only by case, and Ollama takes one of them at random"
 
 
-def _drain(chunks: Iterator[Chunk]) -> None:
+def drain(chunks: Iterator[Chunk]) -> None:
+    """Read all of it, for what that raises."""
     for _ in chunks:
         pass
 
 
-def _texts(names: Iterable[ModelName]) -> tuple[str, ...]:
+def texts(names: Iterable[ModelName]) -> tuple[str, ...]:
+    """Return the short names of models."""
     return tuple(str(name) for name in names)

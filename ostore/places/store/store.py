@@ -6,26 +6,25 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.formats.digest import Digest, blob_digest
 from ostore.formats.errors import DamagedStoreError, NoSpaceError, NotFoundError, OstoreError, UsageError
 from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
-from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
+from ostore.formats.name import ModelName, choose, is_all, is_glob
 from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, TRANSACTIONS, WORKSPACE
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.nearby import nearby_store, store_instead
+from ostore.places.store.absence import COPY_AGAIN, HALF, no_model, no_models
+from ostore.places.store.nearby import nearby_store
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.blob_files import BlobFiles
 from ostore.places.store.survey.manifest_tree import ManifestTree, find_manifests
 from ostore.places.store.survey.oddities import Occasion, told_oddities
 from ostore.places.store.survey.reading import read_small_file
 from ostore.places.store.survey.scan import ManifestScan, PassingScan, find_blobs, scan_manifests
-from ostore.places.store.survey.strays import judge_strays
 from ostore.places.store.workspace import Workspace, dead_transactions, staged_blobs, workspace_path
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 
 # A folder with one of these is a store.
 _PARTS = (BLOBS, MANIFESTS, COMING_MANIFESTS, f"{WORKSPACE}/{TRANSACTIONS}")
-_HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
-_COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
 
 
 class LocalStore:
@@ -92,7 +89,7 @@ class LocalStore:
 
     def told_half(self) -> tuple[str, ...]:
         """Return the warning about blobs without manifests, if there are any."""
-        return (f"{self.root}: {_HALF}",) if self.is_half else ()
+        return (f"{self.root}: {HALF}",) if self.is_half else ()
 
     def require(self) -> LocalStore:
         """
@@ -116,7 +113,7 @@ class LocalStore:
         """Return the store itself. Raises what `require` raises, and DamagedStoreError for blobs without manifests."""
         self.require()
         if self.is_half:
-            raise DamagedStoreError(f"{self.root}: {_HALF}", hint=_COPY_AGAIN)
+            raise DamagedStoreError(f"{self.root}: {HALF}", hint=COPY_AGAIN)
         return self
 
     def require_folder(self) -> None:
@@ -148,38 +145,11 @@ class LocalStore:
 
         It is the OSError of a folder that may have the model and cannot be read, or else a NotFoundError.
         """
-        what = f"no model {word!r} in {self.root}"
-        hint = ostore("list", models=self.option, after="shows what is there")
-        if is_glob(word):
-            return NotFoundError(what, hint=hint)
-        name, tree = ModelName.parse(word), tree or find_manifests(self.root)
-        for folder in tree.closed:
-            if f"{MANIFESTS}/{'/'.join(name.parts)}/".lower().startswith(f"{folder.path}/".lower()):
-                return folder.error
-        for stray in judge_strays(self.root, tree.strays):
-            if stray.name and stray.name.folded == name.folded:
-                where = f"its manifest is at {stray.path}, where Ollama does not look"
-                fix = ostore("doctor", "--fix", models=self.option, after="puts it in its place")
-                return NotFoundError(f"{what}, but {where}", hint=fix)
-        if self.is_half:
-            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
-        if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
-            hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
-        return NotFoundError(what, hint=hint)
+        return no_model(self, word, tree or find_manifests(self.root))
 
     def no_models(self) -> NotFoundError:
         """Return the error for a store where nothing can be chosen, with the place of the models that were meant."""
-        tree, what = find_manifests(self.root), f"no models in {self.label}"
-        if near := store_instead(tree):
-            return NotFoundError(what, hint=f"there are some in {near}")
-        if self.is_half:
-            return NotFoundError(f"{what}: {_HALF}", hint=_COPY_AGAIN)
-        if any(stray.is_misplaced for stray in judge_strays(self.root, tree.strays)):
-            where = ostore("doctor", models=self.option, before="there is a manifest where Ollama does not look")
-            return NotFoundError(what, hint=replace(where, after="says where it belongs"))
-        if self.option is not None:
-            return NotFoundError(what, hint=ostore("doctor", models=self.option, after="shows what is in it"))
-        return NotFoundError(what, hint=ostore("where", after="shows which store is used"))
+        return no_models(self, find_manifests(self.root))
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +24,10 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Forecast, Outcome
-from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, refuse_twins
 from ostore.formats.store_layout import BLOBS, MANIFESTS, TRANSACTIONS, WORKSPACE
 from ostore.places.store.receiving.basis import basis_damaged, refuse_lacking
+from ostore.places.store.receiving.clashes import clashes
 from ostore.places.store.receiving.draft import StoreDraft
 from ostore.places.store.receiving.inbox import StoreInbox
 from ostore.places.store.receiving.terms import ReceivingTerms
@@ -109,8 +109,8 @@ class StoreSink:
     def without_clashes(self, selection: Selection) -> Selection:
         """Return the selection without the models whose names clash with other spellings. They are left out."""
         names = (model.name for model in selection.models)
-        clashes = dict(self._clashes(names, _names(find_manifests(self._store.root))))
-        return selection.without((LeftOut(str(name), error) for name, error in clashes.items()), clashes)
+        found = dict(clashes(names, _names(find_manifests(self._store.root)), self._store.root))
+        return selection.without((LeftOut(str(name), error) for name, error in found.items()), found)
 
     def receive(self, selection: Selection) -> AbstractContextManager[StoreInbox]:
         """
@@ -163,7 +163,7 @@ class StoreSink:
     def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
         refuse_on_windows([name])
         stored = _names(find_manifests(self._store.root))
-        for _, error in self._clashes([name], stored):
+        for _, error in clashes([name], stored, self._store.root):
             raise error
         if name in stored and not self._replace and not self._may_be_of(name, sizes):
             raise self._taken(name)
@@ -266,36 +266,9 @@ class StoreSink:
         outcomes = {model.name: Outcome.ADDED if is_new else self._outcome(model) for model in selection.models}
         # What moves keeps its names.
         if self._predecessor is None:
-            for _, error in self._clashes((model.name for model in selection.models), stored):
+            for _, error in clashes((model.name for model in selection.models), stored, self._store.root):
                 raise error
         return outcomes
-
-    def _clashes(
-        self, names: Iterable[ModelName], stored: Collection[ModelName]
-    ) -> Iterator[tuple[ModelName, UnsafeError]]:
-        """
-        Yield each name with a part that differs only by case from one that is stored, or before it.
-
-        Since 0.5.2 a server takes the spelling of each part from any name that it has (server/routes.go of ollama at
-        fb30760), so one of the two models could not be reached.
-        """
-        spellings: list[dict[str, set[str]]] = [{}, {}, {}, {}]
-        for name in stored:
-            _learn(spellings, name)
-        for name in names:
-            parts = [_spelling(known, part) for known, part in zip(spellings, name.parts, strict=True)]
-            if name in stored or parts == list(name.parts):
-                _learn(spellings, name)
-            else:
-                yield name, self._clash(name, ModelName(*parts), stored)
-
-    def _clash(self, name: ModelName, other: ModelName, stored: Collection[ModelName]) -> UnsafeError:
-        """Return the error for a name that the store would spell as `other`, which may be a model there."""
-        if other not in stored:
-            told = f"{name}: Ollama would mix it up with another spelling in {self._store.root}"
-            return UnsafeError(told, hint=f"{other} would do")
-        told = f"{name} and {other} in {self._store.root} differ only by case"
-        return UnsafeError(told, hint=ostore("rm", other, models=self._store.root, after="gives up the one there"))
 
     def _outcome(self, model: SelectedModel) -> Outcome:
         path = self._store.manifest_path(model.name)
@@ -385,17 +358,6 @@ def _refuse_unsound(inbox: StoreInbox) -> None:
 
 def _names(tree: ManifestTree) -> set[ModelName]:
     return {entry.name for entry in tree.entries if entry.name}
-
-
-def _learn(spellings: list[dict[str, set[str]]], name: ModelName) -> None:
-    for known, part in zip(spellings, name.parts, strict=True):
-        known.setdefault(part.lower(), set()).add(part)
-
-
-def _spelling(known: Mapping[str, set[str]], part: str) -> str:
-    """Return the part itself if it is known by this spelling or not at all, or else a spelling that is known."""
-    spelled = known.get(part.lower(), {part})
-    return part if part in spelled else min(spelled)
 
 
 def _is_empty_folder(parent: Directory, name: str) -> bool:

@@ -1,0 +1,66 @@
+"""Say what is meant by a model that is not in a store: one in an odd place, another spelling, another folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from ostore.formats.errors import NotFoundError, OstoreError
+from ostore.formats.name import ModelName, alike, is_glob
+from ostore.formats.remedy import ostore
+from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.places.store.nearby import store_instead
+from ostore.places.store.survey.manifest_tree import ManifestTree
+from ostore.places.store.survey.strays import judge_strays
+
+HALF = f"{BLOBS}/ has blobs, but there is no {MANIFESTS}/: the folder was not copied whole"
+COPY_AGAIN = f"copy the store again, with {MANIFESTS}/"
+
+
+class Searched(Protocol):
+    """A store, as far as an error speaks of it."""
+
+    root: Path
+    label: str
+    option: str | None
+
+    @property
+    def is_half(self) -> bool: ...
+
+
+def no_model(store: Searched, word: str, tree: ManifestTree) -> OstoreError | OSError:
+    """Return the error for a pattern that matches no model of a tree, as `LocalStore.no_model` says."""
+    what = f"no model {word!r} in {store.root}"
+    hint = ostore("list", models=store.option, after="shows what is there")
+    if is_glob(word):
+        return NotFoundError(what, hint=hint)
+    name = ModelName.parse(word)
+    for folder in tree.closed:
+        if f"{MANIFESTS}/{'/'.join(name.parts)}/".lower().startswith(f"{folder.path}/".lower()):
+            return folder.error
+    for stray in judge_strays(store.root, tree.strays):
+        if stray.name and stray.name.folded == name.folded:
+            where = f"its manifest is at {stray.path}, where Ollama does not look"
+            fix = ostore("doctor", "--fix", models=store.option, after="puts it in its place")
+            return NotFoundError(f"{what}, but {where}", hint=fix)
+    if store.is_half:
+        return NotFoundError(f"{what}: {HALF}", hint=COPY_AGAIN)
+    if found := alike(word, (entry.name for entry in tree.entries if entry.name)):
+        hint = replace(hint, before=f"did you mean {' or '.join(found)}? If not")
+    return NotFoundError(what, hint=hint)
+
+
+def no_models(store: Searched, tree: ManifestTree) -> NotFoundError:
+    """Return the error for a tree in which nothing can be chosen, as `LocalStore.no_models` says."""
+    what = f"no models in {store.label}"
+    if near := store_instead(tree):
+        return NotFoundError(what, hint=f"there are some in {near}")
+    if store.is_half:
+        return NotFoundError(f"{what}: {HALF}", hint=COPY_AGAIN)
+    if any(stray.is_misplaced for stray in judge_strays(store.root, tree.strays)):
+        where = ostore("doctor", models=store.option, before="there is a manifest where Ollama does not look")
+        return NotFoundError(what, hint=replace(where, after="says where it belongs"))
+    if store.option is not None:
+        return NotFoundError(what, hint=ostore("doctor", models=store.option, after="shows what is in it"))
+    return NotFoundError(what, hint=ostore("where", after="shows which store is used"))
