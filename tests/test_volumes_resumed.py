@@ -79,6 +79,13 @@ def test_a_set_that_was_stopped_goes_on_and_is_the_same(
     assert tree(tmp_path) == tree(undisturbed)
 
 
+def test_the_report_says_what_of_a_set_was_finished_before(models: Path, tmp_path: Path) -> None:
+    stopped(models, tmp_path, 60 * MIB)
+    report = ostore.export(["*"], NAME, models=models, split=SIZE, to=media(tmp_path))
+    assert report.resumed_size >= len(BLOBS[0])
+    assert report.bundle_size == sum(volume.size for volume in report.volumes)
+
+
 def test_a_set_that_was_stopped_where_a_volume_ends_goes_on(models: Path, tmp_path: Path) -> None:
     size = stopped(models, tmp_path, 30 * MIB).size
     empty(tmp_path)

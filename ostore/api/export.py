@@ -173,10 +173,11 @@ def export(
                 received, selection = planner.copied(sink, selection, is_lenient=is_lenient)
     except BlobError as error:
         raise with_users(error, store) from None
-    if split is not None:
-        return _with_volumes(_report(destination, selection, dry_run=True), sink, read_back=verify_after_write)
     resumed = sum(blob.size for blob in received.resumed)
-    return replaced(_report(destination, selection, dry_run=False, resumed=resumed), read_back=verify_after_write)
+    report = replaced(
+        _report(destination, selection, dry_run=False), resumed_size=resumed, read_back=verify_after_write
+    )
+    return report if split is None else _with_volumes(report, sink)
 
 
 def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
@@ -191,7 +192,7 @@ def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
     return sink_of(destination, terms)
 
 
-def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> ExportReport:
+def _with_volumes(report: ExportReport, sink: Sink) -> ExportReport:
     from ostore.places.bundle.volume_writer import BundleVolumes
 
     written = sink.written if isinstance(sink, BundleVolumes) else None
@@ -201,11 +202,9 @@ def _with_volumes(report: ExportReport, sink: Sink, *, read_back: bool) -> Expor
     plan, files = written.plan, tuple(map(str, written.parity_files))
     return replaced(
         report,
-        dry_run=False,
         bundle_size=sum(volume.size for volume in volumes),
         volumes=volumes,
         parity=ExportedParity(files, plan.block_size, plan.blocks, plan.recovery_blocks) if plan else None,
-        read_back=read_back,
     )
 
 
@@ -285,8 +284,9 @@ class _Planner:
         return f"{problem}; {ostore('verify', models=self.store.root, after=_SHOWS)}" if is_here else problem
 
 
-def _report(destination: str | Path, selection: Selection, *, dry_run: bool, resumed: int = 0) -> ExportReport:
-    is_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run
+def _report(destination: str | Path, selection: Selection, *, dry_run: bool) -> ExportReport:
+    path = Path(destination)
+    has_file = str(destination).endswith(BUNDLE_SUFFIXES) and not dry_run and path.is_file()
     return ExportReport(
         destination=str(destination),
         dry_run=dry_run,
@@ -294,12 +294,12 @@ def _report(destination: str | Path, selection: Selection, *, dry_run: bool, res
         blobs=len(selection.blobs),
         size=selection.size,
         shared_size=selection.shared_size,
-        resumed_size=resumed,
+        resumed_size=0,
         required=len(selection.requires),
         required_size=sum(blob.size for blob in selection.requires),
         recipes=len(selection.recipes),
         recipe_size=sum(made.stored.size for made in selection.recipes),
-        bundle_size=Path(destination).stat().st_size if is_file else None,
+        bundle_size=path.stat().st_size if has_file else None,
         left_out=tuple(one.told for one in selection.left),
         warnings=selection.notes,
     )

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from threading import Lock
 
-from ostore.formats.errors import IntegrityError, LimitError
-from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan, measure_frame
+from ostore.formats.errors import LimitError
+from ostore.formats.zstd_frame import MAX_FRAME_CONTENT, FrameSpan
 from ostore.streams.bytes_at import BytesAt
-from ostore.streams.frames import decode_frame
+from ostore.streams.frames import decode_listed
 
 # Decoded frames that are kept, of at most 8 MiB each.
 _KEPT_FRAMES = 4
@@ -68,7 +68,4 @@ class FramedBytes:
         self._may_decode -= span.content_size
         if self._may_decode < 0:
             raise LimitError("bundle: recipes take too many short ranges from all over the file")
-        data = self._source.read_at(span.size, self._offsets[number])
-        if measure_frame(data) != span:
-            raise IntegrityError(f"bundle: frame {number} is not as the seek table says")
-        return decode_frame(data)
+        return decode_listed(self._source, number, span, self._offsets[number])

@@ -165,6 +165,18 @@ def encode_frame(pieces: Sequence[Chunk], level: int | None) -> list[Chunk]:
     return [compressed] if len(compressed) <= len(content) * _WORTH_IT else raw_frame(content)
 
 
+def decode_listed(source: BytesAt, number: int, span: FrameSpan, offset: int) -> memoryview:
+    """
+    Read and decode a frame that a seek table lists. `number` is for the message.
+
+    Raises IntegrityError if it is not as the table says, and what `decode_frame` raises, OSError.
+    """
+    data = source.read_at(span.size, offset)
+    if measure_frame(data) != span:
+        raise IntegrityError(f"bundle: frame {number} is not as the seek table says")
+    return decode_frame(data)
+
+
 def decode_frame(frame: bytes | memoryview) -> memoryview:
     """Decode one whole frame that `measure_frame` has accepted. Raises IntegrityError if it is damaged."""
     if not hasattr(_codecs, "decompressor"):
@@ -349,8 +361,4 @@ class SeekableStream:
             frame += 1
 
     def _decode(self, frame: int) -> memoryview:
-        span = self._spans[frame]
-        data = self._source.read_at(span.size, self._offsets[frame])
-        if measure_frame(data) != span:
-            raise IntegrityError(f"bundle: frame {frame} is not as the seek table says")
-        return decode_frame(data)
+        return decode_listed(self._source, frame, self._spans[frame], self._offsets[frame])
