@@ -57,8 +57,7 @@ def _what(report: ExportReport | GgufExportReport) -> str:
     if isinstance(report, GgufExportReport):
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
-    resumed = f", {human_bytes(report.resumed_size)} of it finished before" if report.resumed_size else ""
-    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}{resumed}"]
+    parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"]
     if report.recipes:
         parts.append(f"{plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})")
     if report.required:
