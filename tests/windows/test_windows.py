@@ -185,8 +185,10 @@ def test_a_command_killed_on_windows_loses_nothing_and_goes_on(tmp_path: Path, n
         scene.reset()
         killed = scene.kill(log, number)
         told = f"{name} killed before call {number}, {log.read_text()[-200:]}: {killed.returncode} {killed.stderr}"
-        # Threads do not always share the work alike, so it may have ended before.
-        assert killed.returncode in {KILLED, 0}, told
+        # Threads do not always share the work alike, so it may have ended before. Wine itself can fail as it ends a
+        # process while another thread of it asks the server of Wine for something; it says so, and exits with 1.
+        expected = {KILLED, 1 if "wine client error" in killed.stderr else KILLED}
+        assert killed.returncode in (expected if len(log.read_text().splitlines()) == number else {0}), told
         scene.judge_what_is_left(told)
         scene.finish(told)
 
