@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import ostore
 from ostore.cli.exit_codes import CODES
 from ostore.formats.errors import IntegrityError, NoSpaceError, UnsafeError, UsageError
-from ostore.formats.par2_packets import whole_packets
+from ostore.formats.par2_packets import Packet, whole_packets
 from ostore.formats.par2_renaming import DescribedFile, Renaming, aliases
 from ostore.formats.parity import ParityPlan, ParityWish, least_parity, parse_parity, plan_parity
 from ostore.places.bundle.par2 import BeyondRepairError, Mended, create_parity, repair_with_parity
@@ -29,7 +29,7 @@ from ostore.places.bundle.volume_reader import find_volumes
 from ostore.streams.durable import Directory
 from tests.support import TORTURE, Store, noise, sha256, tree
 from tests.support import ostore as run
-from tests.volumes import NAME, SIZE, five_folders, five_volumes, imported, needs_par2, with_room
+from tests.volumes import NAME, SIZE, five_folders, five_volumes, imported, needs_par2, volumes, with_room
 
 NAMES = frozenset(f"{NAME}.{number:03}" for number in range(1, 9))
 INTEGRITY = CODES["integrity"]
@@ -75,7 +75,7 @@ def test_stock_par2_takes_parity_that_was_made_over_several_disks(
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as other:
         folders = [*media[: count - 1], Path(other)]
         report = export(models, folders, "1volume")
-        assert report.parity
+        assert len(report.parity) == 1
         assert [len(list(folder.glob("*.vol*.par2"))) for folder in folders] == [1] * count
         assert all((folder / f"{NAME}.par2").exists() for folder in folders)
         whole = tmp_path / "whole"
@@ -95,10 +95,98 @@ def test_stock_par2_takes_parity_that_was_made_over_several_disks(
         assert (whole / name).read_bytes() == lost
 
 
+def changed_media(
+    models: Store, stick: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[ostore.ExportReport, list[Path]]:
+    """Volumes with parity on sticks with room for two, which are changed at `stick`; gives the folders of all."""
+    full: list[Path] = []
+
+    def change(_number: int, _needed: int, folders: Sequence[Path]) -> None:
+        full.append(kept / f"full-{len(full)}")
+        folders[0].rename(full[-1])
+        folders[0].mkdir()
+
+    with_room(monkeypatch, lambda path: 100_000 - sum(file.stat().st_size for file in path.rglob("*")))
+    report = ostore.export(
+        ["*"], NAME, split=SIZE, to=[stick], parity="5%", next_medium=change, models=models.root, replace=True
+    )
+    return report, [*full, stick]
+
+
+@needs_par2
+def test_media_that_are_changed_have_parity_of_their_own(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, places = changed_media(models, media[0], tmp_path, monkeypatch)
+    numbers = [[path.name[-3:] for path in volumes([place])] for place in places]
+    assert numbers == [["001", "002"], ["003", "004"], ["005"]]
+    assert [parity.files[0] for parity in report.parity] == [str(media[0] / f"{NAME}.00{n}.par2") for n in (1, 3, 5)]
+    for parity, place in zip(report.parity, places, strict=True):
+        assert sorted(Path(file).name for file in parity.files) == sorted(path.name for path in place.glob("*.par2"))
+    # A scratch on two of them.
+    for place, number in ((places[0], 2), (places[2], 5)):
+        scratch(place / f"{NAME}.00{number}", 9)
+    before = [tree(place) for place in places]
+    done = imported(tmp_path, places[2] / NAME, *places[:2])
+    assert f"{NAME}.002 is damaged" in done.stderr
+    assert f"{NAME}.005 is damaged" in done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+    assert [tree(place) for place in places] == before
+    # What lies beside all of them in one folder tells par2 all that it has to do.
+    (tmp_path / "copied").mkdir()
+    for place in places:
+        shutil.copytree(place, tmp_path / "copied", dirs_exist_ok=True)
+    text = (tmp_path / f"copied/{NAME}.RESTORE.txt").read_text()
+    typed = [line.split("#")[0].split() for line in text.splitlines() if line.startswith("    par2 repair ")]
+    assert [words[2] for words in typed] == [f"{NAME}.00{number}.par2" for number in (1, 3, 5)]
+    for words in typed:
+        subprocess.run([_program(), *words[1:]], cwd=tmp_path / "copied", capture_output=True, check=True)
+    assert ostore.verify([str(tmp_path / "copied" / NAME)])[0].verdict == "whole"
+
+
+@needs_par2
+def test_the_parity_of_one_medium_does_not_mend_another(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, places = changed_media(models, media[0], tmp_path, monkeypatch)
+    for number in (1, 2):
+        scratch(places[0] / f"{NAME}.00{number}", 5000)
+    done = imported(tmp_path, places[2] / NAME, *places[:2], code=INTEGRITY)
+    assert re.search(r"the parity does not suffice to repair it: \d+ recovery blocks short", done.stderr)
+    for path in places[0].glob("*.par2"):
+        path.unlink()
+    done = imported(tmp_path, places[2] / NAME, *places[:2], code=INTEGRITY)
+    assert "no parity that is whole describes it" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@needs_par2
+def test_parity_of_an_older_set_does_not_keep_that_of_the_newer_one_from_mending(
+    models: Store, media: list[Path], tmp_path: Path
+) -> None:
+    older = five_volumes(tmp_path / "older")
+    older.model("more:latest", noise(3000, 9))
+    export(older, media[:1], "5%")
+    for path in (*volumes(media[:1]), media[0] / f"{NAME}.sha256"):
+        path.unlink()
+    export(models, media[1:2], "5%")
+    scratch(media[1] / f"{NAME}.003", 9)
+    done = imported(tmp_path, media[0] / f"{NAME}.003", media[0], media[1])
+    assert "it was repaired: " in done.stderr
+    assert tree(tmp_path / "other") == tree(models.root)
+
+
+def scratch(path: Path, size: int) -> None:
+    """Damage bytes in the middle of a file."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + noise(size, 77) + content[middle + size :])
+
+
 @needs_par2
 def test_the_report_says_how_many_blocks_were_spare(models: Store, media: list[Path], tmp_path: Path) -> None:
     exported = export(models, media[:1], "20%")
-    assert exported.parity
+    (parity,) = exported.parity
     # One byte of weights, which do not shrink. Every import reads the index before them.
     files = sorted(media[0].glob(f"{NAME}.0*"))
     number, offset = divmod(b"".join(file.read_bytes() for file in files).index(noise(50_000)) + 25_000, SIZE)
@@ -106,7 +194,7 @@ def test_the_report_says_how_many_blocks_were_spare(models: Store, media: list[P
     content[offset] ^= 1
     files[number].write_bytes(content)
     report = ostore.import_bundle(media[0] / NAME, models=tmp_path / "other")
-    assert report.parity == ostore.UsedParity(1, exported.parity.recovery_blocks - 1)
+    assert report.parity == ostore.UsedParity(1, parity.recovery_blocks - 1)
     # What is there already is not read, so nobody sees the damage.
     assert ostore.import_bundle(media[0] / NAME, models=tmp_path / "other").parity is None
 
@@ -116,12 +204,12 @@ def test_beyond_the_budget_the_message_says_how_many_blocks_short(
     models: Store, media: list[Path], tmp_path: Path
 ) -> None:
     exported = export(models, media[:1], "5%")
-    assert exported.parity
-    lost = -(-SIZE // exported.parity.block_size)
+    (parity,) = exported.parity
+    lost = -(-SIZE // parity.block_size)
     (media[0] / f"{NAME}.002").unlink()
     done = imported(tmp_path, media[0] / NAME, code=INTEGRITY)
     assert f"{NAME}.002 is missing" in done.stderr
-    assert f"{lost - exported.parity.recovery_blocks} recovery blocks short" in done.stderr
+    assert f"{lost - parity.recovery_blocks} recovery blocks short" in done.stderr
     assert not (tmp_path / "other").exists()
 
 
@@ -177,9 +265,9 @@ def test_damage_within_the_budget_is_repaired_to_the_same_bytes_and_beyond_it_re
     folder, work = tmp_path / "set", tmp_path / "work"
     folder.mkdir()
     exported = export(models, [folder], "10%")
-    assert exported.parity
+    (parity,) = exported.parity
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    budget, block = exported.parity.recovery_blocks, exported.parity.block_size
+    budget, block = parity.recovery_blocks, parity.block_size
     blocks = [(volume.path, offset) for volume in exported.volumes for offset in range(0, volume.size, block)]
     for seed in range(100 if TORTURE else 6):
         chance = random.Random(seed)
@@ -318,7 +406,7 @@ def test_parity_of_any_other_name_repairs_it(models: Store, media: list[Path], t
 
 @needs_par2
 def test_what_par2_cannot_do_is_an_error_with_its_last_words(tmp_path: Path) -> None:
-    plan = ParityPlan(1024, 1, 1, 1)
+    plan = ParityPlan(1024, 1, 1, 1, 9999)
     with pytest.raises(OSError, match="par2 could not make parity: You must specify a list of files"):
         create_parity(tmp_path, ["absent"], Path("p.par2"), plan, jobs=1)
     with pytest.raises(IntegrityError, match="par2 could not repair: "):
@@ -416,13 +504,13 @@ DVD = 4_683_595_776
     ("wish", "sizes", "split", "folders", "plan"),
     [
         # 100 of some 2,000 blocks, in one file of less than a volume.
-        (ParityWish(5), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 100, 1)),
+        (ParityWish(5), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 100, 1, 1171718160)),
         # A whole volume is 400 blocks; with their headers they do not fit into one.
-        (ParityWish(volumes=1), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 400, 2)),
+        (ParityWish(volumes=1), [DVD] * 5, DVD, 1, ParityPlan(11708992, 2000, 400, 2, 4685203200)),
         # The medium that is lost has a fifth of the parity too: 500 without it are enough.
-        (ParityWish(volumes=1), [DVD] * 5, DVD, 5, ParityPlan(11708992, 2000, 500, 5)),
-        (ParityWish(5), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1)),
-        (ParityWish(volumes=1), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1)),
+        (ParityWish(volumes=1), [DVD] * 5, DVD, 5, ParityPlan(11708992, 2000, 500, 5, 5858410320)),
+        (ParityWish(5), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1, 19884)),
+        (ParityWish(volumes=1), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1, 19884)),
     ],
 )
 def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, folders: int, plan: ParityPlan) -> None:
@@ -458,8 +546,12 @@ def padded(name: bytes) -> bytes:
     return name + bytes(-len(name) % 4)
 
 
+# Which files a packet is about.
+SET = b"a set of volumes"
+
+
 def packet(kind: bytes, body: bytes) -> bytes:
-    hashed = bytes(16) + kind + body
+    hashed = SET + kind + body
     digest = hashlib.md5(hashed, usedforsecurity=False).digest()
     return b"PAR2\0PKT" + struct.pack("<Q", 32 + len(hashed)) + digest + hashed
 
@@ -468,7 +560,7 @@ def described(name: bytes, length: int = 5) -> bytes:
     return packet(b"PAR 2.0\0FileDesc", bytes(48) + struct.pack("<Q", length) + padded(name))
 
 
-def found_in(data: bytes) -> Iterator[tuple[int, int, str | None, int]]:
+def found_in(data: bytes) -> Iterator[Packet]:
     yield from whole_packets(
         lambda size, offset: data[offset : offset + size], len(data), names=NAMES, subject="p.par2"
     )
@@ -481,8 +573,8 @@ MAIN = packet(b"PAR 2.0\0Main\0\0\0\0", bytes(32))
 def test_packets_are_found_wherever_they_begin() -> None:
     data = b"noise" + MAIN + b"PAR2\0PK" + OURS + b"PAR2\0PKT"
     assert list(found_in(data)) == [
-        (5, len(MAIN), None, 0),
-        (5 + len(MAIN) + 7, len(OURS), f"{NAME}.001", 7),
+        (5, len(MAIN), SET, None, 0),
+        (5 + len(MAIN) + 7, len(OURS), SET, f"{NAME}.001", 7),
     ]
     far = bytes(3 * 1024 * 1024 - 3)
     assert [one[0] for one in found_in(far + MAIN)] == [len(far)]

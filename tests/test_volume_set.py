@@ -79,6 +79,8 @@ def test_any_other_size_is_refused(text: str) -> None:
         (f"{NAME}.RESTORE.txt", NAME, None),
         (f"{NAME}.par2", NAME, None),
         (f"{NAME}.vol003+12.par2", NAME, None),
+        (f"{NAME}.003.par2", NAME, None),
+        (f"{NAME}.003.vol00+1.par2", NAME, None),
     ],
 )
 def test_a_file_of_a_set_is_known_by_its_name(file: str, owner: str, number: int | None) -> None:
@@ -179,10 +181,12 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.zst"])
 def test_the_instructions_are_about_this_set(name: str) -> None:
-    text = instructions(name, 3, Selection((), ()), has_parity=name == "x.tar").decode()
+    parity = ["x.tar.001.par2", "x.tar.003.par2"] if name == "x.tar" else []
+    text = instructions(name, 3, Selection((), ()), parity).decode()
     assert ("zstd" in text.replace(name, "")) == name.endswith(".zst")
-    assert ("par2" in text) == (name == "x.tar")
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("    par2 repair ")] == parity
+    assert ("par2" in text) == bool(parity)
     assert f"in 3 volumes: {name}.001 to {name}.003" in text
-    delta = instructions(name, 1, Selection((), (), (Descriptor(Digest("0" * 64), 1),)), has_parity=False).decode()
+    delta = instructions(name, 1, Selection((), (), (Descriptor(Digest("0" * 64), 1),)), []).decode()
     assert "in 1 volume: " in delta
     assert all(len(line) <= 120 for line in (*text.splitlines(), *delta.splitlines()))

@@ -388,7 +388,7 @@ def test_the_next_medium_is_asked_for_when_none_has_room(
     """The room is what a stick of three volumes would tell; no such small disk can be made everywhere."""
     asked: list[tuple[int, list[str]]] = []
 
-    def change(number: int, folders: Sequence[Path]) -> None:
+    def change(number: int, _needed: int, folders: Sequence[Path]) -> None:
         asked.append((number, names(folders[0])))
         folders[0].rename(tmp_path / f"full-{len(asked)}")
         folders[0].mkdir()
@@ -419,14 +419,14 @@ def test_a_volume_without_room_is_named_if_nobody_can_be_asked(
 
 
 @needs_par2
-def test_media_are_not_changed_where_parity_needs_all(
+def test_media_are_not_changed_where_parity_is_to_replace_whole_volumes(
     models: Store, media: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = iter([10**6] * 3 + [0] * 9)
     with_room(monkeypatch, lambda _path: next(rooms))
     with pytest.raises(NoSpaceError, match="no room for volume 3") as caught:
-        export(models, media[:1], parity="5%", next_medium=lambda _number, _folders: pytest.fail("asked"))
-    assert "parity needs all volumes at once" in str(caught.value.hint)
+        export(models, media[:1], parity="1volume", next_medium=lambda *_: pytest.fail("asked"))
+    assert "parity needs all of them at once" in str(caught.value.hint)
 
 
 def test_disks_that_are_too_small_together_are_refused_before_anything_is_written(
@@ -695,14 +695,28 @@ def test_a_volume_that_the_disk_cannot_hold_is_refused_before_anything_is_read(t
 
 
 @posix
-def test_at_a_terminal_the_next_medium_is_asked_for(models: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("room", "parity", "asked"),
+    [
+        ("64k", [], ["volume 4: no room for 20 KB in stick"]),
+        pytest.param(
+            "160k",
+            ["--parity", "5%"],
+            ["volume 4: no room for 126 KB in stick"],
+            marks=needs_par2,
+        ),
+    ],
+)
+def test_at_a_terminal_the_next_medium_is_asked_for(
+    models: Store, tmp_path: Path, room: str, parity: list[str], asked: list[str]
+) -> None:
     """Small disks stand for sticks, one after the other."""
     if os.geteuid() or not shutil.which("unshare") or not shutil.which("nsenter"):
         pytest.skip("needs root, to mount disks")
     for folder in ("stick", "kept"):
         (tmp_path / folder).mkdir()
-    plug = "mount -t tmpfs -o size=64k none stick"
-    words = [sys.executable, "-m", "ostore", "export", "--all", f"stick/{NAME}", "--split", str(SIZE)]
+    plug = f"mount -t tmpfs -o size={room} none stick"
+    words = [sys.executable, "-m", "ostore", "export", "--all", f"stick/{NAME}", "--split", str(SIZE), *parity]
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [
@@ -737,7 +751,7 @@ def test_at_a_terminal_the_next_medium_is_asked_for(models: Store, tmp_path: Pat
     if code == 77:
         pytest.skip(f"no disks here: {shown}")
     assert code == 0, shown
-    assert "volume 4: no room in stick; insert the next medium there, then press Enter" in shown
+    assert [line.partition(";")[0] for line in shown.splitlines() if "insert the next medium there" in line] == asked
     assert len(volumes([tmp_path / "kept"])) == 5, shown
     imported(tmp_path, tmp_path / "kept" / NAME)
     assert tree(tmp_path / "other") == tree(models.root)

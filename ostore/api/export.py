@@ -33,7 +33,7 @@ from ostore.streams.source_failure import SourceFailureError
 
 # The code for bundles takes time to import.
 if TYPE_CHECKING:
-    from ostore.places.bundle.volume_export import NextMedium
+    from ostore.places.bundle.volume_export import NextMedium, WrittenParity
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,10 @@ class ExportedVolume:
 
 @dataclass(frozen=True, slots=True)
 class ExportedParity:
-    """The parity of volumes: its files. They mend any `recovery_blocks` of the `blocks` of `block_size` bytes."""
+    """
+    The parity of all volumes, or of those on one medium: its files. They mend any `recovery_blocks` of the `blocks` of
+    `block_size` bytes.
+    """
 
     files: tuple[str, ...]
     block_size: int
@@ -88,7 +91,7 @@ class ExportReport:
     left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
     volumes: tuple[ExportedVolume, ...] = ()
-    parity: ExportedParity | None = None
+    parity: tuple[ExportedParity, ...] = ()
     read_back: bool = False
 
 
@@ -132,9 +135,9 @@ def export(
 
     `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
     folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
-    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, and
-    the folders; the volumes until then have their names. `verify_after_write` reads what was written back from its
-    medium, past the cache of the system.
+    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, the
+    bytes that it needs there and the folders; the volumes until then have their names, and with `parity` their own.
+    `verify_after_write` reads what was written back from its medium, past the cache of the system.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
     a manifest that is not that of the lock, DamagedStoreError, AmbiguousManifestError, FormatError, LimitError,
@@ -199,13 +202,17 @@ def _with_volumes(report: ExportReport, sink: Sink) -> ExportReport:
     if written is None:
         raise RuntimeError("no volumes were written")
     volumes = tuple(ExportedVolume(str(path), file.size, str(file.digest)) for path, file in written.volumes)
-    plan, files = written.plan, tuple(map(str, written.parity_files))
     return replaced(
         report,
         bundle_size=sum(volume.size for volume in volumes),
         volumes=volumes,
-        parity=ExportedParity(files, plan.block_size, plan.blocks, plan.recovery_blocks) if plan else None,
+        parity=tuple(_parity(made) for made in written.parity),
     )
+
+
+def _parity(made: WrittenParity) -> ExportedParity:
+    plan = made.plan
+    return ExportedParity(tuple(map(str, made.files)), plan.block_size, plan.blocks, plan.recovery_blocks)
 
 
 def goes_on(destination: str | Path, *, is_split: bool, to: Sequence[str | Path] = ()) -> bool:

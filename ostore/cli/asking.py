@@ -54,15 +54,15 @@ def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed")
     return answer.strip().lower() in {"y", "yes"}
 
 
-def next_medium(number: int, folders: Sequence[Path]) -> None:
+def next_medium(number: int, needed: int, folders: Sequence[Path]) -> None:
     """Ask for a medium with room for a volume, and wait for Enter. Raises UsageError at the end of the input."""
+    from ostore.cli.text import human_bytes
     from ostore.formats.errors import UsageError
 
     places = " or ".join(map(str, folders))
     with if_stopped_meanwhile("the volumes until here have their names, but the set is not whole"):
-        say(
-            f"volume {number}: no room in {places}; insert the next medium there, then press Enter ", sys.stderr, end=""
-        )
+        question = f"volume {number}: no room for {human_bytes(needed)} in {places}"
+        say(f"{question}; insert the next medium there, then press Enter ", sys.stderr, end="")
         sys.stderr.flush()
         if not sys.stdin.readline():
             tell("")

@@ -34,10 +34,14 @@ ReadAt = Callable[[int, int], bytes]
 
 
 class Packet(NamedTuple):
-    """Where a whole packet is. Of a description, also the name and the length of the file that it describes."""
+    """
+    Where a whole packet is, and the identifier of the set of files that it is of. Of a description, also the name and
+    the length of the file that it describes.
+    """
 
     offset: int
     size: int
+    of_set: bytes
     name: str | None = None
     length: int = 0
 
@@ -68,14 +72,14 @@ def whole_packets(read_at: ReadAt, size: int, *, names: Collection[str], subject
         if header[48:64] == DESCRIPTION:
             yield _described(read_at(min(length, _MAX_DESCRIPTION), offset), offset, length, names, subject)
         else:
-            yield Packet(offset, length)
+            yield Packet(offset, length, header[32:48])
 
 
 def _described(packet: bytes, offset: int, size: int, names: Collection[str], subject: str) -> Packet:
     name = packet[_NAME_AT:].rstrip(b"\0").decode("utf-8", "surrogateescape")
     if name not in names:
         raise UnsafeError(f"{subject}: expected parity of the volumes, got that of a file {name[:100]!r}")
-    return Packet(offset, size, name, int.from_bytes(packet[_LENGTH_AT:_NAME_AT], "little"))
+    return Packet(offset, size, packet[32:48], name, int.from_bytes(packet[_LENGTH_AT:_NAME_AT], "little"))
 
 
 def _candidates(read_at: ReadAt, size: int) -> Iterator[int]:

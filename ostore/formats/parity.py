@@ -40,12 +40,16 @@ class ParityWish:
 
 @dataclass(frozen=True, slots=True)
 class ParityPlan:
-    """`blocks` of `block_size` bytes in the volumes, `recovery_blocks` beside them, spread over `files` files."""
+    """
+    `blocks` of `block_size` bytes in the volumes, `recovery_blocks` beside them, spread over `files` files. All files,
+    with the small one that describes the others, have at most `size` bytes.
+    """
 
     block_size: int
     blocks: int
     recovery_blocks: int
     files: int
+    size: int
 
 
 def parse_parity(text: str) -> ParityWish:
@@ -95,13 +99,15 @@ def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int
         wanted = wish.volumes * max(counts)
         if folders > 1:
             wanted = -(-wanted * folders // (folders - wish.volumes))
+    described = _SUM_BYTES * sum(counts) + _DESCRIPTION_BYTES * len(sizes)
     step = folders if folders <= _MAX_FILES else 1
     for files in range(step, _MAX_FILES + 1, step):
         each = -(-wanted // files)
-        size = each * (block + _HEADER_BYTES) + _COPIES * (_SUM_BYTES * sum(counts) + _DESCRIPTION_BYTES * len(sizes))
+        size = each * (block + _HEADER_BYTES) + _COPIES * described
         if size <= max(split, _ANY_MEDIUM):
             # Each folder gets as much as any other.
-            return ParityPlan(block, sum(counts), each * files if files > 1 else wanted, min(files, wanted))
+            recovery, used = each * files if files > 1 else wanted, min(files, wanted)
+            return ParityPlan(block, sum(counts), recovery, used, size * used + described)
     raise UsageError(
         f"{wanted} recovery blocks do not fit into {_MAX_FILES} files of at most {split} bytes",
         parameter="parity",

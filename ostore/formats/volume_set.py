@@ -2,7 +2,8 @@
 A bundle in volumes: how large they are, what the files of a set are called, and the list of their digests.
 
 The files of the set NAME are NAME.001, NAME.002 and so on, and beside them NAME.sha256, NAME.RESTORE.txt and parity,
-NAME.par2 and NAME.volN+M.par2. Every other file is foreign.
+NAME.par2 and NAME.volN+M.par2. Parity of some of the volumes is called like the first of these, NAME.001.par2 and
+NAME.001.volN+M.par2. Every other file is foreign.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ PRESETS: Mapping[str, int] = {
 _SIZE = re.compile(r"([0-9]{1,19})([KMGT]?)(B|iB|)", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _PART = re.compile(
-    r"(.*[^/]\.tar(?:\.zst)?)\.(?:([0-9]{3})|sha256|RESTORE\.txt|par2|vol[0-9]+\+[0-9]+\.par2)", re.DOTALL
+    r"(.*[^/]\.tar(?:\.zst)?)\.(?:([0-9]{3})|sha256|RESTORE\.txt|(?:[0-9]{3}\.)?(?:vol[0-9]+\+[0-9]+\.)?par2)",
+    re.DOTALL,
 )
-_PARITY = re.compile(r"(?:vol[0-9]+\+[0-9]+\.)?par2")
+_PARITY = re.compile(r"(?:[0-9]{3}\.)?(?:vol[0-9]+\+[0-9]+\.)?par2")
 _SUM = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)", re.DOTALL)
 
 
@@ -75,7 +77,7 @@ def instructions_name(name: str) -> str:
 
 
 def parity_name(name: str) -> str:
-    """Return the name of the first file of the parity."""
+    """Return the name of the first file of the parity of a set, or of the volumes from the one of that name on."""
     return f"{name}.par2"
 
 

@@ -260,9 +260,9 @@ def _asking_for_media(progress: Progress) -> NextMedium | None:
     if sys.stdin is None or not is_terminal(0):
         return None
 
-    def ask(number: int, folders: Sequence[Path]) -> None:
+    def ask(number: int, needed: int, folders: Sequence[Path]) -> None:
         with paused(progress):
-            next_medium(number, folders)
+            next_medium(number, needed, folders)
 
     return ask
 

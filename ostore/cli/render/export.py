@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,11 @@ from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 from ostore.streams.space import room_at
 
 if TYPE_CHECKING:
-    from ostore.api.export import ExportReport
+    from ostore.api.export import ExportedParity, ExportReport
     from ostore.api.export_gguf import GgufExportReport
 
 
-# Of more volumes, the first are shown.
+# Of more lines, the first are shown.
 _MOST_LINES, _FIRST_LINES = 20, 5
 
 
@@ -37,17 +38,23 @@ def text(report: ExportReport | GgufExportReport, seconds: float) -> str:
 
 
 def _volume_lines(report: ExportReport | GgufExportReport) -> list[str]:
-    volumes = getattr(report, "volumes", ())
-    shown = volumes if len(volumes) <= _MOST_LINES else volumes[:_FIRST_LINES]
-    lines = [one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in shown]
-    if len(shown) < len(volumes):
-        lines.append(f"  and {len(volumes) - len(shown):,} more (--json shows all)")
-    if parity := getattr(report, "parity", None):
-        lines.append(
-            f"  parity: any {parity.recovery_blocks} of {parity.blocks} blocks can be repaired "
-            f"(of {human_bytes(parity.block_size)} each)"
-        )
-    return lines
+    volumes, parities = getattr(report, "volumes", ()), getattr(report, "parity", ())
+    lines = _some([one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in volumes])
+    return [*lines, *_some([one_line(_parity_line(parity, parities)) for parity in parities])]
+
+
+def _parity_line(parity: ExportedParity, parities: Sequence[ExportedParity]) -> str:
+    which = f" {parity.files[0]}" if len(parities) > 1 else ""
+    return (
+        f"  parity{which}: any {parity.recovery_blocks} of {parity.blocks} blocks can be repaired "
+        f"(of {human_bytes(parity.block_size)} each)"
+    )
+
+
+def _some(lines: list[str]) -> list[str]:
+    if len(lines) <= _MOST_LINES:
+        return lines
+    return [*lines[:_FIRST_LINES], f"  and {len(lines) - _FIRST_LINES:,} more (--json shows all)"]
 
 
 def _what(report: ExportReport | GgufExportReport) -> str:

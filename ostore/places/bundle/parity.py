@@ -7,8 +7,8 @@ that are called like the volumes, because par2 creates whatever file a packet de
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ostore.formats.errors import IntegrityError, NoSpaceError
@@ -25,6 +25,19 @@ from ostore.streams.writing import write_file
 _PIECE = 8 * 1024 * 1024
 
 
+@dataclass(slots=True)
+class _Parity:
+    """What is whole of the parity of some volumes: their lengths by name, and the packets in each of its files."""
+
+    described: dict[str, int] = field(default_factory=dict)
+    packets: dict[Path, list[Packet]] = field(default_factory=dict)
+
+    def add(self, path: Path, packet: Packet) -> None:
+        self.packets.setdefault(path, []).append(packet)
+        if packet.name:
+            self.described[packet.name] = packet.length
+
+
 def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[VolumeSet, Mended]:
     """
     Return the same set with every volume whole, and what that took. `work` is an empty folder, which the caller clears.
@@ -32,39 +45,65 @@ def repair_volumes(volumes: VolumeSet, work: Directory, *, jobs: int) -> tuple[V
     Raises IntegrityError if the parity does not suffice, and says how many blocks are lacking; UnsafeError if it is of
     other files; UsageError without the program par2; NoSpaceError, OSError.
     """
-    wrong = problems_of(volumes) or {
-        number: "" for number in range(1, volumes.count + 1) if number not in volumes.copies
-    }
-    described = _copy_parity(volumes, work)
-    if not described:
-        raise IntegrityError(f"{volumes.name}: {_told(wrong)}; no parity that is whole describes it")
-    count = max(volumes.count, *(int(name.rpartition(".")[2]) for name in described), 1)
+    found = _whole_parity(volumes)
+    lengths = {_number(name): length for parity in found for name, length in parity.described.items()}
+    # The parity may know of more volumes than the list.
+    count = max(volumes.count, *lengths, 1)
+    wrong = problems_of(volumes)
     for number in range(1, count + 1):
         if copies := volumes.copies.get(number):
             _place(copies[0], work, volume_name(volumes.name, number))
         else:
-            # The parity may know of more volumes than the list.
             wrong.setdefault(number, f"{volume_name(volumes.name, number)} is missing")
-    needed = sum(described.get(volume_name(volumes.name, number), 0) for number in wrong)
+    needed = sum(lengths.get(number, 0) for number in wrong)
     room = room_at(work.path)
     if room is not None and room < needed:
         raise NoSpaceError(f"{work.path}: to repair volumes, expected {needed} bytes of free space, got {room}")
-    try:
-        mended = repair_with_parity(work.path, parity_name(volumes.name), jobs=jobs)
-    except BeyondRepairError as error:
-        short = "" if error.short is None else f": {error.short} recovery blocks short"
-        raise IntegrityError(
-            f"{volumes.name}: {_told(wrong)}; the parity does not suffice to repair it{short}",
-            hint="find another copy of a volume, or more of the parity files",
-        ) from None
+    mended = _mend(volumes, found, wrong, range(len(volumes.sums) + 1, count + 1), work=work, jobs=jobs)
     repaired = with_files(volumes, work.path, count)
     _refuse_other_content(repaired)
     # A list of some of the volumes says nothing of the others.
     return repaired if len(repaired.sums) == count else replace(repaired, sums=()), mended
 
 
-def _told(wrong: Mapping[int, str]) -> str:
-    return "; ".join(text for text in wrong.values() if text) or "a volume is damaged"
+def _mend(
+    volumes: VolumeSet,
+    found: Sequence[_Parity],
+    wrong: Mapping[int, str],
+    unlisted: Collection[int],
+    *,
+    work: Directory,
+    jobs: int,
+) -> Mended:
+    """
+    Make volumes whole, each with the parity that describes it. Return what that took.
+
+    Raises IntegrityError if a volume that is `wrong` stays so. Nobody knows whether the `unlisted` ones are whole.
+    """
+    doubtful = {*wrong, *unlisted}
+    took: list[Mended] = []
+    short: list[int | None] = []
+    for parity in found:
+        numbers = {_number(name) for name in parity.described}
+        # What one parity has made whole needs no other one: that may be of an older set.
+        if doubtful.isdisjoint(numbers):
+            continue
+        try:
+            took.append(repair_with_parity(work.path, _copy(parity, work, len(took) + len(short)), jobs=jobs))
+        except BeyondRepairError as error:
+            short.append(error.short)
+        else:
+            doubtful -= numbers
+    told = f"{volumes.name}: {'; '.join(wrong.values()) or 'a volume is damaged'}"
+    if doubtful and short:
+        blocks = "" if None in short else f": {sum(filter(None, short))} recovery blocks short"
+        raise IntegrityError(
+            f"{told}; the parity does not suffice to repair it{blocks}",
+            hint="find another copy of a volume, or more of the parity files",
+        )
+    if doubtful and (not took or not doubtful.isdisjoint(wrong)):
+        raise IntegrityError(f"{told}; no parity that is whole describes it")
+    return Mended(sum(mended.used for mended in took), sum(mended.spare for mended in took))
 
 
 def _refuse_other_content(repaired: VolumeSet) -> None:
@@ -76,22 +115,28 @@ def _refuse_other_content(repaired: VolumeSet) -> None:
             )
 
 
-def _copy_parity(volumes: VolumeSet, work: Directory) -> dict[str, int]:
-    """Copy what is whole of the parity. Return the lengths of the volumes that it describes, by name."""
+def _whole_parity(volumes: VolumeSet) -> list[_Parity]:
+    """Return what is whole of the parity, one for each set of volumes that it is made for."""
     names = frozenset(volume_name(volumes.name, number) for number in range(1, MAX_VOLUMES + 1))
-    described: dict[str, int] = {}
-    copied = 0
+    found: dict[bytes, _Parity] = {}
     for path in volumes.parity:
         file = ClosedFile(path)
-        packets = list(whole_packets(file.read_at, file.size, names=names, subject=str(path)))
-        described |= {packet.name: packet.length for packet in packets if packet.name}
-        if packets:
-            # par2 reads the files that begin like the first one.
-            number = f".{copied}" if copied else ""
-            copy = parity_name(f"{volumes.name}{number}")
-            write_file(work, copy, _packets(file, packets), Ownership.private())
-            copied += 1
-    return described
+        for packet in whole_packets(file.read_at, file.size, names=names, subject=str(path)):
+            found.setdefault(packet.of_set, _Parity()).add(path, packet)
+    return [parity for parity in found.values() if parity.described]
+
+
+def _copy(parity: _Parity, work: Directory, number: int) -> str:
+    """Write what is whole of a parity into a folder. Return the name of its first file."""
+    # par2 reads the files that begin like the first one.
+    names = [parity_name(f"{number}.{more}" if more else str(number)) for more in range(len(parity.packets))]
+    for name, (path, packets) in zip(names, parity.packets.items(), strict=True):
+        write_file(work, name, _packets(ClosedFile(path), packets), Ownership.private())
+    return names[0]
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition(".")[2])
 
 
 def _packets(file: ClosedFile, packets: Sequence[Packet]) -> Iterator[bytes]:
@@ -108,4 +153,4 @@ def _place(path: Path, work: Directory, name: str) -> None:
         work.symlink(path.absolute(), name)
     except OSError:  # pragma: no cover - Windows
         file = ClosedFile(path)
-        write_file(work, name, _packets(file, [Packet(0, file.size)]), Ownership.private())
+        write_file(work, name, _packets(file, [Packet(0, file.size, b"")]), Ownership.private())

@@ -39,8 +39,8 @@ def make_parity(
     folders: Sequence[VolumeFolder], name: str, volumes: Sequence[Path], plan: ParityPlan, jobs: int
 ) -> None:
     """
-    Make parity for volumes that wait in these folders, and spread it over them. `volumes` are the paths that they get.
-
+    Make parity for volumes that wait in these folders, and spread it over them. `volumes` are the paths that they get,
+    and its files are called like `name`.
     Raises UsageError without the program par2, NoSpaceError, OSError.
     """
     first, parity = folders[0].waiting, Path(parity_name(name))

@@ -19,6 +19,7 @@ from ostore.formats.volume_set import (
     instructions_name,
     is_parity,
     least_size,
+    parity_name,
     sums_name,
     volume_name,
     write_sums,
@@ -42,8 +43,9 @@ from ostore.streams.writing import refuse_to_overwrite, write_file
 
 # Headers and padding of a member, and of its frames; the index and what else is in every bundle.
 _MEMBER_BYTES, _FRAME_SHARE, _HEAD_BYTES = 2048, 1 / 1000, 1024 * 1024
-# Makes room for volumes: called with the number of the one that fits nowhere, it returns when there is another medium.
-NextMedium = Callable[[int, Sequence[Path]], None]
+# Makes room for volumes: called with the number of the one that fits nowhere, the bytes that it needs there and the
+# folders, it returns when there is another medium.
+NextMedium = Callable[[int, int, Sequence[Path]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class VolumeTerms:
     How a set of volumes is written.
 
     `size` is the bytes of each volume but the last, `folders` where they go in turn. `parity` is the wish, if any, and
-    with `verify` every volume is read back. Without `next_medium`, all must fit where it goes.
+    with `verify` every volume is read back. Without `next_medium`, all must fit where it goes. If media are changed,
+    each gets parity for the volumes on it.
     """
 
     size: int
@@ -63,22 +66,32 @@ class VolumeTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenParity:
+    """The parity of all volumes, or of those on one medium: its files, the first one first, and what they mend."""
+
+    files: tuple[Path, ...]
+    plan: ParityPlan
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenSet:
-    """The volumes of a set in order, with their paths, its parity files, and how many blocks these mend of how many."""
+    """The volumes of a set in order, with their paths, and its parity."""
 
     volumes: tuple[tuple[Path, WrittenFile], ...]
-    parity_files: tuple[Path, ...] = ()
-    plan: ParityPlan | None = None
+    parity: tuple[WrittenParity, ...] = ()
 
 
 class VolumeExport:
     """One export: its open folders, and the volumes that are written or wait for their names."""
 
-    def __init__(self, name: str, terms: VolumeTerms, folders: Sequence[Path], most: int, progress: Progress) -> None:
+    def __init__(
+        self, name: str, terms: VolumeTerms, folders: Sequence[Path], most: int, *, jobs: int, progress: Progress
+    ) -> None:
         self._name = name
         self._terms = terms
         self._paths = folders
         self._most = most
+        self._jobs = jobs
         self._progress = progress
         self._held = contextlib.ExitStack()
         self._folders: list[VolumeFolder] = []
@@ -86,6 +99,7 @@ class VolumeExport:
         # By folder: under the name of a volume, another folder may have an old one.
         self._ours: defaultdict[Path, set[str]] = defaultdict(set)
         self._named = 0
+        self._parity: list[WrittenParity] = []
         self._replace = False
         self._journal: ExportJournal
         self.output = VolumesOutput(terms.size, self._begin)
@@ -184,26 +198,36 @@ class VolumeExport:
     def _digests_in(self, size: int) -> tuple[Digest, ...]:
         return tuple(volume.digest for volume in self.output.volumes[: size // self._terms.size])
 
-    def complete(self, jobs: int, selection: Selection) -> WrittenSet:
+    def complete(self, selection: Selection) -> WrittenSet:
         """Make the parity, read everything back and give all files their names."""
-        volumes, plan = self.output.volumes, None
-        if self._terms.parity:
-            plan = plan_parity(
-                self._terms.parity, [volume.size for volume in volumes], self._terms.size, len(self._paths)
-            )
-            self._progress.phase("making parity", 0)
-            make_parity(self._folders, self._name, self._places, plan, jobs)
+        volumes = self.output.volumes
+        self._make_parity(self._name if self._named == 0 else volume_name(self._name, self._named + 1))
+        firsts = [parity.files[0].name for parity in self._parity]
         for folder in self._folders:
-            text = instructions(self._name, len(volumes), selection, has_parity=plan is not None)
+            text = instructions(self._name, len(volumes), selection, firsts)
             _write(folder.waiting, instructions_name(self._name), text)
-        parity = tuple(
+        self._publish()
+        return WrittenSet(tuple(zip(self._places, volumes, strict=True)), tuple(self._parity))
+
+    def _make_parity(self, name: str) -> None:
+        """Make parity for the volumes that have no names yet, if it is wished for. Its files are called like `name`."""
+        if self._terms.parity is None:
+            return
+        plan = self._plan_parity([volume.size for volume in self.output.volumes[self._named :]])
+        self._progress.phase("making parity", 0)
+        make_parity(self._folders, name, self._places[self._named :], plan, self._jobs)
+        files = (
             folder.target.path / file
             for folder in self._folders
             for file in folder.waiting_files()
             if is_parity(self._name, file)
         )
-        self._publish()
-        return WrittenSet(tuple(zip(self._places, volumes, strict=True)), parity, plan)
+        first = parity_name(name)
+        self._parity.append(WrittenParity(tuple(sorted(files, key=lambda path: path.name != first)), plan))
+
+    def _plan_parity(self, sizes: Sequence[int]) -> ParityPlan:
+        wish = self._terms.parity or ParityWish()
+        return plan_parity(wish, sizes, self._terms.size, len(self._paths))
 
     def _begin(self, number: int) -> tuple[int, Path]:
         if number > MAX_VOLUMES:
@@ -222,28 +246,39 @@ class VolumeExport:
     def _with_room(self, number: int, size: int) -> VolumeFolder:
         """Return the next folder in turn that has room. If none has, ask for another medium, as often as needed."""
         while True:
-            count = len(self._folders)
+            count, needed = len(self._folders), size + self._parity_bytes(size)
             for turn in range(count):
                 folder = self._folders[(number - 1 + turn) % count]
                 room = room_at(folder.target.path)
-                if room is None or room >= size:
+                if room is None or room >= needed:
                     return folder
-            self._change_media(number, size)
+            self._change_media(number, needed)
 
-    def _change_media(self, number: int, size: int) -> None:
-        if self._terms.next_medium is None or self._terms.parity:
+    def _parity_bytes(self, size: int) -> int:
+        """Return the bytes that the parity of a medium needs if there is another volume of that size on it."""
+        if self._terms.next_medium is None or self._terms.parity is None or self._terms.parity.volumes:
+            return 0
+        fresh = [volume.size for volume in self.output.volumes[self._named :]]
+        return self._plan_parity([*fresh, size]).size
+
+    def _change_media(self, number: int, needed: int) -> None:
+        replaces_volumes = self._terms.parity is not None and self._terms.parity.volumes > 0
+        if self._terms.next_medium is None or replaces_volumes:
             places = ", ".join(map(str, self._paths))
             raise NoSpaceError(
-                f"{places}: no room for volume {number} of {size} bytes",
-                hint="parity needs all volumes at once: export to folders with room for all"
-                if self._terms.parity
+                f"{places}: no room for volume {number} of {needed} bytes",
+                hint="to replace whole volumes, parity needs all of them at once: export to folders with room for all"
+                if replaces_volumes
                 else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
             )
-        self._publish()
+        # If there is none on a medium, it stays as it was.
+        if len(self.output.volumes) > self._named:
+            self._make_parity(volume_name(self._name, self._named + 1))
+            self._publish()
         # What is on another medium cannot be gone on with.
         self._journal.end()
         self._let_go()
-        self._terms.next_medium(number, self._paths)
+        self._terms.next_medium(number, needed, self._paths)
         self.open(replace=self._replace)
 
     def _publish(self) -> None:

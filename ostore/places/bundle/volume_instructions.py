@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
 from ostore.formats.selection import Selection
 from ostore.formats.shell import WINDOWS, quoted_word
-from ostore.formats.volume_set import parity_name, sums_name, volume_name
+from ostore.formats.volume_set import sums_name, volume_name
 
 
 class _Kind(NamedTuple):
@@ -58,10 +59,10 @@ blob.""",
 )
 
 
-def instructions(name: str, count: int, selection: Selection, *, has_parity: bool) -> bytes:
+def instructions(name: str, count: int, selection: Selection, parity: Sequence[str]) -> bytes:
     """
-    Return the text for a set of `count` volumes with these models. A line that begins with four spaces is a command for
-    sh.
+    Return the text for a set of `count` volumes with these models. `parity` are the names of the first files of its
+    parity. A line that begins with four spaces is a command for sh.
     """
     is_framed = name.endswith(".zst")
 
@@ -70,7 +71,10 @@ def instructions(name: str, count: int, selection: Selection, *, has_parity: boo
         return quoted_word(f"./{word}" if word.startswith("-") else word, "posix")
 
     data = resources.files("ostore.places.bundle")
-    text, parity = (data.joinpath(f"RESTORE-{what}.txt").read_bytes().decode() for what in ("volumes", "parity"))
+    text, repair = (data.joinpath(f"RESTORE-{what}.txt").read_bytes().decode() for what in ("volumes", "parity"))
+    repairing = "\n".join(
+        f"    par2 repair {quoted(first)}        # only if a volume is missing or damaged" for first in parity
+    )
     zstd, unpack = (" and zstd", "zstd -dc") if is_framed else ("", "cat")
     every = f"{quoted(f'{name}.')}[0-9][0-9][0-9]"
     kind = _RECIPES if selection.recipes else _DELTA if selection.requires else _WHOLE
@@ -83,7 +87,7 @@ def instructions(name: str, count: int, selection: Selection, *, has_parity: boo
         first=quoted(volume_name(name, 1)),
         last=quoted(volume_name(name, count)),
         sums=quoted(sums_name(name)),
-        repair=parity.format(parity=quoted(parity_name(name))) if has_parity else "",
+        repair=repair.format(commands=repairing) if parity else "",
         zstd=zstd,
         every=every,
         unpack=unpack,

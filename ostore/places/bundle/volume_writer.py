@@ -73,7 +73,14 @@ class BundleVolumes:
         volumes = f"{encoding.made_by}, volumes of {self._terms.size} bytes"
         terms = Terms(head, stored_members(selection), volumes, encoding.is_plain, damaged_in(selection))
         with contextlib.ExitStack() as resources:
-            export = VolumeExport(self._name, self._terms, self._folders, most_bytes(selection), self._progress)
+            export = VolumeExport(
+                self._name,
+                self._terms,
+                self._folders,
+                most_bytes(selection),
+                jobs=encoding.jobs,
+                progress=self._progress,
+            )
             resources.callback(export.close)
             export.open(replace=self._replace)
             with export.noting(terms) as journal:
@@ -83,7 +90,7 @@ class BundleVolumes:
                     yield inbox
                     inbox.seal()
                 export.output.end()
-                self.written = export.complete(encoding.jobs, selection)
+                self.written = export.complete(selection)
         self._remove_others()
 
     def _begin(self, export: VolumeExport, journal: ExportJournal, head: bytes) -> None:
@@ -103,12 +110,13 @@ class BundleVolumes:
         least = self._encoding.least_size(selection)
         if least > self._terms.size * MAX_VOLUMES:
             raise too_many(self._name, most_bytes(selection))
-        if self._terms.parity:
+        parity = self._terms.parity
+        if parity:
             refuse_unfit(self._name)
             refuse_without_par2()
-        if self._terms.next_medium is None or self._terms.parity:
-            if self._terms.parity:
-                least += least_parity(self._terms.parity, least, self._terms.size, len(self._folders))
+        if self._terms.next_medium is None or (parity and parity.volumes):
+            if parity:
+                least += least_parity(parity, least, self._terms.size, len(self._folders))
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_others(self) -> None:
