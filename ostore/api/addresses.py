@@ -7,7 +7,6 @@ mistyped addresses are here too.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -24,6 +23,7 @@ from ostore.formats.shell import quoted_word
 from ostore.formats.store_layout import MANIFESTS
 from ostore.formats.volume_set import set_of
 from ostore.places.store.store import LocalStore
+from ostore.streams.links import is_there
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.terminal import is_terminal
 
@@ -211,7 +211,7 @@ def _piped_bundle(_text: str, jobs: int) -> Iterator[BundleReader]:
 def _bundle(text: str, jobs: int) -> AbstractContextManager[BundleReader]:
     from ostore.places.bundle.reader import open_bundle
 
-    if not os.path.lexists(text):
+    if not is_there(Path(text)):
         raise _no_bundle(text)
     return open_bundle(Path(text), jobs=jobs, label=text)
 

@@ -17,6 +17,7 @@ from ostore.api.typed import BUNDLE_SUFFIXES
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.volume_set import number_of, set_of
+from ostore.streams.links import is_there
 
 # The code for bundles takes time to import, and `list` does not need it.
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def volumes_of(word: Word) -> VolumesAt | None:
     path = Path(word)
     if name := set_of(path.name):
         return VolumesAt(path.with_name(name), (path.parent,))
-    if not str(word).endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
+    if not str(word).endswith(BUNDLE_SUFFIXES) or is_there(path):
         return None
     return VolumesAt(path, (path.parent,)) if _has_files(path.parent, path.name) else None
 
@@ -153,7 +154,7 @@ def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | N
     path = Path(str(word))
     if joins and (name := set_of(path.name)):
         return name
-    if not path.name.endswith(BUNDLE_SUFFIXES) or os.path.lexists(path):
+    if not path.name.endswith(BUNDLE_SUFFIXES) or is_there(path):
         return None
     is_set = any(_has_files(place, path.name) for place in (path.parent, *map(Path, map(str, folders))))
     return path.name if is_set else None
@@ -163,7 +164,7 @@ def _refuse_absent(path: Path, folders: Sequence[Path]) -> None:
     """Raises NotFoundError if a path is that of a volume that is not there, nor in the folders, and others are."""
     places = [path.parent, *folders]
     name = set_of(path.name)
-    if not name or not number_of(name, path.name) or any(os.path.lexists(place / path.name) for place in places):
+    if not name or not number_of(name, path.name) or any(is_there(place / path.name) for place in places):
         return
     if any(_has_files(place, name) for place in places):
         raise NotFoundError(f"{path}: no such volume", hint=f"name one that is there, or {path.with_name(name)}")

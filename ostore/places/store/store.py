@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 # A folder with one of these is a store.
 _PARTS = (BLOBS, MANIFESTS, COMING_MANIFESTS, f"{WORKSPACE}/{TRANSACTIONS}")
+
+# No file, a file where a folder should be, and links that lead in a circle.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class LocalStore:
@@ -243,18 +247,25 @@ class LocalStore:
         return None
 
     def missing_of(self, blobs: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
-        """Return the blobs that have no file of the right size here."""
+        """Return the blobs that have no file of the right size here. Raises OSError."""
         # A new store has no blobs, so the disk need not be asked sixty thousand times.
         if not (self.root / BLOBS).is_dir():
             return tuple(blobs)
         return tuple(blob for blob in blobs if not self.holds(blob))
 
     def holds(self, blob: Descriptor) -> bool:
-        """Return whether Ollama finds a blob here: a file, or a link to a file, of its name and size."""
-        with contextlib.suppress(OSError):
+        """
+        Return whether Ollama finds a blob here: a file, or a link to a file, of its name and size.
+
+        Raises OSError if the disk does not say.
+        """
+        try:
             status = os.stat(self._path_of(blob.digest))  # noqa: PTH116 - as text
-            return stat.S_ISREG(status.st_mode) and status.st_size == blob.size
-        return False
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return False
+            raise
+        return stat.S_ISREG(status.st_mode) and status.st_size == blob.size
 
     def _path_of(self, digest: Digest) -> str:
         # Text, not Path: to make sixty thousand of those takes half a second.
