@@ -138,6 +138,11 @@ def test_a_model_that_only_a_glob_matches_is_left_out(made: Store, tmp_path: Pat
     made.add(full("mlx:latest"), made.layer(TENSOR, b"t"))
     assert "ostore: warning: mlx:latest: left out: a model of 1 tensors" in export(made, "*", "out/", code=12)
     assert (tmp_path / "out/plain.gguf").read_bytes() == WEIGHTS
+    # The files of one model are called like those of the same one among others.
+    (made.root / "manifests/registry.ollama.ai/library/all/8b").unlink()
+    export(made, "*", "less/", code=12)
+    assert (tmp_path / "less/plain.Modelfile").exists()
+    assert not (tmp_path / "less/Modelfile").exists()
 
 
 def test_a_store_without_models_has_nothing_to_write(tmp_path: Path) -> None:

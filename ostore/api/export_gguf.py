@@ -80,7 +80,8 @@ def export_gguf(
     if not chosen:
         raise store.no_models()
     shown = [(model, show_model(store, model.stored)) for model in chosen]
-    files = list(_files(shown))
+    # A folder of one model has the names that people look for. The same words give the same names if some are left out.
+    files = list(_files(shown, is_single=len(chosen) + len(left) == 1))
     refuse_existing(folder, (file for _, file in files), replace=replace)
     planned = _report(destination, shown, files, left, dry_run=True)
     if dry_run:
@@ -95,7 +96,7 @@ def export_gguf(
     return _report(destination, shown, files, left, dry_run=False)
 
 
-def _files(chosen: Sequence[tuple[PlainModel, ShownModel]]) -> Iterator[tuple[str, CopiedFile]]:
+def _files(chosen: Sequence[tuple[PlainModel, ShownModel]], *, is_single: bool) -> Iterator[tuple[str, CopiedFile]]:
     """Yield the files of each model, with its name."""
     taken: set[str] = set()
     for model, shown in chosen:
@@ -106,8 +107,7 @@ def _files(chosen: Sequence[tuple[PlainModel, ShownModel]]) -> Iterator[tuple[st
         paths = names.paths_of(parts)
         for part, path in paths.items():
             yield model.name, CopiedFile(path, part.digest, part.size)
-        # A folder of one model has the names that people look for.
-        prefix = names.modelfile.removesuffix(MODELFILE) if len(chosen) > 1 else ""
+        prefix = "" if is_single else names.modelfile.removesuffix(MODELFILE)
         yield model.name, _text(f"{prefix}{MODELFILE}", modelfile_of(shown, sources(model, paths)))
         licences = [layer for layer in model.stored.manifest.layers if layer.media_type == LICENSE]
         for number, licence in enumerate(licences, start=1):
