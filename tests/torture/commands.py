@@ -372,7 +372,7 @@ COMMANDS = (
     Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
     Command("export-volumes", a_store, ("export", "--all", "out.tar.zst", *VOLUMES, "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
-    Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace")),
+    Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace", "--strict")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),
     Command("link-refresh", to_link_anew, ("link", "--refresh", "links")),
     Command("link-remove", to_link_anew, ("link", "--remove", "links"), once=True),
