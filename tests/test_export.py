@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -145,7 +146,8 @@ def test_a_full_or_closed_standard_output_is_not_success(store: Store, tmp_path:
     )
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True)
     assert int((tmp_path / "code").read_text()) == code
-    assert "Traceback" not in done.stderr
+    assert len(re.findall("^ostore: error", done.stderr, re.MULTILINE)) == 1, done.stderr
+    assert ("the program that read the bundle has ended" in done.stderr) == (code == 9)
 
 
 def test_what_no_ollama_writes_yet_is_listed_but_not_exported(store: Store, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_h149_a_stream_that_nobody_needs_may_be_closed(world: World, closed: str
         assert command(world, "verify", "out.tar.zst").returncode == DONE
 
 
-def test_h149_a_reader_that_leaves_ends_the_command_quietly(world: World) -> None:
+def test_h149_a_reader_that_leaves_ends_the_command(world: World) -> None:
     world.store.model("large:latest", noise(3_000_000))
     for line in ("{ostore} list --models models | head -c 1", "{ostore} export large - --models models | head -c 1"):
         ended = _shell(world, line)

@@ -225,10 +225,18 @@ class BundlePipe:
 
     @contextlib.contextmanager
     def receive(self, selection: Selection) -> Iterator[BundleInbox]:
-        """Yield an inbox. Leaving the block seals the bundle, and syncs it if the output is a file."""
+        """
+        Yield an inbox. Leaving the block seals the bundle, and syncs it if the output is a file.
+
+        Raises OSError, also if nobody reads the output any more.
+        """
         output = GrowingFile(self._fd)
-        with contextlib.closing(self._encoding.writer(output)) as writer:
-            inbox = BundleInbox(writer, selection, bundle_head(selection))
-            yield inbox
-            inbox.seal()
-        output.sync()
+        try:
+            with contextlib.closing(self._encoding.writer(output)) as writer:
+                inbox = BundleInbox(writer, selection, bundle_head(selection))
+                yield inbox
+                inbox.seal()
+            output.sync()
+        except BrokenPipeError:
+            # Who reads the start of a report has seen enough; who reads the start of a bundle has not got it.
+            raise OSError("the program that read the bundle has ended, and has not got all of it") from None
