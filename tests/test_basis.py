@@ -257,6 +257,17 @@ class TestDiff:
         assert f"3 models differ, 0 models the same; 2 blobs, 210 KB to carry ({near.root} -> {path})" in done.stdout
         assert run("diff", "-q", path, "--models", near.root).stdout == "kept:latest\nnew:latest\n"
 
+    def test_a_bundle_in_volumes_is_named_like_any_other(self, near: Store, far: Store, tmp_path: Path) -> None:
+        name = tmp_path / "x.tar.zst"
+        ostore.export(["*"], name, split=100_000, models=far.root)
+        expected = run("diff", near.root, far.root, "-q").stdout
+        for word in (name, f"{name}.001", f"{name}.sha256"):
+            assert run("diff", near.root, word, "-q").stdout == expected
+            assert run("outdated", "--against", word, "--models", near.root).returncode in {0, 10}
+            delta = tmp_path / "delta.tar"
+            done = run("export", "--all", delta, "--have", word, "--replace", "--models", near.root)
+            assert "required there" in done.stdout
+
     def test_exit_codes(self, near: Store, far: Store) -> None:
         assert run("diff", near.root, far.root).returncode == 0
         assert run("diff", near.root, far.root, "--exit-code").returncode == 10
@@ -643,6 +654,34 @@ class TestLock:
         assert run("import", parts[0], "-", "--lock", lock, "--models", empty).returncode == 2
         done = run("import", *parts, "--model", "new", "--lock", lock, "--models", tmp_path / "one")
         assert "imported 1 model" in done.stdout
+
+    def test_volumes_in_several_folders_are_held_against_it(self, near: Store, tmp_path: Path) -> None:
+        lock = lock_of(near, tmp_path / "models.lock")
+        near.model("new:latest", b"another version")
+        media = [tmp_path / "a", tmp_path / "b"]
+        for folder in media:
+            folder.mkdir()
+        ostore.export(["*"], "x.tar.zst", split=100_000, to=media, models=near.root)
+        volumes, target = [media[0] / "x.tar.zst.001", media[1] / "x.tar.zst.002"], tmp_path / "none"
+        for words in ([volumes[0], media[1]], volumes, [media[0] / "x.tar.zst", *media]):
+            done = run("import", *words, "--lock", lock, "--models", target)
+            assert (done.returncode, "new:latest: expected" in done.stderr) == (4, True), words
+            absent = run("import", *words, "--lock", tmp_path / "absent", "--models", target)
+            assert (absent.returncode, "absent: no such file" in absent.stderr) == (3, True), absent.stderr
+        assert not target.exists()
+        # As a variable that is not set leaves it.
+        assert run("import", volumes[0], "", "--models", target).returncode == 2
+        done = run("import", volumes[0], media[1], "--lock", lock, "--model", "kept", "--models", target)
+        assert "imported 1 model" in done.stdout
+
+    def test_one_volume_cannot_be_held_against_it(self, near: Store, tmp_path: Path) -> None:
+        lock, bundle = lock_of(near, tmp_path / "models.lock"), tmp_path / "x.tar.zst"
+        ostore.export(["*"], bundle, split=100_000, models=near.root)
+        for words in ([f"{bundle}.001"], ["kept", f"{bundle}.001"]):
+            done = run("verify", *words, "--lock", lock, "--models", near.root)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert f"(ostore verify --lock {lock} {bundle} " in done.stderr
+        assert run("verify", "--lock", lock, bundle, "--models", near.root).returncode == 0
 
     def test_verify_holds_a_store_and_a_bundle_against_it(self, near: Store, far: Store, tmp_path: Path) -> None:
         lock, bundle = lock_of(near, tmp_path / "models.lock"), bundled(near, tmp_path / "b.tar.zst")

@@ -18,6 +18,7 @@ from typing import Literal
 from ostore.api.addresses import opened_bundle
 from ostore.api.inventory import take_inventory
 from ostore.api.typed import refuse_address
+from ostore.api.volumes import volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, NotFoundError, OstoreError, UsageError
 from ostore.formats.inventory import MAX_INVENTORY_BYTES, HeldBlob, HeldModel, Inventory
@@ -108,15 +109,17 @@ def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack
     if text != "-" and os.path.isdir(text):  # noqa: PTH112 - a word, too long for a path perhaps
         store = LocalStore(Path(text), label=text).require_whole()
         return Basis(text, "store", take_inventory(store)[0], bytes_of=_bytes_in(store, opened))
-    with _reading(text) as read:
-        start = read_until_full(read, PEEK_BYTES)
-        if text == "-" or is_document(start):
-            with _naming(text):
-                raw = read_document(read, MAX_INVENTORY_BYTES, start)
-                found = Inventory.parse(raw) if raw.lstrip().startswith(b"{") else LockFile.parse(raw)
-            if isinstance(found, Inventory):
-                return Basis(text, "inventory", found)
-            return _of_lock(text, refuse_empty(text, found), near)
+    # A file of a set of volumes is no document, and the name of the set is that of no file.
+    if text == "-" or volumes_of(text) is None:
+        with _reading(text) as read:
+            start = read_until_full(read, PEEK_BYTES)
+            if text == "-" or is_document(start):
+                with _naming(text):
+                    raw = read_document(read, MAX_INVENTORY_BYTES, start)
+                    found = Inventory.parse(raw) if raw.lstrip().startswith(b"{") else LockFile.parse(raw)
+                if isinstance(found, Inventory):
+                    return Basis(text, "inventory", found)
+                return _of_lock(text, refuse_empty(text, found), near)
     bundle = opened.enter_context(opened_bundle(text, jobs=jobs))
     near_bytes = _bytes_in(near, opened)
     return Basis(

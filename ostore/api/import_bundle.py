@@ -12,7 +12,7 @@ from pathlib import Path
 from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.locked import Lock, digests_of
-from ostore.api.typed import is_place, means_name, typed_models_of, words_of
+from ostore.api.typed import is_place, means_name, refuse_empty_word, typed_models_of, words_of
 from ostore.api.volumes import Word, gathered, repaired, volumes_of
 from ostore.formats.errors import (
     FormatError,
@@ -94,6 +94,10 @@ class Resend:
     blobs: tuple[str, ...]
 
 
+# A source, the part of the names that is for it, and the lock that it is held against.
+PlannedImport = tuple[Word, list[str], str | Path | None]
+
+
 def planned_imports(
     sources: Sequence[Word],
     names: Sequence[str] = (),
@@ -101,9 +105,10 @@ def planned_imports(
     lock: str | Path | None = None,
     jobs: int | None = None,
     models: Path | None = None,
-) -> list[tuple[Word, list[str]]]:
+) -> list[PlannedImport]:
     """
-    Look at several sources before anything is imported. Return those that are needed, each with its part of `names`.
+    Look at several sources before anything is imported. Return those that are needed, each with its part of `names`,
+    and the lock if `import_bundle` has to hold the source against it: several are held against it together, here.
 
     Volumes of one bundle become one source. A folder without a store is where volumes of the others are looked for.
     Each name has to be in one of the sources, not in each; with a `lock`, so does each of its models that the store
@@ -111,16 +116,25 @@ def planned_imports(
     errors of a bad bundle, OSError.
     """
     wanted = words_of(names)
+    for source in sources:
+        refuse_empty_word(str(source))
     sources = gathered(sources)
     if len(sources) < 2:  # noqa: PLR2004 - one source is looked at when it is imported
-        return [(source, wanted) for source in sources]
+        return [(source, wanted, lock) for source in sources]
     if lock is not None:
-        return _planned_by(Lock.read(lock), sources, wanted, LocalStore(choose_store(models).path), jobs=threads(jobs))
-    found: list[tuple[Word, list[str]]] = []
-    found, missing = _seen(sources, wanted, jobs=threads(jobs))
+        store = LocalStore(choose_store(models).path)
+        planned = _planned_by(Lock.read(lock), sources, wanted, store, jobs=threads(jobs))
+    else:
+        planned = _planned_of(sources, wanted, jobs=threads(jobs))
+    return [(source, here, None) for source, here in planned]
+
+
+def _planned_of(sources: Sequence[Word], wanted: list[str], *, jobs: int) -> list[tuple[Word, list[str]]]:
+    """Return the sources that have one of the models wanted, each with those."""
+    found, missing = _seen(sources, wanted, jobs=jobs)
     if missing:
         word, first = missing[0]
-        first.hint = _model_in(word, [source for source, _ in found], jobs=threads(jobs)) or first.hint
+        first.hint = _model_in(word, [source for source, _ in found], jobs=jobs) or first.hint
         raise first
     taken = {name for _, here in found for name in here}
     for name in wanted:

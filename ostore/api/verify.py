@@ -13,7 +13,8 @@ from ostore.api.locked import Lock, digests_of
 from ostore.api.typed import means_model, refuse_empty_word, typed_models, words_of
 from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError, VolumesError
+from ostore.formats.errors import OstoreError, UsageError, VolumesError
+from ostore.formats.remedy import ostore
 from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_store
 from ostore.operations.verify_bundle import verify_bundle
 from ostore.places.store.store import LocalStore
@@ -75,6 +76,10 @@ def verify_each(
     words: list[Word] = gathered(words_of(subjects), joins=False)
     folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
+    if locked and (volume := next((word for word in bundles if volume_in(word)), None)):
+        bundle = str(volume).rpartition(".")[0]
+        hint = ostore("verify", "--lock", str(lock), bundle, after="verifies all of them")
+        raise UsageError(f"{volume}: one volume has no models that a lock could be about", hint=hint)
     names = [str(word) for word in words if word not in folders and word not in bundles]
     if names or not words:
         names = typed_models(names, store.require_whole())

@@ -30,8 +30,7 @@ from ostore.cli.options import (
 from ostore.cli.text import flush, say
 
 if TYPE_CHECKING:
-    from ostore.api.import_bundle import ImportReport, Resend
-    from ostore.api.volumes import Word
+    from ostore.api.import_bundle import ImportReport, PlannedImport, Resend
 
 app = group()
 
@@ -86,8 +85,6 @@ def import_(
     keep_freed_memory()
     take = partial(
         import_bundle,
-        # Of several sources, each need not have all of it: that was seen to.
-        lock=lock if len(sources) == 1 else None,
         replace=replace,
         trust_existing=trust_existing,
         strict=strict,
@@ -103,11 +100,11 @@ def import_(
     # Each source is a transaction: if one fails, those before it are in the store and are reported.
     with saying_what_is_done(None if dry_run else lambda: "; ".join(summaries)):
         try:
-            for source, wanted in planned:
+            for source, wanted, held_against in planned:
                 started = time.monotonic()
                 with shown(progress.value, quiet=quiet, as_json=as_json) as told:
                     before = summed_up(told, render.outlook)
-                    report = take(source, wanted, progress=told, before=before, models=folder)
+                    report = take(source, wanted, lock=held_against, progress=told, before=before, models=folder)
                 reports.append(report)
                 summaries.append(render.summary(report, time.monotonic() - started))
                 say_warnings(report.warnings)
@@ -131,14 +128,14 @@ def _tell_what_to_resend(lacking: Resend, *, as_json: bool) -> None:
         say(render.to_resend(lacking))
 
 
-def _look(take: Callable[..., ImportReport], planned: Sequence[tuple[Word, list[str]]], models: Path | None) -> None:
+def _look(take: Callable[..., ImportReport], planned: Sequence[PlannedImport], models: Path | None) -> None:
     from ostore.formats.errors import VolumesError
 
-    for source, names in planned:
+    for source, names, lock in planned:
         # The import itself may be able to repair volumes.
         with contextlib.suppress(VolumesError):
             if source != "-":
-                take(source, names, dry_run=True, models=models)
+                take(source, names, lock=lock, dry_run=True, models=models)
 
 
 def _refuse_bare_word(models: str | None, look: Callable[[], object]) -> None:
