@@ -331,6 +331,7 @@ def test_short_space_is_refused_before_anything_is_written(tmp_path: Path) -> No
             assert (done.returncode, done.stdout) == (7, ""), done.stderr
             # What shrinks may fit.
             assert "bytes of free space" in done.stderr or command[2] == disk / "c.tar.zst"
+            assert ".ostore" not in done.stderr
             assert list(disk.iterdir()) == []
         dry = run("export", "big", disk / "c.tar", "-n", "--models", store.root)
         assert (dry.returncode, "bytes of free space" in dry.stderr) == (7, True)

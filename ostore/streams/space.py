@@ -26,12 +26,16 @@ _TRIAL = "trial.part"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
 
 
-def refuse_lack_of_space(directory: Directory, sizes: Iterable[int]) -> None:
-    """Raises NoSpaceError unless new files of these sizes (bytes) fit on the disk. May create a file for a moment."""
-    sizes = list(sizes)
-    refuse_full(directory.path, int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD))
+def refuse_lack_of_space(directory: Directory, sizes: Iterable[int], place: Path | None = None) -> None:
+    """
+    Raises NoSpaceError unless new files of these sizes (bytes) fit on the disk. May create a file for a moment.
+
+    The message names `place` if the folder is one that a person does not know.
+    """
+    sizes, place = list(sizes), place or directory.path
+    refuse_full(place, int(sum(-(-size // _BLOCK) * _BLOCK for size in sizes) * _OVERHEAD))
     if max(sizes, default=0) > _FAT32_LIMIT:
-        _refuse_too_large(directory, max(sizes))
+        _refuse_too_large(directory, max(sizes), place)
 
 
 def refuse_full(path: Path, needed: int) -> None:
@@ -39,7 +43,10 @@ def refuse_full(path: Path, needed: int) -> None:
     disk = shutil.disk_usage(path)
     # Some disks (FUSE, a tmpfs without a limit) do not tell their size.
     if disk.total and needed > disk.free:
-        raise NoSpaceError(f"{path}: expected {needed} bytes of free space, got {disk.free}")
+        raise NoSpaceError(
+            f"{path}: expected {needed} bytes of free space, got {disk.free}",
+            hint="make room on that disk, or choose another one",
+        )
 
 
 def room_at(path: Path) -> int | None:
@@ -87,10 +94,10 @@ def refuse_too_large(fd: int, path: Path, size: int) -> None:
     os.ftruncate(fd, 0)
 
 
-def _refuse_too_large(directory: Directory, size: int) -> None:
+def _refuse_too_large(directory: Directory, size: int, place: Path) -> None:
     fd = directory.create(_TRIAL)
     try:
-        refuse_too_large(fd, directory.path, size)
+        refuse_too_large(fd, place, size)
     finally:
         os.close(fd)
         directory.unlink(_TRIAL)

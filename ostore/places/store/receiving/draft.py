@@ -83,7 +83,7 @@ class StoreDraft:
     def write(self, chunks: Iterable[Chunk], size: int, item: str) -> Descriptor:
         """Take in a blob that is put together from `chunks`, `size` bytes in all. `item` names it in progress."""
         part = self._new_name()
-        refuse_lack_of_space(self._transaction, [size])
+        refuse_lack_of_space(self._transaction, [size], self._blobs.parent)
         hasher = hashlib.sha256()
         passing = watched(hashed_beside(chunks, hasher), item, size, self._progress)
         fd = write_unfinished(self._transaction, part, passing)
@@ -170,7 +170,7 @@ class StoreDraft:
 
     def _copied(self, fd: int, path: Path, part: str, status: os.stat_result) -> Digest:
         self._transaction.unlink(part)
-        refuse_lack_of_space(self._transaction, [status.st_size])
+        refuse_lack_of_space(self._transaction, [status.st_size], self._blobs.parent)
         hasher = hashlib.sha256()
         # One byte more than is asked for comes, if there is one.
         chunks = watched(read_chunks(fd, status.st_size - 1), path.name, status.st_size, self._progress)

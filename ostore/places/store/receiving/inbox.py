@@ -190,7 +190,7 @@ class StoreInbox:
 
     def refuse_lack_of_space(self) -> None:
         """Raises NoSpaceError unless the disk can hold what is missing."""
-        refuse_lack_of_space(self._transaction, [wanted.size for wanted in self.missing])
+        refuse_lack_of_space(self._transaction, [wanted.size for wanted in self.missing], self._root.path)
 
     def held(self, digest: Digest) -> BytesAt | None:
         """Open a blob that is staged or was found in the store, for another one to build on; None for any other."""
