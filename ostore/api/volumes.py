@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,15 +171,12 @@ def _refuse_absent(path: Path, folders: Sequence[Path]) -> None:
 
 
 def _has_files(folder: Path, name: str) -> bool:
-    try:
+    # A folder that is not there, or that we may not list, has none that we could read.
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         return any(set_of(file) == name for file in os.listdir(folder))  # noqa: PTH208 - names alone
-    except OSError:
-        return False
+    return False
 
 
 def _is_place(word: Word) -> bool:
     folder = Path(str(word))
-    try:
-        return folder.is_dir() and not (folder / BLOBS).exists() and not (folder / MANIFESTS).exists()
-    except (OSError, ValueError):
-        return False
+    return is_there(folder) and folder.is_dir() and not (is_there(folder / BLOBS) or is_there(folder / MANIFESTS))
