@@ -82,6 +82,15 @@ def test_a_folder_that_may_not_be_entered_can_be_a_store(public: Store) -> None:
         assert LocalStore(public.root).require().root == public.root
 
 
+@pytest.mark.parametrize("closed", ["registry.ollama.ai/library/tiny", "registry.ollama.ai"])
+def test_a_model_of_a_lock_that_may_not_be_read_is_not_absent(public: Store, closed: str) -> None:
+    lock = public.root.parent / "models.lock"
+    lock.write_bytes(ostore.lock(models=public.root).document)
+    (public.root / "manifests" / closed).chmod(0o600)
+    with another_user(), pytest.raises(PermissionError):
+        ostore.export((), public.root.parent / "b.tar", lock=lock, dry_run=True, models=public.root)
+
+
 @pytest.mark.parametrize("program", ["link", "export"])
 @pytest.mark.parametrize(
     ("closed", "is_left_out"), [("registry.ollama.ai/library/tiny", True), ("registry.ollama.ai", False)]

@@ -36,9 +36,8 @@ def no_model(store: Searched, word: str, tree: ManifestTree) -> OstoreError | OS
     if is_glob(word):
         return NotFoundError(what, hint=hint)
     name = ModelName.parse(word)
-    for folder in tree.closed:
-        if f"{MANIFESTS}/{'/'.join(name.parts)}/".lower().startswith(f"{folder.path}/".lower()):
-            return folder.error
+    if folder := tree.closed_around(name.folded):
+        return folder.error
     for stray in judge_strays(store.root, tree.strays):
         if stray.name and stray.name.folded == name.folded:
             where = f"its manifest is at {stray.path}, where Ollama does not look"

@@ -280,12 +280,20 @@ class LocalStore:
         return read_small_file(self.manifest_path(name), MAX_MANIFEST_BYTES)
 
     def manifest_digests(self, folded: Collection[str]) -> dict[str, Digest]:
-        """Return the digests of what lies in the places of these folded names, manifest or not. Raises OSError."""
+        """
+        Return the digests of what lies in the places of these folded names, manifest or not.
+
+        Raises OSError, also if one of them could be in a folder that cannot be read.
+        """
         found: dict[str, Digest] = {}
-        for entry in find_manifests(self.root).entries if folded else ():
+        tree = find_manifests(self.root) if folded else None
+        for entry in tree.entries if tree else ():
             if entry.tree == MANIFESTS and entry.name and entry.name.folded in folded:
                 with contextlib.suppress(FileNotFoundError):
                     found[entry.name.folded] = Digest.of(read_small_file(entry.path, MAX_MANIFEST_BYTES)[0])
+        for name in folded:
+            if tree and name not in found and (folder := tree.closed_around(name)):
+                raise folder.error
         return found
 
     @staticmethod

@@ -47,6 +47,11 @@ class ManifestTree:
     is_part: bool = False
     root: Path = field(default_factory=Path)
 
+    def closed_around(self, folded: str) -> ClosedFolder | None:
+        """Return the folder that cannot be read and that may have the manifest of a folded name, or None."""
+        path = f"{MANIFESTS}/{'/'.join(folded.rsplit(':', 1))}/"
+        return next((folder for folder in self.closed if path.startswith(f"{folder.path}/".lower())), None)
+
     def refuse_closed(self) -> None:
         """Raise the OSError of the first folder that could not be read. Who decides about all models calls this."""
         for folder in self.closed:
