@@ -212,7 +212,9 @@ def _with_volumes(report: ExportReport, sink: Sink) -> ExportReport:
 
 def _parity(made: WrittenParity) -> ExportedParity:
     plan = made.plan
-    return ExportedParity(tuple(map(str, made.files)), plan.block_size, plan.blocks, plan.recovery_blocks)
+    # Of folders that are lost, the share of the recovery blocks is lost too. So there may be more of them than blocks.
+    mended = min(plan.recovery_blocks, plan.blocks)
+    return ExportedParity(tuple(map(str, made.files)), plan.block_size, plan.blocks, mended)
 
 
 def goes_on(destination: str | Path, *, is_split: bool, to: Sequence[str | Path] = ()) -> bool:

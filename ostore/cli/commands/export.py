@@ -89,9 +89,9 @@ Parity = Annotated[
     str | None,
     typer.Option(
         "--parity",
-        metavar="PCT|1volume",
+        metavar="PCT|1volume|2volumes",
         show_default=False,
-        help="With --split, add PAR2 files, which repair 5% of the blocks, or a lost volume.",
+        help="With --split, add PAR2 files, which repair 5% of the blocks, or as many lost volumes.",
     ),
 ]
 VerifyAfterWrite = Annotated[
