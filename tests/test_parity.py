@@ -101,7 +101,7 @@ def changed_media(
     """Volumes with parity on sticks with room for two, which are changed at `stick`; gives the folders of all."""
     full: list[Path] = []
 
-    def change(_number: int, _needed: int, folders: Sequence[Path]) -> None:
+    def change(_number: int, _needed: int, folders: Sequence[Path], _problem: str) -> None:
         full.append(kept / f"full-{len(full)}")
         folders[0].rename(full[-1])
         folders[0].mkdir()
