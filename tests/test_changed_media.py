@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 
 import ostore
+from ostore.formats.errors import NoSpaceError
+from ostore.places.bundle import volume_export
 from ostore.places.bundle.volume_folders import VolumeFolder
 from tests.documents import ROOT
 from tests.support import Store, tree
@@ -180,6 +182,30 @@ def test_a_medium_that_another_export_holds_is_told(
         ostore.export(["*"], NAME, split=SIZE, to=[stick], next_medium=change, models=models.root)
     assert problems == ["", f"{stick / NAME}.parts: another export is writing there"]
     assert len(volumes([stick, tmp_path / "full"])) == 5
+
+
+def test_a_medium_that_holds_no_file_of_that_size_is_told(
+    models: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As FAT, of which a test cannot fill 4 GiB."""
+    stick = five_folders(tmp_path)[0]
+    problems: list[str] = []
+
+    def change(_number: int, _needed: int, folders: Sequence[Path], problem: str) -> None:
+        problems.append(problem)
+        folders[0].rename(tmp_path / f"out-{len(problems)}")
+        folders[0].mkdir()
+
+    def refuse(_fd: int, path: Path, _size: int) -> None:
+        if len(problems) == 1:
+            raise NoSpaceError(f"{path}: too large")
+
+    with_room(monkeypatch, lambda path: 70_000 - sum(file.stat().st_size for file in path.rglob("*")))
+    monkeypatch.setattr(volume_export, "refuse_too_large", refuse)
+    ostore.export(["*"], NAME, split=SIZE, to=[stick], next_medium=change, models=models.root)
+    assert problems == ["", f"{stick / NAME}.004: too large"]
+    assert list((tmp_path / "out-2").iterdir()) == []
+    assert len(volumes([stick, tmp_path / "out-1"])) == 5
 
 
 def test_a_medium_that_stays_while_another_is_changed_keeps_its_volumes(

@@ -246,9 +246,21 @@ class VolumeExport:
             raise too_many(self._name, self._most)
         left = self._most - sum(volume.size for volume in self.output.volumes)
         size = min(self._terms.size, left)
-        folder, file = self._with_room(number, size), volume_name(self._name, number)
+        while True:
+            folder = self._with_room(number, size)
+            try:
+                return self._begin_in(folder, number, size)
+            except NoSpaceError as error:
+                # On the first medium, nothing is lost: the person chooses another size.
+                if not self._has_asked:
+                    raise
+                self._change_media(number, size, str(error))
+
+    def _begin_in(self, folder: VolumeFolder, number: int, size: int) -> tuple[int, Path]:
+        file = volume_name(self._name, number)
         fd, path = folder.begin(file), folder.target.path / file
         with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(folder.waiting.unlink, file)
             unless_begun.callback(os.close, fd)
             refuse_too_large(fd, path, size)
             unless_begun.pop_all()
@@ -300,7 +312,7 @@ class VolumeExport:
         fresh = [volume.size for volume in self.output.volumes[self._named :]]
         return self._plan_parity([*fresh, size]).size
 
-    def _change_media(self, number: int, needed: int) -> None:
+    def _change_media(self, number: int, needed: int, problem: str = "") -> None:
         if self._terms.next_medium is None or not self._changes_media:
             places = ", ".join(map(str, self._paths))
             raise NoSpaceError(
@@ -316,9 +328,8 @@ class VolumeExport:
         # What is on another medium cannot be gone on with.
         self._journal.end()
         old = self._with_room_for_old(self._folders, needed)
-        problem = (
-            f"{old.target.path}: if this medium stays, the old {self._name} is removed from it first" if old else ""
-        )
+        if old:
+            problem = f"{old.target.path}: if this medium stays, the old {self._name} is removed from it first"
         while True:
             self._let_go()
             self._terms.next_medium(number, needed, self._paths, problem)
