@@ -93,7 +93,7 @@ def offered(line: str) -> tuple[str, list[str]]:
         ("export --progress p", "none", ["plain"]),
         ("export --split ", "none", ["fat32", "dvd", "bd25"]),
         ("export --split=d", "none", ["--split=dvd"]),
-        ("export --parity ", "none", ["1volume"]),
+        ("export --parity ", "none", ["1volume", "2volumes"]),
         ("export --level ", "none", ["auto"]),
         ("export --to ", "folders", []),
         ("export --progress=p", "none", ["--progress=plain"]),

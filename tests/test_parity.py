@@ -101,7 +101,7 @@ def changed_media(
     """Volumes with parity on sticks with room for two, which are changed at `stick`; gives the folders of all."""
     full: list[Path] = []
 
-    def change(_number: int, _needed: int, folders: Sequence[Path]) -> None:
+    def change(_number: int, _needed: int, folders: Sequence[Path], _problem: str) -> None:
         full.append(kept / f"full-{len(full)}")
         folders[0].rename(full[-1])
         folders[0].mkdir()
@@ -492,7 +492,7 @@ def test_a_wish_is_a_percentage_or_whole_volumes(text: str, wish: ParityWish) ->
     "text", ["", "0", "0%", "101%", "1.5%", "-1", "5 %", "volume", "0volume", "1000volumes", "\u0665"]
 )
 def test_any_other_wish_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="parity: expected 1% to 100%"):
+    with pytest.raises(UsageError, match="parity: expected 1% to 100%, or 1volume, 2volumes and so on"):
         parse_parity(text)
 
 
@@ -511,6 +511,9 @@ DVD = 4_683_595_776
         (ParityWish(volumes=1), [DVD] * 5, DVD, 5, ParityPlan(11708992, 2000, 500, 5, 5858410320)),
         (ParityWish(5), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1, 19884)),
         (ParityWish(volumes=1), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1, 19884)),
+        # No more can be lost than there is: all blocks of the only volume.
+        (ParityWish(volumes=2), [1000], 1000, 1, ParityPlan(1024, 1, 1, 1, 19884)),
+        (ParityWish(volumes=9), [DVD], DVD, 1, ParityPlan(2341800, 2000, 2000, 2, 4685171840)),
     ],
 )
 def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, folders: int, plan: ParityPlan) -> None:
@@ -532,6 +535,20 @@ def test_a_wish_becomes_blocks(wish: ParityWish, sizes: list[int], split: int, f
 def test_what_no_parity_can_do_is_refused(wish: ParityWish, sizes: list[int], split: int, folders: int) -> None:
     with pytest.raises(UsageError, match="parity: "):
         plan_parity(wish, sizes, split, folders)
+
+
+@needs_par2
+def test_no_more_blocks_can_be_repaired_than_there_are(models: Store, media: list[Path], tmp_path: Path) -> None:
+    """The recovery blocks of two of three folders may be lost with their volumes, so there are three times as many."""
+    words = [word for folder in media[:3] for word in ("--to", folder)]
+    done = run("export", "--all", NAME, "--split", "40000", *words, "--parity", "2volumes", "--models", models.root)
+    found = re.search(r"any (\d+) of (\d+) blocks can be repaired", done.stdout)
+    assert found, done.stderr
+    assert found[1] == found[2]
+    for folder in media[1:3]:
+        shutil.rmtree(folder)
+    imported(tmp_path, media[0] / NAME)
+    assert tree(tmp_path / "other") == tree(models.root)
 
 
 def _program() -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
-import pty
 import random
 import re
 import shutil
@@ -388,7 +386,8 @@ def test_the_next_medium_is_asked_for_when_none_has_room(
     """The room is what a stick of three volumes would tell; no such small disk can be made everywhere."""
     asked: list[tuple[int, list[str]]] = []
 
-    def change(number: int, _needed: int, folders: Sequence[Path]) -> None:
+    def change(number: int, _needed: int, folders: Sequence[Path], problem: str) -> None:
+        assert problem == ""
         asked.append((number, names(folders[0])))
         folders[0].rename(tmp_path / f"full-{len(asked)}")
         folders[0].mkdir()
@@ -692,69 +691,6 @@ def test_a_volume_that_the_disk_cannot_hold_is_refused_before_anything_is_read(t
     assert (done.returncode, "cannot hold a file of 4718592000 bytes" in done.stderr) == (CODES["no-space"], True)
     assert "--split fat32" in done.stderr
     assert names(tmp_path) == ["models"]
-
-
-@posix
-@pytest.mark.parametrize(
-    ("room", "parity", "asked"),
-    [
-        ("64k", [], ["volume 4: no room for 20 KB in stick"]),
-        pytest.param(
-            "160k",
-            ["--parity", "5%"],
-            ["volume 4: no room for 126 KB in stick"],
-            marks=needs_par2,
-        ),
-    ],
-)
-def test_at_a_terminal_the_next_medium_is_asked_for(
-    models: Store, tmp_path: Path, room: str, parity: list[str], asked: list[str]
-) -> None:
-    """Small disks stand for sticks, one after the other."""
-    if os.geteuid() or not shutil.which("unshare") or not shutil.which("nsenter"):
-        pytest.skip("needs root, to mount disks")
-    for folder in ("stick", "kept"):
-        (tmp_path / folder).mkdir()
-    plug = f"mount -t tmpfs -o size={room} none stick"
-    words = [sys.executable, "-m", "ostore", "export", "--all", f"stick/{NAME}", "--split", str(SIZE), *parity]
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            f'{plug} || exit 77; "$@" && cp stick/* kept',
-            "sh",
-            *words,
-            "--models",
-            "models",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300", "TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    entered = ["nsenter", "-t", str(process.pid), "--mount", "sh", "-ec"]
-    shown = ""
-    with contextlib.suppress(OSError):
-        while piece := os.read(ours, 65536):
-            shown += piece.decode()
-            if shown.endswith("press Enter "):
-                subprocess.run([*entered, f"cd {tmp_path}; cp stick/* kept; umount stick; {plug}"], check=True)
-                os.write(ours, b"\n")
-                shown += "|"
-    os.close(ours)
-    code = process.wait(30)
-    if code == 77:
-        pytest.skip(f"no disks here: {shown}")
-    assert code == 0, shown
-    assert [line.partition(";")[0] for line in shown.splitlines() if "insert the next medium there" in line] == asked
-    assert len(volumes([tmp_path / "kept"])) == 5, shown
-    imported(tmp_path, tmp_path / "kept" / NAME)
-    assert tree(tmp_path / "other") == tree(models.root)
 
 
 class Missing:

@@ -165,8 +165,8 @@ def test_a_set_goes_on_with_its_folders_in_another_order(models: Path, tmp_path:
     """The state is in the folder that was the first one then."""
     state = stopped(models, tmp_path, 30 * MIB)
     progress, to = Stopping(), media(tmp_path)[::-1]
-    assert all(goes_on(NAME, is_split=True, to=folders) for folders in (to, media(tmp_path)))
-    assert not goes_on(NAME, is_split=True, to=to[:1])
+    assert all(goes_on(NAME, folders) for folders in (to, media(tmp_path)))
+    assert not goes_on(NAME, to[:1])
     ostore.export(["*"], NAME, models=models, split=SIZE, to=to, progress=progress)
     assert progress.phases[0] == ("written before", state.size)
     assert not list(tmp_path.rglob(f"{NAME}.parts"))
@@ -190,8 +190,8 @@ def unfinished(models: Path, folder: Path, *, split: int | None) -> set[str]:
 
 def test_what_an_export_to_one_file_has_left_goes_with_the_volumes(models: Path, tmp_path: Path) -> None:
     assert unfinished(models, tmp_path, split=None) == {f"{NAME}.part", f"{NAME}.part.state"}
-    assert goes_on(tmp_path / NAME, is_split=False)
-    assert not goes_on(tmp_path / NAME, is_split=True)
+    assert goes_on(tmp_path / NAME)
+    assert not goes_on(tmp_path / NAME, [tmp_path])
     ostore.export(["*"], tmp_path / NAME, models=models, split=40 * MIB)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"{NAME}.{end}" for end in ("001", "002", "RESTORE.txt", "sha256")
@@ -200,8 +200,8 @@ def test_what_an_export_to_one_file_has_left_goes_with_the_volumes(models: Path,
 
 def test_volumes_that_an_export_has_left_go_with_the_file(models: Path, tmp_path: Path) -> None:
     assert unfinished(models, tmp_path, split=SIZE) == {f"{NAME}.parts"}
-    assert goes_on(tmp_path / NAME, is_split=True)
-    assert not goes_on(tmp_path / NAME, is_split=False)
+    assert goes_on(tmp_path / NAME, [tmp_path])
+    assert not goes_on(tmp_path / NAME)
     ostore.export(["*"], tmp_path / NAME, models=models)
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
 

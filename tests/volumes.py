@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ostore.places.bundle import volume_export, volume_writer
+from ostore.places.bundle import volume_export
+from ostore.streams import disks
 from tests.support import Store, noise
 from tests.support import ostore as run
 
@@ -28,7 +29,7 @@ def volumes(media: Sequence[Path]) -> list[Path]:
 
 def with_room(monkeypatch: pytest.MonkeyPatch, room_at: Callable[[Path], int]) -> None:
     """Let each disk say how much room it has. One of a given size, which others fill, cannot be made everywhere."""
-    for module in (volume_export, volume_writer):
+    for module in (volume_export, disks):
         monkeypatch.setattr(module, "room_at", room_at)
 
 

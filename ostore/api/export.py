@@ -135,8 +135,12 @@ def export(
 
     `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
     folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
-    files: `5%` of the blocks, or `1volume`. `next_medium` is called with the number of a volume that fits nowhere, the
-    bytes that it needs there and the folders; the volumes until then have their names, and with `parity` their own.
+    files: `5%` of the blocks, or `1volume`, `2volumes` and so on. `next_medium` is called with the number of a volume
+    that fits nowhere, the bytes that it needs there, the folders and what is wrong with the medium that is there
+    (nothing if it is full). The volumes until then have their names, and with `parity` their own. It returns when there
+    is another medium, and is called again if that will not do; what it raises ends the export, and the same call starts
+    from the beginning. With `replace`, an old set is removed from a medium first if there is no room beside it; if the
+    first volume has none, not before `next_medium` was called.
     `verify_after_write` reads what was written back from its medium, past the cache of the system.
 
     Raises NotFoundError, UsageError, IntegrityError for a damaged blob (the message names every model that uses it) or
@@ -212,15 +216,20 @@ def _with_volumes(report: ExportReport, sink: Sink) -> ExportReport:
 
 def _parity(made: WrittenParity) -> ExportedParity:
     plan = made.plan
-    return ExportedParity(tuple(map(str, made.files)), plan.block_size, plan.blocks, plan.recovery_blocks)
+    # Of folders that are lost, the share of the recovery blocks is lost too. So there may be more of them than blocks.
+    mended = min(plan.recovery_blocks, plan.blocks)
+    return ExportedParity(tuple(map(str, made.files)), plan.block_size, plan.blocks, mended)
 
 
-def goes_on(destination: str | Path, *, is_split: bool, to: Sequence[str | Path] = ()) -> bool:
-    """Return whether an interrupted export to this file, or to volumes of it, has left what the same goes on with."""
-    if not is_split:
+def goes_on(destination: str | Path, folders: Sequence[str | Path] = ()) -> bool:
+    """
+    Return whether an interrupted export to this file has left what the same goes on with.
+
+    `folders` are those of its volumes, if there are any.
+    """
+    if not folders:
         return Path(f"{destination}.part.state").exists()
     name = Path(destination).name
-    folders = to or (Path(destination).parent,)
     return any(Path(folder, f"{name}.parts", f"{name}.state").exists() for folder in folders)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ostore.cli.stopping import if_stopped_meanwhile
+from ostore.cli.stopping import if_stopped_meanwhile, remark_if_stopped
 from ostore.cli.text import say, tell
 
 Plan = TypeVar("Plan")
@@ -54,19 +54,32 @@ def agreed(plan: str, question: str, *, if_stopped: str = "nothing was changed")
     return answer.strip().lower() in {"y", "yes"}
 
 
-def next_medium(number: int, needed: int, folders: Sequence[Path]) -> None:
-    """Ask for a medium with room for a volume, and wait for Enter. Raises UsageError at the end of the input."""
+def next_medium(number: int, needed: int, folders: Sequence[Path], problem: str) -> None:
+    """
+    Ask for a medium with room for a volume, and wait for Enter. `problem` is what is wrong with the one that is there.
+
+    Raises UsageError at the end of the input.
+    """
     from ostore.cli.text import human_bytes
     from ostore.formats.errors import UsageError
 
     places = " or ".join(map(str, folders))
-    with if_stopped_meanwhile("the volumes until here have their names, but the set is not whole"):
-        question = f"volume {number}: no room for {human_bytes(needed)} in {places}"
-        say(f"{question}; insert the next medium there, then press Enter ", sys.stderr, end="")
-        sys.stderr.flush()
-        if not sys.stdin.readline():
-            tell("")
-            raise UsageError(f"volume {number}: no medium, and no more input")
+    if problem:
+        tell(problem)
+    which = f"needs {human_bytes(needed)}; insert another medium in {places}"
+    if not problem:
+        which = f"no room for {human_bytes(needed)} in {places}; insert the next medium there"
+    say(f"volume {number}: {which}, then press Enter ", sys.stderr, end="")
+    sys.stderr.flush()
+    try:
+        answer = sys.stdin.readline()
+    except BaseException:
+        # The next message begins a line of its own.
+        tell("")
+        raise
+    if not answer:
+        tell("")
+        raise UsageError(f"volume {number}: no medium, and no more input", hint=remark_if_stopped())
 
 
 def refuse_without_terminal(hint: Remedy | str = "--dry-run shows what would happen") -> None:

@@ -53,11 +53,13 @@ class ParityPlan:
 
 
 def parse_parity(text: str) -> ParityWish:
-    """Read `5%`, `5` or `1volume`. Raises UsageError."""
+    """Read `5%`, `5`, `1volume` or `2volumes`. Raises UsageError."""
     found = _WISH.fullmatch(text)
     percent, volumes = (int(found[1] or 0), int(found[2] or 0)) if found else (0, 0)
     if not 1 <= percent + volumes <= (100 if percent else 999):
-        raise UsageError(f"expected 1% to 100%, or 1volume for a whole one, got {text!r}", parameter="parity")
+        raise UsageError(
+            f"expected 1% to 100%, or 1volume, 2volumes and so on for whole ones, got {text!r}", parameter="parity"
+        )
     return ParityWish(percent, volumes)
 
 
@@ -76,7 +78,7 @@ def least_parity(wish: ParityWish, total: int, split: int, folders: int) -> int:
     """Return the bytes that the parity for `total` bytes, cut into volumes of `split` bytes, is not smaller than."""
     if wish.percent:
         return total * wish.percent // 100
-    lost = wish.volumes * min(total, split)
+    lost = min(wish.volumes * split, total)
     return lost * folders // (folders - wish.volumes) if folders > wish.volumes else lost
 
 
@@ -96,7 +98,7 @@ def plan_parity(wish: ParityWish, sizes: Sequence[int], split: int, folders: int
             raise UsageError(
                 f"{wish.volumes} whole volumes cannot be replaced: there are {len(sizes)}", parameter="parity"
             )
-        wanted = wish.volumes * max(counts)
+        wanted = min(wish.volumes * max(counts), sum(counts))
         if folders > 1:
             wanted = -(-wanted * folders // (folders - wish.volumes))
     described = _SUM_BYTES * sum(counts) + _DESCRIPTION_BYTES * len(sizes)

@@ -89,9 +89,9 @@ Parity = Annotated[
     str | None,
     typer.Option(
         "--parity",
-        metavar="PCT|1volume",
+        metavar="PCT|1volume|2volumes",
         show_default=False,
-        help="With --split, add PAR2 files, which repair 5% of the blocks, or a lost volume.",
+        help="With --split, add PAR2 files, which repair 5% of the blocks, or as many lost volumes.",
     ),
 ]
 VerifyAfterWrite = Annotated[
@@ -167,8 +167,9 @@ def export(
         )
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
+    folders = to or [str(Path(destination).parent)] if split else ()
     if not dry_run:
-        if_stopped(lambda: _remark_if_stopped(destination, is_split=split is not None, to=to or ()))
+        if_stopped(lambda: _remark_if_stopped(destination, folders))
     report: ExportReport | GgufExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if is_plain:
@@ -197,13 +198,13 @@ def export(
                 dry_run=dry_run,
                 jobs=jobs,
                 progress=told,
-                before=summed_up(told, render.outlook),
+                before=summed_up(told, lambda planned: render.outlook(planned, folders)),
                 models=models,
                 split=split,
                 to=to or (),
                 parity=parity,
                 verify_after_write=verify_after_write,
-                next_medium=_asking_for_media(told) if split and not quiet and not as_json else None,
+                next_medium=_asking_for_media(told, replace=replace) if split and not quiet and not as_json else None,
             )
     say_warnings(report.warnings)
     seconds = time.monotonic() - started
@@ -251,18 +252,25 @@ def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delt
     return True
 
 
-def _asking_for_media(progress: Progress) -> NextMedium | None:
+def _asking_for_media(progress: Progress, *, replace: bool) -> NextMedium | None:
     """Return what asks for the next medium, or None where there is no person to ask."""
     from ostore.cli.asking import next_medium
     from ostore.cli.progress import paused
+    from ostore.cli.stopping import if_stopped
     from ostore.streams.terminal import is_terminal
 
     if sys.stdin is None or not is_terminal(0):
         return None
 
-    def ask(number: int, needed: int, folders: Sequence[Path]) -> None:
+    def ask(number: int, needed: int, folders: Sequence[Path], problem: str) -> None:
+        anew = "the same command starts from the beginning"
+        if number == 1:
+            if_stopped(f"there is no new bundle; {anew}")
+        else:
+            over = f"{anew} and replaces it" if replace else f"{anew}, and needs --replace for these media"
+            if_stopped(f"what is on the media so far has its name, but the set is not whole; {over}")
         with paused(progress):
-            next_medium(number, needed, folders)
+            next_medium(number, needed, folders, problem)
 
     return ask
 
@@ -275,13 +283,13 @@ def _refuse_for_plain(*given: tuple[str, object]) -> None:
             raise UsageError(f"{option}: only a bundle can have it, not plain files")
 
 
-def _remark_if_stopped(destination: str, *, is_split: bool, to: Sequence[str]) -> str:
+def _remark_if_stopped(destination: str, folders: Sequence[str]) -> str:
     from ostore.api.export import goes_on
     from ostore.cli.stopping import GOES_ON
 
     if destination.endswith(("/", os.sep)):
         return GOES_ON
-    if goes_on(destination, is_split=is_split, to=to):
+    if goes_on(destination, folders):
         return f"there is no new bundle yet; {GOES_ON}"
     what = "the bundle is cut off" if destination == "-" else "there is no new bundle"
     return f"{what}; the same command starts anew"

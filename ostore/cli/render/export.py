@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
-from ostore.streams.space import room_at
+from ostore.streams.disks import room_together
 
 if TYPE_CHECKING:
     from ostore.api.export import ExportedParity, ExportReport
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 _MOST_LINES, _FIRST_LINES = 20, 5
 
 
-def outlook(report: ExportReport | GgufExportReport) -> str:
-    """What is about to be written, and the room for it."""
+def outlook(report: ExportReport | GgufExportReport, folders: Sequence[str] = ()) -> str:
+    """What is about to be written, and the room for it: in the folders of the volumes, if there are any."""
     what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size)}"
-    return one_line(f"to export: {what} -> {report.destination}{room_text(report.destination)}")
+    return one_line(f"to export: {what} -> {report.destination}{room_text(*(folders or [report.destination]))}")
 
 
-def room_text(place: str) -> str:
+def room_text(*places: str) -> str:
     """How much is free where something is to be written."""
-    room = None if place == "-" else room_at(Path(place))
+    room = None if "-" in places else room_together(map(Path, places))
     return "" if room is None else f" ({human_bytes(room)} free)"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import LimitError, NoSpaceError, UsageError
+from ostore.formats.errors import LimitError, NoSpaceError, OstoreError, UsageError
 from ostore.formats.export_state import ExportState
 from ostore.formats.parity import ParityPlan, ParityWish, plan_parity
 from ostore.formats.selection import Selection
@@ -33,19 +33,24 @@ from ostore.places.bundle.journal import (
 from ostore.places.bundle.parity_writer import make_parity
 from ostore.places.bundle.volume_folders import VolumeFolder
 from ostore.places.bundle.volume_instructions import instructions
+from ostore.streams.disks import disks_above, refuse_bare
 from ostore.streams.durable import Directory
 from ostore.streams.owners import Ownership
 from ostore.streams.progress import Progress, watching
 from ostore.streams.read_back import refuse_other_bytes
 from ostore.streams.space import refuse_too_large, room_at
 from ostore.streams.volumes import ClosedFile, JoinedBytes, VolumesOutput, WrittenFile
-from ostore.streams.writing import refuse_to_overwrite, write_file
+from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite, write_file
 
 # Headers and padding of a member, and of its frames; the index and what else is in every bundle.
 _MEMBER_BYTES, _FRAME_SHARE, _HEAD_BYTES = 2048, 1 / 1000, 1024 * 1024
-# Makes room for volumes: called with the number of the one that fits nowhere, the bytes that it needs there and the
-# folders, it returns when there is another medium.
-NextMedium = Callable[[int, int, Sequence[Path]], None]
+# Makes room for volumes: called with the number of the one that fits nowhere, the bytes that it needs there, the
+# folders and what is wrong with the medium that is there (nothing if it is full), it returns when there is another.
+NextMedium = Callable[[int, int, Sequence[Path], str], None]
+
+
+class RemovedWarning(UserWarning):
+    """An old set was removed from a medium before the new one is whole, because there was no room beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +101,13 @@ class VolumeExport:
         self._held = contextlib.ExitStack()
         self._folders: list[VolumeFolder] = []
         self._places: list[Path] = []
-        # By folder: under the name of a volume, another folder may have an old one.
-        self._ours: defaultdict[Path, set[str]] = defaultdict(set)
+        # What has its name. Under the same names, a medium may have an old set: it has none of our lists.
+        self._ours: set[str] = set()
+        self._lists: set[bytes] = set()
         self._named = 0
+        # By folder: the disks that what is written there goes to if the medium is gone.
+        self._above: dict[Path, frozenset[int]] = {}
+        self._has_asked = False
         self._parity: list[WrittenParity] = []
         self._replace = False
         self._journal: ExportJournal
@@ -110,18 +119,21 @@ class VolumeExport:
         for path in self._paths:
             folder = self._held.enter_context(VolumeFolder.opened(path, self._name))
             self._folders.append(folder)
-            self._refuse_others(folder)
+            self._refuse_old(folder)
+            self._above[path] = disks_above(path)
 
-    def _refuse_appeared(self) -> None:
-        """Raises UsageError if somebody has made a file of the name since, unless it is replaced."""
-        for folder in self._folders:
-            refuse_to_overwrite(folder.target.path / self._name, replace=self._replace)
-            self._refuse_others(folder)
+    def _refuse_old(self, folder: VolumeFolder) -> None:
+        """Raises UsageError if a file of the name is in a folder that is not of this export, unless it is replaced."""
+        refuse_to_overwrite(folder.target.path / self._name, replace=self._replace)
+        old = self._old(folder)
+        if old and not self._replace:
+            raise UsageError(f"{folder.target.path / old[0]}: exists", hint="replace=True overwrites it")
 
-    def _refuse_others(self, folder: VolumeFolder) -> None:
-        found = [file for file in folder.published() if file not in self._ours[folder.target.path]]
-        if found and not self._replace:
-            raise UsageError(f"{folder.target.path / found[0]}: exists", hint="replace=True overwrites it")
+    def _old(self, folder: VolumeFolder) -> list[str]:
+        """Return the files of a folder that the new set takes the place of."""
+        ours = self._ours if folder.list_of_digests() in self._lists else ()
+        whole = [] if folder.target.lstat(self._name) is None else [self._name]
+        return [*whole, *(file for file in folder.published() if file not in ours)]
 
     def close(self) -> None:
         self.output.close()
@@ -234,9 +246,21 @@ class VolumeExport:
             raise too_many(self._name, self._most)
         left = self._most - sum(volume.size for volume in self.output.volumes)
         size = min(self._terms.size, left)
-        folder, file = self._with_room(number, size), volume_name(self._name, number)
+        while True:
+            folder = self._with_room(number, size)
+            try:
+                return self._begin_in(folder, number, size)
+            except NoSpaceError as error:
+                # On the first medium, nothing is lost: the person chooses another size.
+                if not self._has_asked:
+                    raise
+                self._change_media(number, size, str(error))
+
+    def _begin_in(self, folder: VolumeFolder, number: int, size: int) -> tuple[int, Path]:
+        file = volume_name(self._name, number)
         fd, path = folder.begin(file), folder.target.path / file
         with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(folder.waiting.unlink, file)
             unless_begun.callback(os.close, fd)
             refuse_too_large(fd, path, size)
             unless_begun.pop_all()
@@ -247,28 +271,54 @@ class VolumeExport:
         """Return the next folder in turn that has room. If none has, ask for another medium, as often as needed."""
         while True:
             count, needed = len(self._folders), size + self._parity_bytes(size)
-            for turn in range(count):
-                folder = self._folders[(number - 1 + turn) % count]
-                room = room_at(folder.target.path)
-                if room is None or room >= needed:
+            turns = [self._folders[(number - 1 + turn) % count] for turn in range(count)]
+            for folder in turns:
+                if self._has_room(folder, needed):
                     return folder
-            self._change_media(number, needed)
+            if not self._removes_old(turns, needed, number):
+                self._change_media(number, needed)
+
+    def _has_room(self, folder: VolumeFolder, needed: int, more: int = 0) -> bool:
+        room = room_at(folder.target.path)
+        return room is None or room + more >= needed
+
+    def _removes_old(self, folders: Sequence[VolumeFolder], needed: int, number: int) -> bool:
+        """Remove the old set from the first folder that has room then, and return whether there is one."""
+        found = self._with_room_for_old(folders, needed)
+        # A medium that nobody was asked about keeps its old set until something takes its place.
+        if found is None or (number == 1 and not self._has_asked):
+            return False
+        told = f"{found.target.path}: no room for volume {number} beside the old {self._name}, which was removed"
+        found.remove(self._old(found))
+        warnings.warn(told, RemovedWarning, stacklevel=2)
+        return True
+
+    def _with_room_for_old(self, folders: Sequence[VolumeFolder], needed: int) -> VolumeFolder | None:
+        """Return the first folder that has room without its old set, which may go; None if none has."""
+        if not self._replace or not self._changes_media:
+            return None
+        sizes = ((folder, folder.size_of(self._old(folder))) for folder in folders)
+        return next((folder for folder, size in sizes if size and self._has_room(folder, needed, size)), None)
+
+    @property
+    def _changes_media(self) -> bool:
+        """Whether media may be changed. To replace whole volumes, parity needs all of them at once."""
+        return self._terms.next_medium is not None and not (self._terms.parity and self._terms.parity.volumes)
 
     def _parity_bytes(self, size: int) -> int:
         """Return the bytes that the parity of a medium needs if there is another volume of that size on it."""
-        if self._terms.next_medium is None or self._terms.parity is None or self._terms.parity.volumes:
+        if not self._changes_media or self._terms.parity is None:
             return 0
         fresh = [volume.size for volume in self.output.volumes[self._named :]]
         return self._plan_parity([*fresh, size]).size
 
-    def _change_media(self, number: int, needed: int) -> None:
-        replaces_volumes = self._terms.parity is not None and self._terms.parity.volumes > 0
-        if self._terms.next_medium is None or replaces_volumes:
+    def _change_media(self, number: int, needed: int, problem: str = "") -> None:
+        if self._terms.next_medium is None or not self._changes_media:
             places = ", ".join(map(str, self._paths))
             raise NoSpaceError(
                 f"{places}: no room for volume {number} of {needed} bytes",
                 hint="to replace whole volumes, parity needs all of them at once: export to folders with room for all"
-                if replaces_volumes
+                if self._terms.parity and self._terms.parity.volumes
                 else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
             )
         # If there is none on a medium, it stays as it was.
@@ -277,9 +327,28 @@ class VolumeExport:
             self._publish()
         # What is on another medium cannot be gone on with.
         self._journal.end()
-        self._let_go()
-        self._terms.next_medium(number, needed, self._paths)
+        old = self._with_room_for_old(self._folders, needed)
+        if old:
+            problem = f"{old.target.path}: if this medium stays, the old {self._name} is removed from it first"
+        while True:
+            self._let_go()
+            self._terms.next_medium(number, needed, self._paths, problem)
+            self._has_asked = True
+            try:
+                self._take()
+            except (OstoreError, OSError) as error:
+                problem = _told(error)
+            else:
+                return
+
+    def _take(self) -> None:
+        """Hold the folders again, with what is there now. Raises OstoreError or OSError if a medium will not do."""
+        for path in self._paths:
+            refuse_missing_folder(path)
+            refuse_bare(path, self._above[path])
         self.open(replace=self._replace)
+        for folder in self._folders:
+            folder.clear()
 
     def _publish(self) -> None:
         """Give the files that wait their names, when they are what the media give back."""
@@ -289,11 +358,13 @@ class VolumeExport:
             _write(folder.waiting, sums_name(self._name), sums)
         if self._terms.verify:
             self._read_back()
-        self._refuse_appeared()
         for folder in self._folders:
-            ours = self._ours[folder.target.path]
-            ours.update(folder.waiting_files())
-            folder.publish(ours)
+            self._refuse_old(folder)
+        self._lists.add(sums)
+        for folder in self._folders:
+            old, waiting = self._old(folder), folder.waiting_files()
+            folder.publish(old)
+            self._ours.update(waiting)
         self._named = len(volumes)
 
     def _read_back(self) -> None:
@@ -309,6 +380,13 @@ class VolumeExport:
         self._folders.clear()
         self._held.close()
         self._held = contextlib.ExitStack()
+
+
+def _told(error: OstoreError | OSError) -> str:
+    """Return why a medium will not do."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _write(directory: Directory, file: str, content: bytes) -> None:

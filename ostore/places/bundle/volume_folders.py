@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ostore.formats.errors import BusyError, UnsafeError, UsageError
-from ostore.formats.volume_set import set_of, sums_name
+from ostore.formats.volume_set import MAX_SUMS_BYTES, set_of, sums_name
 from ostore.places.bundle.journal import state_files
+from ostore.streams.chunks import read_full
 from ostore.streams.durable import Directory
 from ostore.streams.file_lock import try_lock
 from ostore.streams.links import mode_of
@@ -111,17 +112,36 @@ class VolumeFolder:
         """Return the files that belong to a set of this name, sorted. Raises UsageError if one is no regular file."""
         return files_of_set(self.target, self._name)
 
-    def publish(self, ours: Collection[str] = ()) -> None:
+    def list_of_digests(self) -> bytes:
+        """Return what the list of the digests of the published volumes says, or nothing without one. Raises OSError."""
+        name = sums_name(self._name)
+        if self.target.lstat(name) is None:
+            return b""
+        fd = self.target.open_file(name)
+        try:
+            return read_full(fd, MAX_SUMS_BYTES + 1)
+        finally:
+            os.close(fd)
+
+    def size_of(self, files: Collection[str]) -> int:
+        """Return the bytes of files in the folder. Raises OSError."""
+        return sum(status.st_size for status in map(self.target.lstat, files) if status is not None)
+
+    def remove(self, files: Collection[str]) -> None:
+        """Remove files of a set from the folder, first what says that it is whole. Raises OSError."""
+        self.target.unlink(sums_name(self._name))
+        for file in files:
+            self.target.unlink(file)
+        self.target.sync()
+
+    def publish(self, old: Collection[str] = ()) -> None:
         """
-        Give every waiting file its name, and remove what else there is of a set of this name, but for `ours`.
+        Give every waiting file its name. The `old` files go, whose place they take.
 
         The digests of the volumes come last: until then, nothing says that the set is whole. Raises OSError.
         """
         waiting, sums = self.waiting_files(), sums_name(self._name)
-        self.target.unlink(sums)
-        for file in self.published():
-            if file not in waiting and file not in ours:
-                self.target.unlink(file)
+        self.remove([file for file in old if file not in waiting])
         for file in sorted(waiting, key=lambda file: file == sums):
             self.waiting.rename(file, self.target, file)
         self.target.sync()

@@ -19,10 +19,10 @@ from ostore.places.bundle.left_over import remove_unfinished_file
 from ostore.places.bundle.par2 import refuse_without_par2
 from ostore.places.bundle.volume_export import VolumeExport, VolumeTerms, WrittenSet, most_bytes, too_many
 from ostore.places.bundle.volume_folders import parts_name, waiting_size
+from ostore.streams.disks import room_together
 from ostore.streams.durable import Directory
 from ostore.streams.links import on_any_length
 from ostore.streams.progress import Progress
-from ostore.streams.space import room_at
 from ostore.streams.writing import refuse_missing_folder, refuse_to_overwrite
 
 
@@ -120,11 +120,9 @@ class BundleVolumes:
             _refuse_full(self._folders, least - sum(waiting_size(folder, self._name) for folder in self._folders))
 
     def _remove_others(self) -> None:
-        """Remove the bundle of this name in one file: it would be read in place of the volumes. If unfinished, too."""
+        """Remove an unfinished bundle of this name in one file: it is of no use to one in volumes."""
         for folder in self._folders:
             with Directory.open(folder) as directory:
-                if self._replace:
-                    directory.unlink(self._name)
                 remove_unfinished_file(directory, self._name)
 
 
@@ -141,10 +139,9 @@ def _refuse_twice(folders: Sequence[Path]) -> None:
 
 def _refuse_full(folders: Sequence[Path], needed: int) -> None:
     """Raises NoSpaceError unless the disks of these folders together have room. Some do not tell."""
-    disks = {folder.stat().st_dev: room_at(folder) for folder in folders}
-    rooms = [room for room in disks.values() if room is not None]
-    if len(rooms) == len(disks) and sum(rooms) < needed:
+    room = room_together(folders)
+    if room is not None and room < needed:
         raise NoSpaceError(
-            f"{', '.join(map(str, folders))}: expected {needed} bytes of free space, got {sum(rooms)}",
+            f"{', '.join(map(str, folders))}: expected {needed} bytes of free space, got {room}",
             hint="export fewer models, or add --to DIR for another disk",
         )
