@@ -69,9 +69,9 @@ def next_medium(number: int, needed: int, folders: Sequence[Path], problem: str)
     which = f"needs {human_bytes(needed)}; insert another medium in {places}"
     if not problem:
         which = f"no room for {human_bytes(needed)} in {places}; insert the next medium there"
-    say(f"volume {number}: {which}, then press Enter ", sys.stderr, end="")
-    sys.stderr.flush()
     try:
+        say(f"volume {number}: {which}, then press Enter ", sys.stderr, end="")
+        sys.stderr.flush()
         answer = sys.stdin.readline()
     except BaseException:
         # The next message begins a line of its own.
