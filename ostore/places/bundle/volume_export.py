@@ -244,8 +244,7 @@ class VolumeExport:
     def _begin(self, number: int) -> tuple[int, Path]:
         if number > MAX_VOLUMES:
             raise too_many(self._name, self._most)
-        left = self._most - sum(volume.size for volume in self.output.volumes)
-        size = min(self._terms.size, left)
+        size = min(self._terms.size, self._left)
         while True:
             folder = self._with_room(number, size)
             try:
@@ -255,6 +254,11 @@ class VolumeExport:
                 if not self._has_asked:
                     raise
                 self._change_media(number, size, str(error))
+
+    @property
+    def _left(self) -> int:
+        """The bytes that are not in a finished volume yet, or somewhat more."""
+        return self._most - sum(volume.size for volume in self.output.volumes)
 
     def _begin_in(self, folder: VolumeFolder, number: int, size: int) -> tuple[int, Path]:
         file = volume_name(self._name, number)
@@ -339,7 +343,9 @@ class VolumeExport:
             except (OstoreError, OSError) as error:
                 problem = _told(error)
             else:
-                return
+                break
+        # Parity and reading back were phases of their own.
+        self._progress.phase("exporting", self._left)
 
     def _take(self) -> None:
         """Hold the folders again, with what is there now. Raises OstoreError or OSError if a medium will not do."""
