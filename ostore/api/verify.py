@@ -35,9 +35,9 @@ def verify(
     was hashed, then one for each bundle and folder.
 
     A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are, and a folder without a
-    store is where they are looked for. `lock` is a lock file: each subject must have exactly its manifests, and of a
-    store only its models are hashed.
+    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are. A folder without a
+    store is where the others are looked for, and with it a volume means its bundle. `lock` is a lock file: each subject
+    must have exactly its manifests, and of a store only its models are hashed.
 
     Damaged blobs, manifests and names are problems in a report, not errors. Raises TypeError, NotFoundError,
     UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its end,
@@ -105,17 +105,20 @@ class _Hashing:
                     return self.store(source, (), str(word), lock)
         if one := volume_in(word):
             return _verify_volume(*one, progress=self.progress)
+        volumes = volumes_of(word)
+        volumes = volumes and volumes.looked_for()
         # A recipe may build on a blob of the store.
         with (
-            opened_bundle(word, jobs=self.jobs) as reader,
+            opened_bundle(volumes or word, jobs=self.jobs) as reader,
             contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
         ):
             found = verify_bundle(str(word), reader, self.progress, blobs.held)
             report = _held_against(lock, found, digests_of(reader.select(()).models))
-        volumes = volumes_of(word)
+        if volumes is None:
+            return report
+        report = replace(report, warnings=(*volumes.find().warnings, *report.warnings))
         # A lock that asks for something else says nothing about the volumes.
-        is_damaged = found.verdict == "integrity"
-        return _naming_volumes(report, volumes, self.progress) if volumes and is_damaged else report
+        return _naming_volumes(report, volumes, self.progress) if found.verdict == "integrity" else report
 
     def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
         """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""

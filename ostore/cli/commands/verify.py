@@ -27,6 +27,7 @@ app = group()
         "ostore verify",
         "ostore verify llama3",
         "ostore verify /media/usb/models.tar.zst",
+        "ostore verify /media/a/all.tar.zst.001 /media/b/ /media/c/",
         "ostore verify --lock models.lock",
     )
 )
@@ -42,8 +43,9 @@ def verify(
     """
     Hash the whole store, some models, or bundles, and report every problem.
 
-    DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. If one of several bundles cannot be read, the
-    others are verified first.
+    DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. Of a bundle in volumes, a volume alone is
+    hashed alone; with folders that are no stores, where the others are looked for, all are. If one of several bundles
+    cannot be read, the others are verified first.
 
     With --lock and no MODEL, the models are those of the lock.
 
