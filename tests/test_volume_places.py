@@ -213,6 +213,16 @@ def test_a_set_in_several_folders_is_verified_and_inspected_by_any_volume(models
     assert (done.returncode, "no such volume" in done.stderr) == (NOT_FOUND, True)
 
 
+def test_a_folder_by_the_name_of_a_model_is_no_place_of_volumes(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(models, media)
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reports = ostore.verify([str(media[0] / f"{NAME}.001"), "tiny"], models=models.root)
+    assert [(report.models, report.volumes) for report in reports] == [(1, 0), (0, 1)]
+
+
 def test_inspect_takes_no_other_words_after_a_bundle(models: Store, media: list[Path]) -> None:
     export(models, media)
     for word in (models.root, media[0] / "absent"):

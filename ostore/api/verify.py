@@ -72,11 +72,13 @@ def verify_each(
     store = chosen_store(models)
     locked = None if lock is None else Lock.read(lock)
     hashing = _Hashing(store, threads(jobs), progress)
-    words: list[Word] = gathered(words_of(subjects), joins=False)
-    folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
+    typed = words_of(subjects)
+    models_first = [word for word in typed if _is_folder(word) and means_model(word, store)]
+    words: list[Word] = gathered([word for word in typed if word not in models_first], joins=False)
+    folders = [word for word in words if _is_folder(word)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
-    names = [str(word) for word in words if word not in folders and word not in bundles]
-    if names or not words:
+    names = [*models_first, *(str(word) for word in words if word not in folders and word not in bundles)]
+    if names or not typed:
         names = typed_models(names, store.require_whole())
         if locked and names:
             locked = locked.restricted(model.name for model in store.scan(names).models)

@@ -49,8 +49,9 @@ def verify(
 
     With --lock and no MODEL, the models are those of the lock.
 
-    Exit codes: 0 all is whole, 3 a model of the lock is missing, 4 a blob is missing or altered, or a manifest is not
-    that of the lock, 9 a blob cannot be read, 10 only manifests, names or the layout are wrong.
+    Exit codes: 0 all is whole, 3 a model of the lock is missing, or no list says what a volume alone should be, 4 a
+    blob is missing or altered, or a manifest is not that of the lock, 9 a blob cannot be read, 10 only manifests, names
+    or the layout are wrong.
     """
     from ostore.api.verify import verify_each
     from ostore.cli.colours import VERDICT
