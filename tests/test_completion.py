@@ -85,6 +85,7 @@ def offered(line: str) -> tuple[str, list[str]]:
         ("lock --update ", "files", []),
         ("import ", "files", []),
         ("inspect ", "files", []),
+        ("inspect a.tar.001 ", "folders", []),
         ("where ", "none", []),
         ("import - --rep", "none", ["--replace"]),
         ("import -- --rep", "files", []),

@@ -161,6 +161,16 @@ def test_the_parity_of_one_medium_does_not_mend_another(
 
 
 @needs_par2
+def test_what_is_missing_after_a_repair_is_missing_in_the_folders_that_were_named(
+    models: Store, media: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, places = changed_media(models, media[0], tmp_path, monkeypatch)
+    done = imported(tmp_path, places[0] / f"{NAME}.001", places[1], code=INTEGRITY)
+    assert f"{NAME}.005 or later is missing: it is not in {places[0]}, {places[1]} (" in done.stderr
+    assert "name the folders of the other media too: ostore import " in done.stderr
+
+
+@needs_par2
 def test_parity_of_an_older_set_does_not_keep_that_of_the_newer_one_from_mending(
     models: Store, media: list[Path], tmp_path: Path
 ) -> None:
@@ -253,7 +263,8 @@ def test_a_dry_run_repairs_nothing(models: Store, media: list[Path], tmp_path: P
     export(models, media[:1], "1volume")
     (media[0] / f"{NAME}.002").unlink()
     done = run("import", "-n", media[0] / NAME, "--models", tmp_path / "other")
-    assert (done.returncode, "an import repairs it" in done.stderr) == (INTEGRITY, True)
+    told = "a dry run repairs nothing; the import repairs it, if the parity suffices"
+    assert (done.returncode, told in done.stderr) == (INTEGRITY, True)
     assert not (tmp_path / "other").exists()
 
 

@@ -248,17 +248,22 @@ def import_bundle(
         resend=resend,
     )
     volumes = volumes_of(source)
+    volumes = volumes and volumes.looked_for()
     try:
-        report = attempt(source)
+        report = attempt(volumes or source)
     except VolumesError as error:
-        if volumes is None or dry_run or not volumes.find().parity:
+        if volumes is None or not volumes.find().parity:
+            raise
+        if dry_run:
+            error.hint = str(error.hint).replace("an import", "a dry run repairs nothing; the import")
             raise
         progress.phase("repairing volumes", 0)
         with repaired(volumes, sink, jobs=threads(jobs)) as (whole, mended):
             report = attempt(whole)
         told = f"{error}; it was repaired: {mended.used} recovery blocks were needed, and {mended.spare} were spare"
         report = replaced(report, parity=UsedParity(mended.used, mended.spare), warnings=(told, *report.warnings))
-    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *report.warnings))
+    odd = volumes.find().warnings if volumes else ()
+    return replaced(report, warnings=(*doubts_of_choice(surroundings(), choice), *odd, *report.warnings))
 
 
 def _imported(

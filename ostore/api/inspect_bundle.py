@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ostore.api.addresses import opened_source
-from ostore.api.volumes import Word
+from ostore.api.volumes import Word, volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.selection import SelectedModel
 from ostore.places.bundle.reader import BundleReader
@@ -55,7 +55,9 @@ def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
     Raises NotFoundError, UsageError if it is neither a regular file nor a store, FormatError, IntegrityError,
     DamagedStoreError, LimitError or UnsafeError if it cannot be read, OSError.
     """
-    with opened_source(bundle, jobs=threads(jobs)) as source:
+    volumes = volumes_of(bundle)
+    found = volumes.looked_for() if volumes else None
+    with opened_source(found or bundle, jobs=threads(jobs)) as source:
         selection = source.select(())
         creator = source.index.creator if isinstance(source, BundleReader) else ""
         size = source.bundle_size if isinstance(source, BundleReader) else None
@@ -69,7 +71,7 @@ def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
         size=selection.size,
         requires=len(selection.requires),
         recipes=len(selection.recipes),
-        warnings=selection.warnings,
+        warnings=(*(found.find().warnings if found else ()), *selection.warnings),
     )
 
 

@@ -36,9 +36,9 @@ def verify(
     was hashed, then one for each bundle and folder.
 
     A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are, and a folder without a
-    store is where they are looked for. `lock` is a lock file: each subject must have exactly its manifests, and of a
-    store only its models are hashed.
+    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are. A folder without a
+    store is where the others are looked for, and with it a volume means its bundle. `lock` is a lock file: each subject
+    must have exactly its manifests, and of a store only its models are hashed.
 
     Damaged blobs, manifests and names are problems in a report, not errors. Raises TypeError, NotFoundError,
     UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its end,
@@ -73,15 +73,17 @@ def verify_each(
     store = chosen_store(models)
     locked = None if lock is None else Lock.read(lock)
     hashing = _Hashing(store, threads(jobs), progress)
-    words: list[Word] = gathered(words_of(subjects), joins=False)
-    folders = [word for word in words if _is_folder(word) and not means_model(str(word), store)]
+    typed = words_of(subjects)
+    models_first = [word for word in typed if _is_folder(word) and means_model(word, store)]
+    words: list[Word] = gathered([word for word in typed if word not in models_first], joins=False)
+    folders = [word for word in words if _is_folder(word)]
     bundles = [word for word in words if is_bundle(word) and word not in folders]
     if locked and (volume := next((word for word in bundles if volume_in(word)), None)):
         bundle = str(volume).rpartition(".")[0]
         hint = ostore("verify", "--lock", str(lock), bundle, after="verifies all of them")
         raise UsageError(f"{volume}: one volume has no models that a lock could be about", hint=hint)
-    names = [str(word) for word in words if word not in folders and word not in bundles]
-    if names or not words:
+    names = [*models_first, *(str(word) for word in words if word not in folders and word not in bundles)]
+    if names or not typed:
         names = typed_models(names, store.require_whole())
         if locked and names:
             locked = locked.restricted(model.name for model in store.scan(names).models)
@@ -110,17 +112,20 @@ class _Hashing:
                     return self.store(source, (), str(word), lock)
         if one := volume_in(word):
             return _verify_volume(*one, progress=self.progress)
+        volumes = volumes_of(word)
+        volumes = volumes and volumes.looked_for()
         # A recipe may build on a blob of the store.
         with (
-            opened_bundle(word, jobs=self.jobs) as reader,
+            opened_bundle(volumes or word, jobs=self.jobs) as reader,
             contextlib.closing(OpenBlobs(self.near.opened_blob)) as blobs,
         ):
             found = verify_bundle(str(word), reader, self.progress, blobs.held)
             report = _held_against(lock, found, digests_of(reader.select(()).models))
-        volumes = volumes_of(word)
+        if volumes is None:
+            return report
+        report = replace(report, warnings=(*volumes.find().warnings, *report.warnings))
         # A lock that asks for something else says nothing about the volumes.
-        is_damaged = found.verdict == "integrity"
-        return _naming_volumes(report, volumes, self.progress) if volumes and is_damaged else report
+        return _naming_volumes(report, volumes, self.progress) if found.verdict == "integrity" else report
 
     def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
         """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""

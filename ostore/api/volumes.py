@@ -48,6 +48,10 @@ class VolumesAt:
 
         return self.found or find_volumes(self.path.name, self.places)
 
+    def looked_for(self) -> VolumesAt:
+        """Return the same with the files, so that nobody looks for them again. Raises what `find` raises."""
+        return replace(self, found=self.find())
+
 
 Word = str | Path | VolumesAt
 
@@ -87,8 +91,8 @@ def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
     """
     Return the places that words mean together: a folder without a store is where the bundles named are looked for.
 
-    With `joins`, volumes of one set in several folders become one bundle, and each that is named has to be somewhere:
-    NotFoundError. Words that mean something else stay.
+    With `joins`, or with such a folder, volumes of one set become one bundle, and each that is named has to be
+    somewhere: NotFoundError. Words that mean something else stay.
     """
     if any(isinstance(word, VolumesAt) for word in words):
         return list(words)
@@ -96,6 +100,7 @@ def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
     others = [word for word in words if word not in folders]
     if not others:
         return list(words)
+    joins = joins or bool(folders)
     if joins:
         for word in others:
             _refuse_absent(Path(str(word)), [Path(str(folder)) for folder in folders])
@@ -118,6 +123,14 @@ def gathered(words: Sequence[Word], *, joins: bool = True) -> list[Word]:
         else word
         for word in result
     ]
+
+
+def spread_over(bundle: Word, folders: Sequence[Word]) -> Word:
+    """Return a bundle in volumes that lie in further folders too. Raises NotFoundError, UsageError for other words."""
+    words = gathered([bundle, *folders]) if folders else [bundle]
+    if len(words) > 1:
+        raise UsageError(f"{folders[0]}: expected a folder with more volumes, and a bundle in volumes before it")
+    return words[0]
 
 
 @contextmanager

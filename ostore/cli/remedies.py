@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ostore.cli.text import as_options
 from ostore.formats.errors import OstoreError, is_lack_of_memory
-from ostore.formats.remedy import Remedy, command, person
+from ostore.formats.remedy import OTHER_MEDIA, Remedy, command, person
 
 # The arguments of the command that runs. It is one in a process, and whatever it prints is about its store.
 _typed: list[str] = []
@@ -47,7 +47,13 @@ def hint_of(error: Exception) -> Remedy | None:
     if is_lack_of_memory(error):
         return person("ulimit -a shows the limits; fewer threads need less: --jobs 1")
     hint = error.hint if isinstance(error, OstoreError) else None
-    return person(hint) if isinstance(hint, str) else hint
+    return person(_with_folders(hint)) if isinstance(hint, str) else hint
+
+
+def _with_folders(hint: str) -> str:
+    """Return a hint to name further folders with the command that runs, if it takes them."""
+    takes_them = next((word for word in _typed if not word.startswith("-")), "") in {"import", "inspect", "verify"}
+    return hint.replace(OTHER_MEDIA, f"{OTHER_MEDIA}: {line(again())} DIR…") if takes_them else hint
 
 
 def _example(program: object) -> Remedy:

@@ -18,6 +18,8 @@ ROOT = "root"
 # So many names still make a command that a person can type.
 _MAX_NAMES = 8
 _MODELS = "--models"
+# What helps where a volume is missing. Whoever knows the command that was typed adds it.
+OTHER_MEDIA = "name the folders of the other media too"
 # A command with one of these names its store, looks for one, or is about none.
 _COMPLETE = frozenset({_MODELS, "--help", "where"})
 

@@ -38,6 +38,13 @@ def volume_rows() -> Iterator[Row]:
     yield Row("H143 volumes of different sizes", _cut(_shorten, _unlist), (INTEGRITY,), "is damaged: expected")
     yield Row("H143 volume that is empty", _cut(_written(f"{NAME}.003", b"")), (INTEGRITY,), f"{NAME}.003 is damaged")
     yield Row("H143 volume of an older set beyond the list", _cut(_written(f"{NAME}.006", b"old")), (DONE,))
+    yield Row("H143 list of the first volume only", _cut(_listed(1)), (DONE,))
+    yield Row(
+        "H143 list of the first volume only, and volume of an older set",
+        _cut(_listed(1), _written(f"{NAME}.006", b"old")),
+        (INTEGRITY,),
+        "says nothing of",
+    )
     yield Row("H143 volume of an older set, and no list", _cut(_written(f"{NAME}.006", b"old"), _unlist), unlisted)
     yield Row(
         "H143 foreign files beside volumes",
@@ -130,6 +137,16 @@ def _shorten(folder: Path) -> None:
 
 def _unlist(folder: Path) -> None:
     (folder / _LIST).unlink()
+
+
+def _listed(count: int) -> Change:
+    """Let the list be that of a medium that was written when so many volumes were."""
+
+    def change(folder: Path) -> None:
+        lines = (folder / _LIST).read_text().splitlines(keepends=True)
+        (folder / _LIST).write_text("".join(lines[:count]))
+
+    return change
 
 
 def _only_the_list(folder: Path) -> None:

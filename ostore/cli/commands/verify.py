@@ -27,6 +27,7 @@ app = group()
         "ostore verify",
         "ostore verify llama3",
         "ostore verify /media/usb/models.tar.zst",
+        "ostore verify /media/a/all.tar.zst.001 /media/b/ /media/c/",
         "ostore verify --lock models.lock",
     )
 )
@@ -42,13 +43,15 @@ def verify(
     """
     Hash the whole store, some models, or bundles, and report every problem.
 
-    DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. If one of several bundles cannot be read, the
-    others are verified first.
+    DIR is a folder with a store, as `ostore export MODEL DIR/` makes it. Of a bundle in volumes, a volume alone is
+    hashed alone; with folders that are no stores, where the others are looked for, all are. If one of several bundles
+    cannot be read, the others are verified first.
 
     With --lock and no MODEL, the models are those of the lock.
 
-    Exit codes: 0 all is whole, 3 a model of the lock is missing, 4 a blob is missing or altered, or a manifest is not
-    that of the lock, 9 a blob cannot be read, 10 only manifests, names or the layout are wrong.
+    Exit codes: 0 all is whole, 3 a model of the lock is missing, or no list says what a volume alone should be, 4 a
+    blob is missing or altered, or a manifest is not that of the lock, 9 a blob cannot be read, 10 only manifests, names
+    or the layout are wrong.
     """
     from ostore.api.verify import verify_each
     from ostore.cli.colours import VERDICT

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ostore.formats.errors import IntegrityError, NoSpaceError
 from ostore.formats.par2_packets import Packet, whole_packets
+from ostore.formats.remedy import OTHER_MEDIA
 from ostore.formats.volume_set import MAX_VOLUMES, parity_name, volume_name
 from ostore.places.bundle.par2 import BeyondRepairError, Mended, repair_with_parity
 from ostore.places.bundle.volume_reader import VolumeSet, problems_of, with_files
@@ -95,14 +96,18 @@ def _mend(
         else:
             doubtful -= numbers
     told = f"{volumes.name}: {'; '.join(wrong.values()) or 'a volume is damaged'}"
+    is_missing = any(number not in volumes.copies for number in wrong)
+    other_media = f"{OTHER_MEDIA}; or " if is_missing else ""
     if doubtful and short:
         blocks = "" if None in short else f": {sum(filter(None, short))} recovery blocks short"
         raise IntegrityError(
             f"{told}; the parity does not suffice to repair it{blocks}",
-            hint="find another copy of a volume, or more of the parity files",
+            hint=f"{other_media}find another copy of a volume, or more of the parity files",
         )
     if doubtful and (not took or not doubtful.isdisjoint(wrong)):
-        raise IntegrityError(f"{told}; no parity that is whole describes it")
+        raise IntegrityError(
+            f"{told}; no parity that is whole describes it", hint=f"{other_media}find another copy of a volume"
+        )
     return Mended(sum(mended.used for mended in took), sum(mended.spare for mended in took))
 
 

@@ -72,6 +72,23 @@ def reading(file: BytesAt, path: Path, *, jobs: int, label: str) -> Iterator[Bun
         file.refuse_changes()
 
 
+def is_whole(file: BytesAt, *, jobs: int) -> bool:
+    """
+    Return whether a bundle ends where these bytes end, as far as its index, seek table and manifests tell.
+
+    No blob is read. Raises OSError.
+    """
+    try:
+        if _is_framed(file.read_at(BLOCK, 0)) and not _seek_table_of(file):
+            return False
+        with reading(file, Path(), jobs=jobs, label="") as reader:
+            for _ in reader.read_manifests(reader.index.selection.models):
+                pass
+    except OstoreError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def open_piped_bundle(pipe: Forward, *, jobs: int, label: str = "-") -> Iterator[BundleReader]:
     """Read a bundle from a pipe, in one pass. Raises FormatError, LimitError, UnsafeError, IntegrityError, OSError."""
@@ -351,6 +368,15 @@ def _opened(path: Path) -> Iterator[FileBytes]:
 
 def _read_seek_table(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
     """Return the frames of a bundle file. Raises IntegrityError unless the seek table accounts for every byte of it."""
+    if spans := _seek_table_of(source):
+        return spans
+    _explain_end(source)
+    # The pass found no fault, so the table is good now. The file has changed since the table was read above.
+    raise IntegrityError("seek table: disagrees with the frames before it")  # pragma: no cover - see above
+
+
+def _seek_table_of(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
+    """Return the frames of a bundle file, or none if no seek table accounts for every byte of it."""
     footer = source.read_at(seek_table.FOOTER_BYTES, max(0, source.size - seek_table.FOOTER_BYTES))
     size = seek_table.table_size(footer)
     if size is not None and size < source.size:
@@ -359,9 +385,7 @@ def _read_seek_table(source: BytesAt) -> tuple[zstd_frame.FrameSpan, ...]:
             spans = seek_table.read_table(table)
             if sum(span.size for span in spans) + size == source.size:
                 return spans
-    _explain_end(source)
-    # The pass found no fault, so the table is good now. The file has changed since the table was read above.
-    raise IntegrityError("seek table: disagrees with the frames before it")  # pragma: no cover - see above
+    return ()
 
 
 def _explain_end(source: BytesAt) -> None:

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 from pathlib import Path
 
 from ostore.formats.digest import Digest
@@ -23,6 +24,7 @@ from ostore.formats.errors import (
     UnsafeError,
     VolumesError,
 )
+from ostore.formats.remedy import OTHER_MEDIA, ostore
 from ostore.formats.volume_set import (
     MAX_SUMS_BYTES,
     MAX_VOLUMES,
@@ -32,14 +34,13 @@ from ostore.formats.volume_set import (
     sums_name,
     volume_name,
 )
-from ostore.places.bundle.reader import BundleReader, reading
-from ostore.streams.links import on_any_length, open_to_read
+from ostore.places.bundle.reader import BundleReader, is_whole, reading
+from ostore.streams.links import is_there, on_any_length, open_to_read
 from ostore.streams.verified import digest_file
 from ostore.streams.volumes import ClosedFile, JoinedBytes
 
 # In a message.
 _SHOWN = 5
-_OTHER_MEDIA = "name the folders of the other media too"
 # What reading a damaged volume may raise.
 _DAMAGE = (IntegrityError, FormatError, LimitError, UnsafeError)
 Advance = Callable[[int], None]
@@ -52,29 +53,32 @@ def _ignore(_size: int) -> None:
 @dataclass(frozen=True, slots=True)
 class VolumeSet:
     """
-    The files that were found of a set: of each volume its copies, the digests of all if there is a list, others
-    that contradict them with their folders, and the parity.
+    The files that were found of a set: of each volume its copies, how many there should be as far as that is known,
+    their digests if there is a list, the lists of other sets with their folders, and the parity.
     """
 
     name: str
     places: tuple[Path, ...]
     copies: Mapping[int, tuple[Path, ...]]
+    count: int
     sums: tuple[Digest, ...] = ()
     other_sums: tuple[tuple[Path, tuple[Digest, ...]], ...] = ()
     parity: tuple[Path, ...] = ()
 
     @property
-    def count(self) -> int:
-        """How many volumes there should be, as far as that is known."""
-        return len(self.sums) or max(self.copies, default=0)
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the folders."""
+        odd = f"{sums_name(self.name)} there is that of another set with the same name"
+        return tuple(f"{place}: {odd}" for place, _ in self.other_sums)
 
 
 def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
     """
     Look for the files of the set `name` in folders. Raises NotFoundError if there is no volume, OSError.
 
-    Of lists of digests that differ, the longest counts: a medium that was written before others lists those before it.
-    If there are several copies of a volume, one that is whole comes first.
+    The list of digests in the first folder says which set is meant. If there is none, the longest does. A medium that
+    was written before others lists those before it, so the longest list that continues this one counts. If there are
+    several copies of a volume, one that is whole comes first.
     """
     copies: dict[int, list[Path]] = {}
     parity: list[Path] = []
@@ -90,15 +94,19 @@ def find_volumes(name: str, places: Sequence[Path]) -> VolumeSet:
             sums.append((place, digests))
     if not copies and not parity and not sums:
         raise NotFoundError(f"{name}: no such bundle, and no volume of it in {_texts(places)}")
-    best = max((digests for _, digests in sums), key=len, default=())
-    return VolumeSet(
+    best = _chosen_list(next(map(on_any_length, places), None), sums)
+    others = {place: digests for place, digests in sums if digests != best[: len(digests)]}
+    found = VolumeSet(
         name,
         tuple(places),
         {number: _whole_first(copies[number], best[number - 1 : number]) for number in sorted(copies)},
+        len(best) or max(copies, default=0),
         best,
-        tuple((place, digests) for place, digests in sums if digests != best[: len(digests)]),
-        tuple(parity),
+        tuple(others.items()),
+        # No digest would tell that it is of this set.
+        tuple(path for path in parity if path.parent not in others),
     )
+    return _with_those_behind_the_list(found)
 
 
 @contextlib.contextmanager
@@ -116,9 +124,9 @@ def open_volumes(volumes: VolumeSet, *, jobs: int, label: str) -> Iterator[Bundl
     except _DAMAGE as error:
         if problems := problems_of(volumes):
             raise _refusal(volumes, list(problems.values())) from None
-        if isinstance(error, TruncatedError) and 0 < len(volumes.sums) < MAX_VOLUMES:
+        if isinstance(error, TruncatedError) and volumes.sums and len(volumes.copies) < MAX_VOLUMES:
             raise _without_the_end(volumes) from None
-        if not volumes.sums and volumes.parity:
+        if len(volumes.sums) < volumes.count and volumes.parity:
             raise _refusal(volumes, [f"a volume is damaged: {error}"]) from None
         if not volumes.sums:
             error.hint = error.hint or f"without {sums_name(volumes.name)} nobody knows which volume is damaged"
@@ -129,7 +137,7 @@ def chosen_volumes(volumes: VolumeSet) -> list[Path]:
     """Return one file for each volume, in order. Raises VolumesError that names the missing ones."""
     missing = [number for number in range(1, volumes.count + 1) if number not in volumes.copies]
     if missing:
-        raise _refusal(volumes, [_missing(volumes, number) for number in missing])
+        raise _refusal(volumes, [_missing(volumes, number) for number in missing], is_missing=True)
     return [volumes.copies[number][0] for number in range(1, volumes.count + 1)]
 
 
@@ -149,16 +157,13 @@ def check_volume(volumes: VolumeSet, number: int, *, advance: Advance = _ignore)
     """
     Hash one volume alone. Return its size, and what is wrong with it or an empty text.
 
-    Raises VolumesError if it is missing, or if no list says what it should be; OSError.
+    Raises VolumesError if it is missing, NotFoundError if no list says what it should be, OSError.
     """
     if number not in volumes.copies:
-        raise _refusal(volumes, [_missing(volumes, number)])
-    if number > len(volumes.sums):
-        raise VolumesError(
-            f"{volumes.copies[number][0]}: {sums_name(volumes.name)} says nothing of it",
-            hint="verify all volumes together: name the bundle",
-        )
+        raise _refusal(volumes, [_missing(volumes, number)], is_missing=True)
     path = volumes.copies[number][0]
+    if number > len(volumes.sums):
+        raise _not_listed(volumes, path)
     digest = _digest_of(path, advance)
     problem = "" if digest == volumes.sums[number - 1] else _what_is_wrong(volumes, number, path, digest)
     return path.stat().st_size, problem
@@ -167,7 +172,31 @@ def check_volume(volumes: VolumeSet, number: int, *, advance: Advance = _ignore)
 def with_files(volumes: VolumeSet, folder: Path, count: int) -> VolumeSet:
     """Return the set with the `count` volumes of a folder in place of others."""
     copies = {number: (folder / volume_name(volumes.name, number),) for number in range(1, count + 1)}
-    return replace(volumes, places=(folder,), copies=copies, parity=())
+    return replace(volumes, copies=copies, count=count, parity=())
+
+
+def _chosen_list(first: Path | None, sums: Sequence[tuple[Path, tuple[Digest, ...]]]) -> tuple[Digest, ...]:
+    """Return the list that counts, or an empty one: of those that begin as that in the first folder, the longest."""
+    named = next((digests for place, digests in sums if place == first), ())
+    of_one_set = (digests for _, digests in sums if all(map(eq, named, digests)))
+    return max(of_one_set, key=len, default=())
+
+
+def _with_those_behind_the_list(volumes: VolumeSet) -> VolumeSet:
+    """
+    Return the set with the volumes that its list does not know, if the bundle is whole with them only.
+
+    The list of a medium before the last one may be copied over that of the last. Else they are of an older set.
+    """
+    further = replace(volumes, count=max(volumes.copies, default=0))
+    return further if further.count > volumes.count and not _is_whole(volumes) and _is_whole(further) else volumes
+
+
+def _is_whole(volumes: VolumeSet) -> bool:
+    try:
+        return is_whole(JoinedBytes([ClosedFile(path) for path in chosen_volumes(volumes)]), jobs=1)
+    except VolumesError:
+        return False
 
 
 def _refuse_sizes(volumes: VolumeSet, files: Sequence[ClosedFile]) -> None:
@@ -189,18 +218,33 @@ def _refuse_sizes(volumes: VolumeSet, files: Sequence[ClosedFile]) -> None:
 
 def _without_the_end(volumes: VolumeSet) -> VolumesError:
     """Return the error for a set whose list is that of a medium before the last one: all in it is whole."""
-    number = len(volumes.sums) + 1
-    told = f"{volume_name(volumes.name, number)} or later is missing: it is not"
-    if number in volumes.copies:
-        told = f"{sums_name(volumes.name)} says nothing of {volumes.copies[number][0]}: a list that does is not"
-    return _refusal(volumes, [f"{told} in {_texts(volumes.places)}"], hint=_OTHER_MEDIA)
+    number = next(number for number in range(1, MAX_VOLUMES + 1) if number not in volumes.copies)
+    told = f"{volume_name(volumes.name, number)} or later is missing: it is not in {_texts(volumes.places)}"
+    if number > volumes.count + 1:
+        path = volumes.copies[volumes.count + 1][0]
+        odd = f"{sums_name(volumes.name)} says nothing of {path}: it or a later one is damaged or of another set"
+        told = f"{odd}, or {told}"
+    return _refusal(volumes, [told], is_missing=True)
 
 
-def _refusal(volumes: VolumeSet, problems: Sequence[str], *, hint: str | None = None) -> VolumesError:
+def _not_listed(volumes: VolumeSet, path: Path) -> NotFoundError:
+    """Return the error for a volume of which nobody knows what it should be."""
+    listed = sums_name(volumes.name)
+    if volumes.sums:
+        together = ostore("verify", path.with_name(volumes.name), after="verifies all volumes together")
+        return NotFoundError(f"{path}: {listed} says nothing of it", hint=together)
+    what = "can be read" if is_there(path.with_name(listed)) else "is"
+    return NotFoundError(
+        f"{path}: no {listed} {what} beside it, so nobody knows what it should be", hint=f"copy {listed} along"
+    )
+
+
+def _refusal(volumes: VolumeSet, problems: Sequence[str], *, is_missing: bool = False) -> VolumesError:
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    if volumes.parity:
-        hint = "an import repairs it, if the parity suffices"
-    return VolumesError(f"{'; '.join(problems[:_SHOWN])}{more}", hint=hint)
+    hints = ["an import repairs it, if the parity suffices"] if volumes.parity else []
+    if is_missing:
+        hints.append(OTHER_MEDIA)
+    return VolumesError(f"{'; '.join(problems[:_SHOWN])}{more}", hint="; or ".join(hints) or None)
 
 
 def _whole_first(copies: Sequence[Path], digest: Sequence[Digest]) -> tuple[Path, ...]:
