@@ -192,4 +192,7 @@ def _has_files(folder: Path, name: str) -> bool:
 
 def _is_place(word: Word) -> bool:
     folder = Path(str(word))
-    return is_there(folder) and folder.is_dir() and not (is_there(folder / BLOBS) or is_there(folder / MANIFESTS))
+    # Who may not look into a folder finds no volumes there.
+    with suppress(PermissionError):
+        return is_there(folder) and folder.is_dir() and not (is_there(folder / BLOBS) or is_there(folder / MANIFESTS))
+    return False
