@@ -44,6 +44,14 @@ def test_a_blob_in_a_folder_that_may_not_be_entered_is_not_absent(public: Store)
         BlobFiles(public.root).find(DIGEST)
 
 
+def test_a_blob_that_may_not_be_looked_at_is_not_missing(public: Store) -> None:
+    """A delta would ask for it."""
+    selection = LocalStore(public.root).select(["tiny"])
+    (public.root / "blobs").chmod(0o600)
+    with another_user(), pytest.raises(PermissionError):
+        StoreSink(LocalStore(public.root)).compare(selection)
+
+
 def test_a_blob_that_may_not_be_read_is_an_obstacle(public: Store) -> None:
     public.blob_path(WEIGHTS).chmod(0o600)
     with another_user():
