@@ -80,9 +80,10 @@ class HashedOutput:
 
 class VolumesOutput:
     """
-    An output that begins a new file whenever one is full. `volumes` are the files that are finished. Close it.
+    An output that begins a new file whenever one is full. Close it.
 
-    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages.
+    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages. While one
+    goes to the disk, the next is filled. `sizes` are those of all that are full.
     """
 
     def __init__(self, size: int, begin: Callable[[int], tuple[int, Path]]) -> None:
@@ -90,7 +91,16 @@ class VolumesOutput:
         self._begin = begin
         self._open: tuple[int, Path, HashedOutput] | None = None
         self._filled = 0
-        self.volumes: list[WrittenFile] = []
+        self._finished: list[WrittenFile] = []
+        self._syncing: Future[WrittenFile] | None = None
+        self._pool = Pool(1)
+        self.sizes: list[int] = []
+
+    @property
+    def volumes(self) -> list[WrittenFile]:
+        """The files that are full, once they are on the disk. Raises OSError."""
+        self._wait()
+        return self._finished
 
     def write(self, buffers: Sequence[Chunk]) -> int:
         """Write all bytes of these buffers, in order. Returns their number. Raises OSError and what `begin` raises."""
@@ -98,7 +108,7 @@ class VolumesOutput:
         total = sum(map(len, waiting))
         while waiting:
             if self._open is None:
-                fd, path = self._begin(len(self.volumes) + 1)
+                fd, path = self._begin(len(self.sizes) + 1)
                 self._open, self._filled = (fd, path, HashedOutput(GrowingFile(fd))), 0
             _, path, output = self._open
             with naming(path):
@@ -112,7 +122,7 @@ class VolumesOutput:
         Go on behind `volumes`, which are finished, and the first bytes of one that was cut: its open file, its path and
         their number. They are read, for the digest of the volume. Raises OSError.
         """
-        self.volumes = list(volumes)
+        self._finished, self.sizes = list(volumes), [volume.size for volume in volumes]
         if cut:
             fd, path, self._filled = cut
             output = HashedOutput(GrowingFile(fd))
@@ -121,28 +131,45 @@ class VolumesOutput:
 
     def sync(self) -> None:
         """Flush all written bytes to the disk. Raises OSError."""
+        self._wait()
         if self._open is not None:
             _, path, output = self._open
             with naming(path):
                 output.sync()
 
     def end(self) -> None:
-        """End the current volume, even if it is not full: it is on the disk. Raises OSError."""
+        """End the current volume, even if it is not full. Raises OSError, also that of the one before it."""
         if self._open is None:
             return
-        _, path, output = self._open
-        with naming(path):
-            output.sync()
-        self.volumes.append(output.written)
-        self.close()
+        self._wait()
+        opened, self._open = self._open, None
+        self.sizes.append(self._filled)
+        self._syncing = self._pool.submit(_finished, *opened)
 
     def close(self) -> None:
         """Close the current volume, if any. It is not on the disk."""
+        self._pool.shutdown()
         if self._open is not None:
             fd, _, output = self._open
             self._open = None
             output.close()
             os.close(fd)
+
+    def _wait(self) -> None:
+        """Wait for the volume that goes to the disk. Raises OSError."""
+        if self._syncing is not None:
+            syncing, self._syncing = self._syncing, None
+            self._finished.append(syncing.result())
+
+
+def _finished(fd: int, path: Path, output: HashedOutput) -> WrittenFile:
+    try:
+        with naming(path):
+            output.sync()
+        return output.written
+    finally:
+        output.close()
+        os.close(fd)
 
 
 class ClosedFile:

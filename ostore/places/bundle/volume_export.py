@@ -225,7 +225,7 @@ class VolumeExport:
         """Make parity for the volumes that have no names yet, if it is wished for. Its files are called like `name`."""
         if self._terms.parity is None:
             return
-        plan = self._plan_parity([volume.size for volume in self.output.volumes[self._named :]])
+        plan = self._plan_parity(self.output.sizes[self._named :])
         self._progress.phase("making parity", 0)
         make_parity(self._folders, name, self._places[self._named :], plan, self._jobs)
         files = (
@@ -258,7 +258,7 @@ class VolumeExport:
     @property
     def _left(self) -> int:
         """The bytes that are not in a finished volume yet, or somewhat more."""
-        return self._most - sum(volume.size for volume in self.output.volumes)
+        return self._most - sum(self.output.sizes)
 
     def _begin_in(self, folder: VolumeFolder, number: int, size: int) -> tuple[int, Path]:
         file = volume_name(self._name, number)
@@ -313,8 +313,7 @@ class VolumeExport:
         """Return the bytes that the parity of a medium needs if there is another volume of that size on it."""
         if not self._changes_media or self._terms.parity is None:
             return 0
-        fresh = [volume.size for volume in self.output.volumes[self._named :]]
-        return self._plan_parity([*fresh, size]).size
+        return self._plan_parity([*self.output.sizes[self._named :], size]).size
 
     def _change_media(self, number: int, needed: int, problem: str = "") -> None:
         if self._terms.next_medium is None or not self._changes_media:
@@ -326,7 +325,7 @@ class VolumeExport:
                 else "add --to DIR for every medium; on a terminal, they may also be changed one after the other",
             )
         # If there is none on a medium, it stays as it was.
-        if len(self.output.volumes) > self._named:
+        if len(self.output.sizes) > self._named:
             self._make_parity(volume_name(self._name, self._named + 1))
             self._publish()
         # What is on another medium cannot be gone on with.
