@@ -25,6 +25,8 @@ from ostore.streams.pool import Pool
 from ostore.streams.writing import GrowingFile
 
 _BEHIND = 2
+# Full volumes that wait to be synced. Each has a thread.
+_MOST_OPEN = 8
 
 
 class WrittenFile(NamedTuple):
@@ -82,8 +84,8 @@ class VolumesOutput:
     """
     An output that begins a new file whenever one is full. Close it.
 
-    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages. While one
-    goes to the disk, the next is filled. `sizes` are those of all that are full.
+    `begin` opens the file of a volume, counted from 1, and returns its descriptor and its path for messages. Several
+    volumes are synced together, because each sync makes the next writes wait. `sizes` are those of all that are full.
     """
 
     def __init__(self, size: int, begin: Callable[[int], tuple[int, Path]]) -> None:
@@ -91,15 +93,14 @@ class VolumesOutput:
         self._begin = begin
         self._open: tuple[int, Path, HashedOutput] | None = None
         self._filled = 0
+        self._full: deque[tuple[int, Path, HashedOutput]] = deque()
         self._finished: list[WrittenFile] = []
-        self._syncing: Future[WrittenFile] | None = None
-        self._pool = Pool(1)
         self.sizes: list[int] = []
 
     @property
     def volumes(self) -> list[WrittenFile]:
         """The files that are full, once they are on the disk. Raises OSError."""
-        self._wait()
+        self._sync_full()
         return self._finished
 
     def write(self, buffers: Sequence[Chunk]) -> int:
@@ -131,45 +132,43 @@ class VolumesOutput:
 
     def sync(self) -> None:
         """Flush all written bytes to the disk. Raises OSError."""
-        self._wait()
+        self._sync_full()
         if self._open is not None:
             _, path, output = self._open
             with naming(path):
                 output.sync()
 
     def end(self) -> None:
-        """End the current volume, even if it is not full. Raises OSError, also that of the one before it."""
+        """End the current volume, even if it is not full. Raises OSError."""
         if self._open is None:
             return
-        self._wait()
-        opened, self._open = self._open, None
+        self._full.append(self._open)
+        self._open = None
         self.sizes.append(self._filled)
-        self._syncing = self._pool.submit(_finished, *opened)
+        if len(self._full) == _MOST_OPEN:
+            self._sync_full()
 
     def close(self) -> None:
-        """Close the current volume, if any. It is not on the disk."""
-        self._pool.shutdown()
-        if self._open is not None:
-            fd, _, output = self._open
-            self._open = None
-            output.close()
-            os.close(fd)
+        """Close the volumes that are still open, if any. They are not on the disk."""
+        opened = [*self._full, *([self._open] if self._open else [])]
+        self._full.clear()
+        self._open = None
+        for volume in opened:
+            _close(volume)
 
-    def _wait(self) -> None:
-        """Wait for the volume that goes to the disk. Raises OSError."""
-        if self._syncing is not None:
-            syncing, self._syncing = self._syncing, None
-            self._finished.append(syncing.result())
+    def _sync_full(self) -> None:
+        while self._full:
+            _, path, output = self._full[0]
+            with naming(path):
+                output.sync()
+            self._finished.append(output.written)
+            _close(self._full.popleft())
 
 
-def _finished(fd: int, path: Path, output: HashedOutput) -> WrittenFile:
-    try:
-        with naming(path):
-            output.sync()
-        return output.written
-    finally:
-        output.close()
-        os.close(fd)
+def _close(volume: tuple[int, Path, HashedOutput]) -> None:
+    fd, _, output = volume
+    output.close()
+    os.close(fd)
 
 
 class ClosedFile:
