@@ -15,9 +15,12 @@ lock() {
 
 # All share one .venv, or may be added to it, so all take the versions of run.
 lock run "$@"
-lock report --extra report --constraint requirements/run.txt "$@"
-lock parity --extra parity --constraint requirements/run.txt "$@"
-lock dev --extra report --extra parity --constraint requirements/report.txt --constraint requirements/parity.txt "$@"
+extras=(parity registry report serve)
+for extra in "${extras[@]}"; do
+    lock "$extra" --extra "$extra" --constraint requirements/run.txt "$@"
+done
+constraints=("${extras[@]/#/--constraint=requirements/}")
+lock dev "${extras[@]/#/--extra=}" "${constraints[@]/%/.txt}" "$@"
 lock demo --constraint requirements/run.txt "$@"
 lock bench --constraint requirements/run.txt "$@"
 lock fuzz --constraint requirements/run.txt "$@"
