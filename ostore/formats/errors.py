@@ -137,7 +137,19 @@ class InvalidBundleError(FormatError):
 
 
 class RemoteError(OstoreError):
-    """The other side of a network connection cannot be reached or breaks its protocol."""
+    """
+    The other side of a network connection cannot be reached, refuses, or breaks its protocol.
+
+    `status` is the HTTP status of its answer, if there was one. `is_passing` says that the same may work a moment
+    later.
+    """
+
+    def __init__(
+        self, message: str, *, hint: Remedy | str | None = None, status: int | None = None, is_passing: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.is_passing = is_passing
 
 
 class LimitError(OstoreError):

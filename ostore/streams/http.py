@@ -1,0 +1,414 @@
+"""
+The one HTTP client. All that it reads is bounded, it waits for nobody for ever, and it never skips verification.
+
+It knows nothing of registries. A request says where to and what; an answer of any status comes back, and the caller
+says what it means.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, NameResolutionError
+
+from ostore.formats.errors import LimitError, OstoreError, RemoteError, UsageError
+from ostore.formats.remedy import Remedy
+from ostore.formats.version import VERSION
+from ostore.streams.http_connection import POOLS
+from ostore.streams.rate_limit import RateLimit
+
+USER_AGENT = f"ostore/{VERSION}"
+# Manifests are the largest answers that are read whole. An error is read no further than people will read it.
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
+_TOLD_CHARACTERS = 200
+_CONNECT_SECONDS = 15.0
+STALL_SECONDS = 30.0
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Of a server that has too much to do at the moment.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT"})
+_TRIES = 5
+# Nobody watches an air gap's other side for longer, and the next try of the command goes on where this one was.
+_MAX_WAITING_SECONDS = 300.0
+_SLICE_BYTES = 256 * 1024
+_LOOPBACK_NAME = re.compile(r"(.+\.)?localhost\.?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTerms:
+    """
+    What holds for all connections of a command.
+
+    `proxies` maps `http`, `https` and `no` to what the environment says. `ca_file` has authorities that are trusted
+    beside those of the system. `plain_http` allows connections without TLS to other machines. `limit_rate` is bytes a
+    second, of all connections together.
+    """
+
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    ca_file: Path | None = None
+    plain_http: bool = False
+    limit_rate: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. A body that is an iterable is sent once, so such a request is never repeated."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Iterable[bytes] = b""
+    stall_seconds: float = STALL_SECONDS
+
+    @property
+    def told(self) -> str:
+        """Method and URL for messages, without what may be secret."""
+        return f"{self.method} {without_secrets(self.url)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was read whole. Keys of `headers` are in lower case. `url` is where it came from in the end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+class Response:
+    """An answer whose body is still to be read. It is a `Forward`. Keys of `headers` are in lower case."""
+
+    def __init__(self, request: Request, response: urllib3.BaseHTTPResponse, rate: RateLimit) -> None:
+        self.request = request
+        self.url = request.url
+        self.status = response.status
+        self.headers = {key.lower(): value for key, value in response.headers.items()}
+        self._response = response
+        self._rate = rate
+
+    def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes; empty at the end. Raises RemoteError, LimitError."""
+        with _translated(self.request):
+            data: bytes = self._response.read1(min(size, _SLICE_BYTES), decode_content=False) or b""
+        self._rate.passed(len(data))
+        return data
+
+    def read_whole(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        """Return the rest of the body. Raises LimitError if it has more than `limit` bytes, and what `read` raises."""
+        pieces, size = [], 0
+        while data := self.read(_SLICE_BYTES):
+            size += len(data)
+            if size > limit:
+                raise LimitError(f"{self.request.told}: an answer of more than {limit} bytes")
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def whole(self, limit: int = MAX_ANSWER_BYTES) -> Answer:
+        """Return the answer with the rest of its body. Of an error's body, only the beginning is read."""
+        if self.status < 400:  # noqa: PLR2004 - RFC 9110: errors begin there
+            return Answer(self.status, self.headers, self.read_whole(limit), self.url)
+        body = b""
+        while len(body) < _MAX_ERROR_BYTES and (data := self.read(_MAX_ERROR_BYTES)):
+            body += data
+        return Answer(self.status, self.headers, body, self.url)
+
+    def finish(self) -> None:
+        """Give the connection back if little of the body is left, else close it."""
+        left = self._response.length_remaining
+        if left is not None and left <= _SLICE_BYTES:
+            with suppress(OstoreError):
+                while self.read(_SLICE_BYTES):
+                    pass
+        if not self._response.closed:
+            self._response.close()
+
+    def close(self) -> None:
+        """End the connection, from any thread."""
+        with suppress(Exception):
+            self._response.shutdown()
+
+
+class Patience:
+    """
+    How long one command waits for servers that fail: a few tries without any progress, and some minutes in all.
+
+    Several threads may share one.
+    """
+
+    def __init__(self, *, tries: int = _TRIES, seconds: float = _MAX_WAITING_SECONDS) -> None:
+        self._tries, self._left = tries, seconds
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def progressed(self) -> None:
+        """Begin to count anew: something has come."""
+        self._failures = 0
+
+    def wait(self, problem: OstoreError, retry_after: float | None = None) -> None:
+        """Sleep until it is time to try again. Raises the problem if that was often or long enough."""
+        with self._lock:
+            self._failures += 1
+            # Many clients that fail together should not come back together.
+            pause = 2.0 ** (self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            seconds = pause if retry_after is None else max(retry_after, 0.0)
+            if self._failures >= self._tries or seconds > self._left:
+                raise problem
+            self._left -= seconds
+        time.sleep(seconds)
+
+
+class Http:
+    """Connections to any number of servers. Several threads may use one. `connections` are kept for each server."""
+
+    def __init__(self, terms: NetworkTerms, *, connections: int = 1) -> None:
+        self._terms = terms
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self.rate = RateLimit(terms.limit_rate)
+
+    def ask(self, request: Request, *, limit: int = MAX_ANSWER_BYTES, patience: Patience | None = None) -> Answer:
+        """
+        Send a request and read the whole answer, whatever its status. What may be repeated is tried several times.
+
+        Raises RemoteError if no answer comes, LimitError if it is larger than `limit` bytes.
+        """
+        patience = patience or Patience()
+        repeatable = request.method in _REPEATABLE and isinstance(request.body, bytes)
+        while True:
+            try:
+                with self.opened(request) as response:
+                    answer = response.whole(limit)
+            except RemoteError as error:
+                if not repeatable or not error.is_passing:
+                    raise
+                patience.wait(error)
+                continue
+            if not repeatable or answer.status not in _PASSING:
+                return answer
+            patience.wait(refused(request, answer), retry_after(answer.headers))
+
+    @contextmanager
+    def opened(self, request: Request) -> Iterator[Response]:
+        """
+        Send a request once, follow redirects, and yield the answer of any other status.
+
+        Raises RemoteError, LimitError.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._sent(request)
+            try:
+                target = response.headers.get("location")
+                if response.status not in _REDIRECTS or target is None or request.method not in {"GET", "HEAD"}:
+                    yield response
+                    return
+            finally:
+                response.finish()
+            request = self._redirected(request, target)
+        raise RemoteError(f"{request.told}: more than {_MAX_REDIRECTS} redirects")
+
+    def refuse_scheme(self, url: str) -> None:
+        """Raises UsageError for a URL that is not https, unless it is of this machine or plain http is allowed."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise UsageError(f"{without_secrets(url)!r}: no address of a server; expected https://HOST")
+        if parts.scheme == "http" and not self._terms.plain_http and not is_loopback(parts.hostname):
+            raise UsageError(
+                f"{without_secrets(url)}: not encrypted", hint="--plain-http allows it, on a network that you trust"
+            )
+
+    def _sent(self, request: Request) -> Response:
+        self.refuse_scheme(request.url)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=request.stall_seconds)
+        with _translated(request):
+            response = self._manager(urlsplit(request.url)).urlopen(
+                request.method,
+                request.url,
+                body=request.body or None,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                timeout=timeout,
+                preload_content=False,
+                decode_content=False,
+            )
+        return Response(request, response, self.rate)
+
+    def _manager(self, parts: SplitResult) -> urllib3.PoolManager:
+        proxy = self._proxy_for(parts)
+        with self._lock:
+            if proxy not in self._managers:
+                self._managers[proxy] = self._made_manager(proxy)
+            return self._managers[proxy]
+
+    def _made_manager(self, proxy: str | None) -> urllib3.PoolManager:
+        options: dict[str, Any] = {"maxsize": self._connections, "ssl_context": _tls(self._terms.ca_file)}
+        if proxy is None:
+            manager = urllib3.PoolManager(**options)
+        else:
+            user = urlsplit(proxy)
+            secret = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
+            manager = urllib3.ProxyManager(
+                proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=secret), **options
+            )
+        manager.pool_classes_by_scheme = POOLS
+        return manager
+
+    def _proxy_for(self, parts: SplitResult) -> str | None:
+        """Return the proxy for a server, as Go and curl choose it; none for this machine."""
+        proxy = self._terms.proxies.get(parts.scheme)
+        if not proxy or is_loopback(parts.hostname or ""):
+            return None
+        if _is_excepted(parts.hostname or "", self._terms.proxies.get("no", "")):
+            return None
+        return proxy if "://" in proxy else f"http://{proxy}"
+
+    def _redirected(self, request: Request, target: str) -> Request:
+        """Return the request for where an answer points to. Raises RemoteError if it must not be sent there."""
+        url = urljoin(request.url, target)
+        old, new = urlsplit(request.url), urlsplit(url)
+        problem = None
+        if new.scheme not in {"http", "https"} or not new.hostname or "@" in new.netloc:
+            problem = "is no address"
+        elif new.scheme == "http" and old.scheme == "https":
+            problem = "is not encrypted"
+        elif _is_inward(new.hostname) and not _is_inward(old.hostname or ""):
+            problem = "is an address of this machine or of its link"
+        if problem:
+            raise RemoteError(f"{request.told}: redirected to {without_secrets(url)}, which {problem}")
+        headers = request.headers
+        if origin_of(request.url) != origin_of(url):
+            # It was issued for the first one.
+            headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
+        return replace(request, url=url, headers=headers)
+
+
+def _is_excepted(host: str, exceptions: str) -> bool:
+    """Return whether NO_PROXY names a host, or a domain that it is in."""
+    for word in exceptions.lower().replace(",", " ").split():
+        name = word.partition(":")[0].removeprefix(".")
+        if name == "*" or host.lower() == name or host.lower().endswith(f".{name}"):
+            return True
+    return False
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    """Return what servers are verified with. Raises UsageError for a file of authorities that is none."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except ssl.SSLError:
+            raise UsageError(f"{ca_file}: no certificates in PEM form", parameter="ca-file") from None
+        except OSError as error:
+            raise UsageError(f"{ca_file}: {error.strerror}", parameter="ca-file") from None
+    return context
+
+
+@contextmanager
+def _translated(request: Request) -> Iterator[None]:
+    """Raises RemoteError instead of the errors of a connection."""
+    try:
+        yield
+    except (HTTPError, OSError, ValueError) as error:
+        reason, hint, is_passing = _explained(error)
+        raise RemoteError(f"{request.told}: {reason}", hint=hint, is_passing=is_passing) from None
+
+
+def _explained(error: Exception) -> tuple[str, str | None, bool]:
+    """Return why a connection failed, what to do about it, and whether it may work a moment later."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):
+            return *_explained_tls(cause), False
+        if isinstance(cause, NameResolutionError):
+            return "no address is known for this name", None, False
+        if isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError)):
+            return "no answer in time", None, True
+        if isinstance(cause, OSError) and cause.strerror:
+            may_pass = isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
+            return cause.strerror.lower(), None, may_pass
+    text = str(next(_causes(error))) or type(error).__name__
+    return f"the connection broke: {text[:_TOLD_CHARACTERS]}", None, isinstance(error, HTTPError)
+
+
+def _explained_tls(error: ssl.SSLError) -> tuple[str, str | None]:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        is_unknown = "self" in error.verify_message or "issuer" in error.verify_message
+        hint = "--ca-file FILE trusts a private authority" if is_unknown else None
+        return f"its certificate is not valid: {error.verify_message}", hint
+    is_plain = error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    return f"no TLS connection: {reason}", "if it speaks plain http: --plain-http" if is_plain else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it wraps, the innermost first."""
+    inner = [one for one in (*error.args, error.__cause__, error.__context__) if isinstance(one, BaseException)]
+    for one in inner[:1]:
+        yield from _causes(one)
+    yield error
+
+
+def refused(request: Request, answer: Answer, *, hint: Remedy | str | None = None) -> RemoteError:
+    """Return the error for an answer that is not what was asked for: its status, and the beginning of what it says."""
+    text = answer.body.decode("utf-8", "replace").strip()
+    said = f": {text[:_TOLD_CHARACTERS]!r}" if text else ""
+    phrase = f" {http.client.responses[answer.status]}" if answer.status in http.client.responses else ""
+    return RemoteError(
+        f"{request.told}: {answer.status}{phrase}{said}",
+        hint=hint,
+        status=answer.status,
+        is_passing=answer.status in _PASSING,
+    )
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that an answer asks to wait, or None. A date is not understood: our clock may be wrong."""
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def origin_of(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL. What is issued for one origin goes to no other."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (80 if parts.scheme == "http" else 443)
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment, which may be secret."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return _LOOPBACK_NAME.fullmatch(host) is not None
+
+
+def _is_inward(host: str) -> bool:
+    """Return whether a host is this machine or something on its link: no other server has to send us there."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return is_loopback(host)
+    return address.is_loopback or address.is_link_local or address.is_unspecified
