@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ostore.api.move.report import MovedModel, MoveReport
     from ostore.api.outdated import OutdatedModel, OutdatedReport, outdated
     from ostore.api.path import PathPart, PathReport, path
+    from ostore.api.pull import PulledModel, PullReport, pull
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
@@ -155,6 +156,8 @@ __all__ = [
     "PlainFile",
     "Problem",
     "Progress",
+    "PullReport",
+    "PulledModel",
     "Remedy",
     "RemoteError",
     "RemovedBlob",
@@ -210,6 +213,7 @@ __all__ = [
     "move",
     "outdated",
     "path",
+    "pull",
     "refresh_links",
     "remove_links",
     "repair",
@@ -288,6 +292,8 @@ _HOMES = {
     "PlainFile": "ostore.api.export_gguf",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
+    "PullReport": "ostore.api.pull",
+    "PulledModel": "ostore.api.pull",
     "Remedy": "ostore.formats.remedy",
     "RemoteError": "ostore.formats.errors",
     "RemovedBlob": "ostore.api.rm",
@@ -342,6 +348,7 @@ _HOMES = {
     "move": "ostore.api.move.move",
     "outdated": "ostore.api.outdated",
     "path": "ostore.api.path",
+    "pull": "ostore.api.pull",
     "refresh_links": "ostore.api.link",
     "remove_links": "ostore.api.link",
     "repair": "ostore.api.repair.repair",

@@ -44,6 +44,16 @@ def threads(jobs: int | None) -> int:
     return jobs or os.cpu_count() or 1
 
 
+def proxies() -> dict[str, str]:
+    """Return what the environment says of proxies: `http`, `https` and `no`. The lower-case spelling counts first."""
+    found = {}
+    for name in ("http", "https", "no"):
+        # A server may run us with the header `Proxy` as HTTP_PROXY (CVE-2016-5385).
+        upper = "" if name == "http" and "REQUEST_METHOD" in os.environ else os.environ.get(f"{name.upper()}_PROXY", "")
+        found[name] = os.environ.get(f"{name}_proxy") or upper
+    return {name: value for name, value in found.items() if value}
+
+
 def keep_freed_memory() -> None:
     """
     Let this process reuse the memory of one frame for the next.

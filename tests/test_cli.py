@@ -210,7 +210,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         ("load", "ostore import --help says how to add the models of a file"),
         ("serve", OLLAMAS.format("serve")),
         ("run", OLLAMAS.format("run")),
-        ("pull", f"{OLLAMAS.format('pull')}, or where there is no network: ostore import --help"),
+        ("download", "ostore pull --help says how to fetch models from registries"),
         ("verfy", "did you mean: ostore verify llama3"),
         ("Prun", "did you mean: ostore prune llama3"),
         ("llama3:8b", "ostore --help lists the commands"),

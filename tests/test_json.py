@@ -39,6 +39,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "verify": {"reports": ostore.VerifyReport},
     "diff": ostore.DiffReport,
     "outdated": ostore.OutdatedReport,
+    "pull": ostore.PullReport,
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,

@@ -73,6 +73,20 @@ LockOption = Annotated[
     typer.Option("--lock", metavar="FILE", help="Accept exactly the manifests of this lock file (`ostore lock`)."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every blob.")]
+Connections = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, metavar="N", help="Number of connections. Default: 32.")
+]
+LimitRate = Annotated[
+    str | None,
+    typer.Option("--limit-rate", metavar="RATE", help="Bytes a second of all connections together, such as 10MB."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option("--ca-file", metavar="FILE", help="Certificates of authorities to trust beside those of the system."),
+]
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="No TLS, also to other machines. Only for a network that you trust.")
+]
 
 
 def examples(*lines: str) -> str:

@@ -30,6 +30,7 @@ _IMPORT = _help("import", "says how to add the models of a file")
 _RENAME = _help("cp", "says how to give a second name").otherwise(_help("move", "says how to move the whole store"))
 # Other words for what a command does with other arguments, and what its help says.
 _ALIKE = {
+    "download": _help("pull", "says how to fetch models from registries"),
     "backup": _EXPORT,
     "fix": _help("doctor", "says how to fix what is safe").otherwise(
         _help("repair", "says how to bring bytes that are missing or wrong")
@@ -40,9 +41,8 @@ _ALIKE = {
     "restore": _IMPORT,
     "save": _EXPORT,
 }
-_OLLAMAS = frozenset({"launch", "ps", "pull", "push", "run", "serve", "signin", "signout", "stop"})
+_OLLAMAS = frozenset({"launch", "ps", "push", "run", "serve", "signin", "signout", "stop"})
 _BESIDE = {
-    "pull": ostore("import", "--help", before="where there is no network"),
     "push": ostore("export", "--help", before="where there is no network"),
 }
 
@@ -70,6 +70,10 @@ _OPTIONS = {
         person("llama-quantize of llama.cpp makes another file of them: create the model from that one"),
     ),
     ("inventory", "--json"): ("an inventory is JSON already", _help("inventory", "says more")),
+    ("pull", "--insecure"): (
+        "--insecure means plain http in Ollama",
+        person("--plain-http allows that here; --ca-file FILE trusts a private authority"),
+    ),
     ("lock", "--json"): ("a lock is data for other programs already", _help("lock", "says more")),
     ("create", "--experimental"): (
         "ostore makes models of GGUF files only, not of safetensors",

@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": "Show what a bundle holds, from its index alone.",
     "export": "Write models to a bundle, every blob once.",
     "import": "Add the models of bundles to the store.",
+    "pull": "Fetch models from registries, and verify them.",
     "verify": "Hash the whole store, some models, or bundles.",
     "du": "Show what uses space in a store.",
     "doctor": "Find problems in and around a store, and fix the safe ones.",

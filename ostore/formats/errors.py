@@ -141,15 +141,22 @@ class RemoteError(OstoreError):
     The other side of a network connection cannot be reached, refuses, or breaks its protocol.
 
     `status` is the HTTP status of its answer, if there was one. `is_passing` says that the same may work a moment
-    later.
+    later, and `retry_after` how many seconds later, if the other side has told.
     """
 
     def __init__(
-        self, message: str, *, hint: Remedy | str | None = None, status: int | None = None, is_passing: bool = False
+        self,
+        message: str,
+        *,
+        hint: Remedy | str | None = None,
+        status: int | None = None,
+        is_passing: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.is_passing = is_passing
+        self.retry_after = retry_after
 
 
 class LimitError(OstoreError):

@@ -17,6 +17,9 @@ LICENSE = "application/vnd.ollama.image.license"
 TENSOR = "application/vnd.ollama.image.tensor"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+# OCI image specification 1.1, media-types.md. skopeo and podman take Ollama's manifests under this type only.
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 # The layers with weights in a file of their own.
 WEIGHTS = frozenset({MODEL, PROJECTOR, ADAPTER, DRAFT})

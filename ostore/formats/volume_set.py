@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from ostore.formats.byte_size import parse_byte_size
 from ostore.formats.digest import Digest
-from ostore.formats.errors import InvalidBundleError, LimitError, UsageError
+from ostore.formats.errors import InvalidBundleError, LimitError
 
 MAX_VOLUMES = 999
 # 999 lines with the longest name that a path can have.
 MAX_SUMS_BYTES = 4 * 1024 * 1024
-MAX_SIZE = 2**63 - 1
 _MIB = 1024 * 1024
 # A medium also holds its file system, and the small files of the set.
 _RESERVE = 16 * _MIB
@@ -28,8 +28,6 @@ PRESETS: Mapping[str, int] = {
     "dvd": 4_700_372_992 - _RESERVE,
     "bd25": 25_025_314_816 - _RESERVE,
 }
-_SIZE = re.compile(r"([0-9]{1,19})([KMGT]?)(B|iB|)", re.IGNORECASE)
-_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _PART = re.compile(
     r"(.*[^/]\.tar(?:\.zst)?)\.(?:([0-9]{3})|sha256|RESTORE\.txt|(?:[0-9]{3}\.)?(?:vol[0-9]+\+[0-9]+\.)?par2)",
     re.DOTALL,
@@ -46,17 +44,7 @@ def parse_size(text: str) -> int:
     """
     if text.lower() in PRESETS:
         return PRESETS[text.lower()]
-    found = _SIZE.fullmatch(text)
-    if found is None or (found[3] and not found[2]):
-        raise UsageError(
-            f"expected a size such as 4095M, 2GB or 2GiB, or {' or '.join(PRESETS)}, got {text!r}", parameter="split"
-        )
-    # As coreutils have it: K and KiB are 1,024, KB is 1,000.
-    unit: int = (1000 if found[3].upper() == "B" else 1024) ** _POWERS[found[2].upper()]
-    size = int(found[1]) * unit
-    if not 1 <= size <= MAX_SIZE:
-        raise UsageError(f"expected 1 to {MAX_SIZE} bytes, got {text!r}", parameter="split")
-    return size
+    return parse_byte_size(text, "split", expected=f"a size such as 4095M, 2GB or 2GiB, or {' or '.join(PRESETS)}")
 
 
 def volume_name(name: str, number: int) -> str:

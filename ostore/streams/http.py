@@ -160,13 +160,13 @@ class Patience:
         """Begin to count anew: something has come."""
         self._failures = 0
 
-    def wait(self, problem: OstoreError, retry_after: float | None = None) -> None:
+    def wait(self, problem: RemoteError) -> None:
         """Sleep until it is time to try again. Raises the problem if that was often or long enough."""
         with self._lock:
             self._failures += 1
             # Many clients that fail together should not come back together.
             pause = 2.0 ** (self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            seconds = pause if retry_after is None else max(retry_after, 0.0)
+            seconds = pause if problem.retry_after is None else problem.retry_after
             if self._failures >= self._tries or seconds > self._left:
                 raise problem
             self._left -= seconds
@@ -202,7 +202,7 @@ class Http:
                 continue
             if not repeatable or answer.status not in _PASSING:
                 return answer
-            patience.wait(refused(request, answer), retry_after(answer.headers))
+            patience.wait(refused(request, answer))
 
     @contextmanager
     def opened(self, request: Request) -> Iterator[Response]:
@@ -376,10 +376,11 @@ def refused(request: Request, answer: Answer, *, hint: Remedy | str | None = Non
         hint=hint,
         status=answer.status,
         is_passing=answer.status in _PASSING,
+        retry_after=_retry_after(answer.headers),
     )
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an answer asks to wait, or None. A date is not understood: our clock may be wrong."""
     text = headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None

@@ -61,6 +61,14 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         (FOLDER, "--exit-code"),
     ),
     "outdated": (("--against", FOLDER), ("--against", INVENTORY), ("-q", "--against", HOSTILE_LOCK), ()),
+    "pull": (
+        (f"evil{EVIL}",),
+        (f"127.0.0.1:1/library/evil:{EVIL}",),
+        ("127.0.0.1:1/library/evil", "--to", f"pulled {OUT}"),
+        ("evil", "--limit-rate", EVIL),
+        ("evil", "--ca-file", NAME),
+        ("--lock", HOSTILE_LOCK),
+    ),
     "lock": (
         (),
         ("evil",),
@@ -253,7 +261,8 @@ def _run(folder: Path, words: Words, log: Path | None = None) -> subprocess.Comp
         subprocess.run,
         [*tracer, *OSTORE, *words],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": str(folder / PLACE)},
+        # What may talk to others reaches nobody.
+        env={**os.environ, "HOME": str(folder), "OLLAMA_MODELS": str(folder / PLACE), "https_proxy": "127.0.0.1:1"},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         check=False,
@@ -272,7 +281,7 @@ def _run(folder: Path, words: Words, log: Path | None = None) -> subprocess.Comp
 
 
 def test_every_command_has_its_lines_here() -> None:
-    assert sorted({*commands()} - TALKING) == sorted(LINES)
+    assert sorted({*commands()} - TALKING) == sorted({*LINES} - TALKING)
 
 
 @needs_strace
@@ -293,7 +302,7 @@ def test_a_command_prints_plain_text_and_calls_nobody(
         done = _run(folder, (command, *words), log)
         told = f"{command} {[word[:80] for word in words]}: exit {done.returncode}"
         wrong += [f"{told}: {problem}" for problem in _problems(command, words, done)]
-        wrong += [f"{told}: {call}" for call in _calls(log)]
+        wrong += [f"{told}: {call}" for call in _calls(log) if command not in TALKING]
         shutil.rmtree(folder)
     assert wrong == []
 

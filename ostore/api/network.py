@@ -1,0 +1,44 @@
+"""Open the network for a command whose purpose it is: one client for all hosts, with what the environment says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from ostore.formats.byte_size import parse_byte_size
+from ostore.places.registry.client import Authorizer, RegistryClient, Scope, base_of
+from ostore.settings import proxies
+from ostore.streams.http import Http, NetworkTerms
+
+
+def network_terms(
+    *, limit_rate: int | str | None = None, ca_file: Path | None = None, plain_http: bool = False
+) -> NetworkTerms:
+    """Return the terms of a command. Raises UsageError for a rate that is none."""
+    rate = None
+    if limit_rate is not None:
+        rate = parse_byte_size(str(limit_rate), "limit-rate", expected="bytes a second such as 10MB or 512K")
+    return NetworkTerms(proxies(), ca_file, plain_http, rate)
+
+
+def registries(terms: NetworkTerms, *, connections: int) -> Callable[[str], RegistryClient]:
+    """Return what gives the client of each registry, by its host."""
+    http = Http(terms, connections=connections)
+    authorizer = _Anonymous()
+
+    @cache
+    def client_of(host: str) -> RegistryClient:
+        return RegistryClient(http, base_of(host, terms), authorizer)
+
+    return client_of
+
+
+class _Anonymous(Authorizer):
+    """Has no credentials."""
+
+    def known(self, _scope: Scope, /) -> str | None:
+        return None
+
+    def granted(self, _scope: Scope, _challenge: str, /) -> str | None:
+        return None

@@ -1,0 +1,185 @@
+"""Fetch models from registries: into the store, or straight into a bundle for the other side of the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.addresses import SinkTerms, sink_of
+from ostore.api.locked import Lock, digests_of
+from ostore.api.network import network_terms, registries
+from ostore.api.typed import typed_name, words_of
+from ostore.formats.digest import Digest
+from ostore.formats.errors import InvalidDigestError, UsageError
+from ostore.formats.name import ModelName, is_glob
+from ostore.formats.outcome import Received
+from ostore.formats.selection import Selection
+from ostore.host.discovery import doubts_of_choice
+from ostore.operations.transfer import Sink, copy
+from ostore.places.registry.source import RegistrySource
+from ostore.places.store.receiving.sink import StoreSink
+from ostore.places.store.store import LocalStore
+from ostore.settings import choose_store, surroundings, threads
+from ostore.streams.progress import SILENT, Progress
+from ostore.streams.ranges import connections_for
+
+
+@dataclass(frozen=True, slots=True)
+class PulledModel:
+    """A model of a registry. `outcome` is added, replaced, repaired or already there; `digest` its manifest's."""
+
+    name: str
+    outcome: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullReport:
+    """
+    What was pulled, or with `dry_run` would be. Sizes are bytes.
+
+    Blobs were written now, resumed (an interrupted command had finished them) or present already. Repaired blobs were
+    damaged; they also count as written or resumed. `destination` is a store's folder, or the word of the destination.
+    `bundle_size` is None if no bundle was written.
+    """
+
+    destination: str
+    dry_run: bool
+    models: tuple[PulledModel, ...]
+    blobs_written: int
+    size_written: int
+    blobs_resumed: int
+    blobs_present: int
+    blobs_repaired: int
+    bundle_size: int | None
+    warnings: tuple[str, ...]
+
+
+def pull(
+    names: Sequence[str] = (),
+    *,
+    to: str | Path | None = None,
+    lock: str | Path | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    jobs: int | None = None,
+    limit_rate: int | str | None = None,
+    ca_file: str | Path | None = None,
+    plain_http: bool = False,
+    progress: Progress = SILENT,
+    before: Callable[[PullReport], object] | None = None,
+    models: Path | None = None,
+) -> PullReport:
+    """
+    Fetch models, each from the registry that its name says, and verify them.
+
+    `names` are typed as to Ollama, with `@sha256:…` behind a name for exactly that manifest. `to` is what `export`
+    takes as its destination; the default is the store. `lock` is a lock file: its manifests are fetched and no others,
+    all of them if there are no names. `replace` allows overwriting a bundle, or a different model of the same name.
+    With `dry_run`, only manifests are fetched and nothing is written. `before` gets the report of a dry run before
+    anything is written.
+
+    `jobs` is the number of connections, `limit_rate` the bytes a second of all of them together (a number, or a text
+    such as `10MB`). `ca_file` has certificates of authorities to trust beside those of the system. `plain_http` allows
+    connections without TLS to other machines than this one.
+
+    Models become visible at the end; after an error, none does. The same call goes on with what has arrived.
+
+    Raises NotFoundError, UsageError, RemoteError, IntegrityError, BusyError, NoSpaceError, UnsafeError,
+    DamagedStoreError, FormatError, LimitError, OSError.
+    """
+    terms = network_terms(
+        limit_rate=limit_rate, ca_file=None if ca_file is None else Path(ca_file), plain_http=plain_http
+    )
+    locked = None if lock is None else Lock.read(lock)
+    chosen = _chosen(names, locked)
+    sink, destination, doubts = _sink(to, models, replace=replace, progress=progress)
+    connections = connections_for(None if jobs is None else threads(jobs), terms.limit_rate)
+    source = RegistrySource(
+        registries(terms, connections=connections),
+        connections=connections,
+        pins={name: digest for name, digest in chosen if digest is not None},
+    )
+    progress.phase("pulling manifests", 0)
+    selection = source.select([name.full for name, _ in chosen])
+    if locked is not None:
+        locked.restricted(model.name for model in selection.models).refuse_others(
+            digests_of(selection.models), source.label
+        )
+    report = _reporter(selection, destination, doubts, is_carried=to is not None)
+    if dry_run or before:
+        forecast = sink.compare(selection)
+        foreseen = report(Received(forecast.outcomes, forecast.missing), dry_run=True)
+        if dry_run:
+            return foreseen
+        if before:
+            before(foreseen)
+    return report(copy(source, sink, selection, phase="pulling", progress=progress), dry_run=False)
+
+
+def _chosen(names: Sequence[str], lock: Lock | None) -> list[tuple[ModelName, Digest | None]]:
+    """Return the models to pull, each with the digest that its manifest must have, if one was typed."""
+    chosen = [_pinned(word) for word in words_of(names)]
+    if not chosen and lock is not None:
+        chosen = [(model.name, None) for model in lock.file.models]
+    if not chosen:
+        raise UsageError("names: expected at least one model, got none")
+    return chosen
+
+
+def _pinned(word: str) -> tuple[ModelName, Digest | None]:
+    name, _, digest = word.partition("@")
+    if is_glob(name):
+        raise UsageError(f"{word}: a registry takes whole names only")
+    if not digest:
+        return typed_name(word), None
+    try:
+        return typed_name(name), Digest.parse(digest)
+    except InvalidDigestError as error:
+        raise UsageError(f"{name}: {error}") from None
+
+
+def _sink(
+    to: str | Path | None, models: Path | None, *, replace: bool, progress: Progress
+) -> tuple[Sink, str, tuple[str, ...]]:
+    """Return where to put the models, what to call it, and what is doubtful about the choice."""
+    if to is not None:
+        if models is not None:
+            raise UsageError("--to and --models: two destinations; expected one")
+        return sink_of(to, SinkTerms(None, replace, threads(None), progress)), str(to), ()
+    choice = choose_store(models)
+    sink = StoreSink(
+        LocalStore(choice.path),
+        replace=replace,
+        make_parents=choice.reason not in {"flag", "environment"},
+        jobs=threads(None),
+        progress=progress,
+    )
+    return sink, str(choice.path), doubts_of_choice(surroundings(), choice)
+
+
+def _reporter(
+    selection: Selection, destination: str, doubts: tuple[str, ...], *, is_carried: bool
+) -> Callable[..., PullReport]:
+    digests = {model.name: str(model.manifest_digest) for model in selection.models}
+
+    def report(received: Received, *, dry_run: bool) -> PullReport:
+        path = Path(destination)
+        return PullReport(
+            destination=destination,
+            dry_run=dry_run,
+            models=tuple(
+                PulledModel(str(name), outcome.value, digests[name]) for name, outcome in received.outcomes.items()
+            ),
+            blobs_written=len(received.written),
+            size_written=sum(blob.size for blob in received.written),
+            blobs_resumed=len(received.resumed),
+            blobs_present=len(selection.blobs) - len(received.written) - len(received.resumed),
+            blobs_repaired=len(received.repaired),
+            bundle_size=path.stat().st_size if not dry_run and path.is_file() else None,
+            # Only what may be carried to another machine has to suit that.
+            warnings=(*doubts, *(selection.warnings if is_carried else selection.notes)),
+        )
+
+    return report

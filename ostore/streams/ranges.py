@@ -1,0 +1,291 @@
+"""
+Read large things from servers by ranges over many connections, in order.
+
+Servers pace each connection, and each request waits for its first byte. So many ranges are asked for at once, of the
+next things too, and yielded in order. Between the first byte that is not taken yet and the last one asked for there are
+at most 64 MiB: that much memory is used, and that much is lost in a kill.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ostore.formats.content_range import parse_content_range
+from ostore.formats.errors import RemoteError
+from ostore.streams.chunks import Chunk
+from ostore.streams.http import Patience, Response
+
+CONNECTIONS = 32
+_RANGE_BYTES = 2 * 1024 * 1024
+_IN_FLIGHT_BYTES = 64 * 1024 * 1024
+# For a server that has too many requests: as much in flight, in half as many.
+_FEWER, _LARGER_BYTES = 16, 4 * 1024 * 1024
+_OK, _PARTIAL, _TOO_MANY = 200, 206, 429
+# With fewer bytes a second, a connection more only makes servers wait.
+_BYTES_PER_CONNECTION = 256 * 1024
+
+
+class Target(Protocol):
+    """Something to read from byte `start` to byte `size`."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+    def opened(self, first: int, end: int, /) -> AbstractContextManager[Response]:
+        """
+        Ask for the bytes from `first` to before `end`; for all of them without a range.
+
+        Entering the block raises an OstoreError unless the status is 200 or 206.
+        """
+        ...
+
+    def refuse_size(self, size: int, /) -> None:
+        """Raises an OstoreError if this is not the size of the target."""
+        ...
+
+
+def connections_for(jobs: int | None, limit_rate: int | None) -> int:
+    """Return how many connections to use if a person says `jobs`, or nothing."""
+    if limit_rate is not None:
+        return min(jobs or CONNECTIONS, max(1, limit_rate // _BYTES_PER_CONNECTION))
+    return jobs or CONNECTIONS
+
+
+@dataclass(slots=True)
+class _Part:
+    """A range: what it is of, and what has come of it."""
+
+    reading: _Reading
+    first: int
+    end: int
+    data: bytearray | None = None
+    error: Exception | None = None
+    is_done: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.end - self.first
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How far a target is: what is asked for, in order, and from where on nothing is."""
+
+    target: Target
+    next: int
+    parts: deque[_Part] = field(default_factory=deque)
+    # The server sends all of it whatever is asked for, or nobody wants the rest.
+    is_sequential: bool = False
+    is_skipped: bool = False
+
+
+class Ranges:
+    """
+    Reads targets in order. Call `close` at the end; threads that wait for a server end a little later.
+
+    `stream` is called for one target after the other.
+    """
+
+    def __init__(self, targets: Sequence[Target], *, connections: int) -> None:
+        self._readings = deque(_Reading(target, target.start) for target in targets)
+        self._pending = deque(self._readings)
+        self._connections = connections
+        self._range_bytes = _RANGE_BYTES
+        self._changed = threading.Condition()
+        self._asked = 0
+        self._active = 0
+        self._has_ranges = False
+        self._is_closed = False
+        self._threads: list[threading.Thread] = []
+        self._open: set[Response] = set()
+
+    def stream(self) -> Iterator[Chunk]:
+        """Yield the bytes of the next target. Ends the stream before. Raises what its `opened` raises, RemoteError."""
+        reading = self._readings.popleft()
+        try:
+            yield from self._parts_of(reading)
+            if reading.is_sequential:
+                yield from self._in_sequence(reading)
+        finally:
+            self._skip(reading)
+
+    def close(self) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            left = list(self._open)
+        for response in left:
+            response.close()
+
+    def _parts_of(self, reading: _Reading) -> Iterator[Chunk]:
+        self._start_threads()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_over(reading) or (reading.parts and reading.parts[0].is_done))
+                if not reading.parts or not reading.parts[0].is_done or reading.is_sequential:
+                    return
+                part = reading.parts.popleft()
+                self._asked -= part.size
+                self._changed.notify_all()
+            if part.error is not None:
+                raise part.error
+            if part.data is not None:
+                yield memoryview(part.data)
+
+    @staticmethod
+    def _is_over(reading: _Reading) -> bool:
+        return reading.is_sequential or (reading.next >= reading.target.size and not reading.parts)
+
+    def _skip(self, reading: _Reading) -> None:
+        """Want no more of a target."""
+        with self._changed:
+            reading.is_skipped = True
+            self._asked -= sum(part.size for part in reading.parts)
+            reading.parts.clear()
+            self._changed.notify_all()
+
+    def _start_threads(self) -> None:
+        if self._threads or self._is_closed:
+            return
+        ranges = sum(-(-(one.target.size - one.next) // _RANGE_BYTES) for one in self._pending)
+        for _ in range(min(self._connections, ranges)):
+            # They are not waited for at the end of the program: a server may let them wait.
+            thread = threading.Thread(target=self._work, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while part := self._next_part():
+            try:
+                part.data = self._fetched(part)
+            except Exception as error:  # noqa: BLE001 - it is raised where the part is wanted
+                part.error = error
+            with self._changed:
+                part.is_done = True
+                self._active -= 1
+                self._changed.notify_all()
+
+    def _next_part(self) -> _Part | None:
+        """Wait until something may be asked for, and return it; None at the end."""
+        with self._changed:
+            while not self._is_closed:
+                while self._pending and (
+                    self._pending[0].next >= self._pending[0].target.size
+                    or self._pending[0].is_skipped
+                    or self._pending[0].is_sequential
+                ):
+                    self._pending.popleft()
+                if not self._pending:
+                    return None
+                if part := self._planned(self._pending[0]):
+                    return part
+                self._changed.wait()
+            return None
+
+    def _planned(self, reading: _Reading) -> _Part | None:
+        end = min(reading.target.size, reading.next + self._range_bytes)
+        # Whether there are ranges shows with the first one.
+        is_known = self._has_ranges or self._active == 0
+        if self._active >= self._connections or not is_known:
+            return None
+        if self._asked and self._asked + end - reading.next > _IN_FLIGHT_BYTES:
+            return None
+        part = _Part(reading, reading.next, end)
+        reading.next = end
+        reading.parts.append(part)
+        self._asked += part.size
+        self._active += 1
+        return part
+
+    def _fetched(self, part: _Part) -> bytearray | None:
+        """Return the bytes of a part, or None if the server knows no ranges."""
+        target = part.reading.target
+        data = bytearray(part.size)
+        got, patience = 0, Patience()
+        while got < part.size and not part.reading.is_skipped and not self._is_closed:
+            try:
+                with target.opened(part.first + got, part.end) as response:
+                    if not self._begins(response, part, got):
+                        return None
+                    for piece in self._read(response, part.size - got):
+                        data[got : got + len(piece)] = piece
+                        got += len(piece)
+                        patience.progressed()
+            except RemoteError as error:
+                if error.status == _TOO_MANY:
+                    self._slow_down()
+                if not error.is_passing:
+                    raise
+                patience.wait(error)
+        return data
+
+    def _begins(self, response: Response, part: _Part, got: int) -> bool:
+        """Return whether an answer begins where a part wants to go on. Raises RemoteError if it begins elsewhere."""
+        target, first = part.reading.target, part.first + got
+        is_whole = first == 0 and part.end == target.size
+        if response.status == _OK:
+            length = response.headers.get("content-length", "")
+            if length.isdigit():
+                target.refuse_size(int(length))
+            if not is_whole:
+                with self._changed:
+                    part.reading.is_sequential = True
+                    self._changed.notify_all()
+            return is_whole
+        text = response.headers.get("content-range", "")
+        span = parse_content_range(text)
+        if span is None or span[:2] != (first, part.end):
+            raise RemoteError(f"{response.request.told}: asked for bytes {first}-{part.end - 1}, got {text[:80]!r}")
+        if span[2] is not None:
+            target.refuse_size(span[2])
+        with self._changed:
+            self._has_ranges = True
+            self._changed.notify_all()
+        return True
+
+    def _read(self, response: Response, size: int) -> Iterator[bytes]:
+        """Yield `size` bytes of an answer. Raises RemoteError if it ends before."""
+        with self._changed:
+            self._open.add(response)
+        try:
+            while size:
+                data = response.read(size)
+                if not data:
+                    raise RemoteError(f"{response.request.told}: the answer ended early", is_passing=True)
+                size -= len(data)
+                yield data
+        finally:
+            with self._changed:
+                self._open.discard(response)
+
+    def _slow_down(self) -> None:
+        with self._changed:
+            self._connections = min(self._connections, _FEWER)
+            self._range_bytes = _LARGER_BYTES
+
+    def _in_sequence(self, reading: _Reading) -> Iterator[Chunk]:
+        """Yield the rest of a target from a server that sends all of it whatever is asked for."""
+        target, patience = reading.target, Patience()
+        with self._changed:
+            position = reading.parts[0].first if reading.parts else reading.next
+        while position < target.size:
+            try:
+                with target.opened(0, target.size) as response:
+                    seen = 0
+                    for data in self._read(response, target.size):
+                        seen += len(data)
+                        if seen > position:
+                            yield data[len(data) - (seen - position) :] if seen - position < len(data) else data
+                            position = seen
+                            patience.progressed()
+            except RemoteError as error:
+                if not error.is_passing:
+                    raise
+                patience.wait(error)
