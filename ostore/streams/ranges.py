@@ -8,10 +8,12 @@ at most 64 MiB: that much memory is used, and that much is lost in a kill.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +28,9 @@ _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 # For a server that has too many requests: as much in flight, in half as many.
 _FEWER, _LARGER_BYTES = 16, 4 * 1024 * 1024
 _OK, _PARTIAL, _TOO_MANY = 200, 206, 429
+# No network brings more. A server next door sends as much over few connections, and more of them only take turns.
+_ENOUGH_BYTES_PER_SECOND = 1_000_000_000
+_AT_FIRST, _AT_LEAST = 4, 2
 # With fewer bytes a second, a connection more only makes servers wait.
 _BYTES_PER_CONNECTION = 256 * 1024
 
@@ -65,7 +70,7 @@ class _Part:
     reading: _Reading
     first: int
     end: int
-    data: bytearray | None = None
+    data: memoryview | None = None
     error: Exception | None = None
     is_done: bool = False
 
@@ -97,7 +102,10 @@ class Ranges:
         self._readings = deque(_Reading(target, target.start) for target in targets)
         self._pending = deque(self._readings)
         self._connections = connections
+        self._useful = min(_AT_FIRST, connections)
+        self._seconds_a_byte = math.inf
         self._range_bytes = _RANGE_BYTES
+        self._memory: list[bytearray] = []
         self._changed = threading.Condition()
         self._asked = 0
         self._active = 0
@@ -137,7 +145,7 @@ class Ranges:
             if part.error is not None:
                 raise part.error
             if part.data is not None:
-                yield memoryview(part.data)
+                yield part.data
 
     @staticmethod
     def _is_over(reading: _Reading) -> bool:
@@ -162,15 +170,23 @@ class Ranges:
             thread.start()
 
     def _work(self) -> None:
-        while part := self._next_part():
-            try:
-                part.data = self._fetched(part)
-            except Exception as error:  # noqa: BLE001 - it is raised where the part is wanted
-                part.error = error
-            with self._changed:
-                part.is_done = True
-                self._active -= 1
-                self._changed.notify_all()
+        while self._has_worked():
+            pass
+
+    def _has_worked(self) -> bool:
+        """Fetch one part; False at the end. Afterwards this thread holds nothing of it, while it waits for the next."""
+        part = self._next_part()
+        if part is None:
+            return False
+        try:
+            part.data = self._fetched(part)
+        except Exception as error:  # noqa: BLE001 - it is raised where the part is wanted
+            part.error = error
+        with self._changed:
+            part.is_done = True
+            self._active -= 1
+            self._changed.notify_all()
+        return True
 
     def _next_part(self) -> _Part | None:
         """Wait until something may be asked for, and return it; None at the end."""
@@ -193,9 +209,11 @@ class Ranges:
         end = min(reading.target.size, reading.next + self._range_bytes)
         # Whether there are ranges shows with the first one.
         is_known = self._has_ranges or self._active == 0
-        if self._active >= self._connections or not is_known:
+        if self._active >= min(self._useful, self._connections) or not is_known:
             return None
-        if self._asked and self._asked + end - reading.next > _IN_FLIGHT_BYTES:
+        # What lies ready for longer than needed has left the processor's cache.
+        room = min(_IN_FLIGHT_BYTES, 2 * self._useful * self._range_bytes)
+        if self._asked and self._asked + end - reading.next > room:
             return None
         part = _Part(reading, reading.next, end)
         reading.next = end
@@ -204,26 +222,47 @@ class Ranges:
         self._active += 1
         return part
 
-    def _fetched(self, part: _Part) -> bytearray | None:
+    def _buffer(self, size: int) -> memoryview:
+        """Return memory for a part. What nobody holds any more is used again: clearing new memory takes its time."""
+        with self._changed:
+            free = next((memory for memory in self._memory if len(memory) >= size and _is_free(memory)), None)
+            if free is None:
+                free = bytearray(max(size, self._range_bytes))
+                self._memory.append(free)
+            return memoryview(free)[:size]
+
+    def _learn(self, seconds: float, size: int) -> None:
+        """Use as many connections as it takes to get enough, by the fastest part so far."""
+        if size < _RANGE_BYTES // 2:
+            # That was mostly the wait for the first byte.
+            return
+        with self._changed:
+            self._seconds_a_byte = min(self._seconds_a_byte, seconds / size)
+            self._useful = max(_AT_LEAST, math.ceil(self._seconds_a_byte * _ENOUGH_BYTES_PER_SECOND))
+            self._changed.notify_all()
+
+    def _fetched(self, part: _Part) -> memoryview | None:
         """Return the bytes of a part, or None if the server knows no ranges."""
         target = part.reading.target
-        data = bytearray(part.size)
-        got, patience = 0, Patience()
+        data = self._buffer(part.size)
+        got, patience, began = 0, Patience(), time.monotonic()
         while got < part.size and not part.reading.is_skipped and not self._is_closed:
             try:
                 with target.opened(part.first + got, part.end) as response:
                     if not self._begins(response, part, got):
                         return None
-                    for piece in self._read(response, part.size - got):
-                        data[got : got + len(piece)] = piece
-                        got += len(piece)
-                        patience.progressed()
+                    with self._tracked(response):
+                        came = response.read_into(data[got:])
+                    got += came
+                    patience.progressed() if came else None
+                    self._refuse_early_end(response, part.size - got)
             except RemoteError as error:
                 if error.status == _TOO_MANY:
                     self._slow_down()
                 if not error.is_passing:
                     raise
                 patience.wait(error)
+        self._learn(time.monotonic() - began, part.size)
         return data
 
     def _begins(self, response: Response, part: _Part, got: int) -> bool:
@@ -250,20 +289,21 @@ class Ranges:
             self._changed.notify_all()
         return True
 
-    def _read(self, response: Response, size: int) -> Iterator[bytes]:
-        """Yield `size` bytes of an answer. Raises RemoteError if it ends before."""
+    @contextmanager
+    def _tracked(self, response: Response) -> Iterator[None]:
+        """Let `close` end an answer while it is read in this block."""
         with self._changed:
             self._open.add(response)
         try:
-            while size:
-                data = response.read(size)
-                if not data:
-                    raise RemoteError(f"{response.request.told}: the answer ended early", is_passing=True)
-                size -= len(data)
-                yield data
+            yield
         finally:
             with self._changed:
                 self._open.discard(response)
+
+    @staticmethod
+    def _refuse_early_end(response: Response, left: int) -> None:
+        if left:
+            raise RemoteError(f"{response.request.told}: the answer ended early", is_passing=True)
 
     def _slow_down(self) -> None:
         with self._changed:
@@ -279,13 +319,23 @@ class Ranges:
             try:
                 with target.opened(0, target.size) as response:
                     seen = 0
-                    for data in self._read(response, target.size):
+                    while seen < target.size and (data := response.read(target.size - seen)):
                         seen += len(data)
                         if seen > position:
-                            yield data[len(data) - (seen - position) :] if seen - position < len(data) else data
+                            yield data[position - seen :]
                             position = seen
                             patience.progressed()
+                    self._refuse_early_end(response, target.size - seen)
             except RemoteError as error:
                 if not error.is_passing:
                     raise
                 patience.wait(error)
+
+
+def _is_free(memory: bytearray) -> bool:
+    """Return whether nobody holds a view of a buffer. Its size cannot be changed as long as somebody does."""
+    try:
+        memory.append(memory.pop())
+    except BufferError:
+        return False
+    return True
