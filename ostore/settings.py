@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ostore.formats.errors import UsageError
 from ostore.formats.store_layout import PATH_GLOBS
 from ostore.host.accounts import home_of
 from ostore.host.discovery import find_store
 from ostore.host.surroundings import StoreChoice, Surroundings
+
+if TYPE_CHECKING:
+    from ostore.places.registry.authorization import Access
 
 # malloc.h of glibc. The first size is larger than all frames in flight, the second is the maximum of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -20,6 +25,13 @@ _KEPT_BYTES, _LARGEST_ON_HEAP_BYTES = 256 * 1024 * 1024, 32 * 1024 * 1024
 def surroundings() -> Surroundings:
     """Return all facts that decide which store to use."""
     return Surroundings(environ=os.environ, platform=sys.platform, home=_home(), cwd=Path.cwd(), home_of=home_of)
+
+
+def access() -> Access:
+    """Return by what this person proves to registries who they are. No file is read yet."""
+    from ostore.places.registry.authorization import Access
+
+    return Access.of(surroundings(), time.time)
 
 
 def choose_store(models: Path | None) -> StoreChoice:

@@ -305,7 +305,7 @@ class Http:
             problem = "is no address"
         elif new.scheme == "http" and old.scheme == "https":
             problem = "is not encrypted"
-        elif _is_inward(new.hostname) and not _is_inward(old.hostname or ""):
+        elif is_inward(new.hostname) and not is_inward(old.hostname or ""):
             problem = "is an address of this machine or of its link"
         if problem:
             raise RemoteError(f"{request.told}: redirected to {without_secrets(url)}, which {problem}")
@@ -422,7 +422,7 @@ def is_loopback(host: str) -> bool:
         return _LOOPBACK_NAME.fullmatch(host) is not None
 
 
-def _is_inward(host: str) -> bool:
+def is_inward(host: str) -> bool:
     """Return whether a host is this machine or something on its link: no other server has to send us there."""
     try:
         address = ipaddress.ip_address(host.strip("[]"))
