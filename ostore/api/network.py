@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from ostore.formats.byte_size import parse_byte_size
-from ostore.places.registry.client import Authorizer, RegistryClient, Scope, base_of
-from ostore.settings import proxies
+from ostore.places.registry.authorization import Authorizer
+from ostore.places.registry.client import RegistryClient, base_of
+from ostore.settings import access, proxies
 from ostore.streams.http import Http, NetworkTerms
 
 
@@ -24,21 +25,11 @@ def network_terms(
 
 def registries(terms: NetworkTerms, *, connections: int) -> Callable[[str], RegistryClient]:
     """Return what gives the client of each registry, by its host."""
-    http = Http(terms, connections=connections)
-    authorizer = _Anonymous()
+    http, proven = Http(terms, connections=connections), access()
 
     @cache
     def client_of(host: str) -> RegistryClient:
-        return RegistryClient(http, base_of(host, terms), authorizer)
+        base = base_of(host, terms)
+        return RegistryClient(http, base, Authorizer(host, base, proven, http.ask))
 
     return client_of
-
-
-class _Anonymous(Authorizer):
-    """Has no credentials."""
-
-    def known(self, _scope: Scope, /) -> str | None:
-        return None
-
-    def granted(self, _scope: Scope, _challenge: str, /) -> str | None:
-        return None

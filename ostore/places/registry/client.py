@@ -9,36 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
 
-from ostore.formats.errors import NotFoundError
+from ostore.formats.errors import NotFoundError, RemoteError
 from ostore.formats.media_types import MANIFEST, OCI_MANIFEST
-from ostore.streams.http import Answer, Http, NetworkTerms, Request, Response, is_loopback, refused
+from ostore.places.registry.authorization import Authorizer, Permit
+from ostore.streams.http import STALL_SECONDS, Answer, Http, NetworkTerms, Request, Response, is_loopback, refused
 
 _ACCEPT = f"{MANIFEST}, {OCI_MANIFEST}"
+_CHALLENGE = "www-authenticate"
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What is asked for: actions, such as `pull` or `pull,push`, in a repository of a registry (`host[:port]`)."""
-
-    base: str
-    repository: str
-    actions: str = "pull"
-
-
-class Authorizer(Protocol):
-    """Knows the value of the header `Authorization` for each scope."""
-
-    def known(self, scope: Scope, /) -> str | None:
-        """Return what was granted before, or what there is to try at once, or None."""
-        ...
-
-    def granted(self, scope: Scope, challenge: str, /) -> str | None:
-        """Return what answers a challenge (the header `WWW-Authenticate`), or None. Raises RemoteError, UsageError."""
-        ...
+_DENIED = frozenset({401, 403})
+# What people and Docker call the registry that is elsewhere.
+_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
 class RegistryClient:
@@ -57,22 +39,28 @@ class RegistryClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] = b"",
-        actions: str = "pull",
+        permit: Permit | None = None,
+        stall_seconds: float = STALL_SECONDS,
     ) -> Answer:
         """
         Ask for `/v2/REPOSITORY/PATH`, or for a URL of an upload, and return the answer of whatever status.
 
-        Raises RemoteError, LimitError.
+        `permit` is to read the repository, unless it is given. A body that is an iterator cannot be sent twice, so a
+        401 then comes back. Raises RemoteError, LimitError, and what `Authorizer.answers` raises.
         """
-        scope = Scope(self.base, repository, actions)
+        permit = permit or Permit(repository)
         url = path if "://" in path else f"{self.base}/v2/{repository}/{path}"
-        granted = self._authorizer.known(scope)
-        answer = self._http.ask(Request(method, url, _with(headers, granted), body))
-        challenge = answer.headers.get("www-authenticate", "")
-        if answer.status != _UNAUTHORIZED or not isinstance(body, bytes):
-            return answer
-        granted = self._authorizer.granted(scope, challenge)
-        return answer if granted is None else self._http.ask(Request(method, url, _with(headers, granted), body))
+        granted = self._authorizer.known(permit)
+        answers: Iterator[str] | None = None
+        while True:
+            answer = self._http.ask(Request(method, url, _with(headers, granted), body, stall_seconds))
+            if answer.status != _UNAUTHORIZED or isinstance(body, Iterator):
+                return answer
+            if answers is None:
+                answers = self._authorizer.answers(answer.headers.get(_CHALLENGE, ""), permit, granted)
+            granted = next(answers, None)
+            if granted is None:
+                return answer
 
     def manifest(self, repository: str, reference: str) -> Answer:
         """Return a manifest by its tag or digest. Raises NotFoundError, RemoteError, LimitError."""
@@ -85,25 +73,29 @@ class RegistryClient:
     def accepted(self, answer: Answer, method: str, path: str) -> Answer:
         """Return an answer of success. Raises RemoteError for any other."""
         if answer.status >= 300:  # noqa: PLR2004 - redirects were followed
-            raise refused(Request(method, f"{self.base}/v2/{path}"), answer)
+            raise self.refused(Request(method, path if "://" in path else f"{self.base}/v2/{path}"), answer)
         return answer
+
+    def refused(self, request: Request, answer: Answer) -> RemoteError:
+        """Return the error for an answer that is not what was asked for, and what to do if a login is wanted."""
+        return refused(request, answer, hint=self._authorizer.hint if answer.status in _DENIED else None)
 
     @contextmanager
     def opened_blob(self, repository: str, digest: str, headers: Mapping[str, str]) -> Iterator[Response]:
-        """Ask for a blob, and yield the answer of whatever status. Raises RemoteError, LimitError."""
-        scope = Scope(self.base, repository)
+        """Ask for a blob, and yield the answer of whatever status. Raises what `ask` raises."""
+        permit = Permit(repository)
         url = f"{self.base}/v2/{repository}/blobs/{digest}"
-        granted = self._authorizer.known(scope)
-        with self._http.opened(Request("GET", url, _with(headers, granted))) as response:
-            if response.status != _UNAUTHORIZED:
-                yield response
-                return
-            granted = self._authorizer.granted(scope, response.headers.get("www-authenticate", ""))
-            if granted is None:
-                yield response
-                return
-        with self._http.opened(Request("GET", url, _with(headers, granted))) as response:
-            yield response
+        granted = self._authorizer.known(permit)
+        answers: Iterator[str] | None = None
+        while True:
+            with self._http.opened(Request("GET", url, _with(headers, granted))) as response:
+                if response.status == _UNAUTHORIZED:
+                    if answers is None:
+                        answers = self._authorizer.answers(response.headers.get(_CHALLENGE, ""), permit, granted)
+                    granted = next(answers, None)
+                if response.status != _UNAUTHORIZED or granted is None:
+                    yield response
+                    return
 
     @contextmanager
     def opened_url(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
@@ -115,7 +107,7 @@ class RegistryClient:
 def base_of(host: str, terms: NetworkTerms) -> str:
     """Return the URL of a registry. This machine is asked without TLS, unless there is a file of authorities for it."""
     is_plain = terms.plain_http or (is_loopback(host.partition(":")[0]) and terms.ca_file is None)
-    return f"{'http' if is_plain else 'https'}://{host}"
+    return f"{'http' if is_plain else 'https'}://{_ALIASES.get(host.lower(), host)}"
 
 
 def _with(headers: Mapping[str, str] | None, granted: str | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.places.registry.client import RegistryClient
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
-from ostore.streams.http import Response, origin_of, refused
+from ostore.streams.http import Response, origin_of
 from ostore.streams.ranges import Ranges
 
 _OK, _PARTIAL, _NOT_FOUND = 200, 206, 404
@@ -159,7 +159,7 @@ class _Blob:
         if response.status == _NOT_FOUND:
             raise BlobMissingError(f"{self._client.base}: no blob {self._digest}", digest=self._digest)
         if response.status not in {_OK, _PARTIAL}:
-            raise refused(response.request, response.whole())
+            raise self._client.refused(response.request, response.whole())
 
 
 def repository_of(name: ModelName) -> str:
