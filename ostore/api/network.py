@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def network_terms(
     return NetworkTerms(proxies(), ca_file, plain_http, rate)
 
 
-def registries(terms: NetworkTerms, *, connections: int) -> Callable[[str], RegistryClient]:
-    """Return what gives the client of each registry, by its host."""
+@contextmanager
+def registries(terms: NetworkTerms, *, connections: int) -> Iterator[Callable[[str], RegistryClient]]:
+    """Yield what gives the client of each registry, by its host. Leaving the block ends all connections."""
     http, proven = Http(terms, connections=connections), access()
 
     @cache
@@ -32,4 +34,7 @@ def registries(terms: NetworkTerms, *, connections: int) -> Callable[[str], Regi
         base = base_of(host, terms)
         return RegistryClient(http, base, Authorizer(host, base, proven, http.ask))
 
-    return client_of
+    try:
+        yield client_of
+    finally:
+        http.close()

@@ -96,26 +96,23 @@ def pull(
     chosen = _chosen(names, locked)
     sink, destination, doubts = _sink(to, models, replace=replace, progress=progress)
     connections = connections_for(None if jobs is None else threads(jobs), terms.limit_rate)
-    source = RegistrySource(
-        registries(terms, connections=connections),
-        connections=connections,
-        pins={name: digest for name, digest in chosen if digest is not None},
-    )
-    progress.phase("pulling manifests", 0)
-    selection = source.select([name.full for name, _ in chosen])
-    if locked is not None:
-        locked.restricted(model.name for model in selection.models).refuse_others(
-            digests_of(selection.models), source.label
-        )
-    report = _reporter(selection, destination, doubts, is_carried=to is not None)
-    if dry_run or before:
-        forecast = sink.compare(selection)
-        foreseen = report(Received(forecast.outcomes, forecast.missing), dry_run=True)
-        if dry_run:
-            return foreseen
-        if before:
-            before(foreseen)
-    return report(copy(source, sink, selection, phase="pulling", progress=progress), dry_run=False)
+    with registries(terms, connections=connections) as client_of:
+        pins = {name: digest for name, digest in chosen if digest is not None}
+        source = RegistrySource(client_of, connections=connections, pins=pins)
+        progress.phase("pulling manifests", 0)
+        selection = source.select([name.full for name, _ in chosen])
+        if locked is not None:
+            needed = locked.restricted(model.name for model in selection.models)
+            needed.refuse_others(digests_of(selection.models), source.label)
+        report = _reporter(selection, destination, doubts, is_carried=to is not None)
+        if dry_run or before:
+            forecast = sink.compare(selection)
+            foreseen = report(Received(forecast.outcomes, forecast.missing), dry_run=True)
+            if dry_run:
+                return foreseen
+            if before:
+                before(foreseen)
+        return report(copy(source, sink, selection, phase="pulling", progress=progress), dry_run=False)
 
 
 def _chosen(names: Sequence[str], lock: Lock | None) -> list[tuple[ModelName, Digest | None]]:

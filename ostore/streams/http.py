@@ -125,7 +125,10 @@ class Response:
 
     def read_whole(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the rest of the body. Raises LimitError if it has more than `limit` bytes, and what `read` raises."""
-        pieces, size = [], 0
+        pieces, size = [], self._below.length or 0
+        if size > limit:
+            raise LimitError(f"{self.request.told}: an answer of more than {limit} bytes")
+        size = 0
         while data := self.read(_SLICE_BYTES):
             size += len(data)
             if size > limit:
@@ -149,8 +152,8 @@ class Response:
             with suppress(OstoreError):
                 while self.read(_SLICE_BYTES):
                     pass
-        if not self._response.closed:
-            self._response.close()
+        # Of an answer that was read to its end, the connection is free already, and stays open.
+        self._response.close()
 
     def close(self) -> None:
         """End the connection, from any thread."""
@@ -196,6 +199,11 @@ class Http:
         self._lock = threading.Lock()
         self._managers: dict[str | None, urllib3.PoolManager] = {}
         self.rate = RateLimit(terms.limit_rate)
+
+    def close(self) -> None:
+        """Close the connections that wait for more requests."""
+        for manager in self._managers.values():
+            manager.clear()
 
     def ask(self, request: Request, *, limit: int = MAX_ANSWER_BYTES, patience: Patience | None = None) -> Answer:
         """
