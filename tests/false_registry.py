@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,23 @@ def blob(content: bytes, asked: Asked) -> Iterator[bytes]:
         return answer(content)
     first, end = asked.span
     return answer(content[first:end], "206 Partial Content", Content_Range=f"bytes {first}-{end - 1}/{len(content)}")
+
+
+def of_store(root: Path) -> Answers:
+    """What an honest registry answers that has the models of a store, under any host."""
+
+    def answers(asked: Asked) -> Iterator[bytes]:
+        _, _, namespace, model, kind, reference = asked.path.split("/")
+        found = [
+            *root.glob(f"manifests/*/{namespace}/{model}/{reference}"),
+            root / "blobs" / reference.replace(":", "-"),
+        ]
+        path = found[0]
+        if not path.is_file():
+            return answer(b"", "404 Not Found")
+        return blob(path.read_bytes(), asked) if kind == "blobs" else answer(path.read_bytes())
+
+    return answers
 
 
 @dataclass

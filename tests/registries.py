@@ -17,17 +17,11 @@ import pytest
 from ostore.formats.manifest import Manifest
 from ostore.formats.media_types import MANIFEST
 from ostore.formats.name import ModelName
+from tests.ports import free_port
 from tests.support import Store
 
 PROGRAM = shutil.which("docker-registry")
 needs_registry = pytest.mark.skipif(PROGRAM is None, reason="docker-registry is not installed")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
 
 
 @dataclass(frozen=True)

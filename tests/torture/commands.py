@@ -7,20 +7,25 @@ else forked. docs/testing.md says what holds for all commands.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ostore.api.export import export
 from ostore.streams.progress import _Silent
+from tests.false_registry import false_registry, of_store
 from tests.fork_server import MEASURED
 from tests.gguf import ONE_LAYER, Tensor, gguf, split
+from tests.ports import free_port
 from tests.recipes import OLD, two_releases, weights
 from tests.support import Store, full, noise
 from tests.support import ostore as in_a_fork
@@ -42,6 +47,10 @@ STEPWISE = str(Path(__file__).with_name("stepwise.py"))
 NOTHING_LEFT = 3
 # Blobs that are older than any grace: ctime cannot be set, so gc is told that none is needed.
 NO_GRACE = ("--grace", "0s")
+# Each process that runs tests has a registry of its own.
+PORT = free_port()
+ORIGIN = f"127.0.0.1:{PORT}"
+PULLED = tuple(f"{ORIGIN}/{name}" for name in ("library/tiny:latest", "library/tiny:q4", "someone/mine"))
 
 
 @dataclass(frozen=True)
@@ -350,6 +359,25 @@ def to_import_recipes(folder: Path) -> None:
     )
 
 
+def to_pull(folder: Path) -> None:
+    """What an import begins with, under the names of a registry that this process runs for as long as it lasts."""
+    to_import(folder)
+    (folder / "b.tar.zst").unlink()
+    tree = folder / "models/manifests"
+    (tree / "registry.ollama.ai").rename(tree / ORIGIN)
+    _run_registry()
+
+
+@cache
+def _run_registry() -> None:
+    """Serve the models of `a_store`. It stands for real ones, with which tests/test_pull.py has to do."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    running = contextlib.ExitStack()
+    running.enter_context(false_registry(of_store(a_store(folder).root), port=PORT))
+    atexit.register(running.close)
+
+
 # A disk that knows no hard links.
 NO_LINKS = ("linkat:error=EPERM",)
 COMMANDS = (
@@ -360,6 +388,8 @@ COMMANDS = (
     Command(
         "import-volumes", to_import_volumes, ("import", "b.tar.zst.001", "rest", "--replace"), leaves="mine/latest"
     ),
+    Command("pull", to_pull, ("pull", *PULLED, "--replace", "-j", "2")),
+    Command("pull-bundle", to_pull, ("pull", *PULLED, "--to", "out.tar.zst", "--replace", "-j", "2")),
     Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.skipif(ASKED is None, reason="needs Windows: make test-
 
 # restore.py is for POSIX, a colon is in no name on Windows (doctor-fix renames one), and strace takes hard links away.
 # What is patched to make small steps is run here only as it is. Links that Linux made are symbolic, with its paths.
-ELSEWHERE = {"restore.py", "doctor-fix", "dedup-link", "link-refresh", "link-remove"}
+# The registry that the table pulls from has a port.
+ELSEWHERE = {"restore.py", "doctor-fix", "dedup-link", "link-refresh", "link-remove", "pull", "pull-bundle"}
 # Links are hard ones here, and the record of their folder says so.
 OTHERWISE = {"link"}
 HERE = {
