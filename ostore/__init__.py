@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ostore.api.outdated import OutdatedModel, OutdatedReport, outdated
     from ostore.api.path import PathPart, PathReport, path
     from ostore.api.pull import PulledModel, PullReport, pull
+    from ostore.api.push import PushedModel, PushReport, push
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
@@ -158,6 +159,8 @@ __all__ = [
     "Progress",
     "PullReport",
     "PulledModel",
+    "PushReport",
+    "PushedModel",
     "Remedy",
     "RemoteError",
     "RemovedBlob",
@@ -214,6 +217,7 @@ __all__ = [
     "outdated",
     "path",
     "pull",
+    "push",
     "refresh_links",
     "remove_links",
     "repair",
@@ -294,6 +298,8 @@ _HOMES = {
     "Progress": "ostore.streams.progress",
     "PullReport": "ostore.api.pull",
     "PulledModel": "ostore.api.pull",
+    "PushReport": "ostore.api.push",
+    "PushedModel": "ostore.api.push",
     "Remedy": "ostore.formats.remedy",
     "RemoteError": "ostore.formats.errors",
     "RemovedBlob": "ostore.api.rm",
@@ -349,6 +355,7 @@ _HOMES = {
     "outdated": "ostore.api.outdated",
     "path": "ostore.api.path",
     "pull": "ostore.api.pull",
+    "push": "ostore.api.push",
     "refresh_links": "ostore.api.link",
     "remove_links": "ostore.api.link",
     "repair": "ostore.api.repair.repair",

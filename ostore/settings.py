@@ -56,6 +56,15 @@ def threads(jobs: int | None) -> int:
     return jobs or os.cpu_count() or 1
 
 
+def state_folder(name: str) -> Path | None:
+    """Return the folder for what ostore remembers of unfinished work, or None without a home. It need not exist."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_state_dir("ostore", appauthor=False))
+    # Without a home, it would begin with the letter `~`.
+    return folder / name if folder.is_absolute() else None
+
+
 def proxies() -> dict[str, str]:
     """Return what the environment says of proxies: `http`, `https` and `no`. The lower-case spelling counts first."""
     found = {}

@@ -211,6 +211,7 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         ("serve", OLLAMAS.format("serve")),
         ("run", OLLAMAS.format("run")),
         ("download", "ostore pull --help says how to fetch models from registries"),
+        ("upload", "ostore push --help says how to send models to registries"),
         ("verfy", "did you mean: ostore verify llama3"),
         ("Prun", "did you mean: ostore prune llama3"),
         ("llama3:8b", "ostore --help lists the commands"),

@@ -40,6 +40,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "diff": ostore.DiffReport,
     "outdated": ostore.OutdatedReport,
     "pull": ostore.PullReport,
+    "push": ostore.PushReport,
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,

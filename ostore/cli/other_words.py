@@ -31,6 +31,7 @@ _RENAME = _help("cp", "says how to give a second name").otherwise(_help("move", 
 # Other words for what a command does with other arguments, and what its help says.
 _ALIKE = {
     "download": _help("pull", "says how to fetch models from registries"),
+    "upload": _help("push", "says how to send models to registries"),
     "backup": _EXPORT,
     "fix": _help("doctor", "says how to fix what is safe").otherwise(
         _help("repair", "says how to bring bytes that are missing or wrong")
@@ -41,10 +42,7 @@ _ALIKE = {
     "restore": _IMPORT,
     "save": _EXPORT,
 }
-_OLLAMAS = frozenset({"launch", "ps", "push", "run", "serve", "signin", "signout", "stop"})
-_BESIDE = {
-    "push": ostore("export", "--help", before="where there is no network"),
-}
+_OLLAMAS = frozenset({"launch", "ps", "run", "serve", "signin", "signout", "stop"})
 
 
 def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> Remedy:
@@ -56,13 +54,16 @@ def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> 
             return ostore("--help", after="lists the commands")
         word = close[0]
     if word in _OLLAMAS:
-        theirs = command("ollama", word, *following, before="a command of Ollama, not of this version of ostore")
-        return theirs.otherwise(_BESIDE[word]) if word in _BESIDE else theirs
+        return command("ollama", word, *following, before="a command of Ollama, not of this version of ostore")
     if word in _ALIKE:
         return _ALIKE[word]
     return ostore(_SAME.get(word, word), *following, before="did you mean")
 
 
+_INSECURE = (
+    "--insecure means plain http in Ollama",
+    person("--plain-http allows that here; --ca-file FILE trusts a private authority"),
+)
 # Of each command, options that ostore answers and does not have, most of them Ollama's: why, and what does the work.
 _OPTIONS = {
     ("create", "--quantize"): (
@@ -70,10 +71,8 @@ _OPTIONS = {
         person("llama-quantize of llama.cpp makes another file of them: create the model from that one"),
     ),
     ("inventory", "--json"): ("an inventory is JSON already", _help("inventory", "says more")),
-    ("pull", "--insecure"): (
-        "--insecure means plain http in Ollama",
-        person("--plain-http allows that here; --ca-file FILE trusts a private authority"),
-    ),
+    ("pull", "--insecure"): _INSECURE,
+    ("push", "--insecure"): _INSECURE,
     ("lock", "--json"): ("a lock is data for other programs already", _help("lock", "says more")),
     ("create", "--experimental"): (
         "ostore makes models of GGUF files only, not of safetensors",

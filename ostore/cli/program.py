@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "Write models to a bundle, every blob once.",
     "import": "Add the models of bundles to the store.",
     "pull": "Fetch models from registries, and verify them.",
+    "push": "Send models to registries, only what is missing.",
     "verify": "Hash the whole store, some models, or bundles.",
     "du": "Show what uses space in a store.",
     "doctor": "Find problems in and around a store, and fix the safe ones.",

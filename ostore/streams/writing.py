@@ -23,6 +23,7 @@ _EARLY_BYTES = 32 * 1024 * 1024
 _IOV_MAX = 512
 # The umask applies, as to any file that a person makes.
 _PERSONS_MODE = 0o666
+_PRIVATE_MODE = 0o700
 
 
 def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
@@ -32,6 +33,11 @@ def write_all(fd: int, buffers: Sequence[Chunk]) -> int:
     for start in range(0, len(views), _IOV_MAX):
         _write_views(fd, views[start : start + _IOV_MAX])
     return total
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder that nobody else may look into, and what is above it. One that is there stays. Raises OSError."""
+    os.makedirs(path, mode=_PRIVATE_MODE, exist_ok=True)  # noqa: PTH103 - Path gives the folders above another mode
 
 
 def refuse_missing_folder(folder: Path) -> None:

@@ -69,6 +69,13 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("evil", "--ca-file", NAME),
         ("--lock", HOSTILE_LOCK),
     ),
+    "push": (
+        (f"evil{EVIL}",),
+        ("evil", "--to", "127.0.0.1:1/library"),
+        ("evil", "--to", EVIL),
+        ("evil*", "--to", "127.0.0.1:1/library", "--modelpack"),
+        ("evil", "--to", "127.0.0.1:1/library", "--limit-rate", EVIL),
+    ),
     "lock": (
         (),
         ("evil",),

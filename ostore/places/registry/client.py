@@ -15,7 +15,7 @@ from ostore.formats.media_types import MANIFEST, OCI_MANIFEST
 from ostore.places.registry.authorization import Authorizer, Permit
 from ostore.streams.http import STALL_SECONDS, Answer, Http, NetworkTerms, Request, Response, is_loopback, refused
 
-_ACCEPT = f"{MANIFEST}, {OCI_MANIFEST}"
+ACCEPT = f"{MANIFEST}, {OCI_MANIFEST}"
 _CHALLENGE = "www-authenticate"
 _UNAUTHORIZED, _NOT_FOUND = 401, 404
 _DENIED = frozenset({401, 403})
@@ -28,6 +28,7 @@ class RegistryClient:
 
     def __init__(self, http: Http, base: str, authorizer: Authorizer) -> None:
         self.base = base
+        self.rate = http.rate
         self._http = http
         self._authorizer = authorizer
 
@@ -64,7 +65,7 @@ class RegistryClient:
 
     def manifest(self, repository: str, reference: str) -> Answer:
         """Return a manifest by its tag or digest. Raises NotFoundError, RemoteError, LimitError."""
-        answer = self.ask("GET", repository, f"manifests/{reference}", headers={"Accept": _ACCEPT})
+        answer = self.ask("GET", repository, f"manifests/{reference}", headers={"Accept": ACCEPT})
         if answer.status == _NOT_FOUND:
             sign = "@" if ":" in reference else ":"
             raise NotFoundError(f"{self.base}: no model {repository}{sign}{reference}")

@@ -1,0 +1,269 @@
+"""Registries as the place where models go: only what is missing is sent, and the manifests come last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import IntegrityError, InvalidNameError, UsageError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.media_types import MANIFEST, OCI_MANIFEST
+from ostore.formats.model_pack import TAG_SUFFIX, ModelPack
+from ostore.formats.name import ModelName
+from ostore.formats.outcome import Forecast, Outcome, Received
+from ostore.formats.selection import Selection, Wanted
+from ostore.places.registry.authorization import Permit
+from ostore.places.registry.client import RegistryClient
+from ostore.places.registry.source import repository_of
+from ostore.places.registry.upload import Repository, Sent
+from ostore.places.registry.upload_states import UploadStates
+from ostore.streams.bytes_at import BytesAt
+from ostore.streams.chunks import Chunk
+
+_NOT_FOUND = 404
+
+
+@dataclass(slots=True)
+class _Plan:
+    """
+    What a selection needs at the registries.
+
+    `lacking` are the blobs that a repository lacks, and `outcomes` what becomes of each model. `manifests` are those to
+    send: repository, tag, and the model, or the bytes of a ModelPack.
+    """
+
+    outcomes: dict[ModelName, Outcome] = field(default_factory=dict)
+    lacking: list[tuple[Repository, Descriptor]] = field(default_factory=list)
+    manifests: list[tuple[Repository, str, ModelName | bytes]] = field(default_factory=list)
+
+
+class RegistrySink:
+    """
+    Registries, each model at the one that its target names. `target_of` gives the target of a model.
+
+    `packs` are ModelPacks that are put beside models, under a tag of their own. `sent` counts bytes. What a repository
+    is known to have is remembered, so that a second `receive` asks for less.
+    """
+
+    def __init__(
+        self,
+        client_of: Callable[[str], RegistryClient],
+        target_of: Callable[[ModelName], ModelName] = lambda name: name,
+        *,
+        replace: bool = False,
+        states: UploadStates | None = None,
+        packs: Mapping[ModelName, ModelPack] | None = None,
+    ) -> None:
+        self.sent = Sent()
+        self._client_of = client_of
+        self._target_of = target_of
+        self._replace = replace
+        self._states = states or UploadStates(None)
+        self._packs = packs or {}
+        self._repositories: dict[tuple[str, str], Repository] = {}
+        self._plan: tuple[Selection, _Plan] | None = None
+
+    def compare(self, selection: Selection) -> Forecast:
+        """
+        Ask the registries what they have.
+
+        Raises UsageError for a different model of a name, unless it may be replaced, RemoteError, LimitError.
+        """
+        plan = self._planned(selection)
+        missing = {blob.digest: blob for repository, blob in plan.lacking if not self._has_elsewhere(repository, blob)}
+        return Forecast(plan.outcomes, tuple(missing.values()))
+
+    def without_clashes(self, selection: Selection) -> Selection:
+        return selection
+
+    @contextmanager
+    def receive(self, selection: Selection) -> Iterator[RegistryInbox]:
+        """Send a selection. Leaving the block makes the models visible, one after the other."""
+        plan = self._planned(selection)
+        self._plan = None
+        inbox = RegistryInbox(selection, plan, self._sources_of(selection), self._neighbours)
+        for name, pack in self._packs.items():
+            if name in plan.outcomes:
+                inbox.write_pack(self._repository(self._target_of(name)), pack)
+        yield inbox
+        inbox.publish()
+
+    def _planned(self, selection: Selection) -> _Plan:
+        """Return what to do, without asking a second time for the same selection."""
+        if self._plan is not None and self._plan[0] is selection:
+            return self._plan[1]
+        plan, seen = _Plan(), dict[ModelName, ModelName]()
+        self._open_repositories(selection)
+        asked: set[tuple[str, str, Digest]] = set()
+        for model in selection.models:
+            target = self._target_of(model.name)
+            twin = seen.setdefault(target, model.name)
+            if twin != model.name:
+                raise UsageError(f"{twin} and {model.name} would both become {target}")
+            repository = self._repository(target)
+            plan.outcomes[model.name] = outcome = self._outcome(repository, target, target.tag, model.manifest_digest)
+            if outcome is not Outcome.ALREADY_THERE:
+                plan.manifests.append((repository, target.tag, model.name))
+            if pack := self._packs.get(model.name):
+                tag, digest = f"{target.tag}{TAG_SUFFIX}", Digest.of(pack.manifest)
+                if self._outcome(repository, target, tag, digest) is not Outcome.ALREADY_THERE:
+                    plan.manifests.append((repository, tag, pack.manifest))
+            for digest in model.blobs:
+                key = (target.host, repository.name, digest)
+                if key not in asked and not repository.has(digest):
+                    plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
+                asked.add(key)
+        self._plan = selection, plan
+        return plan
+
+    def _outcome(self, repository: Repository, target: ModelName, tag: str, digest: Digest) -> Outcome:
+        """Return what putting a manifest under a tag would do. Raises UsageError if another one is there to stay."""
+        there = repository.manifest(tag)
+        if there is None:
+            return Outcome.ADDED
+        if Digest.of(there) == digest:
+            return Outcome.ALREADY_THERE
+        if not self._replace:
+            raise UsageError(
+                f"{target.host}/{repository.name}:{tag}: the registry has a different model of this name",
+                hint="--replace overwrites it",
+            )
+        return Outcome.REPLACED
+
+    def _open_repositories(self, selection: Selection) -> None:
+        """Prepare each repository, with the right to read those that blobs may be mounted from."""
+        targets = [self._target_of(model.name) for model in selection.models]
+        origins = {name for names in self._sources_of(selection).values() for name in names}
+        for target in targets:
+            key = (target.host, repository_of(target))
+            if key not in self._repositories:
+                beside = {repository_of(other) for other in targets if other.host == target.host}
+                permit = Permit(key[1], ("pull", "push"), tuple(sorted(beside | origins)))
+                client = self._client_of(target.host)
+                self._repositories[key] = Repository(client, permit, self._states, self.sent)
+
+    def _repository(self, target: ModelName) -> Repository:
+        return self._repositories[target.host, repository_of(target)]
+
+    def _neighbours(self, repository: Repository) -> Iterator[Repository]:
+        """Yield the other repositories of the same registry."""
+        for other in self._repositories.values():
+            if other is not repository and other.client is repository.client:
+                yield other
+
+    def _has_elsewhere(self, repository: Repository, blob: Descriptor) -> bool:
+        return any(blob.digest in other.present for other in self._neighbours(repository))
+
+    @staticmethod
+    def _sources_of(selection: Selection) -> dict[Digest, list[str]]:
+        """Return the repositories that blobs were made from, as the models say (`from` of a layer)."""
+        found: dict[Digest, list[str]] = {}
+        for model in selection.models:
+            for layer in Manifest.parse(model.raw or b"").layers if model.raw else ():
+                with suppress(InvalidNameError):
+                    if layer.origin:
+                        found.setdefault(layer.digest, []).append(repository_of(ModelName.parse(layer.origin)))
+        return found
+
+
+class RegistryInbox:
+    """One push."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        plan: _Plan,
+        origins: Mapping[Digest, list[str]],
+        neighbours: Callable[[Repository], Iterable[Repository]],
+    ) -> None:
+        self._models = {model.name: model for model in selection.models}
+        self._selection = selection
+        self._plan = plan
+        self._origins = origins
+        self._neighbours = neighbours
+        self._delivered: dict[ModelName, bytes] = {}
+        self._written: list[Descriptor] = []
+        self._mounted: list[Descriptor] = []
+        self._received: Received | None = None
+        self._waiting = [(repository, blob) for repository, blob in plan.lacking if not self._mount(repository, blob)]
+
+    @property
+    def missing(self) -> tuple[Wanted, ...]:
+        """
+        The blobs to send, once for each repository that lacks them, from the start.
+
+        What a registry has of an interrupted upload cannot be hashed here.
+        """
+        return tuple(Wanted(blob) for _, blob in self._waiting)
+
+    @property
+    def received(self) -> Received:
+        if self._received is None:
+            raise RuntimeError("nothing is received before it is published")
+        return self._received
+
+    def held(self, _digest: Digest, /) -> BytesAt | None:
+        return None
+
+    def take_files(self, file_of: Callable[[Descriptor], Path | None]) -> None:
+        pass
+
+    def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
+        """Send a blob, or let the registry take it over from where it is by now."""
+        repository, blob = self._next(wanted.blob.digest)
+        if not self._mount(repository, blob):
+            repository.upload(blob, chunks)
+            self._written.append(blob)
+        self._waiting.remove((repository, blob))
+
+    def write_pack(self, repository: Repository, pack: ModelPack) -> None:
+        """Send the config of a ModelPack."""
+        if not repository.has(pack.described.digest):
+            repository.upload(pack.described, [pack.config])
+
+    def write_manifest(self, name: ModelName, raw: bytes) -> None:
+        if name not in self._models or self._models[name].manifest_digest != Digest.of(raw):
+            raise IntegrityError(f"manifest of {name}: not the one that was announced")
+        self._delivered[name] = raw
+
+    def publish(self) -> None:
+        """Put the manifests. Raises RemoteError."""
+        if self._waiting or len(self._delivered) != len(self._models):
+            raise RuntimeError("a blob or a manifest of the selection was not delivered")
+        for repository, tag, one in self._plan.manifests:
+            raw = one if isinstance(one, bytes) else self._delivered[one]
+            repository.put_manifest(tag, raw, _media_type_of(raw))
+        touched = {blob.digest for blob in (*self._written, *self._mounted)}
+        self._received = Received(
+            self._plan.outcomes,
+            written=tuple(self._written),
+            present=tuple(blob for blob in self._selection.blobs if blob.digest not in touched),
+            linked=tuple(self._mounted),
+        )
+
+    def _next(self, digest: Digest) -> tuple[Repository, Descriptor]:
+        return next(one for one in self._waiting if one[1].digest == digest)
+
+    def _mount(self, repository: Repository, blob: Descriptor) -> bool:
+        """Let the registry take a blob over from another repository, if one has it."""
+        known = [other.name for other in self._neighbours(repository) if blob.digest in other.present]
+        for name in dict.fromkeys((*known, *self._origins.get(blob.digest, ()))):
+            if name == repository.name or repository.was_refused(blob.digest, name):
+                continue
+            if repository.mount(blob.digest, name):
+                self._mounted.append(blob)
+                return True
+        return False
+
+
+def _media_type_of(raw: bytes) -> str:
+    """Return the type that a manifest says it has. A registry refuses one that is sent as another."""
+    with suppress(ValueError):
+        document = json.loads(raw)
+        if isinstance(document, dict) and document.get("mediaType") in {MANIFEST, OCI_MANIFEST}:
+            return str(document["mediaType"])
+    return OCI_MANIFEST
