@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.api.typed import BUNDLE_SUFFIXES, means_name, refuse_address
+from ostore.api.typed import BUNDLE_SUFFIXES, OCI, layout_path, means_name, refuse_address
 from ostore.api.volumes import Word, opened_volumes, refuse_options, volume_in_folder, volumes_of
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import alike_words
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 # Levels above 19 need windows that other readers refuse.
 MAX_LEVEL = 19
-_SINKS = "FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or - (standard output)"
+_SINKS = (
+    "FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store), oci:DIR (an OCI image layout) "
+    "or - (standard output)"
+)
 _MOUNTED = "is the disk mounted?"
 # Endings of files that people take for bundles, and what such files are.
 _MISTAKES = {
@@ -82,9 +85,9 @@ def opened_source(word: Word, *, jobs: int) -> AbstractContextManager[Source]:
     """
     Open the place that a word stands for as a source of models.
 
-    `-` is a bundle on standard input, a folder is a store, any other word is a bundle file, or one in volumes. Entering
-    the block raises NotFoundError, UsageError if the place cannot be read as models, the errors of a bad bundle
-    (FormatError, IntegrityError, LimitError, UnsafeError), OSError.
+    `-` is a bundle on standard input, `oci:DIR` an OCI image layout, a folder a store, and any other word a bundle
+    file, or one in volumes. Entering the block raises NotFoundError, UsageError if the place cannot be read as models,
+    the errors of a bad bundle (FormatError, IntegrityError, LimitError, UnsafeError), OSError.
     """
     text = str(word)
     refuse_address(text)
@@ -116,9 +119,10 @@ def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
     kind = next((kind for kind in _KINDS if kind.is_written(text)), None)
     if kind is None:
         raise _no_sink(text)
-    if terms.level is not None and text.endswith((".tar", "/")):
+    is_bundle_file = text.endswith(BUNDLE_SUFFIXES) and not text.startswith(OCI)
+    if terms.level is not None and (text.endswith(".tar") or not is_bundle_file) and text != "-":
         raise UsageError(f"{text}: not compressed, so it takes no level")
-    if not text.endswith(BUNDLE_SUFFIXES):
+    if not is_bundle_file:
         given = (
             ("split", terms.split),
             ("to", terms.to),
@@ -154,9 +158,12 @@ def opened_blob_sources(
 
 
 def is_bundle(word: Word) -> bool:
-    """Return whether a word means a bundle: `-`, a file, or a bundle's ending. Any other word is a model's name."""
+    """
+    Return whether a word means a bundle or a layout: `-`, `oci:`, a file, or a bundle's ending. Any other word is a
+    model's name.
+    """
     text = str(word)
-    if text == "-" or text.endswith(BUNDLE_SUFFIXES) or set_of(Path(text).name):
+    if text == "-" or text.startswith(OCI) or text.endswith(BUNDLE_SUFFIXES) or set_of(Path(text).name):
         return True
     try:
         return Path(text).is_file()
@@ -278,6 +285,29 @@ def _store_sink(text: str, terms: SinkTerms) -> Sink:
     return StoreSink(LocalStore(Path(text)), replace=terms.replace, jobs=terms.jobs, progress=terms.progress)
 
 
+@contextmanager
+def _layout(text: str, _jobs: int) -> Iterator[Source]:
+    from ostore.places.oci_layout.layout import OciLayout
+
+    yield OciLayout(layout_path(text) or Path(), text)
+
+
+def _layout_sink(text: str, terms: SinkTerms) -> Sink:
+    from ostore.places.oci_layout.sink import OciLayoutSink
+
+    path = layout_path(text) or Path()
+    if ":" in str(path).removeprefix(path.drive):
+        raise UsageError(
+            f"{text}: a colon in the name of the folder, which skopeo takes for its end",
+            hint="oci:DIR names a folder; the models keep their names in it",
+        )
+    return OciLayoutSink(path, replace=terms.replace, progress=terms.progress)
+
+
+def _is_layout(text: str) -> bool:
+    return text.startswith(OCI)
+
+
 def _is_pipe(text: str) -> bool:
     return text == "-"
 
@@ -285,6 +315,7 @@ def _is_pipe(text: str) -> bool:
 # The first kind that fits counts. A bundle to read may have any name, because its first bytes tell what it is.
 _KINDS = (
     _Kind(_is_pipe, _piped_bundle, _is_pipe, _bundle_pipe),
+    _Kind(_is_layout, _layout, _is_layout, _layout_sink),
     _Kind(lambda text: Path(text).is_dir(), _store, lambda text: text.endswith("/"), _store_sink),
     _Kind(lambda _text: True, _bundle, lambda text: text.endswith(BUNDLE_SUFFIXES), _bundle_file),
 )

@@ -1,5 +1,5 @@
 """
-Open whatever says what the other side has: an inventory, a bundle, a store's folder or a lock.
+Open whatever says what the other side has: an inventory, a bundle, a layout, a store's folder or a lock.
 
 A lock lists manifests without their blobs, so it says as much as the near store, which may have those manifests.
 """
@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ostore.api.addresses import opened_bundle
+from ostore.api.addresses import opened_bundle, opened_source
 from ostore.api.inventory import take_inventory
-from ostore.api.typed import refuse_address
+from ostore.api.typed import OCI, refuse_address
 from ostore.api.volumes import volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, NotFoundError, OstoreError, UsageError
@@ -26,6 +26,7 @@ from ostore.formats.lock_file import MAX_LOCK_BYTES, LockedModel, LockFile
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.remedy import ostore
 from ostore.formats.wording import listed
+from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.streams.bytes_at import BytesAt, Held, nothing_held
 from ostore.streams.chunks import read_until_full
@@ -35,7 +36,7 @@ from ostore.streams.links import on_any_length, open_to_read
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.terminal import is_terminal
 
-Kind = Literal["inventory", "bundle", "store", "lock"]
+Kind = Literal["inventory", "bundle", "layout", "store", "lock"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Basis:
 @contextlib.contextmanager
 def opened_basis(word: str | Path, *, near: LocalStore, jobs: int) -> Iterator[Basis]:
     """
-    Open what a word stands for: a folder is a store, `-` an inventory or a lock on standard input, the rest are files.
+    Open what a word stands for: a folder is a store, `oci:DIR` a layout, `-` an inventory or a lock on standard input,
+    the rest are files.
 
     `near` is the store of this side, which need not exist. Raises NotFoundError, UsageError, OSError, and FormatError,
     IntegrityError, UnsafeError or LimitError for a hostile file.
@@ -109,6 +111,11 @@ def _opened(text: str, near: LocalStore, jobs: int, opened: contextlib.ExitStack
     if text != "-" and os.path.isdir(text):  # noqa: PTH112 - a word, too long for a path perhaps
         store = LocalStore(Path(text), label=text).require_whole()
         return Basis(text, "store", take_inventory(store)[0], bytes_of=_bytes_in(store, opened))
+    if text.startswith(OCI):
+        source = opened.enter_context(opened_source(text, jobs=jobs))
+        if isinstance(source, OciLayout):
+            blobs = opened.enter_context(contextlib.closing(OpenBlobs(source.opened_blob)))
+            return Basis(text, "layout", Inventory.of_selection(source.select(())), bytes_of=blobs.held)
     # A file of a set of volumes is no document, and the name of the set is that of no file.
     if text == "-" or volumes_of(text) is None:
         with _reading(text) as read:

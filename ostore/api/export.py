@@ -13,7 +13,7 @@ from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.basis import Basis, opened_bases
 from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.locked import Lock
-from ostore.api.typed import BUNDLE_SUFFIXES, refuse_empty_word, typed_models
+from ostore.api.typed import BUNDLE_SUFFIXES, OCI, refuse_empty_word, typed_models
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, OstoreError, UsageError
 from ostore.formats.name import is_glob
@@ -119,19 +119,19 @@ def export(
     """
     Write models to `destination`. `names` are names or globs; `["*"]` means all models.
 
-    `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), or is `-` for a
-    bundle on standard output. `have` says what the target has: inventories, bundles, stores or locks. Their blobs are
-    left out, and the bundle is a delta that requires them; a blob that shares tensors with them travels as a recipe.
-    With `share_tensors`, recipes also build on other blobs of the bundle. Nothing builds on a blob that turns out to be
-    damaged here; a warning names it. `tar` alone cannot restore a bundle with recipes. `lock` is a lock file: exactly
-    its manifests are written, and without names all of them.
+    `destination` ends in `.tar.zst`, in `.tar` (not compressed) or in `/` (a plain store in a folder), is `-` for a
+    bundle on standard output, or `oci:DIR` for an OCI image layout. `have` says what the target has: inventories,
+    bundles, stores or locks. Their blobs are left out, and the bundle is a delta that requires them; a blob that shares
+    tensors with them travels as a recipe. With `share_tensors`, recipes also build on other blobs of the bundle.
+    Nothing builds on a blob that turns out to be damaged here; a warning names it. `tar` alone cannot restore a bundle
+    with recipes. `lock` is a lock file: exactly its manifests are written, and without names all of them.
 
-    `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1.
-    `replace` allows overwriting a file, or different models of a plain store. A model that a glob matches and that
-    cannot be written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing
-    is written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new
-    bundle is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what
-    is synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
+    `level` is 1 to 19; None stores what does not shrink and compresses the rest at level 1. `replace` allows
+    overwriting a file, or different models of a plain store or a layout. A model that a glob matches and that cannot be
+    written is left out, unless `strict` is set or the destination is standard output. With `dry_run`, nothing is
+    written or hashed. `before` gets the report of a dry run before anything is written. After an error, no new bundle
+    is left, and no new model is in a plain store. After an interruption, a failed disk or a damaged blob, what is
+    synced of a bundle file stays as `FILE.part` and `FILE.part.state`, and the same call goes on from there.
 
     `split` cuts a bundle file into volumes: bytes, a text such as `4095M`, or `fat32`, `dvd` or `bd25`. They go to the
     folder of `destination`, or to the folders `to` in turn; `destination` is then a name alone. `parity` adds PAR2
@@ -192,7 +192,7 @@ def _sink(destination: str | Path, terms: SinkTerms, *, is_delta: bool) -> Sink:
         from ostore.streams.read_back import refuse_without_read_back
 
         refuse_without_read_back()
-    if is_delta and str(destination).endswith("/"):
+    if is_delta and (str(destination).endswith("/") or str(destination).startswith(OCI)):
         raise UsageError(
             f"{destination}: a folder has to hold every blob", hint="a delta is FILE.tar.zst, FILE.tar or -"
         )

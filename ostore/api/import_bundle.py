@@ -29,6 +29,7 @@ from ostore.formats.selection import OmittedModel, Selection
 from ostore.formats.wording import listed
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Source, copy, copy_sound
+from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
@@ -205,9 +206,9 @@ def import_bundle(
     models: Path | None = None,
 ) -> ImportReport:
     """
-    Put the models of `source` into the store: a bundle file, a bundle in volumes, a folder with a store, or `-` for
-    standard input. Volumes that are missing or damaged are repaired from their parity, if that suffices, in a folder
-    apart.
+    Put the models of `source` into the store: a bundle file, a bundle in volumes, a folder with a store, `oci:DIR` for
+    an OCI image layout, or `-` for standard input. Volumes that are missing or damaged are repaired from their parity,
+    if that suffices, in a folder apart.
 
     `names` (or globs) choose some of the models; the default is all. `lock` is a lock file: only its models are taken,
     and each must have exactly that manifest, in the source or in the store already.
@@ -295,7 +296,7 @@ def _imported(
             else:
                 if before:
                     before(_foreseen(source, store, sink.compare(selection), selection))
-                if is_lenient and isinstance(bundle, LocalStore):
+                if is_lenient and isinstance(bundle, LocalStore | OciLayout):
                     received, selection = copy_sound(bundle, sink, selection, phase="importing", progress=progress)
                 else:
                     received = copy(bundle, sink, selection, phase="importing", progress=progress)

@@ -1,6 +1,6 @@
 """
-Say what a bundle holds, from its index alone, or a folder with a store. Python itself has a module `inspect`, so this
-has another name.
+Say what a bundle holds, from its index alone, or a folder with a store, or an OCI image layout. Python itself has a
+module `inspect`, so this has another name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BundledModel:
 @dataclass(frozen=True, slots=True)
 class InspectReport:
     """
-    What the index of a bundle, or the manifests of a store, say. Nothing of it is verified.
+    What the index of a bundle, or the manifests of a store or layout, say. Nothing of it is verified.
 
     `bundle_size` is the bytes of the file or of all volumes, or None for standard input and for a folder. `creator` is
     empty for a folder. `blobs` counts the distinct blobs and `size` is their bytes. `requires` counts the blobs that
@@ -49,8 +49,8 @@ class InspectReport:
 
 def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
     """
-    Return what a bundle holds, from its index alone. `bundle` is a file, `-` for standard input, or a folder with a
-    store, as `export` makes it for `DIR/`.
+    Return what a bundle holds, from its index alone. `bundle` is a file, `-` for standard input, a folder with a store,
+    as `export` makes it for `DIR/`, or `oci:DIR` for an OCI image layout.
 
     Raises NotFoundError, UsageError if it is neither a regular file nor a store, FormatError, IntegrityError,
     DamagedStoreError, LimitError or UnsafeError if it cannot be read, OSError.
@@ -71,7 +71,11 @@ def inspect(bundle: Word, *, jobs: int | None = None) -> InspectReport:
         size=selection.size,
         requires=len(selection.requires),
         recipes=len(selection.recipes),
-        warnings=(*(found.find().warnings if found else ()), *selection.warnings),
+        warnings=(
+            *(found.find().warnings if found else ()),
+            *(f"{left.name}: {left.reason}" for left in (one.told for one in selection.left)),
+            *selection.warnings,
+        ),
     )
 
 

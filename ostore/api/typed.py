@@ -24,6 +24,8 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
 
 BUNDLE_SUFFIXES = (".tar.zst", ".tar")
+# An OCI image layout, as skopeo and podman spell it: `oci:` and its folder.
+OCI = "oci:"
 # `ostore list` shows twelve digits of the digest of a manifest.
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.IGNORECASE)
 # One letter before the colon is a drive of Windows.
@@ -126,6 +128,15 @@ def refuse_address(word: str) -> None:
     then = f"then name the file {name}"
     fetch = command("curl", "-fLO", word, after=f"downloads it; {then}") if is_plain else f"download it first, {then}"
     raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=fetch)
+
+
+def layout_path(word: object) -> Path | None:
+    """Return the folder of the OCI image layout that a word means, or None. Raises UsageError for `oci:` alone."""
+    text = str(word)
+    if not text.startswith(OCI):
+        return None
+    refuse_empty_word(text.removeprefix(OCI), "a folder after oci:")
+    return Path(text.removeprefix(OCI))
 
 
 def refuse_empty_word(word: str, what: str = "a file or folder") -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 from ostore.api.addresses import is_bundle, opened_bundle, opened_source
 from ostore.api.chosen_store import chosen_store
 from ostore.api.locked import Lock, digests_of
-from ostore.api.typed import means_model, refuse_empty_word, typed_models, words_of
+from ostore.api.typed import OCI, means_model, refuse_empty_word, typed_models, words_of
 from ostore.api.volumes import VolumesAt, Word, gathered, volume_in, volumes_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, UsageError, VolumesError
 from ostore.formats.remedy import ostore
 from ostore.operations.verify import Problem, Promises, VerifyReport, verified_volumes, verify_store
-from ostore.operations.verify_bundle import verify_bundle
+from ostore.operations.verify_bundle import verify_bundle, verify_layout
+from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 from ostore.streams.open_blobs import OpenBlobs
@@ -35,10 +36,10 @@ def verify(
     Hash the whole store, or only the models, bundles and folders in `subjects`. Return one report for the store, if it
     was hashed, then one for each bundle and folder.
 
-    A subject is the name of a model, a glob or an ID; else a folder with a store; else a bundle: `-`, a file, or a word
-    that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes all are. A folder without a
-    store is where the others are looked for, and with it a volume means its bundle. `lock` is a lock file: each subject
-    must have exactly its manifests, and of a store only its models are hashed.
+    A subject is the name of a model, a glob or an ID; else a folder with a store, `oci:DIR` for an OCI image layout, or
+    a bundle: `-`, a file, or a word that ends in `.tar.zst` or `.tar`. A volume is hashed alone; of a bundle in volumes
+    all are. A folder without a store is where the others are looked for, and with it a volume means its bundle. `lock`
+    is a lock file: each subject must have exactly its manifests, and of a store only its models are hashed.
 
     Damaged blobs, manifests and names are problems in a report, not errors. Raises TypeError, NotFoundError,
     UsageError, IntegrityError, FormatError, UnsafeError or LimitError for a bundle that cannot be read to its end,
@@ -110,6 +111,10 @@ class _Hashing:
             with opened_source(word, jobs=self.jobs) as source:
                 if isinstance(source, LocalStore):
                     return self.store(source, (), str(word), lock)
+        if str(word).startswith(OCI):
+            with opened_source(word, jobs=self.jobs) as source:
+                if isinstance(source, OciLayout):
+                    return self.layout(str(word), source, lock)
         if one := volume_in(word):
             return _verify_volume(*one, progress=self.progress)
         volumes = volumes_of(word)
@@ -126,6 +131,12 @@ class _Hashing:
         report = replace(report, warnings=(*volumes.find().warnings, *report.warnings))
         # A lock that asks for something else says nothing about the volumes.
         return _naming_volumes(report, volumes, self.progress) if found.verdict == "integrity" else report
+
+    def layout(self, subject: str, layout: OciLayout, lock: Lock | None) -> VerifyReport:
+        """Hash all models of an OCI image layout."""
+        selection = layout.announced()
+        report = verify_layout(subject, layout, selection, self.progress)
+        return _held_against(lock, report, digests_of(selection.models))
 
     def store(self, store: LocalStore, names: Sequence[str], subject: str, lock: Lock | None) -> VerifyReport:
         """Hash a store, or some models of it. With a lock and no names, these are the models of the lock."""

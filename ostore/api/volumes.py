@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ostore.api.typed import BUNDLE_SUFFIXES
+from ostore.api.typed import BUNDLE_SUFFIXES, OCI
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.formats.volume_set import number_of, set_of
@@ -64,6 +64,8 @@ def volumes_of(word: Word) -> VolumesAt | None:
     """
     if isinstance(word, VolumesAt):
         return word
+    if str(word).startswith(OCI):
+        return None
     path = Path(word)
     if name := set_of(path.name):
         return VolumesAt(path.with_name(name), (path.parent,))
@@ -165,6 +167,8 @@ def refuse_options(options: Sequence[tuple[str, object]], destination: str) -> N
 
 def _name_of_set(word: Word, folders: Sequence[Word], *, joins: bool) -> str | None:
     path = Path(str(word))
+    if str(word).startswith(OCI):
+        return None
     if joins and (name := set_of(path.name)):
         return name
     if not path.name.endswith(BUNDLE_SUFFIXES) or is_there(path):

@@ -80,7 +80,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
     """
     part = f".{path.name}.part"
     refuse_missing_folder(path.parent)
-    with Directory.open(path.parent) as directory, naming(path), _opened_part(directory, part, path) as fd:
+    with Directory.open(path.parent) as directory, naming(path), opened_part(directory, part, path) as fd:
         try:
             write_all(fd, [data])
             sync_file(fd)
@@ -93,8 +93,13 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
 
 
 @contextlib.contextmanager
-def _opened_part(directory: Directory, part: str, path: Path) -> Iterator[int]:
-    """Yield the temporary file, open, locked and empty. One of another user or with a second name is removed first."""
+def opened_part(directory: Directory, part: str, path: Path) -> Iterator[int]:
+    """
+    Yield the temporary file of `path`, open, locked and empty. It stays when the block ends.
+
+    One of another user or with a second name is removed first. Raises BusyError if another command has it, UnsafeError
+    for a link, DamagedStoreError for what is no file, OSError.
+    """
     while True:
         fd, is_new = directory.open_or_create(part, _PERSONS_MODE, writable=True)
         try:

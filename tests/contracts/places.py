@@ -136,6 +136,14 @@ def _feed(fd: int, content: bytes) -> None:
         pipe.write(content)
 
 
+def _layout_source(store: Store, folder: Path) -> AbstractContextManager[Source]:
+    # Once: a test damages it before it is opened.
+    layout = folder / "oci"
+    if not layout.exists():
+        ostore.export(["*"], f"oci:{layout}", models=store.root)
+    return opened_source(f"oci:{layout}", jobs=2)
+
+
 def registry_of(store: Store) -> Registry:
     manifests = {ModelName.parse(name): store.manifest_path(name).read_bytes() for name in NAMES}
     return Registry(manifests, contents(store))
@@ -160,6 +168,7 @@ SOURCES = (
     SourcePlace("bundle in a pipe", _piped_source, is_pipe=True),
     SourcePlace("bundle with a recipe", _recipe_source("r.tar.zst")),
     SourcePlace("plain bundle with a recipe", _recipe_source("r.tar")),
+    SourcePlace("layout", _layout_source),
     SourcePlace("registry", _registry_source),
 )
 
@@ -176,6 +185,15 @@ def _published_bundle(path: Path) -> Iterator[Source | None]:
         yield None
         return
     with opened_source(path, jobs=2) as source:
+        yield source
+
+
+@contextlib.contextmanager
+def _published_layout(path: Path) -> Iterator[Source | None]:
+    if not (path / "index.json").exists():
+        yield None
+        return
+    with opened_source(f"oci:{path}", jobs=2) as source:
         yield source
 
 
@@ -243,6 +261,11 @@ SINKS = (
         "bundle in a pipe",
         lambda folder: _FileOfAPipe(folder / "piped.tar.zst")(),
         lambda folder: _sealed(folder / "piped.tar.zst"),
+    ),
+    SinkPlace(
+        "layout",
+        lambda folder: sink_of(f"oci:{folder / 'layout'}", TERMS),
+        lambda folder: _published_layout(folder / "layout"),
     ),
     SinkPlace("registry", lambda folder: RegistrySink(registry_at(folder)), _published_registry),
 )

@@ -121,7 +121,10 @@ def test_a_blob_that_cannot_be_had_fails_in_its_stream_and_does_not_end_the_rest
         if "bundle" in place.name:
             continue
         origin = a_store(tmp_path / place.name / "models")
-        if place.name != "registry":
+        if place.name == "layout":
+            with place.opened(origin, tmp_path):
+                (tmp_path / "oci/blobs/sha256" / DIGEST[WEIGHTS].hex).unlink()
+        elif place.name != "registry":
             origin.blob_path(WEIGHTS).unlink()
         with place.opened(origin, tmp_path) as source:
             if place.name == "registry":

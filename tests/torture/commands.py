@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -248,6 +249,31 @@ def to_repair(folder: Path) -> None:
     store.write_manifest("registry.ollama.ai/someone/mine:latest", b"{")
 
 
+def to_export_to_a_layout(folder: Path) -> None:
+    """A store; a layout with one model of it, another one of a second name, an image, and one blob that is damaged."""
+    store = a_store(folder)
+    other = Store(folder / "other")
+    other.model("tiny:latest", WEIGHTS, template=SHARED)
+    other.model("tiny:q4", b"another model of that name")
+    undisturbed(folder, "export", "--all", "oci:out", "--models", "other")
+    shutil.rmtree(folder / "other")
+    index = json.loads((folder / "out/index.json").read_bytes())
+    image = {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": f"sha256:{'0' * 64}", "size": 5}
+    index["manifests"].append({**image, "annotations": {"org.opencontainers.image.ref.name": "alpine:3"}})
+    (folder / "out/index.json").write_text(json.dumps(index))
+    blob = store.blob_path(SHARED).name.removeprefix("sha256-")
+    (folder / "out/blobs/sha256" / blob).write_bytes(bytes(len(SHARED)))
+
+
+def to_import_a_layout(folder: Path) -> None:
+    """A layout; a store with one model of it broken, one different, one blob there and one damaged."""
+    a_store(folder)
+    undisturbed(folder, "export", "--all", "oci:out")
+    shutil.rmtree(folder / "models")
+    to_import(folder)
+    (folder / "b.tar.zst").unlink()
+
+
 def with_trash(folder: Path) -> None:
     with_orphans(folder)
     undisturbed(folder, "gc", "--keep", "24h", "--yes", *NO_GRACE)
@@ -384,6 +410,7 @@ COMMANDS = (
     Command("import", to_import, ("import", "b.tar.zst", "--replace")),
     Command("import-recipes", to_import_recipes, ("import", "b.tar.zst"), leaves="tiny/old"),
     Command("import-new", to_import_anew, ("import", "b.tar.zst")),
+    Command("import-oci", to_import_a_layout, ("import", "oci:out", "--replace")),
     Command("import-no-links", to_import, ("import", "b.tar.zst", "--replace"), always=NO_LINKS),
     Command(
         "import-volumes", to_import_volumes, ("import", "b.tar.zst.001", "rest", "--replace"), leaves="mine/latest"
@@ -402,6 +429,8 @@ COMMANDS = (
     Command("lock-update", to_update_a_lock, ("lock", "--update", "models.lock")),
     Command("export-volumes", a_store, ("export", "--all", "out.tar.zst", *VOLUMES, "--replace", "--strict")),
     Command("export-folder", a_store, ("export", "--all", "out/", "--replace", "--strict")),
+    Command("export-oci", to_export_to_a_layout, ("export", "--all", "oci:out", "--replace", "--strict")),
+    Command("export-oci-new", a_store, ("export", "--all", "oci:out", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace", "--strict")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),
     Command("link-refresh", to_link_anew, ("link", "--refresh", "links")),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:]([0-9a-f]{64})")
+_BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:/]([0-9a-f]{64})")
 _OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", (".part", ".part.state")
 _PARTS = ".parts"
 _RECORD = ".ostore-links.json"
@@ -178,6 +178,8 @@ def _parts(path: str, content: str, read: Callable[[str], bytes]) -> Iterator[tu
 
 def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:
     """If a path is that of a model which Ollama would list: its store, itself, and the digest of each of its blobs."""
+    if path.endswith("/index.json"):
+        yield from _listed(path.removesuffix("/index.json"), path, read)
     root, slash, name = f"/{path}".partition("/manifests/")
     if not slash or name.count("/") != _SLASHES:
         return
@@ -190,9 +192,20 @@ def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, 
         yield root.removeprefix("/"), path, layer["digest"].removeprefix("sha256:")
 
 
+def _listed(root: str, path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:
+    """The same of an OCI image layout: each manifest that its index names, and each blob of it."""
+    for entry in json.loads(read(path))["manifests"]:
+        if entry["mediaType"].endswith("manifest.v1+json"):
+            digest = entry["digest"].removeprefix("sha256:")
+            document = json.loads(read(f"{root}/blobs/sha256/{digest}"))
+            yield root, path, digest
+            for layer in (document["config"], *document["layers"]):
+                yield root, path, layer["digest"].removeprefix("sha256:")
+
+
 def _is_whole(files: Mapping[str, str], root: str, blob: str) -> bool:
     prefix = f"{root}/blobs/sha256" if root else "blobs/sha256"
-    return blob in {files.get(f"{prefix}-{blob}"), files.get(f"{prefix}:{blob}")}
+    return blob in {files.get(f"{prefix}{mark}{blob}") for mark in "-:/"}
 
 
 def _false_blobs(state: State) -> set[tuple[str, str]]:

@@ -287,7 +287,7 @@ def _remark_if_stopped(destination: str, folders: Sequence[str]) -> str:
     from ostore.api.export import goes_on
     from ostore.cli.stopping import GOES_ON
 
-    if destination.endswith(("/", os.sep)):
+    if destination.endswith(("/", os.sep)) or destination.startswith("oci:"):
         return GOES_ON
     if goes_on(destination, folders):
         return f"there is no new bundle yet; {GOES_ON}"

@@ -26,7 +26,7 @@ def outlook(report: ExportReport | GgufExportReport, folders: Sequence[str] = ()
 
 def room_text(*places: str) -> str:
     """How much is free where something is to be written."""
-    room = None if "-" in places else room_together(map(Path, places))
+    room = None if "-" in places else room_together(Path(place.removeprefix("oci:")) for place in places)
     return "" if room is None else f" ({human_bytes(room)} free)"
 
 

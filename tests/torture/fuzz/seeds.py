@@ -226,6 +226,21 @@ def inventories() -> list[bytes]:
     return [one.write() for one in made]
 
 
+def layouts() -> list[bytes]:
+    digest = f"sha256:{'a' * 64}"
+    manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 400}
+    named = {"annotations": {"org.opencontainers.image.ref.name": "registry.ollama.ai/library/tiny:q4"}}
+    image = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": digest,
+        "size": 1,
+        "platform": {"os": "x"},
+    }
+    version = {"imageLayoutVersion": "1.0.0"}
+    entries: list[list[object]] = [[], [{**manifest, **named}], [image, manifest, {**manifest, "size": -1}, 5]]
+    return [json.dumps({"schemaVersion": 2, "manifests": listed, **version}).encode() for listed in entries]
+
+
 def locks() -> list[bytes]:
     names = [ModelName.parse(name) for name in ("llama3", "hf.co/me/a:q4", "gemma:2b")]
     lines = LockFile.of((name, Digest.of(name.full.encode())) for name in names).write()

@@ -36,6 +36,7 @@ from ostore.formats.manifest import Descriptor, Manifest, mentioned_by
 from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
+from ostore.formats.oci_layout import ImageIndex, check_layout
 from ostore.formats.par2_packets import whole_packets
 from ostore.formats.recipe import MadeBlob, Recipe, joined
 from ostore.formats.safetensors import read_safetensors
@@ -381,6 +382,18 @@ def read_carried(data: bytes) -> None:
     assert text.lstrip().startswith((b"{", b"#", b"sha256:")) or not is_one
 
 
+def read_layout(data: bytes) -> None:
+    """The index of an OCI image layout; what cannot be read of it stays in it."""
+    found = ImageIndex.parse(data)
+    assert all(bool(entry.problem) != bool(entry.name and entry.manifest) for entry in found.entries)
+    again = ImageIndex.parse(found.write())
+    assert [entry.raw for entry in again.entries] == [entry.raw for entry in found.entries]
+    name, blob = ModelName.parse("x"), Descriptor(Digest.of(data), 1)
+    added = ImageIndex.parse(found.with_models([(name, blob)]).write())
+    assert [entry.manifest for entry in added.entries if entry.name == name] == [blob]
+    check_layout(data)
+
+
 def _at(data: bytes) -> Callable[[int, int], bytes]:
     return lambda size, offset: data[offset : offset + size]
 
@@ -438,6 +451,7 @@ TARGETS = {
     "record": Target(read_record, seeds.records),
     "links": Target(read_links, seeds.links),
     "inventory": Target(read_inventory, seeds.inventories),
+    "layout": Target(read_layout, seeds.layouts),
     "lock": Target(read_lock, seeds.locks),
     "carried": Target(read_carried, seeds.carried),
     "unit": Target(read_unit, seeds.units),

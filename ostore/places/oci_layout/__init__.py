@@ -1,0 +1,1 @@
+"""OCI image layouts with models in them, and container images that carry a store."""
