@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ostore.api.du import UsageReport, du
     from ostore.api.export import ExportedParity, ExportedVolume, ExportReport, export
     from ostore.api.export_gguf import GgufExportReport, PlainFile, export_gguf
+    from ostore.api.export_image import ImageExportReport, export_image
     from ostore.api.gc import (
         GcReport,
         JudgedBlob,
@@ -121,6 +122,7 @@ __all__ = [
     "FoundStore",
     "GcReport",
     "GgufExportReport",
+    "ImageExportReport",
     "ImportReport",
     "ImportedModel",
     "InUseError",
@@ -204,6 +206,7 @@ __all__ = [
     "du",
     "export",
     "export_gguf",
+    "export_image",
     "fix",
     "gc",
     "import_bundle",
@@ -260,6 +263,7 @@ _HOMES = {
     "FoundStore": "ostore.host.discovery",
     "GcReport": "ostore.api.gc",
     "GgufExportReport": "ostore.api.export_gguf",
+    "ImageExportReport": "ostore.api.export_image",
     "ImportReport": "ostore.api.import_bundle",
     "ImportedModel": "ostore.api.import_bundle",
     "InUseError": "ostore.formats.errors",
@@ -342,6 +346,7 @@ _HOMES = {
     "du": "ostore.api.du",
     "export": "ostore.api.export",
     "export_gguf": "ostore.api.export_gguf",
+    "export_image": "ostore.api.export_image",
     "fix": "ostore.api.doctor",
     "gc": "ostore.api.gc",
     "import_bundle": "ostore.api.import_bundle",

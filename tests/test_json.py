@@ -55,6 +55,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "path": ostore.PathReport,
     "link": ostore.LinkReport,
     "export-gguf": ostore.GgufExportReport,
+    "export-image": ostore.ImageExportReport,
 }
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -165,7 +165,7 @@ def export(
     locked = None if lock is None else Lock.read(lock)
     words = _words(names, store, locked)
     try:
-        selection, is_lenient = _selected(store, sink, words, strict=strict, is_pipe=str(destination) == "-")
+        selection, is_lenient = select_models(store, sink, words, strict=strict, is_pipe=str(destination) == "-")
         with opened_bases(have, near=store, jobs=threads(jobs)) as bases:
             selection = selection.without_blobs(lambda blob: any(basis.inventory.has(blob) for basis in bases))
             if dry_run or before:
@@ -233,7 +233,7 @@ def goes_on(destination: str | Path, folders: Sequence[str | Path] = ()) -> bool
     return any(Path(folder, f"{name}.parts", f"{name}.state").exists() for folder in folders)
 
 
-def _selected(
+def select_models(
     store: LocalStore, sink: Sink, words: Sequence[str], *, strict: bool, is_pipe: bool
 ) -> tuple[Selection, bool]:
     """Return the models to write, and whether those that turn out to be damaged are left out."""

@@ -21,6 +21,7 @@ END_OF_ARCHIVE = bytes(2 * BLOCK)
 MAX_LONG_NAME_BYTES = 1024
 
 REGULAR = b"0"
+_FOLDER = b"5"
 LONG_NAME = b"L"
 _EXTENDED = (b"x", b"g")
 _TYPES = {
@@ -69,16 +70,12 @@ def padding(size: int) -> int:
 
 def member_header(name: str, size: int) -> bytes:
     """Return all that comes before a member's data: one block, or more for a name of more than 100 bytes."""
-    encoded = name.encode("ascii")
-    if len(encoded) <= _NAME_BYTES:
-        return _block(encoded, size, REGULAR)
-    long_name = encoded + b"\0"
-    return (
-        _block(_LONG_NAME_MARK, len(long_name), LONG_NAME)
-        + long_name
-        + bytes(padding(len(long_name)))
-        + _block(encoded[:_NAME_BYTES], size, REGULAR)
-    )
+    return _header(name, size, REGULAR)
+
+
+def folder_header(name: str) -> bytes:
+    """Return the header of a folder, as a layer of an image has it. `name` ends in a slash."""
+    return _header(name, 0, _FOLDER)
 
 
 def member_length(name: str, size: int) -> int:
@@ -114,10 +111,24 @@ def parse_long_name(data: bytes) -> str:
     return _text(data[:-1])
 
 
+def _header(name: str, size: int, type_flag: bytes) -> bytes:
+    encoded = name.encode("ascii")
+    if len(encoded) <= _NAME_BYTES:
+        return _block(encoded, size, type_flag)
+    long_name = encoded + b"\0"
+    return (
+        _block(_LONG_NAME_MARK, len(long_name), LONG_NAME)
+        + long_name
+        + bytes(padding(len(long_name)))
+        + _block(encoded[:_NAME_BYTES], size, type_flag)
+    )
+
+
 def _block(name: bytes, size: int, type_flag: bytes) -> bytes:
     number = b"%011o\0" % size if size <= _MAX_OCTAL_SIZE else bytes([_BASE_256]) + size.to_bytes(11, "big")
     zero = b"0000000\0"
-    parts = (name.ljust(_NAME_BYTES, b"\0"), b"0000644\0", zero, zero, number, b"%011o\0" % 0, b" " * 8, type_flag)
+    mode = b"0000755\0" if type_flag == _FOLDER else b"0000644\0"
+    parts = (name.ljust(_NAME_BYTES, b"\0"), mode, zero, zero, number, b"%011o\0" % 0, b" " * 8, type_flag)
     block = (b"".join(parts).ljust(257, b"\0") + _MAGIC).ljust(BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 

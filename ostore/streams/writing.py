@@ -84,12 +84,12 @@ def write_whole(path: Path, data: bytes, *, replace: bool) -> None:
         try:
             write_all(fd, [data])
             sync_file(fd)
-            _give_name(directory, part, path, replace=replace)
-            directory.sync()
-        finally:
+            give_name(directory, part, path, replace=replace)
+        except BaseException:
             # An error here must not hide the first one.
             with contextlib.suppress(OSError):
                 directory.unlink(part)
+            raise
 
 
 @contextlib.contextmanager
@@ -117,17 +117,25 @@ def opened_part(directory: Directory, part: str, path: Path) -> Iterator[int]:
             os.close(fd)
 
 
-def _give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:
+def give_name(directory: Directory, part: str, path: Path, *, replace: bool) -> None:
+    """
+    Give a finished file that is on the disk its name, durably. Raises what `refuse_to_overwrite` raises, OSError.
+
+    Nothing has the name `part` then, unless another command has begun to write.
+    """
     if not replace:
         # A link fails if another program has created the file meanwhile. A rename would overwrite it.
         try:
             if directory.link(part, directory, path.name):
+                directory.unlink(part)
+                directory.sync()
                 return
         except FileExistsError:
             # The check below tells what is there now.
             pass
     refuse_to_overwrite(path, replace=replace)
     directory.rename(part, directory, path.name)
+    directory.sync()
 
 
 class GrowingFile:
@@ -156,6 +164,13 @@ class GrowingFile:
         """Flush a file to the disk, as `sync_file` does. Does nothing for a pipe. Raises OSError."""
         if self._is_file:
             sync_file(self._fd)
+
+    def rewrite(self, data: Chunk, offset: int) -> None:
+        """Replace bytes of a file that were written before. What is written next still goes to its end. OSError."""
+        end = os.lseek(self._fd, 0, os.SEEK_CUR)
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        write_all(self._fd, (data,))
+        os.lseek(self._fd, end, os.SEEK_SET)
 
     def start_writeback(self) -> None:
         """Let the system start to write all bytes to the disk, without waiting."""

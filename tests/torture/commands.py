@@ -432,6 +432,7 @@ COMMANDS = (
     Command("export-oci", to_export_to_a_layout, ("export", "--all", "oci:out", "--replace", "--strict")),
     Command("export-oci-new", a_store, ("export", "--all", "oci:out", "--strict")),
     Command("export-gguf", a_store, ("export", "--all", "out/", "--as", "gguf", "--replace", "--strict")),
+    Command("export-image", a_store, ("export", "--all", "out.tar", "--as", "image", "--replace", "--strict")),
     Command("link", a_store, ("link", "*", "links", "--layout", "lmstudio")),
     Command("link-refresh", to_link_anew, ("link", "--refresh", "links")),
     Command("link-remove", to_link_anew, ("link", "--remove", "links"), once=True),

@@ -31,6 +31,7 @@ from ostore.cli.text import tell
 if TYPE_CHECKING:
     from ostore.api.export import ExportReport
     from ostore.api.export_gguf import GgufExportReport
+    from ostore.api.export_image import ImageExportReport
     from ostore.places.bundle.volume_export import NextMedium
     from ostore.streams.progress import Progress
 
@@ -48,11 +49,16 @@ class Form(enum.StrEnum):
     """What models become."""
 
     GGUF = "gguf"
+    IMAGE = "image"
 
 
 FormOption = Annotated[
     Form | None,
-    typer.Option("--as", show_default=False, help="Write plain files into DIR/, for a machine without Ollama."),
+    typer.Option("--as", show_default=False, help="Write plain files into DIR/, or a container image to FILE.tar."),
+]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="PATH", show_default=False, help="With --as image, the folder in it; else /models."),
 ]
 Have = Annotated[
     list[str] | None,
@@ -115,12 +121,15 @@ ShareTensors = Annotated[
         "ostore export llama3 - | ssh offline-host ostore import -",
         "ostore export --all delta.tar.zst --have inventory.json",
         "ostore export llama3 /media/usb/llama3/ --as gguf",
+        "ostore export llama3 llama3.tar --as image",
+        "ostore export llama3 oci:layout",
     )
 )
 def export(
     words: Words,
     everything: Everything = False,
     form: FormOption = None,
+    at: At = None,
     have: Have = None,
     lock: LockOption = None,
     level: Level = "auto",
@@ -141,11 +150,11 @@ def export(
     """
     Write models to a bundle, every blob once. Each blob is hashed on the way.
 
-    MODEL is a name or a quoted glob. DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store) or -
-    (standard output).
+    MODEL is a name or a quoted glob. DEST is FILE.tar.zst, FILE.tar (not compressed), DIR/ (a plain store), oci:DIR (an
+    OCI image layout, for skopeo) or - (standard output).
 
     With --as gguf, DIR/ gets the weights under a readable name, projector and adapter, a Modelfile, the licences and
-    SHA256SUMS.
+    SHA256SUMS. With --as image, FILE.tar is a container image for docker load, with the models in /models.
 
     With --have, the bundle is a delta: it requires what the other side has (`ostore inventory`). With --lock and no
     MODEL, the models are those of the lock.
@@ -160,19 +169,41 @@ def export(
     keep_freed_memory()
     names, destination = _names_and_destination(words, everything=everything, is_locked=lock is not None)
     zstd, started = _level(level), time.monotonic()
-    is_plain = _is_plain(form, zstd, destination, is_delta=bool(have or lock), shares=share_tensors)
-    if is_plain:
-        _refuse_for_plain(
-            ("--split", split), ("--to", to), ("--parity", parity), ("--verify-after-write", verify_after_write)
-        )
+    _refuse_for_form(
+        form,
+        ("--level", zstd),
+        ("--have", have),
+        ("--lock", lock),
+        ("--share-tensors", share_tensors),
+        ("--split", split),
+        ("--to", to),
+        ("--parity", parity),
+        ("--verify-after-write", verify_after_write),
+    )
+    _refuse_place(form, destination, at)
     if zstd and _HIGH_LEVEL <= zstd <= _HIGHEST_LEVEL and not quiet and not as_json:
         tell(f"--level {zstd}: {_COST}")
     folders = to or [str(Path(destination).parent)] if split else ()
     if not dry_run:
         if_stopped(lambda: _remark_if_stopped(destination, folders))
-    report: ExportReport | GgufExportReport
+    report: ExportReport | GgufExportReport | ImageExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
-        if is_plain:
+        if form is Form.IMAGE:
+            from ostore.api.export_image import export_image
+            from ostore.formats.oci_image import DEFAULT_AT
+
+            report = export_image(
+                names,
+                destination,
+                at=DEFAULT_AT if at is None else at,
+                replace=replace,
+                strict=strict,
+                dry_run=dry_run,
+                progress=told,
+                before=summed_up(told, render.outlook),
+                models=models,
+            )
+        elif form is Form.GGUF:
             from ostore.api.export_gguf import export_gguf as write_plain
 
             report = write_plain(
@@ -211,7 +242,7 @@ def export(
     # Standard output may be the bundle itself.
     stream = sys.stderr if destination == "-" else None
     say_report(
-        "export-gguf" if is_plain else "export",
+        f"export-{form.value}" if form else "export",
         report,
         lambda: render.text(report, seconds),
         as_json=as_json,
@@ -235,21 +266,23 @@ def _names_and_destination(words: list[str], *, everything: bool, is_locked: boo
     return ["*"] if everything else names, destination
 
 
-def _is_plain(form: Form | None, level: int | None, destination: str, *, is_delta: bool, shares: bool) -> bool:
-    """Whether plain files are asked for. Raises UsageError for what is none, and for what they cannot have."""
+def _refuse_for_form(form: Form | None, *given: tuple[str, object]) -> None:
+    """Raises UsageError for an option that is about bundles."""
     from ostore.formats.errors import UsageError
 
-    if form is None:
-        return False
-    if level is not None:
-        raise UsageError("--level: plain files are not compressed")
-    if is_delta:
-        raise UsageError("--have and --lock are about bundles, and --as writes plain files")
-    if shares:
-        raise UsageError("--share-tensors: plain files are whole")
-    if not destination.endswith(("/", os.sep)):
+    what = "an image" if form is Form.IMAGE else "plain files"
+    for option, value in given:
+        if form and value:
+            raise UsageError(f"{option}: only a bundle can have it, not {what}")
+
+
+def _refuse_place(form: Form | None, destination: str, at: str | None) -> None:
+    from ostore.formats.errors import UsageError
+
+    if form is Form.GGUF and not destination.endswith(("/", os.sep)):
         raise UsageError(f"{destination}: expected a folder for plain files", hint="end it with /")
-    return True
+    if at is not None and form is not Form.IMAGE:
+        raise UsageError("--at: only an image can have it", hint="--as image makes one")
 
 
 def _asking_for_media(progress: Progress, *, replace: bool) -> NextMedium | None:
@@ -273,14 +306,6 @@ def _asking_for_media(progress: Progress, *, replace: bool) -> NextMedium | None
             next_medium(number, needed, folders, problem)
 
     return ask
-
-
-def _refuse_for_plain(*given: tuple[str, object]) -> None:
-    from ostore.formats.errors import UsageError
-
-    for option, value in given:
-        if value:
-            raise UsageError(f"{option}: only a bundle can have it, not plain files")
 
 
 def _remark_if_stopped(destination: str, folders: Sequence[str]) -> str:

@@ -12,13 +12,16 @@ from ostore.streams.disks import room_together
 if TYPE_CHECKING:
     from ostore.api.export import ExportedParity, ExportReport
     from ostore.api.export_gguf import GgufExportReport
+    from ostore.api.export_image import ImageExportReport
+
+    AnyExportReport = ExportReport | GgufExportReport | ImageExportReport
 
 
 # Of more lines, the first are shown.
 _MOST_LINES, _FIRST_LINES = 20, 5
 
 
-def outlook(report: ExportReport | GgufExportReport, folders: Sequence[str] = ()) -> str:
+def outlook(report: AnyExportReport, folders: Sequence[str] = ()) -> str:
     """What is about to be written, and the room for it: in the folders of the volumes, if there are any."""
     what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size)}"
     return one_line(f"to export: {what} -> {report.destination}{room_text(*(folders or [report.destination]))}")
@@ -30,14 +33,14 @@ def room_text(*places: str) -> str:
     return "" if room is None else f" ({human_bytes(room)} free)"
 
 
-def text(report: ExportReport | GgufExportReport, seconds: float) -> str:
+def text(report: AnyExportReport, seconds: float) -> str:
     verb = "would export" if report.dry_run else "exported"
     took = "" if report.dry_run else f" in {human_seconds(seconds)}"
     lines = [f"  {name}" for name in report.models] if report.dry_run else _volume_lines(report)
     return "\n".join([*lines, one_line(f"{verb} {_what(report)}{took} -> {report.destination}{_bundle_size(report)}")])
 
 
-def _volume_lines(report: ExportReport | GgufExportReport) -> list[str]:
+def _volume_lines(report: AnyExportReport) -> list[str]:
     volumes, parities = getattr(report, "volumes", ()), getattr(report, "parity", ())
     lines = _some([one_line(f"  {volume.path}  {human_bytes(volume.size)}") for volume in volumes])
     return [*lines, *_some([one_line(_parity_line(parity, parities)) for parity in parities])]
@@ -57,13 +60,17 @@ def _some(lines: list[str]) -> list[str]:
     return [*lines[:_FIRST_LINES], f"  and {len(lines) - _FIRST_LINES:,} more (--json shows all)"]
 
 
-def _what(report: ExportReport | GgufExportReport) -> str:
+def _what(report: AnyExportReport) -> str:
     from ostore.api.export_gguf import GgufExportReport
+    from ostore.api.export_image import ImageExportReport
 
     models = plural(len(report.models), "model")
     if isinstance(report, GgufExportReport):
         return f"{models}, {plural(len(report.files), 'file')}, {human_bytes(report.size)}"
     shared = f" ({human_bytes(report.shared_size)} shared once)" if report.shared_size else ""
+    if isinstance(report, ImageExportReport):
+        layers = plural(report.layers, "layer")
+        return f"{models}, {layers}, {human_bytes(report.size)}{shared} as image {report.image}"
     parts = [f"{models}, {plural(report.blobs, 'blob')}, {human_bytes(report.size)}{shared}"]
     if report.recipes:
         parts.append(f"{plural(report.recipes, 'blob')} as recipes ({human_bytes(report.recipe_size)})")
@@ -72,6 +79,6 @@ def _what(report: ExportReport | GgufExportReport) -> str:
     return "; ".join(parts)
 
 
-def _bundle_size(report: ExportReport | GgufExportReport) -> str:
-    size = getattr(report, "bundle_size", None)
+def _bundle_size(report: AnyExportReport) -> str:
+    size = getattr(report, "bundle_size", None) or getattr(report, "image_size", None)
     return "" if size is None else f" ({human_bytes(size)})"

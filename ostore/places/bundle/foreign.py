@@ -35,6 +35,8 @@ _MEMORY_BYTES = 64 * 1024 * 1024
 _SKIPPABLE = b"\x2a\x4d\x18"
 _UNFINISHED = ".part"
 # `split` and other programs append a number or letters to the name of a part.
+# What lies in an OCI image layout, and in no store.
+_LAYOUT = ("oci-layout", "blobs/sha256/")
 _PART_NAME = re.compile(r"(.*\.tar(?:\.zst)?\.(?:part-?)?)([0-9]{1,4}|[a-z]{2})", re.IGNORECASE)
 _IMPORT = ("ostore", "import", "-")
 _UNPACK = "unpack it into a folder, and import the folder"
@@ -153,6 +155,13 @@ def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> _Recognised:
 
 def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
     names = list(_member_names(start))
+    if any(name.startswith(_LAYOUT) for name in names):
+        what = "a tar of an OCI image layout, or a container image"
+        if path is None:
+            return what, _UNPACK
+        target = _new_folder(path)
+        unpack = command("mkdir", target).then(command("tar", "-xf", _no_option(path), "-C", target))
+        return what, unpack.then(ostore("import", f"oci:{target}"))
     folder = _store_in(names)
     what = "a tar of a store, made by another program" if folder is not None else what
     if path is None:
