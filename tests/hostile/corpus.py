@@ -1,4 +1,4 @@
-"""The table of hostile inputs. A row's name begins with its part (A container to I what is carried back) and number."""
+"""The table of hostile inputs. A row's name begins with its part (A container to J layouts) and number."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from tests.hostile.container import container_rows
 from tests.hostile.creating import creating_rows
 from tests.hostile.documents import document_rows
 from tests.hostile.folders import folder_rows
+from tests.hostile.layouts import layout_rows
 from tests.hostile.names import name_rows
 from tests.hostile.recipes import recipe_rows
 from tests.hostile.surroundings import surrounding_rows
@@ -22,6 +23,7 @@ ROWS = (
     *surrounding_rows(),
     *upkeep_rows(),
     *folder_rows(),
+    *layout_rows(),
     *volume_rows(),
     *carried_rows(),
 )
