@@ -101,6 +101,7 @@ class Ranges:
     def __init__(self, targets: Sequence[Target], *, connections: int) -> None:
         self._readings = deque(_Reading(target, target.start) for target in targets)
         self._pending = deque(self._readings)
+        self._current: _Reading | None = None
         self._connections = connections
         self._useful = min(_AT_FIRST, connections)
         self._seconds_a_byte = math.inf
@@ -115,8 +116,17 @@ class Ranges:
         self._open: set[Response] = set()
 
     def stream(self) -> Iterator[Chunk]:
-        """Yield the bytes of the next target. Ends the stream before. Raises what its `opened` raises, RemoteError."""
-        reading = self._readings.popleft()
+        """
+        Return the bytes of the next target. What is left of the one before is wanted no more.
+
+        Iterating raises what the target's `opened` raises, RemoteError.
+        """
+        if self._current is not None:
+            self._skip(self._current)
+        self._current = self._readings.popleft()
+        return self._stream(self._current)
+
+    def _stream(self, reading: _Reading) -> Iterator[Chunk]:
         try:
             yield from self._parts_of(reading)
             if reading.is_sequential:
@@ -137,6 +147,8 @@ class Ranges:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_over(reading) or (reading.parts and reading.parts[0].is_done))
+                if self._is_closed:
+                    raise RuntimeError("the ranges are closed")
                 if not reading.parts or not reading.parts[0].is_done or reading.is_sequential:
                     return
                 part = reading.parts.popleft()
@@ -147,9 +159,8 @@ class Ranges:
             if part.data is not None:
                 yield part.data
 
-    @staticmethod
-    def _is_over(reading: _Reading) -> bool:
-        return reading.is_sequential or (reading.next >= reading.target.size and not reading.parts)
+    def _is_over(self, reading: _Reading) -> bool:
+        return self._is_closed or reading.is_sequential or (reading.next >= reading.target.size and not reading.parts)
 
     def _skip(self, reading: _Reading) -> None:
         """Want no more of a target."""

@@ -23,12 +23,18 @@ from ostore.places.bundle.reader import open_piped_bundle
 from ostore.places.bundle.writer import BundlePipe
 from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies
 from ostore.places.foreign_caches.walk import recognise
+from ostore.places.registry import source as registries
+from ostore.places.registry.authorization import Access, Authorizer
+from ostore.places.registry.client import RegistryClient
+from ostore.places.registry.docker_config import DockerConfig
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.bytes_at import PipeBytes
+from ostore.streams.http import Http, NetworkTerms
 from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT
 from tests.contracts.registry import Registry, RegistrySink, RegistrySource
+from tests.false_registry import false_registry, of_store
 from tests.support import Store, full, noise
 
 # More than one read, and no multiple of anything.
@@ -153,6 +159,18 @@ def _registry_source(store: Store, _folder: Path) -> AbstractContextManager[Sour
     return contextlib.nullcontext(RegistrySource(registry_of(store)))
 
 
+@contextlib.contextmanager
+def _served_source(store: Store, _folder: Path) -> Iterator[Source]:
+    """The client of registries, with one on loopback that answers for all hosts."""
+    with false_registry(of_store(store.root)) as served:
+        http = Http(NetworkTerms())
+        base = f"http://{served.host}"
+        nobody = Access(DockerConfig(()), None, lambda: 0.0)
+        client = RegistryClient(http, base, Authorizer(served.host, base, nobody, http.ask))
+        yield registries.RegistrySource(lambda _: client, connections=4, listed=lambda: map(ModelName.parse, NAMES))
+        http.close()
+
+
 def named_files(store: Store, folder: Path) -> NamedCopies:
     """The blobs of a store as files that are called by their digests, in a folder of somebody else's."""
     for digest, content in contents(store).items():
@@ -170,6 +188,7 @@ SOURCES = (
     SourcePlace("plain bundle with a recipe", _recipe_source("r.tar")),
     SourcePlace("layout", _layout_source),
     SourcePlace("registry", _registry_source),
+    SourcePlace("served registry", _served_source),
 )
 
 

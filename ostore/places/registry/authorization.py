@@ -55,7 +55,11 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What requests need: actions in a repository, and to read `sources`, from which blobs are mounted."""
+    """
+    What requests need: actions in a repository, and to read `sources`, from which blobs are mounted.
+
+    The empty repository stands for the list of all.
+    """
 
     repository: str
     actions: tuple[str, ...] = ("pull",)
@@ -64,6 +68,8 @@ class Permit:
     @property
     def scopes(self) -> tuple[str, ...]:
         """The same as the protocol of tokens writes it."""
+        if not self.repository:
+            return ("registry:catalog:*",)
         others = (f"repository:{source}:pull" for source in self.sources if source != self.repository)
         return (f"repository:{self.repository}:{','.join(self.actions)}", *others)
 

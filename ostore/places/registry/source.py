@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
@@ -17,13 +18,13 @@ from ostore.formats.errors import (
     UnsafeError,
 )
 from ostore.formats.manifest import Descriptor, Manifest
-from ostore.formats.name import ModelName
+from ostore.formats.name import ModelName, choose, is_glob
 from ostore.formats.selection import SelectedModel, Selection, Wanted
 from ostore.places.registry.client import RegistryClient
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
 from ostore.streams.http import Response, origin_of
-from ostore.streams.ranges import Ranges
+from ostore.streams.ranges import Ranges, Target
 
 _OK, _PARTIAL, _NOT_FOUND = 200, 206, 404
 # What a signed address answers when its time is over.
@@ -34,8 +35,8 @@ class RegistrySource:
     """
     Models of registries, each by its name, whose host is the registry.
 
-    `pins` are digests that manifests must have. What `select` has seen is remembered, because a blob is asked for in
-    the repository of a model that has it.
+    `pins` are digests that manifests must have. `listed` gives all names, if the registry is to be asked for them.
+    What `select` has seen is remembered, because a blob is asked for in the repository of a model that has it.
     """
 
     can_resume = True
@@ -47,21 +48,24 @@ class RegistrySource:
         connections: int,
         label: str = "the registry",
         pins: Mapping[ModelName, Digest] | None = None,
+        listed: Callable[[], Iterable[ModelName]] = tuple,
     ) -> None:
         self.label = label
+        self._listed = listed
         self._client_of = client_of
         self._connections = connections
         self._pins = pins or {}
+        self._is_listed = False
         self._owners: dict[Digest, ModelName] = {}
         self._sizes: dict[Digest, int] = {}
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
-        Ask for the manifest of each name.
+        Ask for the manifest of each name. Globs, and no patterns, mean models that the registry lists.
 
         Raises NotFoundError, RemoteError, IntegrityError, FormatError, LimitError, UnsafeError.
         """
-        names = list(dict.fromkeys(map(ModelName.parse, patterns)))
+        names = self._named(patterns)
         manifests = [(name, self._manifest(name)) for name in names]
         selection = Selection.of(manifests)
         self._sizes.update(selection.sizes)
@@ -69,6 +73,15 @@ class RegistrySource:
             for blob in manifest.blobs:
                 self._owners.setdefault(blob.digest, name)
         return selection
+
+    def _named(self, patterns: Sequence[str]) -> list[ModelName]:
+        whole = [ModelName.parse(word) for word in patterns if not is_glob(word)]
+        if len(whole) == len(patterns) and patterns:
+            return list(dict.fromkeys(whole))
+        listed, unmatched = choose(self._listed(), [word for word in patterns if is_glob(word)] or ["*"])
+        if unmatched and patterns:
+            raise NotFoundError(f"no model {unmatched[0]!r} at {self.label}")
+        return list(dict.fromkeys((*whole, *listed)))
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         found = []
@@ -78,6 +91,7 @@ class RegistrySource:
         return tuple(found)
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
+        self._look_for(lacking)
         return tuple(
             Descriptor(digest, self._sizes[digest])
             for digest, size in lacking.items()
@@ -88,12 +102,15 @@ class RegistrySource:
         return None
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
+        self._look_for(one.blob.digest for one in wanted)
         ranges = Ranges([self._blob(one) for one in wanted], connections=self._connections)
         try:
             for one in wanted:
                 yield one, ranges.stream()
-        finally:
+        except BaseException:
+            # After the last stream is asked for, it may still be read.
             ranges.close()
+            raise
 
     def read_manifests(self, models: Sequence[SelectedModel]) -> Iterator[tuple[ModelName, bytes]]:
         for model in models:
@@ -114,10 +131,31 @@ class RegistrySource:
                 raise IntegrityError(f"{name}: {client.base}: expected the manifest {expected}, got {manifest.digest}")
         return manifest
 
-    def _blob(self, wanted: Wanted) -> _Blob:
-        digest = wanted.blob.digest
-        name = self._owners[digest]
+    def _blob(self, wanted: Wanted) -> Target:
+        name = self._owners.get(wanted.blob.digest)
+        if name is None:
+            return _AbsentBlob(self.label, wanted)
         return _Blob(self._client_of(name.host), repository_of(name), wanted)
+
+    def _look_for(self, digests: Iterable[Digest]) -> None:
+        """Ask for the manifests of all models that the registry lists, if one of these blobs is not known."""
+        if any(digest not in self._owners for digest in digests) and not self._is_listed:
+            self._is_listed = True
+            self.select(())
+
+
+class _AbsentBlob:
+    """A blob of no model of the registry."""
+
+    def __init__(self, label: str, wanted: Wanted) -> None:
+        self.start, self.size = wanted.start, wanted.blob.size
+        self._error = BlobMissingError(f"{label}: no blob {wanted.blob.digest}", digest=str(wanted.blob.digest))
+
+    def opened(self, _first: int, _end: int, /) -> NoReturn:
+        raise self._error
+
+    def refuse_size(self, _size: int, /) -> None:
+        pass
 
 
 class _Blob:

@@ -1,0 +1,90 @@
+"""
+What a registry says it has: its repositories, and the tags of each.
+
+Source: the OCI distribution specification 1.1, and Docker's registry for the list of repositories.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urljoin
+
+from ostore.formats.errors import FormatError, InvalidNameError, LimitError, RemoteError
+from ostore.formats.json_reading import read_strict_json
+from ostore.formats.name import ModelName
+from ostore.places.registry.authorization import Permit
+from ostore.places.registry.client import RegistryClient
+from ostore.streams.http import origin_of
+
+# A mirror of everything that Ollama has would not have a tenth of that.
+MAX_NAMES = 100_000
+_MAX_PAGES = 2_000
+_AT_ONCE = 1000
+_NOT_FOUND = 404
+# RFC 8288, as registries write it.
+_NEXT = re.compile(r'\s*<([^>]*)>\s*;\s*rel="?next"?\s*')
+
+
+def names_at(client: RegistryClient, host: str, namespace: str | None = None) -> Iterator[ModelName]:
+    """
+    Yield the names of all models of a registry, or of one namespace. What cannot be the name of a model is passed over.
+
+    Raises RemoteError, LimitError, FormatError.
+    """
+    repositories = _pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit(""))
+    for repository in repositories:
+        space, slash, model = repository.partition("/")
+        if slash and namespace in {None, space}:
+            for tag in _tags(client, repository):
+                try:
+                    yield ModelName(host, space, model, tag)
+                except InvalidNameError:
+                    continue
+
+
+def _tags(client: RegistryClient, repository: str) -> Iterator[str]:
+    url = f"{client.base}/v2/{repository}/tags/list?n={_AT_ONCE}"
+    yield from _pages(client, url, "tags", Permit(repository))
+
+
+def _pages(client: RegistryClient, url: str, key: str, permit: Permit) -> Iterator[str]:
+    """Yield the texts of a list that comes in pages. A page that leads back to one that was seen is refused."""
+    seen: set[str] = set()
+    count = 0
+    while url:
+        if url in seen or len(seen) >= _MAX_PAGES:
+            raise LimitError(f"{client.base}: its list of {key} does not end")
+        seen.add(url)
+        answer = client.ask("GET", permit.repository, url, permit=permit)
+        if answer.status == _NOT_FOUND:
+            return
+        client.accepted(answer, "GET", url)
+        for text in _listed(answer.body, key, client.base):
+            count += 1
+            if count > MAX_NAMES:
+                raise LimitError(f"{client.base}: more than {MAX_NAMES} {key}")
+            yield text
+        url = _next_page(url, answer.headers.get("link", ""), client.base)
+
+
+def _listed(body: bytes, key: str, base: str) -> list[str]:
+    try:
+        document = read_strict_json(body)
+    except FormatError as error:
+        raise FormatError(f"{base}: its list of {key}: {error}") from None
+    # Registries say null for none.
+    found = document.get(key) or [] if isinstance(document, dict) else None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise FormatError(f"{base}: its list of {key} is none")
+    return found
+
+
+def _next_page(url: str, link: str, base: str) -> str:
+    found = _NEXT.fullmatch(link)
+    if found is None:
+        return ""
+    following: str = urljoin(url, found[1])
+    if origin_of(following) != origin_of(base):
+        raise RemoteError(f"{base}: its list goes on at another server")
+    return following
