@@ -76,7 +76,8 @@ exec setpriv --reuid=alice --regid=alice --init-groups "$@"
 def type_there(steps: list[Step], *, given: Path, situation: str) -> None:
     """Type commands there. `situation` is what to do before, in shell; `given` is a folder that it may take from."""
     programs = ["unshare", "setpriv", "sudo"]
-    programs += [name for name in ("faketime", "fusefat", "mkfs.vfat") if name in situation]
+    typed = " ".join([situation, *(step.line for step in steps)])
+    programs += [name for name in ("faketime", "fusefat", "mkfs.vfat", "skopeo", "umoci") if name in typed]
     if missing := [program for program in programs if shutil.which(program) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if not Path("/etc/systemd/system").is_dir():

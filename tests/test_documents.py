@@ -53,6 +53,7 @@ from tests.support import LICENSE, MODEL, PARAMS, SYSTEM, TEMPLATE, Store, full,
 from tests.test_json import REPORTS, report_fields, schema
 
 _AS_ROOT = "installs for every user of this machine"
+_CONTAINERS = "needs a daemon, or a registry"
 _LLAMA = "needs llama.cpp; test_llama.py runs one"
 _WINDOWS = "is PowerShell, which only Windows has"
 # Lines in ```sh and ```powershell blocks do not run here: each one, and why. What PowerShell starts of ours does run.
@@ -74,6 +75,12 @@ NOT_RUN = {
     "ostore create llava ./llava.gguf ./mmproj.gguf": "needs such files",
     "ostore create llava ./llava-folder": "needs such files",
     "ostore create big ./big-00001-of-00003.gguf": "needs such files",
+    "docker load -i models.tar": _CONTAINERS,
+    "podman load -i models.tar": _CONTAINERS,
+    "skopeo copy --preserve-digests \\": _CONTAINERS,
+    "    oci-archive:models.tar docker://registry.example/models:1": _CONTAINERS,
+    "    oci:layout:registry.ollama.ai/library/llama3:latest \\": _CONTAINERS,
+    "    docker://registry.example/library/llama3:latest": _CONTAINERS,
     'llama-server -m "$(ostore path llama3)"': _LLAMA,
     'llama-mtmd-cli -m llava.gguf --mmproj "$(ostore path llava --projector)"': _LLAMA,
     "llama-server --models-dir models": _LLAMA,

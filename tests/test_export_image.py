@@ -49,7 +49,10 @@ def export(store: Store, *words: str | Path, code: int = 0) -> str:
 def read(image: Path) -> dict[str, bytes]:
     """Every file of an image by its path."""
     with tarfile.open(image) as archive:
-        members = archive.getmembers()
+        folders = [member for member in archive if member.isdir()]
+        # Without them, skopeo wants to be root.
+        assert [(folder.name, folder.mode) for folder in folders] == [("blobs", 0o755), ("blobs/sha256", 0o755)]
+        members = [member for member in archive if not member.isdir()]
         assert len({member.name for member in members}) == len(members)
         assert {(member.uid, member.gid, member.mtime, member.isreg()) for member in members} == {(0, 0, 0, True)}
         return {member.name: (archive.extractfile(member) or io.BytesIO()).read() for member in members}

@@ -122,6 +122,7 @@ def test_only_lines_that_a_reason_names_are_not_typed() -> None:
 SITUATIONS = {
     "another-disk": "service",
     "broken-store": "store_of alice broken; cp given/models.tar.zst alice",
+    "container-images": "store_of alice models",
     "dvd": "store_of alice models; chown alice: /media/usb",
     "fat": """
 store_of alice models; head -c 64M /dev/zero >disk; mkfs.vfat disk >said

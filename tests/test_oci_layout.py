@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +331,48 @@ def test_skopeo_carries_a_model_from_layout_to_layout_and_back(store: Store, tmp
     at(store, "export", "--all", "oci:carried")
     skopeo(f"oci:carried:{full('tiny:q4')}", "dir:plain", cwd=tmp_path)
     assert (tmp_path / "plain" / sha256(WEIGHTS)).read_bytes() == WEIGHTS
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A real registry on this machine, empty; gives its address."""
+    if not (SKOPEO and shutil.which("docker-registry")):
+        pytest.skip("needs skopeo and docker-registry")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    config = tmp_path / "registry.yml"
+    folder = json.dumps(str(tmp_path / "registry"))
+    config.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\nhttp: {{addr: '{address}'}}\n"
+    )
+    with subprocess.Popen(
+        ["docker-registry", "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as it:
+        try:
+            host, _, port = address.partition(":")
+            for _ in range(200):
+                with socket.socket() as probe:
+                    if probe.connect_ex((host, int(port))) == 0:
+                        break
+                time.sleep(0.05)
+            yield address
+        finally:
+            it.kill()
+
+
+def test_skopeo_brings_a_model_into_a_registry_byte_for_byte(store: Store, tmp_path: Path, registry: str) -> None:
+    """Not out of it again: a registry gives the manifest the type of Docker, and skopeo refuses the layers then."""
+    at(store, "export", "--all", "oci:out")
+    skopeo(
+        "--dest-tls-verify=false", f"oci:out:{full('tiny:q4')}", f"docker://{registry}/library/tiny:q4", cwd=tmp_path
+    )
+    raw = store.manifest_path(full("tiny:q4")).read_bytes()
+    for path, content in (("manifests/q4", raw), (f"blobs/sha256:{sha256(WEIGHTS)}", WEIGHTS)):
+        asked = http.client.HTTPConnection(registry, timeout=20)
+        with contextlib.closing(asked):
+            asked.request("GET", f"/v2/library/tiny/{path}", headers={"Accept": DOCKER_MANIFEST})
+            assert asked.getresponse().read() == content
 
 
 def test_a_clone_is_no_copy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,6 +173,11 @@ class ImagePlan:
         return "/".join((*filter(None, self.at.split("/")), *parts))
 
 
+def archive_head() -> bytes:
+    """Return the first bytes of the archive: its folders. Without them, skopeo wants to be root to make them."""
+    return b"".join(map(folder_header, _above("/".join((*BLOBS_IN_LAYOUT, "")))))
+
+
 def parse_at(text: str) -> str:
     """Return the folder of an image that a person typed. Raises UsageError unless it is a plain absolute path."""
     parts = [part for part in text.split("/") if part]

@@ -17,7 +17,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, NoSpaceError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
-from ostore.formats.oci_image import ImagePlan, blob_path
+from ostore.formats.oci_image import ImagePlan, archive_head, blob_path
 from ostore.formats.outcome import Forecast, Outcome, Received
 from ostore.formats.selection import Selection, Wanted
 from ostore.formats.store_layout import PART
@@ -98,6 +98,7 @@ class ImageInbox:
     def __init__(self, file: GrowingFile, plan: ImagePlan) -> None:
         self._plan = plan
         self._archive = _Archive(file)
+        self._archive.write([archive_head()])
         self._expected = [(number, member) for number, layer in enumerate(plan.layers) for member in layer]
         self._done = 0
         self._layers: list[Descriptor] = []
