@@ -107,7 +107,7 @@ def test_nobody_writes_where_another_command_does(made: Store, tmp_path: Path) -
     ("words", "code", "says"),
     [
         (("plain", "out"), 2, "out: expected a folder for plain files (end it with /)"),
-        (("plain", "out/", "--level", "3"), 2, "--level: plain files are not compressed"),
+        (("plain", "out/", "--level", "3"), 2, "--level: only a bundle can have it, not plain files"),
         (("plain", "no/out/"), 3, "no: no such folder"),
         (("plain", "file/"), 2, "file: expected a folder"),
         (("mlx", "out/"), 12, "mlx:latest: a model of 1 tensors"),

@@ -155,7 +155,7 @@ class ImagePlan:
                 "config": {"Labels": labels},
                 "rootfs": {"type": "layers", "diff_ids": [str(layer.digest) for layer in layers]},
                 "history": [
-                    {"created": _CREATED, "created_by": "ostore export --as image", "comment": self._told(number)}
+                    {"created": _CREATED, "created_by": "ostore", "comment": self._told(number)}
                     for number in range(len(layers))
                 ],
             }
