@@ -246,6 +246,22 @@ def test_two_exports_do_not_write_at_once(store: Store, tmp_path: Path) -> None:
     assert ": whole" in at(store, "verify", "oci:out")
 
 
+def test_what_another_program_adds_meanwhile_stays_too(store: Store, tmp_path: Path) -> None:
+    """skopeo holds no lock."""
+    import ostore
+    from ostore.streams.progress import _Silent
+
+    class Adding(_Silent):
+        def phase(self, label: str, total_bytes: int) -> None:
+            if label == "publishing":
+                change(tmp_path / "out", lambda entries: entries.append({"mediaType": "x/y", "digest": "z"}))
+
+    at(store, "export", "tiny:q4", "oci:out")
+    ostore.export(["tiny"], f"oci:{tmp_path / 'out'}", models=store.root, progress=Adding())
+    entries = index_of(tmp_path / "out")["manifests"]
+    assert [entry["mediaType"] for entry in entries] == [OCI_MANIFEST, "x/y", OCI_MANIFEST]
+
+
 def test_names_that_differ_only_by_case_are_not_put_side_by_side(store: Store, tmp_path: Path) -> None:
     at(store, "export", "tiny:q4", "oci:out")
     other = Store(tmp_path / "other")

@@ -185,7 +185,7 @@ def export(
         tell(f"--level {zstd}: {_COST}")
     folders = to or [str(Path(destination).parent)] if split else ()
     if not dry_run:
-        if_stopped(lambda: _remark_if_stopped(destination, folders))
+        if_stopped(lambda: _remark_if_stopped(form, destination, folders))
     report: ExportReport | GgufExportReport | ImageExportReport
     with shown(progress.value, quiet=quiet, as_json=as_json) as told:
         if form is Form.IMAGE:
@@ -308,10 +308,12 @@ def _asking_for_media(progress: Progress, *, replace: bool) -> NextMedium | None
     return ask
 
 
-def _remark_if_stopped(destination: str, folders: Sequence[str]) -> str:
+def _remark_if_stopped(form: Form | None, destination: str, folders: Sequence[str]) -> str:
     from ostore.api.export import goes_on
     from ostore.cli.stopping import GOES_ON
 
+    if form is Form.IMAGE:
+        return "there is no new image; the same command starts anew"
     if destination.endswith(("/", os.sep)) or destination.startswith("oci:"):
         return GOES_ON
     if goes_on(destination, folders):

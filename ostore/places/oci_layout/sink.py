@@ -77,8 +77,7 @@ class OciLayoutSink:
             fd = made.enter_context(opened_part(directory, INDEX + PART, index_path))
             unless_published = made.enter_context(contextlib.ExitStack())
             unless_published.callback(_quietly_unlink, directory, INDEX + PART)
-            index = self._begin(directory, made)
-            outcomes = self._outcomes(index, selection)
+            outcomes = self._outcomes(self._begin(directory, made), selection)
             blobs = directory
             for name in BLOBS:
                 parent, is_new = blobs, blobs.lstat(name) is None
@@ -94,6 +93,9 @@ class OciLayoutSink:
                 except BaseException as error:
                     inbox.clear(keeps_blobs=not _leaves_nothing(error))
                     raise
+            # Other programs hold no lock, and copying may have taken hours.
+            index = self._index_in(directory)
+            self._outcomes(index, selection)
             raw = index.with_models(inbox.manifests()).write()
             with naming(index_path):
                 directory.ownership.give_file(fd)
@@ -116,16 +118,17 @@ class OciLayoutSink:
             return self._index_in(directory)
 
     def _index_in(self, directory: Directory) -> ImageIndex:
-        names = set(directory.names())
-        if LAYOUT not in names:
-            if others := sorted(names - _NOT_FOREIGN):
+        # Each is looked up by its name. A disk that fails while it lists a folder may leave names out, and entries of
+        # others would be lost with an index that seemed not to be there.
+        if directory.lstat(LAYOUT) is None:
+            if others := sorted({*directory.names()} - _NOT_FOREIGN):
                 raise UsageError(
                     f"{self._path}: a folder with other files ({others[0]}), and no OCI image layout",
                     hint="name a folder that is not there yet",
                 )
             return ImageIndex.empty()
         # A command that was killed may have left a layout without an index.
-        return ImageIndex.empty() if INDEX not in names else read_index(directory, str(self._path))
+        return ImageIndex.empty() if directory.lstat(INDEX) is None else read_index(directory, str(self._path))
 
     def _outcomes(self, index: ImageIndex, selection: Selection) -> Mapping[ModelName, Outcome]:
         if selection.requires:
