@@ -77,7 +77,7 @@ class OciLayoutSink:
             fd = made.enter_context(opened_part(directory, INDEX + PART, index_path))
             unless_published = made.enter_context(contextlib.ExitStack())
             unless_published.callback(_quietly_unlink, directory, INDEX + PART)
-            outcomes = self._outcomes(self._begin(directory, made), selection)
+            outcomes = self._outcomes(self._begin(directory, unless_published), selection)
             blobs = directory
             for name in BLOBS:
                 parent, is_new = blobs, blobs.lstat(name) is None
@@ -165,11 +165,11 @@ class OciLayoutSink:
         with contextlib.suppress(OSError), Directory.open(self._path.parent) as parent:
             parent.rmdir(self._path.name)
 
-    def _begin(self, directory: Directory, made: contextlib.ExitStack) -> ImageIndex:
+    def _begin(self, directory: Directory, unless_published: contextlib.ExitStack) -> ImageIndex:
         """Return the index, now that the folder is ours alone. A new folder becomes a layout."""
         index = self._index_in(directory)
         if directory.lstat(LAYOUT) is None:
-            made.callback(_forget_layout, directory)
+            unless_published.callback(_forget_layout, directory)
             directory.unlink(LAYOUT + PART)
             write_file(directory, LAYOUT + PART, [layout_document()], directory.ownership)
             directory.rename(LAYOUT + PART, directory, LAYOUT)
@@ -195,9 +195,9 @@ def _clashes(index: ImageIndex, selection: Selection) -> Iterator[tuple[ModelNam
 
 
 def _forget_layout(directory: Directory) -> None:
-    """Remove the file that makes a folder a layout, if there is nothing else in it."""
+    """Remove the file that makes a folder a layout, if no blob has stayed and nothing was published."""
     with contextlib.suppress(OSError):
-        if set(directory.names()) <= {LAYOUT, LAYOUT + PART, INDEX + PART}:
+        if directory.lstat(BLOBS[0]) is None and directory.lstat(INDEX) is None:
             directory.unlink(LAYOUT + PART)
             directory.unlink(LAYOUT)
 
