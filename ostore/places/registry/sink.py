@@ -250,11 +250,11 @@ class RegistryInbox:
 
     def _mount(self, repository: Repository, blob: Descriptor) -> bool:
         """Let the registry take a blob over from another repository, if one has it."""
-        known = [other.name for other in self._neighbours(repository) if blob.digest in other.present]
-        for name in dict.fromkeys((*known, *self._origins.get(blob.digest, ()))):
-            if name == repository.name or repository.was_refused(blob.digest, name):
-                continue
-            if repository.mount(blob.digest, name):
+        neighbours = {other.name: blob.digest in other.present for other in self._neighbours(repository)}
+        # A neighbour that lacks it may get it first. Of other repositories, only the registry knows what they have.
+        origins = [name for name in self._origins.get(blob.digest, ()) if name not in {repository.name, *neighbours}]
+        for name in dict.fromkeys((*(name for name, has_it in neighbours.items() if has_it), *origins)):
+            if not repository.was_refused(blob.digest, name) and repository.mount(blob.digest, name):
                 self._mounted.append(blob)
                 return True
         return False
