@@ -32,12 +32,13 @@ class _Plan:
     """
     What a selection needs at the registries.
 
-    `lacking` are the blobs that a repository lacks, and `outcomes` what becomes of each model. `manifests` are those to
-    send: repository, tag, and the model, or the bytes of a ModelPack.
+    `lacking` are the blobs that a repository lacks, `present` those that it has, and `outcomes` what becomes of each
+    model. `manifests` are those to send: repository, tag, and the model, or the bytes of a ModelPack.
     """
 
     outcomes: dict[ModelName, Outcome] = field(default_factory=dict)
     lacking: list[tuple[Repository, Descriptor]] = field(default_factory=list)
+    present: list[tuple[Repository, Digest]] = field(default_factory=list)
     manifests: list[tuple[Repository, str, ModelName | bytes]] = field(default_factory=list)
 
 
@@ -114,9 +115,13 @@ class RegistrySink:
                     plan.manifests.append((repository, tag, pack.manifest))
             for digest in model.blobs:
                 key = (target.host, repository.name, digest)
-                if key not in asked and not repository.has(digest):
-                    plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
+                if key in asked:
+                    continue
                 asked.add(key)
+                if repository.has(digest):
+                    plan.present.append((repository, digest))
+                else:
+                    plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
         self._plan = selection, plan
         return plan
 
@@ -237,6 +242,9 @@ class RegistryInbox:
         for repository, tag, one in self._plan.manifests:
             raw = one if isinstance(one, bytes) else self._delivered[one]
             repository.put_manifest(tag, raw, _media_type_of(raw))
+        for repository, digest in self._plan.present:
+            # A push that was killed may have sent the last byte.
+            repository.forget(digest)
         touched = {blob.digest for blob in (*self._written, *self._mounted)}
         self._received = Received(
             self._plan.outcomes,

@@ -131,8 +131,12 @@ class Repository:
             self._send_whole(blob, next(iter(pieces)))
         else:
             self._send_pieces(blob, pieces)
-        self._states.forget(self.client.base, self.name, blob.digest)
+        self.forget(blob.digest)
         self.present.add(blob.digest)
+
+    def forget(self, digest: Digest) -> None:
+        """Remember no upload of a blob any more."""
+        self._states.forget(self.client.base, self.name, digest)
 
     def put_manifest(self, tag: str, raw: bytes, media_type: str) -> None:
         """Make a manifest visible under a tag. Raises RemoteError."""
@@ -238,7 +242,7 @@ class Repository:
             return None
         there = self._status(state.location)
         if there is None or not 0 < there.offset <= blob.size:
-            self._states.forget(self.client.base, self.name, blob.digest)
+            self.forget(blob.digest)
             return None
         return there
 
@@ -253,7 +257,7 @@ class Repository:
         return UploadState(self._location(answer, location), last + 1 if last else 0)
 
     def _lost(self, digest: Digest, problem: RemoteError) -> UploadLostError:
-        self._states.forget(self.client.base, self.name, digest)
+        self.forget(digest)
         return UploadLostError(problem)
 
     def _location(self, answer: Answer, before: str | None = None) -> str:
