@@ -17,7 +17,7 @@ from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
 from ostore.formats.selection import Selection
 from ostore.operations.transfer import copy
-from ostore.places.registry.sink import RegistrySink
+from ostore.places.registry.sink import MountRefusedError, RegistrySink
 from ostore.places.registry.upload import UploadLostError
 from ostore.places.registry.upload_states import UploadStates
 from ostore.places.store.store import LocalStore
@@ -116,13 +116,17 @@ def push(
 
 
 def _copied(store: LocalStore, sink: RegistrySink, selection: Selection, progress: Progress) -> Received:
-    for left in reversed(range(_TRIES)):
+    left = _TRIES
+    while True:
         try:
             return copy(store, sink, selection, phase="pushing", progress=progress)
+        except MountRefusedError:
+            # Each time, one more repository gets what it lacks.
+            continue
         except UploadLostError as lost:
+            left -= 1
             if not left:
                 raise lost.error from None
-    raise AssertionError("it was either sent or given up")
 
 
 def _target_of(to: str | None) -> Callable[[ModelName], ModelName]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,11 @@ from pathlib import Path
 import ostore
 from ostore.api.addresses import SinkTerms, opened_source, sink_of
 from ostore.formats.digest import Digest
+from ostore.formats.errors import NotFoundError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.recipe import MadeBlob, Recipe, Step
+from ostore.formats.selection import Selection
 from ostore.operations.delta.planning import WithRecipes
 from ostore.operations.delta.search import PlannedRecipe
 from ostore.operations.transfer import Sink, Source, copy
@@ -23,10 +25,11 @@ from ostore.places.bundle.reader import open_piped_bundle
 from ostore.places.bundle.writer import BundlePipe
 from ostore.places.foreign_caches.copies import CopiesFolder, NamedCopies
 from ostore.places.foreign_caches.walk import recognise
-from ostore.places.registry import source as registries
 from ostore.places.registry.authorization import Access, Authorizer
 from ostore.places.registry.client import RegistryClient
 from ostore.places.registry.docker_config import DockerConfig
+from ostore.places.registry.sink import RegistrySink as PushSink
+from ostore.places.registry.source import RegistrySource as PullSource
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
 from ostore.streams.bytes_at import PipeBytes
@@ -35,6 +38,7 @@ from ostore.streams.open_blobs import OpenBlobs
 from ostore.streams.progress import SILENT
 from tests.contracts.registry import Registry, RegistrySink, RegistrySource
 from tests.false_registry import false_registry, of_store
+from tests.registries import PROGRAM, docker_registry
 from tests.support import Store, full, noise
 
 # More than one read, and no multiple of anything.
@@ -167,7 +171,7 @@ def _served_source(store: Store, _folder: Path) -> Iterator[Source]:
         base = f"http://{served.host}"
         nobody = Access(DockerConfig(()), None, lambda: 0.0)
         client = RegistryClient(http, base, Authorizer(served.host, base, nobody, http.ask))
-        yield registries.RegistrySource(lambda _: client, connections=4, listed=lambda: map(ModelName.parse, NAMES))
+        yield PullSource(lambda _: client, connections=4, listed=lambda: map(ModelName.parse, NAMES))
         http.close()
 
 
@@ -253,6 +257,46 @@ def _published_registry(folder: Path) -> AbstractContextManager[Source | None]:
     return contextlib.nullcontext(RegistrySource(registry) if registry.manifests else None)
 
 
+# Whatever runs, and the clients of it. It ends with the test (conftest.py).
+RUNNING = contextlib.ExitStack()
+_CLIENTS: dict[Path, Callable[[str], RegistryClient]] = {}
+
+
+def _docker_client(folder: Path) -> Callable[[str], RegistryClient]:
+    """The client of a real registry, one for each folder, which stands for every host."""
+    if folder not in _CLIENTS:
+        host = RUNNING.enter_context(docker_registry(folder.with_name(f"{folder.name}-registry"))).host
+        http = Http(NetworkTerms())
+        RUNNING.callback(http.close)
+        base = f"http://{host}"
+        nobody = Access(DockerConfig([]), None, lambda: 0.0)
+        client = RegistryClient(http, base, Authorizer(host, base, nobody, http.ask))
+        _CLIENTS[folder] = lambda _host: client
+    return _CLIENTS[folder]
+
+
+def _docker_sink(folder: Path) -> Sink:
+    return PushSink(_docker_client(folder))
+
+
+class _Listed(PullSource):
+    """A registry does not say what it has: these are the names that a test may have put there."""
+
+    def select(self, patterns: Sequence[str]) -> Selection:
+        found = []
+        for name in patterns or NAMES:
+            with contextlib.suppress(NotFoundError):
+                super().select([name])
+                found.append(name)
+        return super().select(found)
+
+
+@contextlib.contextmanager
+def _published_docker(folder: Path) -> Iterator[Source | None]:
+    source = _Listed(_docker_client(folder), connections=2)
+    yield source if source.select(()).models else None
+
+
 SINKS = (
     SinkPlace(
         "store",
@@ -287,6 +331,7 @@ SINKS = (
         lambda folder: _published_layout(folder / "layout"),
     ),
     SinkPlace("registry", lambda folder: RegistrySink(registry_at(folder)), _published_registry),
+    *([SinkPlace("docker-registry", _docker_sink, _published_docker)] if PROGRAM else []),
 )
 
 

@@ -27,6 +27,10 @@ from ostore.streams.chunks import Chunk
 _NOT_FOUND = 404
 
 
+class MountRefusedError(Exception):
+    """A blob was sent to one repository, and the registry does not give it to another. A second push sends it there."""
+
+
 @dataclass(slots=True)
 class _Plan:
     """
@@ -193,17 +197,14 @@ class RegistryInbox:
         self._delivered: dict[ModelName, bytes] = {}
         self._written: list[Descriptor] = []
         self._mounted: list[Descriptor] = []
+        self._owed: set[Digest] = set()
         self._received: Received | None = None
         self._waiting = [(repository, blob) for repository, blob in plan.lacking if not self._mount(repository, blob)]
 
     @property
     def missing(self) -> tuple[Wanted, ...]:
-        """
-        The blobs to send, once for each repository that lacks them, from the start.
-
-        What a registry has of an interrupted upload cannot be hashed here.
-        """
-        return tuple(Wanted(blob) for _, blob in self._waiting)
+        """The blobs to send, from the start: what a registry has of an interrupted upload cannot be hashed here."""
+        return tuple({blob.digest: Wanted(blob) for _, blob in self._waiting}.values())
 
     @property
     def received(self) -> Received:
@@ -218,12 +219,17 @@ class RegistryInbox:
         pass
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
-        """Send a blob, or let the registry take it over from where it is by now."""
-        repository, blob = self._next(wanted.blob.digest)
-        if not self._mount(repository, blob):
-            repository.upload(blob, chunks)
-            self._written.append(blob)
-        self._waiting.remove((repository, blob))
+        """Send a blob to one repository that lacks it, and let the registry give it to the others."""
+        digest = wanted.blob.digest
+        first, *others = [one for one in self._waiting if one[1].digest == digest]
+        first[0].upload(first[1], chunks)
+        self._written.append(first[1])
+        self._waiting.remove(first)
+        for one in others:
+            if self._mount(*one):
+                self._waiting.remove(one)
+            else:
+                self._owed.add(one[1].digest)
 
     def write_pack(self, repository: Repository, pack: ModelPack) -> None:
         """Send the config of a ModelPack."""
@@ -236,7 +242,9 @@ class RegistryInbox:
         self._delivered[name] = raw
 
     def publish(self) -> None:
-        """Put the manifests. Raises RemoteError."""
+        """Put the manifests. Raises RemoteError, MountRefusedError."""
+        if self._owed and {blob.digest for _, blob in self._waiting} <= self._owed:
+            raise MountRefusedError
         if self._waiting or len(self._delivered) != len(self._models):
             raise RuntimeError("a blob or a manifest of the selection was not delivered")
         for repository, tag, one in self._plan.manifests:
@@ -252,9 +260,6 @@ class RegistryInbox:
             present=tuple(blob for blob in self._selection.blobs if blob.digest not in touched),
             linked=tuple(self._mounted),
         )
-
-    def _next(self, digest: Digest) -> tuple[Repository, Descriptor]:
-        return next(one for one in self._waiting if one[1].digest == digest)
 
     def _mount(self, repository: Repository, blob: Descriptor) -> bool:
         """Let the registry take a blob over from another repository, if one has it."""
