@@ -68,15 +68,22 @@ class DockerRegistry:
 
 
 @contextlib.contextmanager
-def docker_registry(root: Path, *, htpasswd: Path | None = None, more: str = "") -> Iterator[DockerRegistry]:
-    """Run Debian's docker-registry on a free port of loopback. `more` goes to its settings."""
+def docker_registry(
+    root: Path, *, htpasswd: Path | None = None, tls: tuple[Path, Path] | None = None, more: str = ""
+) -> Iterator[DockerRegistry]:
+    """
+    Run Debian's docker-registry on a free port of loopback.
+
+    `tls` are the files of its certificate and key; `more` goes to its settings.
+    """
     assert PROGRAM is not None
     port = free_port()
     auth = f"auth: {{htpasswd: {{realm: here, path: {htpasswd}}}}}\n" if htpasswd else ""
+    at = f"addr: '127.0.0.1:{port}'" + (f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else "")
     settings = root.with_suffix(".yml")
     settings.write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\nlog: {{level: error, accesslog: {{disabled: true}}}}\n{auth}{more}"
+        f"http: {{{at}}}\nlog: {{level: error, accesslog: {{disabled: true}}}}\n{auth}{more}"
     )
     log = root.with_suffix(".log")
     with log.open("wb") as errors:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 
 import ostore
 from tests.documents import (
@@ -26,6 +27,7 @@ from tests.documents import (
 )
 from tests.gguf import talking_gguf
 from tests.machine import type_there
+from tests.registries import docker_registry, needs_registry
 from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise, sha256
 
 OLLAMA = os.environ.get("OSTORE_TEST_OLLAMA") or shutil.which("ollama")
@@ -146,6 +148,8 @@ cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; 
 }
 # Pages about two machines, each with a test of its own.
 OF_TWO_SIDES = {"diode", "monthly-update"}
+# Pages with a server.
+OF_SERVERS = {"registries"}
 # Stand for the programs of a diode: what was sent waits in a file, which the test cuts.
 DIODE = {"diode-send": 'cat >"$DIODE"', "diode-receive": 'cat "$DIODE"'}
 SIDE_FILES = {".DS_Store": b"\0\0\0\1Bud1", "._": b"\0\5\x16\7\0\2\0\0"}
@@ -216,7 +220,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_has_its_situation() -> None:
-    assert [page.stem for page in HOW_TO] == sorted({*SITUATIONS, *OF_TWO_SIDES})
+    assert [page.stem for page in HOW_TO] == sorted({*SITUATIONS, *OF_TWO_SIDES, *OF_SERVERS})
 
 
 @pytest.mark.parametrize("page", [page for page in HOW_TO if page.stem in SITUATIONS], ids=name_of)
@@ -281,6 +285,39 @@ def test_what_a_diode_cut_off_is_sent_again(tmp_path: Path) -> None:
     sides.type_part(3)
     assert ostore.diff(sides.near.root, sides.far.root).models == ()
     assert len(sides.parts) == 4
+
+
+@needs_registry
+@pytest.mark.skipif(not shutil.which("skopeo") or not shutil.which("htpasswd"), reason="needs skopeo and htpasswd")
+def test_a_registry_with_a_private_authority_and_logins(given: Path, tmp_path: Path) -> None:
+    home, certs = tmp_path / "home", tmp_path / "home/certs"
+    certs.mkdir(parents=True)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(certs / "ca.crt")
+    issued = authority.issue_cert("127.0.0.1")
+    tls = (tmp_path / "registry.crt", tmp_path / "registry.key")
+    issued.cert_chain_pems[0].write_to_path(tls[0])
+    issued.private_key_pem.write_to_path(tls[1])
+    (home / "password").write_text("hush")
+    passwords = subprocess.run(["htpasswd", "-nbB", "alice", "hush"], check=True, capture_output=True).stdout
+    (tmp_path / "htpasswd").write_bytes(passwords)
+    shutil.copytree(given / "models", home / ".ollama/models")
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "OLLAMA_MODELS": str(home / ".ollama/models"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "PATH": path_with_ostore(),
+    }
+    (tmp_path / "run").mkdir(mode=0o700)
+    with docker_registry(tmp_path / "registry", htpasswd=tmp_path / "htpasswd", tls=tls) as registry:
+        page = (ROOT / "docs/how-to/registries.md").read_text("utf-8")
+        type_all(steps_in(page), folder=home, environment=environment, places={"harbor.lan": registry.host})
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            report = ostore.push(["llama3"], to=f"{registry.host}/models", ca_file=certs / "ca.crt", modelpack=True)
+    assert report.blobs_sent == 0
 
 
 def test_what_powershell_starts_of_ours_runs(given: Path, tmp_path: Path) -> None:
