@@ -67,6 +67,8 @@ NOT_RUN = {
     "ssh other-host ostore export llama3 - | ostore repair llama3 --from -": "needs another host",
     "rm ~/.ollama/models/blobs/sha256-DIGEST": "is for a digest that a person fills in",
     "ollama pull llama3": "needs Ollama's registry",
+    "ostore pull llama3 qwen3:8b --to models.tar.zst": "needs Ollama's registry",
+    "ostore push llama3 --to harbor.example.com/models": "needs a registry; the page about them has one",
     "py -m venv $HOME\\ostore": _WINDOWS,
     "& $HOME\\ostore\\Scripts\\Activate.ps1": _WINDOWS,
     '$linux = "--only-binary", ":all:", "--platform", "manylinux2014_x86_64"': _WINDOWS,
