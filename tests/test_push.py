@@ -209,7 +209,7 @@ def test_another_model_of_the_name_is_replaced_only_if_asked(tmp_path: Path, pro
     refused = pushed(tmp_path, origin, "sees", "tiny:q4", *to, code=2)
     assert f"{proxy.host}/models/tiny:q4: the registry has a different model of this name" in refused.stderr
     assert "--replace overwrites it" in refused.stderr
-    assert set(counted(proxy)) == {"GET", "HEAD"}
+    assert set(counted(proxy)) == {"GET"}
     assert "tiny:q4: replaced" in pushed(tmp_path, origin, "tiny:q4", *to, "--replace").stdout
 
 
@@ -261,6 +261,20 @@ def test_an_upload_that_is_lost_on_the_way_begins_anew(tmp_path: Path, proxy: Pr
     assert len(lost) == 1
     assert done["size_sent"] == len(LARGE) + FIRST_PIECE_BYTES + 149 + 13
     assert is_whole(tmp_path, f"{proxy.host}/models/large")
+
+
+def test_what_passes_is_asked_again(tmp_path: Path, proxy: Proxy, origin: Store) -> None:
+    """A registry that has too much to do for a moment."""
+    troubles = iter([503, 429, 502])
+
+    def answer(noted: Noted) -> tuple[int, dict[str, str], bytes] | None:
+        if noted.method in {"POST", "PUT"} and (status := next(troubles, 0)):
+            return status, {"Retry-After": "0"}, b""
+        return None
+
+    proxy.instead = answer
+    pushed(tmp_path, origin, "tiny:q4", "--to", f"{proxy.host}/models")
+    assert is_whole(tmp_path, f"{proxy.host}/models/tiny:q4")
 
 
 def test_an_upload_that_is_always_lost_is_given_up(tmp_path: Path, proxy: Proxy, large: Store) -> None:

@@ -26,6 +26,7 @@ from ostore.streams.progress import SILENT, Progress
 
 # An upload that a registry has lost begins anew. One that loses all of them is left alone.
 _TRIES = 3
+_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +96,14 @@ def push(
         raise UsageError("names: expected at least one model, got none")
     selection = store.select(words)
     refuse_nothing(selection, store, store.label, strict=True)
-    with registries(terms, connections=1) as client_of:
+    with registries(terms, connections=_CONNECTIONS) as client_of:
         sink = RegistrySink(
             client_of,
             target_of,
             replace=replace,
             states=UploadStates(state_folder("uploads")),
             packs=_packs(store, selection) if modelpack else {},
+            connections=_CONNECTIONS,
         )
         report = _reporter(selection, sink, target_of)
         progress.phase("asking the registry", 0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import IntegrityError, InvalidNameError, UsageError
@@ -23,8 +26,14 @@ from ostore.places.registry.upload import Repository, Sent
 from ostore.places.registry.upload_states import UploadStates
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.chunks import Chunk
+from ostore.streams.pool import Pool
+from ostore.streams.verified import verified
 
-_NOT_FOUND = 404
+# A model of tensors has a thousand of these. Each costs two answers, so several are sent at once.
+_SMALL_BYTES = 1024 * 1024
+_MOST_UNDER_WAY = 16
+# The repositories that lack a blob.
+_Lacking: TypeAlias = list[tuple[Repository, Descriptor]]
 
 
 class MountRefusedError(Exception):
@@ -62,8 +71,10 @@ class RegistrySink:
         replace: bool = False,
         states: UploadStates | None = None,
         packs: Mapping[ModelName, ModelPack] | None = None,
+        connections: int = 1,
     ) -> None:
         self.sent = Sent()
+        self._connections = connections
         self._client_of = client_of
         self._target_of = target_of
         self._replace = replace
@@ -90,12 +101,13 @@ class RegistrySink:
         """Send a selection. Leaving the block makes the models visible, one after the other."""
         plan = self._planned(selection)
         self._plan = None
-        inbox = RegistryInbox(selection, plan, self._sources_of(selection), self._neighbours)
-        for name, pack in self._packs.items():
-            if name in plan.outcomes:
-                inbox.write_pack(self._repository(self._target_of(name)), pack)
-        yield inbox
-        inbox.publish()
+        with _pool(self._connections) as pool:
+            inbox = RegistryInbox(selection, plan, self._sources_of(selection), self._neighbours, pool)
+            for name, pack in self._packs.items():
+                if name in plan.outcomes:
+                    inbox.write_pack(self._repository(self._target_of(name)), pack)
+            yield inbox
+            inbox.publish()
 
     def _planned(self, selection: Selection) -> _Plan:
         """Return what to do, without asking a second time for the same selection."""
@@ -103,7 +115,7 @@ class RegistrySink:
             return self._plan[1]
         plan, seen = _Plan(), dict[ModelName, ModelName]()
         self._open_repositories(selection)
-        asked: set[tuple[str, str, Digest]] = set()
+        asked: dict[tuple[Repository, Digest], None] = {}
         for model in selection.models:
             target = self._target_of(model.name)
             twin = seen.setdefault(target, model.name)
@@ -117,12 +129,12 @@ class RegistrySink:
                 tag, digest = f"{target.tag}{TAG_SUFFIX}", Digest.of(pack.manifest)
                 if self._outcome(repository, target, tag, digest) is not Outcome.ALREADY_THERE:
                     plan.manifests.append((repository, tag, pack.manifest))
-            for digest in model.blobs:
-                key = (target.host, repository.name, digest)
-                if key in asked:
-                    continue
-                asked.add(key)
-                if repository.has(digest):
+            asked |= dict.fromkeys((repository, digest) for digest in model.blobs)
+        with _pool(self._connections) as pool:
+            for (repository, digest), has_it in zip(
+                asked, pool.map(lambda one: one[0].has(one[1]), asked), strict=True
+            ):
+                if has_it:
                     plan.present.append((repository, digest))
                 else:
                     plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
@@ -188,12 +200,15 @@ class RegistryInbox:
         plan: _Plan,
         origins: Mapping[Digest, list[str]],
         neighbours: Callable[[Repository], Iterable[Repository]],
+        pool: Pool,
     ) -> None:
         self._models = {model.name: model for model in selection.models}
         self._selection = selection
         self._plan = plan
         self._origins = origins
         self._neighbours = neighbours
+        self._pool = pool
+        self._under_way: deque[tuple[_Lacking, Future[_Lacking]]] = deque()
         self._delivered: dict[ModelName, bytes] = {}
         self._written: list[Descriptor] = []
         self._mounted: list[Descriptor] = []
@@ -219,17 +234,36 @@ class RegistryInbox:
         pass
 
     def write_blob(self, wanted: Wanted, chunks: Iterable[Chunk]) -> None:
-        """Send a blob to one repository that lacks it, and let the registry give it to the others."""
-        digest = wanted.blob.digest
-        first, *others = [one for one in self._waiting if one[1].digest == digest]
-        first[0].upload(first[1], chunks)
-        self._written.append(first[1])
-        self._waiting.remove(first)
-        for one in others:
-            if self._mount(*one):
-                self._waiting.remove(one)
-            else:
-                self._owed.add(one[1].digest)
+        """
+        Send a blob to one repository that lacks it, and let the registry give it to the others.
+
+        Small ones are sent several at once, so an error may be that of an earlier one.
+        """
+        lacking = [one for one in self._waiting if one[1].digest == wanted.blob.digest]
+        if wanted.blob.size > _SMALL_BYTES:
+            self._note(lacking, self._deliver(lacking, chunks))
+            return
+        data = b"".join(verified(chunks, wanted.blob))
+        self._under_way.append((lacking, self._pool.submit(self._deliver, lacking, [data])))
+        if len(self._under_way) > _MOST_UNDER_WAY:
+            self._settle()
+
+    def _deliver(self, lacking: _Lacking, chunks: Iterable[Chunk]) -> _Lacking:
+        """Send a blob to the first repository. Return those that have it then."""
+        (repository, blob), *others = lacking
+        repository.upload(blob, chunks)
+        return [lacking[0], *(one for one in others if self._mount(*one))]
+
+    def _settle(self) -> None:
+        """Wait for the small blob that was begun first. Raises what sending it raises."""
+        lacking, sending = self._under_way.popleft()
+        self._note(lacking, sending.result())
+
+    def _note(self, lacking: _Lacking, delivered: _Lacking) -> None:
+        self._written.append(lacking[0][1])
+        self._waiting = [one for one in self._waiting if one not in delivered]
+        if len(delivered) < len(lacking):
+            self._owed.add(lacking[0][1].digest)
 
     def write_pack(self, repository: Repository, pack: ModelPack) -> None:
         """Send the config of a ModelPack."""
@@ -242,7 +276,9 @@ class RegistryInbox:
         self._delivered[name] = raw
 
     def publish(self) -> None:
-        """Put the manifests. Raises RemoteError, MountRefusedError."""
+        """Put the manifests. Raises RemoteError, MountRefusedError, and what sending a blob raises."""
+        while self._under_way:
+            self._settle()
         if self._owed and {blob.digest for _, blob in self._waiting} <= self._owed:
             raise MountRefusedError
         if self._waiting or len(self._delivered) != len(self._models):
@@ -271,6 +307,16 @@ class RegistryInbox:
                 self._mounted.append(blob)
                 return True
         return False
+
+
+@contextmanager
+def _pool(connections: int) -> Iterator[Pool]:
+    """Yield threads for so many connections. Leaving the block with an error drops what is not begun."""
+    pool = Pool(connections)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _media_type_of(raw: bytes) -> str:

@@ -8,9 +8,9 @@ gets a damaged one whole.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from ostore.formats.digest import Digest
@@ -25,7 +25,7 @@ from ostore.streams.http import Answer, Patience, Request, origin_of, without_se
 from ostore.streams.verified import verified
 
 # A kill costs at most one piece. A slow line gets small ones, a quick one is not kept waiting for answers.
-FIRST_PIECE_BYTES, LAST_PIECE_BYTES = 8 * 1024 * 1024, 64 * 1024 * 1024
+FIRST_PIECE_BYTES, LAST_PIECE_BYTES = 8 * 1024 * 1024, 32 * 1024 * 1024
 _QUICK_SECONDS = 2.0
 _SLICE_BYTES = 256 * 1024
 # A registry may hash all of a large blob before it answers.
@@ -46,12 +46,17 @@ class UploadLostError(Exception):
         self.error = error
 
 
-@dataclass(slots=True)
 class Sent:
-    """How many bytes were sent, and how many an interrupted push had sent before."""
+    """How many bytes were sent, and how many an interrupted push had sent before. Several threads may count."""
 
-    size: int = 0
-    resumed: int = 0
+    def __init__(self) -> None:
+        self.size = self.resumed = 0
+        self._lock = threading.Lock()
+
+    def count(self, *, size: int = 0, resumed: int = 0) -> None:
+        with self._lock:
+            self.size += size
+            self.resumed += resumed
 
 
 class _Body:
@@ -110,8 +115,7 @@ class Repository:
 
     def mount(self, digest: Digest, source: str) -> bool:
         """Take a blob over from another repository, and return whether the registry did that. Raises RemoteError."""
-        path = f"blobs/uploads/?mount={digest}&from={source}"
-        answer = self.ask("POST", path)
+        answer = self._post(f"blobs/uploads/?mount={digest}&from={source}")
         if answer.status == _CREATED:
             self.present.add(digest)
             return True
@@ -152,11 +156,11 @@ class Repository:
         body = _Body(data, self.client)
         answer = self.ask("PUT", _with_digest(location, blob.digest), headers=headers, body=body)
         self._accepted(answer, "PUT", location)
-        self._sent.size += len(data)
+        self._sent.count(size=len(data))
 
     def _send_pieces(self, blob: Descriptor, pieces: _Pieces) -> None:
         state = self._resumed(blob) or UploadState(self._begin(blob.digest), 0)
-        self._sent.resumed += state.offset
+        self._sent.count(resumed=state.offset)
         is_new = state.offset == 0
         for piece in pieces:
             try:
@@ -177,7 +181,7 @@ class Repository:
             try:
                 answer = self._patch(state, rest)
                 if answer.status < _MULTIPLE:
-                    self._sent.size += len(rest)
+                    self._sent.count(size=len(rest))
                     state = UploadState(self._location(answer, state.location), state.offset + len(rest))
                     self._states.write(self.client.base, self.name, digest, state)
                     pieces.adapt(len(rest), time.monotonic() - began)
@@ -217,7 +221,7 @@ class Repository:
         url = _with_digest(location, blob.digest)
         answer = self.ask("PUT", url, headers=headers, body=body(), stall_seconds=_COMMIT_SECONDS)
         self._accepted(answer, "PUT", location)
-        self._sent.size += blob.size
+        self._sent.count(size=blob.size)
 
     def _commit(self, digest: Digest, location: str) -> None:
         answer = self.ask("PUT", _with_digest(location, digest), headers=_BYTES, stall_seconds=_COMMIT_SECONDS)
@@ -233,7 +237,22 @@ class Repository:
         if digest in self._opened:
             return self._opened.pop(digest)
         path = "blobs/uploads/"
-        return self._location(self._accepted(self.ask("POST", path), "POST", path))
+        return self._location(self._accepted(self._post(path), "POST", path))
+
+    def _post(self, path: str) -> Answer:
+        """Ask for an upload. An answer that was lost costs the registry an upload of no bytes, so it is asked again."""
+        patience = Patience()
+        while True:
+            try:
+                answer = self.ask("POST", path)
+                problem = self.client.refused(Request("POST", f"{self.client.base}/v2/{self.name}/{path}"), answer)
+                if not problem.is_passing:
+                    return answer
+            except RemoteError as error:
+                problem = error
+                if not problem.is_passing:
+                    raise
+            patience.wait(problem)
 
     def _resumed(self, blob: Descriptor) -> UploadState | None:
         """Return where an interrupted push has stopped, or None if nothing is left of it."""
