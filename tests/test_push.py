@@ -19,13 +19,37 @@ from typing import Any
 
 import pytest
 
+import ostore
+from ostore.cli.render import push as render
+from ostore.formats.config import ModelConfig
 from ostore.formats.digest import Digest
+from ostore.formats.errors import RemoteError
+from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.media_types import MANIFEST
+from ostore.formats.model_pack import model_pack
+from ostore.formats.name import ModelName
 from ostore.formats.upload_state import upload_file_name
-from ostore.places.registry.upload import FIRST_PIECE_BYTES
+from ostore.places.registry.authorization import Access, Authorizer, Permit
+from ostore.places.registry.client import RegistryClient
+from ostore.places.registry.docker_config import DockerConfig
+from ostore.places.registry.upload import FIRST_PIECE_BYTES, Repository, Sent
+from ostore.places.registry.upload_states import UploadStates
+from ostore.streams.http import Answer, Http, NetworkTerms
 from tests.logging_proxy import Noted, Proxy, proxy_of
 from tests.registries import DockerRegistry, docker_registry, needs_registry
-from tests.support import OSTORE, TORTURE, Store, full, noise, six_kinds, tree, unmeasured
+from tests.support import (
+    LICENSE,
+    MODEL,
+    OSTORE,
+    TORTURE,
+    Store,
+    full,
+    noise,
+    six_kinds,
+    terminal,
+    tree,
+    unmeasured,
+)
 from tests.support import ostore as run
 from tests.test_credentials import LOGIN, home_of
 from tests.token_server import token_server
@@ -277,6 +301,55 @@ def test_what_passes_is_asked_again(tmp_path: Path, proxy: Proxy, origin: Store)
     assert is_whole(tmp_path, f"{proxy.host}/models/tiny:q4")
 
 
+def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path, proxy: Proxy, large: Store) -> None:
+    """Of the first request for an upload, and of the last one: the registry has the blob by then."""
+    done: set[str] = set()
+
+    def answer(noted: Noted) -> tuple[int, dict[str, str], bytes] | None:
+        if noted.method == "POST" and "POST" not in done:
+            done.add("POST")
+            raise ConnectionResetError
+        if noted.method == "PUT" and Digest.of(LARGE).hex in noted.path and "PUT" not in done:
+            done.add("PUT")
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", proxy.upstream)) as connection:
+                connection.request("PUT", noted.path, headers={"Host": proxy.host, "Content-Length": "0"})
+                assert connection.getresponse().status == 201
+            raise ConnectionResetError
+        return None
+
+    proxy.instead = answer
+    pushed(tmp_path, large, "large", "--to", f"{proxy.host}/models")
+    assert done == {"POST", "PUT"}
+    assert sum(noted.size for noted in proxy.requests if noted.method == "PATCH") == len(LARGE)
+    assert is_whole(tmp_path, f"{proxy.host}/models/large")
+
+
+def test_an_upload_that_is_gone_after_a_break_begins_anew(tmp_path: Path, proxy: Proxy, large: Store) -> None:
+    proxy.cut_after = FIRST_PIECE_BYTES + 5_000_000
+    proxy.instead = lambda noted: (404, {}, b"") if noted.method == "GET" and "/uploads/" in noted.path else None
+    pushed(tmp_path, large, "large", "--to", f"{proxy.host}/models")
+    assert is_whole(tmp_path, f"{proxy.host}/models/large")
+
+
+def test_a_piece_that_is_refused_is_told(tmp_path: Path, proxy: Proxy, large: Store) -> None:
+    proxy.instead = lambda noted: (413, {}, b"too large") if noted.method == "PATCH" else None
+    done = pushed(tmp_path, large, "large", "--to", f"{proxy.host}/models", code=11)
+    assert "413 Request Entity Too Large: 'too large'" in done.stderr
+
+
+def test_a_registry_that_does_not_know_of_tls_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in front of a registry ends TLS, and does not say so. In tests, both are the same server."""
+    base = "https://registry.example"
+    http_client = Http(NetworkTerms())
+    client = RegistryClient(http_client, base, Authorizer("", base, Access(DockerConfig([]), None, float), print))  # type: ignore[arg-type]
+    begun = Answer(202, {"location": "http://registry.example/v2/x"}, b"", f"{base}/v2/a/b/blobs/uploads/")
+    monkeypatch.setattr(client, "ask", lambda *_arguments, **_options: begun)
+    repository = Repository(client, Permit("a/b"), UploadStates(None), Sent())
+    with pytest.raises(RemoteError, match=r"another host, http://registry\.example/v2/x") as refusal:
+        repository.upload(Descriptor(Digest.of(b"x"), 1), [b"x"])
+    assert "X-Forwarded-Proto" in str(refusal.value.hint)
+
+
 def test_an_upload_that_is_always_lost_is_given_up(tmp_path: Path, proxy: Proxy, large: Store) -> None:
     proxy.instead = lambda noted: (404, {}, b"") if noted.method == "PUT" and "digest=" in noted.path else None
     done = pushed(tmp_path, large, "large", "--to", f"{proxy.host}/models", code=11)
@@ -484,6 +557,54 @@ def test_a_second_tag_with_tokens(tmp_path: Path, origin: Store) -> None:
             proxy.requests.clear()
             pushed(tmp_path, origin, "tiny:q4", *to, environment=environment)
             assert [noted.status for noted in proxy.requests] == [401, 200, 200, *[200] * 4]
+
+
+def test_layers_of_a_modelpack_have_names_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    layers = [
+        store.layer(kind, data) for kind, data in ((MODEL, b"w"), (LICENSE, b"a"), (LICENSE, b"b"), ("x/y", b"c"))
+    ]
+    raw = store.add(full("tiny:latest"), *layers, layers[0]).read_bytes()
+    pack = model_pack(ModelName.parse("tiny"), Manifest.parse(raw), ModelConfig())
+    document = json.loads(pack.manifest)
+    paths = [layer["annotations"]["org.cncf.model.filepath"] for layer in document["layers"]]
+    assert paths == ["model.gguf", "LICENSE", "LICENSE-2"]
+    assert document["config"]["digest"] == str(pack.described.digest)
+    assert json.loads(pack.config)["config"] == {"format": "gguf"}
+
+
+def test_what_the_summary_says() -> None:
+    model = ostore.PushedModel("tiny:q4", "h.example/a/tiny:q4", "added", "sha256:0")
+    report = ostore.PushReport(
+        dry_run=False,
+        models=(model,),
+        blobs_sent=1,
+        size_sent=7,
+        size_resumed=9_000,
+        blobs_mounted=2,
+        blobs_present=3,
+        warnings=(),
+    )
+    counts = "1 blob sent (7 B), 9 KB sent before, 2 taken over there, 3 already there"
+    assert render.summary(report, 1.0) == f"pushed 1 model: {counts} in 1.0 s"
+
+
+@unmeasured
+def test_at_a_terminal_it_says_what_is_to_come(tmp_path: Path, proxy: Proxy, origin: Store) -> None:
+    with terminal() as (theirs, shown):
+        command = [*OSTORE, "push", "tiny:q4", "--to", f"{proxy.host}/models", "--models", str(origin.root)]
+        environment = {**os.environ, **home_of(tmp_path), "TERM": "xterm"}
+        done = subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, check=False)
+    assert done.returncode == 0
+    assert b"to push: 1 model, 3.0 MB to send" in b"".join(shown)
+    # Nothing is asked twice for that.
+    assert counted(proxy)["HEAD"] == 4
+
+
+@pytest.mark.parametrize("names", [[], ()])
+def test_no_names_are_refused(names: list[str], origin: Store) -> None:
+    with pytest.raises(ostore.UsageError, match="expected at least one model"):
+        ostore.push(names, to="127.0.0.1:1/models", models=origin.root)
 
 
 @pytest.mark.parametrize(

@@ -242,11 +242,8 @@ def _run(program: str, host: str, name: str) -> tuple[int, bytes]:
 
 def _talk(process: subprocess.Popen[bytes], host: str, output: list[bytes]) -> None:
     """Give a program its input, and keep what it prints."""
-    try:
-        # It may have ended without reading. What it printed says why.
-        with suppress(OSError), cast(IO[bytes], process.stdin) as stdin:
-            stdin.write(host.encode())
-        with cast(IO[bytes], process.stdout) as stdout:
-            output.append(stdout.read(MAX_HELPER_BYTES + 1))
-    except (OSError, ValueError):
-        output.append(b"")
+    # It may have ended without reading. What it printed says why.
+    with suppress(OSError), cast(IO[bytes], process.stdin) as stdin:
+        stdin.write(host.encode())
+    with cast(IO[bytes], process.stdout) as stdout:
+        output.append(stdout.read(MAX_HELPER_BYTES + 1))
