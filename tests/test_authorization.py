@@ -18,9 +18,10 @@ import pytest
 
 from ostore.formats.errors import OstoreError, RemoteError, UsageError
 from ostore.places.registry.authorization import Access, Authorizer, Permit
+from ostore.places.registry.client import base_of
 from ostore.places.registry.docker_config import DockerConfig
 from ostore.places.registry.ollama_key import OllamaKey
-from ostore.streams.http import Answer, Request
+from ostore.streams.http import Answer, NetworkTerms, Request
 from tests.test_ollama_key import made_key
 
 HOST = "registry.example"
@@ -193,6 +194,16 @@ def test_a_realm_that_a_person_has_named_gets_the_login_of_the_registry_and_no_o
     asks = authorizer(tmp_path, tokens, auths={"auth.example": {"auth": other}})
     assert list(asks.answers(bearer(ELSEWHERE), PERMIT, None)) == ["Bearer one"]
     assert tokens.secrets() == [f"Basic {SECRET}", None]
+
+
+def test_docker_hub_by_the_name_that_people_type(tmp_path: Path) -> None:
+    base_url = base_of("docker.io", NetworkTerms())
+    assert base_url == "https://registry-1.docker.io"
+    tokens = Tokens()
+    auths = {"https://index.docker.io/v1/": {"auth": SECRET}}
+    asks = authorizer(tmp_path, tokens, auths=auths, host="docker.io", base_url=base_url)
+    assert list(asks.answers(bearer("https://auth.docker.io/token"), PERMIT, None)) == ["Bearer one"]
+    assert tokens.secrets() == [f"Basic {SECRET}"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from ostore.formats.digest import Digest
 from ostore.formats.errors import RemoteError
 from ostore.formats.manifest import Descriptor
+from ostore.formats.remedy import ostore
 from ostore.formats.upload_state import UploadState
 from ostore.places.registry.authorization import Permit
 from ostore.places.registry.client import ACCEPT, RegistryClient
@@ -304,7 +305,12 @@ class Repository:
             return self.client.accepted(answer, method, path)
         except RemoteError as error:
             if self.name != self.name.lower() and error.hint is None:
-                error.hint = "most registries take lower-case names only: `ostore cp` gives the model another name"
+                error.hint = ostore(
+                    "cp",
+                    "--help",
+                    before="most registries take lower-case names only",
+                    after="says how to give it another name",
+                )
             raise
 
 
