@@ -1,7 +1,7 @@
 """
 Answer the challenges of one registry. What is secret goes to the host that it is for, and to no other.
 
-A realm, which gives tokens, may be on another host: docs/adr/0016-secrets-go-where-they-were-meant-to.md.
+A realm, which gives tokens, may be on another host: docs/adr/0017-secrets-go-where-they-were-meant-to.md.
 """
 
 from __future__ import annotations
