@@ -38,6 +38,7 @@ READ_LATE = {
     MEASURED,
     "COLUMNS",
     "HOME",
+    "OLLAMA_HOST",
     "OLLAMA_MODELS",
     "OSTORE_DEBUG",
     "PATH",

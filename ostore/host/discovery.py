@@ -110,7 +110,7 @@ def doubts_of_setting(text: str, platform: str) -> tuple[str, ...]:
     A shell expands `~` and `$NAME`, but not in quotes, nor in a unit file. A relative path depends on the folder where
     each program is started.
     """
-    path = _as_ollama_reads(text)
+    path = as_ollama_reads(text)
     if not path:
         return ()
     what = ""
@@ -127,7 +127,7 @@ def doubts_of_setting(text: str, platform: str) -> tuple[str, ...]:
 
 def store_of_process(environ: Mapping[str, str], cwd: Path) -> Path | None:
     """Return the store of an Ollama with this environment and folder, or None if it has no home folder."""
-    said = _as_ollama_reads(environ.get(MODELS_VARIABLE, ""))
+    said = as_ollama_reads(environ.get(MODELS_VARIABLE, ""))
     home = environ.get("HOME")
     if said:
         return _absolute(said, cwd)
@@ -149,7 +149,7 @@ def _looks_like_store(path: Path) -> bool:
 
 
 def _from_environment(surroundings: Surroundings) -> StoreChoice | None:
-    text = _as_ollama_reads(surroundings.environ.get(MODELS_VARIABLE, ""))
+    text = as_ollama_reads(surroundings.environ.get(MODELS_VARIABLE, ""))
     return StoreChoice(_absolute(text, surroundings.cwd), "environment", MODELS_VARIABLE) if text else None
 
 
@@ -158,7 +158,7 @@ def _from_service_setting(surroundings: Surroundings) -> StoreChoice | None:
 
     directives = _service(surroundings)
     variable = service_environment(directives, surroundings.root).get(MODELS_VARIABLE)
-    text = _as_ollama_reads(variable.text) if variable else ""
+    text = as_ollama_reads(variable.text) if variable else ""
     if variable is None or not text:
         return None
     folder = service_folder(directives, surroundings.root, surroundings.home_of)
@@ -197,7 +197,7 @@ def _from_home(surroundings: Surroundings) -> StoreChoice | None:
 _RULES = (_from_environment, _from_service_setting, _from_service_home, _from_desktop_app, _from_home)
 
 
-def _as_ollama_reads(text: str) -> str:
+def as_ollama_reads(text: str) -> str:
     """Trim a value as envconfig.Var at fb30760 does: first white space, then single and double quotes."""
     return text.strip(_GO_SPACE).strip("\"'")
 
