@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from ostore.api.move.report import MovedModel, MoveReport
     from ostore.api.outdated import OutdatedModel, OutdatedReport, outdated
     from ostore.api.path import PathPart, PathReport, path
+    from ostore.api.probe import ProbedModel, ProbeReport, probe
+    from ostore.api.probe_answers import SpokenWord
     from ostore.api.pull import PulledModel, PullReport, pull
     from ostore.api.push import PushedModel, PushReport, push
     from ostore.api.repair.repair import repair
@@ -157,6 +159,8 @@ __all__ = [
     "PathPart",
     "PathReport",
     "PlainFile",
+    "ProbeReport",
+    "ProbedModel",
     "Problem",
     "Progress",
     "PullReport",
@@ -183,6 +187,7 @@ __all__ = [
     "ShownWeights",
     "SizeMismatchError",
     "Space",
+    "SpokenWord",
     "StoreElsewhere",
     "StoreSetting",
     "TruncatedError",
@@ -219,6 +224,7 @@ __all__ = [
     "move",
     "outdated",
     "path",
+    "probe",
     "pull",
     "push",
     "refresh_links",
@@ -298,6 +304,8 @@ _HOMES = {
     "PathPart": "ostore.api.path",
     "PathReport": "ostore.api.path",
     "PlainFile": "ostore.api.export_gguf",
+    "ProbeReport": "ostore.api.probe",
+    "ProbedModel": "ostore.api.probe",
     "Problem": "ostore.operations.verify",
     "Progress": "ostore.streams.progress",
     "PullReport": "ostore.api.pull",
@@ -324,6 +332,7 @@ _HOMES = {
     "ShownWeights": "ostore.operations.weights",
     "SizeMismatchError": "ostore.formats.errors",
     "Space": "ostore.operations.usage",
+    "SpokenWord": "ostore.api.probe_answers",
     "StoreElsewhere": "ostore.api.list_models",
     "StoreSetting": "ostore.api.move.check",
     "TruncatedError": "ostore.formats.errors",
@@ -359,6 +368,7 @@ _HOMES = {
     "move": "ostore.api.move.move",
     "outdated": "ostore.api.outdated",
     "path": "ostore.api.path",
+    "probe": "ostore.api.probe",
     "pull": "ostore.api.pull",
     "push": "ostore.api.push",
     "refresh_links": "ostore.api.link",

@@ -19,8 +19,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 # Stands between what two commands print. No text of ours has it.
 _MARK = "\x1e"
 _PROGRESS = re.compile(
-    r"^(asking the registry|copying|exporting|importing|making parity|publishing|pulling|pulling manifests|pushing|"
-    r"reading back|removing|repairing|repairing volumes|taking in weights|verifying sha256 "
+    r"^(asking the (registry|server)|copying|exporting|importing|making parity|publishing|pulling|pulling manifests|"
+    r"pushing|reading back|removing|repairing|repairing volumes|taking in weights|waiting for a word of model .+|"
+    r"verifying sha256 "
     r"digest)(: .*)?\n",
     re.MULTILINE,
 )

@@ -81,6 +81,8 @@ def offered(line: str) -> tuple[str, list[str]]:
         ("diff a.json ", "files", []),
         ("outdated tiny:q", "none", ["tiny:q4"]),
         ("outdated --against ", "files", []),
+        ("probe ", "none", []),
+        ("probe --model tiny:q", "none", ["tiny:q4"]),
         ("lock tiny:q", "none", ["tiny:q4"]),
         ("lock --update ", "files", []),
         ("import ", "files", []),

@@ -27,6 +27,7 @@ from tests.documents import (
 )
 from tests.gguf import talking_gguf
 from tests.machine import type_there
+from tests.probing import SERVERS, Serve, cannot_run_models
 from tests.registries import docker_registry, needs_registry
 from tests.support import MODEL, PARAMS, TEMPLATE, Store, full, noise, sha256
 
@@ -148,8 +149,8 @@ cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; 
 }
 # Pages about two machines, each with a test of its own.
 OF_TWO_SIDES = {"diode", "monthly-update"}
-# Pages with a server.
-OF_SERVERS = {"registries"}
+# Pages with a server: a registry, or an Ollama.
+OF_SERVERS = {"probe", "registries"}
 # Stand for the programs of a diode: what was sent waits in a file, which the test cuts.
 DIODE = {"diode-send": 'cat >"$DIODE"', "diode-receive": 'cat "$DIODE"'}
 SIDE_FILES = {".DS_Store": b"\0\0\0\1Bud1", "._": b"\0\5\x16\7\0\2\0\0"}
@@ -318,6 +319,20 @@ def test_a_registry_with_a_private_authority_and_logins(given: Path, tmp_path: P
                 patch.setenv(name, value)
             report = ostore.push(["llama3"], to=f"{registry.host}/models", ca_file=certs / "ca.crt", modelpack=True)
     assert report.blobs_sent == 0
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_running_ollama_is_asked_after_an_import(server: Serve, tmp_path: Path) -> None:
+    fill(tmp_path / "near")
+    ostore.export(["*"], tmp_path / "models.tar.zst", models=tmp_path / "near")
+    (tmp_path / "models/blobs").mkdir(parents=True)
+    if cannot_run_models(server):
+        pytest.skip("no llama-server beside this Ollama")
+    with server(tmp_path / "models", tmp_path / "home") as url:
+        environment = {**os.environ, "OLLAMA_HOST": url, "OLLAMA_MODELS": str(tmp_path / "models")}
+        environment["PATH"] = path_with_ostore()
+        steps = steps_in((ROOT / "docs/how-to/probe.md").read_text("utf-8"))
+        type_all(steps, folder=tmp_path, environment=environment, places={"/media/usb": str(tmp_path)})
 
 
 def test_what_powershell_starts_of_ours_runs(given: Path, tmp_path: Path) -> None:

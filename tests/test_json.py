@@ -39,6 +39,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "verify": {"reports": ostore.VerifyReport},
     "diff": ostore.DiffReport,
     "outdated": ostore.OutdatedReport,
+    "probe": ostore.ProbeReport,
     "pull": ostore.PullReport,
     "push": ostore.PushReport,
     "dedup": ostore.DedupReport,

@@ -34,6 +34,7 @@ COMMANDS = {
     "pull": "Fetch models from registries, and verify them.",
     "push": "Send models to registries, only what is missing.",
     "verify": "Hash the whole store, some models, or bundles.",
+    "probe": "Ask a running Ollama whether it serves what the store holds.",
     "du": "Show what uses space in a store.",
     "doctor": "Find problems in and around a store, and fix the safe ones.",
     "repair": "Replace what is damaged or missing with good copies.",

@@ -61,6 +61,14 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         (FOLDER, "--exit-code"),
     ),
     "outdated": (("--against", FOLDER), ("--against", INVENTORY), ("-q", "--against", HOSTILE_LOCK), ()),
+    "probe": (
+        ("127.0.0.1:1",),
+        (EVIL,),
+        (f"http://127.0.0.1:1/{EVIL}",),
+        ("evil",),
+        ("127.0.0.1:1", "--model", f"evil{EVIL}"),
+        ("127.0.0.1:1", "--generate", "--json"),
+    ),
     "pull": (
         (f"evil{EVIL}",),
         (f"127.0.0.1:1/library/evil:{EVIL}",),
