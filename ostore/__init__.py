@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from ostore.api.repair.repair import repair
     from ostore.api.repair.report import Repaired, RepairReport
     from ostore.api.rm import RemovedBlob, RmReport, rm
+    from ostore.api.serve import ServeReport, ServeStart, serve
     from ostore.api.show import show, show_part
     from ostore.api.verify import verify
     from ostore.api.volumes import VolumesAt
@@ -179,6 +180,8 @@ __all__ = [
     "RestoredBlob",
     "RmReport",
     "SearchedFolder",
+    "ServeReport",
+    "ServeStart",
     "SharedBlobs",
     "ShownKey",
     "ShownLayer",
@@ -232,6 +235,7 @@ __all__ = [
     "repair",
     "restore",
     "rm",
+    "serve",
     "show",
     "show_part",
     "verify",
@@ -324,6 +328,8 @@ _HOMES = {
     "RestoredBlob": "ostore.api.gc",
     "RmReport": "ostore.api.rm",
     "SearchedFolder": "ostore.api.dedup",
+    "ServeReport": "ostore.api.serve",
+    "ServeStart": "ostore.api.serve",
     "SharedBlobs": "ostore.operations.usage",
     "ShownKey": "ostore.operations.weights",
     "ShownLayer": "ostore.operations.show",
@@ -376,6 +382,7 @@ _HOMES = {
     "repair": "ostore.api.repair.repair",
     "restore": "ostore.api.gc",
     "rm": "ostore.api.rm",
+    "serve": "ostore.api.serve",
     "show": "ostore.api.show",
     "show_part": "ostore.api.show",
     "verify": "ostore.api.verify",

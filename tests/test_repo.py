@@ -35,7 +35,7 @@ FLOORS = {
     "host": ("host",),
     "places": ("places",),
     "operations": ("operations",),
-    "top": ("api", "settings", "cli", "page", "__main__", "__init__"),
+    "top": ("api", "settings", "cli", "page", "server", "__main__", "__init__"),
 }
 CORE = frozenset(FLOORS) - {"top"}
 FILES = sorted(PACKAGE.rglob("*.py"))

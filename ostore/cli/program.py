@@ -43,6 +43,7 @@ COMMANDS = {
     "rm": "Remove models, and the blobs that only they need.",
     "cp": "Give a model a second name.",
     "move": "Move the whole store to another folder or disk.",
+    "serve": "Serve models to others, as a read-only registry.",
     "completion": "Print the shell script that completes commands.",
     "help": "Print the help of a command.",
     "version": "Print the version.",

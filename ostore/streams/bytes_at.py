@@ -81,6 +81,11 @@ class FileBytes:
         self._stamp = self._status()
 
     @property
+    def fd(self) -> int:
+        """The descriptor of the open file, for what the system copies from it by itself."""
+        return self._fd
+
+    @property
     def size(self) -> int:
         """The size of the file in bytes at opening."""
         return self._stamp[2]

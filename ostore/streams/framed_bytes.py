@@ -23,8 +23,8 @@ class FramedBytes:
     """Decodes only the frames that are needed, and keeps the latest four."""
 
     def __init__(self, source: BytesAt, spans: Sequence[FrameSpan]) -> None:
-        self._source = source
-        self._spans = spans
+        self.source = source
+        self.spans = spans
         self._offsets = list(accumulate((span.size for span in spans), initial=0))
         self._starts = list(accumulate((span.content_size for span in spans), initial=0))
         self._kept: dict[int, memoryview] = {}
@@ -51,7 +51,7 @@ class FramedBytes:
 
     def refuse_changes(self) -> None:
         """Raises IntegrityError if the file has changed since opening."""
-        self._source.refuse_changes()
+        self.source.refuse_changes()
 
     def _frame(self, number: int) -> memoryview:
         with self._lock:
@@ -64,8 +64,8 @@ class FramedBytes:
             return content
 
     def _decoded(self, number: int) -> memoryview:
-        span = self._spans[number]
+        span = self.spans[number]
         self._may_decode -= span.content_size
         if self._may_decode < 0:
             raise LimitError("bundle: recipes take too many short ranges from all over the file")
-        return decode_listed(self._source, number, span, self._offsets[number])
+        return decode_listed(self.source, number, span, self._offsets[number])

@@ -222,14 +222,27 @@ class BundleReader:
         # The caller publishes next, so a change has to show now.
         self._refuse_changes()
 
+    @property
+    def tar(self) -> BytesAt | None:
+        """The tar stream of a bundle file: the file itself, or `FramedBytes`. None for a pipe."""
+        return self._tar
+
+    def ranges(self) -> Mapping[Digest, tuple[int, int]]:
+        """
+        Return where the tar stream of a file has each blob, or its recipe: the first byte, and how many.
+
+        Raises FormatError, UnsafeError, IntegrityError or LimitError for a bad bundle, OSError.
+        """
+        if not self._ranges:
+            # Once, because each walk begins by hashing our own files.
+            self._ranges = self._walk().ranges()
+        return self._ranges
+
     def _member(self, digest: Digest) -> BytesAt | None:
         """Return what the file has of a blob: its bytes, or its recipe as it is stored."""
         if self._tar is None or digest not in self._numbers:
             return None
-        if not self._ranges:
-            # Once, because each walk begins by hashing our own files.
-            self._ranges = self._walk().ranges()
-        return RangeOf(self._tar, *self._ranges[digest])
+        return RangeOf(self._tar, *self.ranges()[digest])
 
     def _has(self, digest: Digest) -> bool:
         """Return whether the bundle alone gives a blob. A pipe cannot go back to the bases of a recipe."""

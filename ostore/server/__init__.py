@@ -1,0 +1,1 @@
+"""The server of `ostore serve`: a read-only registry."""

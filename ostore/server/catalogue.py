@@ -1,0 +1,54 @@
+"""Which model a request means. A client asks for `library/llama3`, from whatever host the store has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Descriptor
+from ostore.formats.name import DEFAULT_HOST, ModelName
+from ostore.server.supplies import ServedModel
+
+
+class Repository:
+    """
+    The models of one namespace and name, from all hosts.
+
+    `tags` has one model for each tag: that of Ollama's own host if there is one, else that of the first host by name.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.tags: dict[str, ServedModel] = {}
+        self.manifests: dict[Digest, ServedModel] = {}
+        self.blobs: dict[Digest, Descriptor] = {}
+
+    def add(self, model: ServedModel) -> None:
+        self.tags.setdefault(model.name.tag.lower(), model)
+        self.manifests.setdefault(model.digest, model)
+        self.blobs.update((blob.digest, blob) for blob in model.blobs)
+
+
+class Catalogue:
+    """The models that are served. It does not change: when models come or go, there is another one."""
+
+    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
+        self.models: Sequence[ServedModel] = sorted(models, key=lambda model: _preference(model.name))
+        self.repositories: dict[str, Repository] = {}
+        for model in self.models:
+            path = f"{model.name.namespace}/{model.name.model}"
+            self.repositories.setdefault(path.lower(), Repository(path)).add(model)
+
+    def repository(self, path: str) -> Repository | None:
+        """Return the models of `namespace/model`. Case does not matter, as in Ollama."""
+        return self.repositories.get(path.lower())
+
+    @property
+    def blobs(self) -> dict[Digest, Descriptor]:
+        """Every blob, once."""
+        return {digest: blob for one in self.repositories.values() for digest, blob in one.blobs.items()}
+
+
+def _preference(name: ModelName) -> tuple[bool, str, str]:
+    """Return a key that sorts those models first that a request means if it can mean several."""
+    return name.host.lower() != DEFAULT_HOST, name.folded, name.full

@@ -1,0 +1,203 @@
+"""
+What a place gives to be served: models that are whole, and the bytes of their blobs.
+
+A place of files needs one class as `StoreSupply`: which models it has, and a descriptor of the file of a blob.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ostore.formats.digest import Digest
+from ostore.formats.errors import DamagedStoreError, OstoreError, UsageError
+from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.name import ModelName
+from ostore.formats.selection import LeftOut
+from ostore.formats.store_layout import BLOBS
+from ostore.places.bundle.reader import BundleReader
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
+from ostore.places.store.survey.scan import PassingScan
+from ostore.server.contents import Content, FileContent, FramesContent, FrameShelf, Stamp
+from ostore.streams.bytes_at import FileBytes
+from ostore.streams.durable import Directory
+from ostore.streams.framed_bytes import FramedBytes
+
+
+class ServedModel(NamedTuple):
+    """A model whose blobs are all there, of the sizes that its manifest says."""
+
+    name: ModelName
+    raw: bytes
+    digest: Digest
+    blobs: tuple[Descriptor, ...]
+
+    @classmethod
+    def of(cls, name: ModelName, manifest: Manifest) -> ServedModel:
+        return cls(name, manifest.raw, manifest.digest, manifest.blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a place can give now, and what it has but cannot give."""
+
+    models: tuple[ServedModel, ...]
+    left: tuple[LeftOut, ...] = ()
+
+
+class Supply(Protocol):
+    """A place whose models are served. Its methods are called in threads, `look` by one at a time."""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        ...
+
+    def look(self) -> Offer:
+        """Return what it can give now. Cheap if nothing has changed. Raises OSError, OstoreError."""
+        ...
+
+    def opened(self, blob: Descriptor) -> Content | None:
+        """Open a blob; None if it has no file of that size. Nothing is hashed. Raises OSError, OstoreError."""
+        ...
+
+
+class StoreSupply:
+    """A store. Models that come and go are seen, and each manifest is read once for each change of its file."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.label = str(store.root)
+        self._store = store
+        self._blobs = store.root / BLOBS
+        self._read: dict[str, tuple[Stamp, ServedModel | LeftOut]] = {}
+
+    def look(self) -> Offer:
+        tree = find_manifests(self._store.root)
+        named = [entry for entry in tree.entries if entry.name]
+        stamps = {entry.path: stamp for entry in named if (stamp := _stamp_at(entry.path))}
+        known = {path: self._read[path] for path, stamp in stamps.items() if self._is_read(path, stamp)}
+        fresh = [entry for entry in named if entry.path in stamps and entry.path not in known]
+        known.update((entry.path, (stamps[entry.path], read)) for entry, read in self._read_anew(tree, fresh))
+        self._read = known
+        models, left = [], []
+        sizes = _Sizes(self._store)
+        for _, one in known.values():
+            if isinstance(one, ServedModel):
+                lack = sizes.lack_of(one)
+                models += [] if lack else [one]
+                left += [lack] if lack else []
+            else:
+                left.append(one)
+        return Offer(tuple(models), tuple(left))
+
+    def opened(self, blob: Descriptor) -> Content | None:
+        try:
+            with Directory.open(self._blobs) as folder:
+                fd = folder.open_file(blob.digest.filename)
+        except (FileNotFoundError, NotADirectoryError, DamagedStoreError):
+            # A link is none: it may lead to what only this process may read.
+            return None
+        if os.fstat(fd).st_size != blob.size:
+            os.close(fd)
+            return None
+        return FileContent(fd)
+
+    def _is_read(self, path: str, stamp: Stamp) -> bool:
+        known = self._read.get(path)
+        return known is not None and known[0] == stamp
+
+    def _read_anew(
+        self, tree: ManifestTree, entries: Sequence[ManifestEntry]
+    ) -> list[tuple[ManifestEntry, ServedModel | LeftOut]]:
+        """Read these manifests. One that cannot be read is read again when it has changed."""
+        if not entries:
+            return []
+        by_path = {entry.relative: entry for entry in entries}
+        scan = PassingScan(ManifestTree(list(entries), is_part=True, root=tree.root))
+        read: list[tuple[ManifestEntry, ServedModel | LeftOut]] = [
+            (by_path[model.relative], _served(model.name, model.manifest)) for model in scan.models
+        ]
+        for bad in scan.unreadable:
+            error = DamagedStoreError(f"manifest of {bad.name}: {bad.reason}")
+            read.append((by_path[bad.path], LeftOut(str(bad.name), error)))
+        return read
+
+
+class BundleSupply:
+    """A bundle file, read through its seek table. Of a delta, models that need blobs from elsewhere stay out."""
+
+    def __init__(self, bundle: BundleReader) -> None:
+        """Raises UsageError for a bundle that is no single file, and the errors of a bad bundle."""
+        self.label = bundle.label
+        self._content = _contents_of(bundle)
+        selection = bundle.index.selection
+        elsewhere = {blob.digest for blob in selection.requires}.union(selection.makers)
+        self._ranges = {digest: at for digest, at in bundle.ranges().items() if digest not in elsewhere}
+        models: list[ServedModel] = []
+        left: list[LeftOut] = []
+        for name, raw in bundle.read_manifests(selection.models):
+            model = ServedModel.of(name, Manifest.parse(raw))
+            if elsewhere.isdisjoint(blob.digest for blob in model.blobs):
+                models.append(model)
+            else:
+                left.append(LeftOut(str(name), UsageError("a delta has it; import the bundle into a store first")))
+        self._offer = Offer(tuple(models), tuple(left))
+
+    def look(self) -> Offer:
+        return self._offer
+
+    def opened(self, blob: Descriptor) -> Content | None:
+        start, size = self._ranges.get(blob.digest, (0, -1))
+        return self._content(start) if size == blob.size else None
+
+
+def _contents_of(bundle: BundleReader) -> Callable[[int], Content]:
+    """Return what opens a blob that begins at a byte of the tar stream."""
+    tar = bundle.tar
+    if isinstance(tar, FramedBytes) and isinstance(tar.source, FileBytes):
+        shelf = FrameShelf(tar.source, tar.spans)
+        return lambda start: FramesContent(shelf, start)
+    if isinstance(tar, FileBytes):
+        fd = tar.fd
+        return lambda start: FileContent(fd, start=start, owns=False)
+    raise UsageError(
+        f"{bundle.label}: only a store or a bundle in one file can be served",
+        hint="import it into a store, and serve that",
+    )
+
+
+def _served(name: ModelName, manifest: Manifest) -> ServedModel | LeftOut:
+    try:
+        manifest.refuse_unclear()
+    except OstoreError as error:
+        return LeftOut(str(name), error)
+    return ServedModel.of(name, manifest)
+
+
+def _stamp_at(path: str) -> Stamp | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - as text
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+class _Sizes:
+    """The sizes of blobs of a store, each asked of the disk once."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self._store = store
+        self._known: dict[Digest, int | None] = {}
+
+    def lack_of(self, model: ServedModel) -> LeftOut | None:
+        """Return why a model is not whole, or None. Raises OSError."""
+        for blob in model.blobs:
+            if blob.digest not in self._known:
+                self._known[blob.digest] = self._store.size_of(blob.digest)
+            if self._known[blob.digest] != blob.size:
+                reason = f"blob {blob.digest}: missing, a link, or not of {blob.size} bytes"
+                return LeftOut(str(model.name), DamagedStoreError(reason), blob.digest)
+        return None
