@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # malloc.h of glibc. The first size is larger than all frames in flight, the second is the maximum of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES, _LARGEST_ON_HEAP_BYTES = 256 * 1024 * 1024, 32 * 1024 * 1024
+_SMALLEST_RETURNED_BYTES = 1024 * 1024
 
 
 def surroundings() -> Surroundings:
@@ -75,6 +76,15 @@ def proxies() -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
+def return_freed_memory() -> None:
+    """
+    Let this process give the memory of a frame back to the system as soon as nobody uses it.
+
+    glibc by default keeps what several threads have freed, each for itself: three times what is used.
+    """
+    _set_malloc((_M_MMAP_THRESHOLD, _SMALLEST_RETURNED_BYTES))
+
+
 def keep_freed_memory() -> None:
     """
     Let this process reuse the memory of one frame for the next.
@@ -82,14 +92,21 @@ def keep_freed_memory() -> None:
     By default, glibc returns every 8 MiB to the system, and the system then clears each page again. This takes longer
     than compressing. See mallopt(3). Other C libraries are not changed.
     """
+    _set_malloc(
+        (_M_TRIM_THRESHOLD, _KEPT_BYTES),
+        (_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP_BYTES),
+        # Use one heap for all threads, so a thread can reuse what another has freed.
+        (_M_ARENA_MAX, 1),
+    )
+
+
+def _set_malloc(*settings: tuple[int, int]) -> None:
     import ctypes
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP_BYTES)
-        # Use one heap for all threads, so a thread can reuse what another has freed.
-        mallopt(_M_ARENA_MAX, 1)
+        for number, value in settings:
+            mallopt(number, value)
 
 
 def _home() -> Path | None:

@@ -31,6 +31,7 @@ from pathlib import Path
 import bench_against
 import bench_data as data
 import bench_delta as delta
+import bench_serve
 from gguf_variants import write_variant
 
 from ostore.formats.export_state import ExportState
@@ -585,6 +586,13 @@ def sharing_rows(bench: Bench) -> None:
     remover(store, bundle)()
 
 
+def serving_rows(bench: Bench) -> None:
+    """Compare the server with nginx, and bundles with a store."""
+    for row in bench_serve.rows(bench.folder, bench.rounds):
+        bench.rows.append(Row(row.name, row.against, row.reach, row.unit, row.ours, row.theirs, row.note))
+        print(bench.rows[-1], flush=True)
+
+
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "starting": starting_rows,
     "carrying": carrying_rows,
@@ -598,6 +606,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "delta": delta_rows,
     "many": many_rows,
     "memory": memory_rows,
+    "serving": serving_rows,
 }
 
 

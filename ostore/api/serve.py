@@ -19,7 +19,7 @@ from ostore.formats.remedy import command
 from ostore.formats.selection import OmittedModel
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
-from ostore.settings import surroundings
+from ostore.settings import return_freed_memory, surroundings
 
 if TYPE_CHECKING:
     from ostore.server.supplies import Offer, Supply
@@ -93,6 +93,7 @@ def serve(
     from ostore.server.requests import Doorman
     from ostore.server.running import notify, run
 
+    return_freed_memory()
     address = at.Address.parse(listen)
     if tls_key and not tls_cert:
         raise UsageError("a key needs a certificate: --tls-cert FILE", parameter="tls-key")

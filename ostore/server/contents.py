@@ -8,6 +8,7 @@ that are served.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from bisect import bisect_right
@@ -25,8 +26,9 @@ from ostore.streams.frames import decode_listed
 
 # Decoded frames of at most 8 MiB that exist at once, for all connections: 48 MiB.
 KEPT_FRAMES = 6
-# A call of sendfile returns so often that a file that changes is noticed, and that other transfers get their turn.
-_AT_ONCE = 2 * 1024 * 1024
+# Each has a compressed frame in memory too.
+_DECODERS = 2
+_PATIENCE_MILLISECONDS = 10
 _BLOCK = 128 * 1024
 _RAW_HEAD, _BLOCK_HEAD = 9, 3
 
@@ -41,7 +43,7 @@ class Content(Protocol):
 
     def send(self, to: socket.socket, start: int, end: int) -> int:
         """
-        Send bytes from `start` on, not past `end`, and return how many the socket took: 0 if it is full.
+        Send bytes from `start` on, not past `end`, until the socket is full. Returns how many it took.
 
         Raises IntegrityError if the bytes have changed since opening, OSError.
         """
@@ -68,14 +70,13 @@ class FileContent:
         self.stamp = stamp_of(fd)
 
     def send(self, to: socket.socket, start: int, end: int) -> int:
-        self._refuse_changes()
         try:
-            sent = os.sendfile(to.fileno(), self._fd, self._start + start, min(end - start, _AT_ONCE))
+            sent = os.sendfile(to.fileno(), self._fd, self._start + start, end - start) or _ended()
         except BlockingIOError:
-            return 0
-        # After as well as before: the last bytes of a changed file must not end a transfer that looks whole.
+            sent = 0
+        # Afterwards: the last bytes of a changed file must not end a transfer that looks whole.
         self._refuse_changes()
-        return sent or _ended()
+        return sent
 
     def read(self, start: int, size: int) -> Chunk:
         data = read_at(self._fd, size, self._start + start)
@@ -102,6 +103,7 @@ class FrameShelf:
         self._decoded: OrderedDict[int, memoryview | None] = OrderedDict()
         self._users: dict[int, int] = {}
         self._changed = threading.Condition()
+        self._decoding = threading.Semaphore(_DECODERS)
 
     @contextmanager
     def decoded(self, number: int) -> Iterator[memoryview]:
@@ -147,7 +149,8 @@ class FrameShelf:
 
     def _decode(self, number: int) -> memoryview:
         try:
-            content = decode_listed(self.file, number, self.spans[number], self.offsets[number])
+            with self._decoding:
+                content = decode_listed(self.file, number, self.spans[number], self.offsets[number])
         except BaseException:
             with self._changed:
                 del self._decoded[number]
@@ -167,19 +170,27 @@ class FramesContent:
         self.stamp = stamp_of(self._fd)
 
     def send(self, to: socket.socket, start: int, end: int) -> int:
-        self._refuse_changes()
-        number, skip = self._frame_at(start)
+        position = start
         try:
-            if (block := self._raw_block(number, skip)) is not None:
-                offset, size = block
-                sent = os.sendfile(to.fileno(), self._fd, offset, min(size, end - start)) or _ended()
-            else:
-                with self._shelf.decoded(number) as content:
-                    sent = to.send(content[skip : skip + end - start])
+            while position < end:
+                size, sent = self._send_piece(to, position, end)
+                position += sent
+                if sent < size:
+                    break
         except BlockingIOError:
-            return 0
+            pass
         self._refuse_changes()
-        return sent
+        return position - start
+
+    def _send_piece(self, to: socket.socket, start: int, end: int) -> tuple[int, int]:
+        """Send from one block or frame. Returns how many bytes it had, and how many the socket took."""
+        number, skip = self._frame_at(start)
+        if (block := self._raw_block(number, skip)) is not None:
+            offset, size = block
+            size = min(size, end - start)
+            return size, os.sendfile(to.fileno(), self._fd, offset, size) or _ended()
+        with self._shelf.decoded(number) as content:
+            return _sent_patiently(to, content[skip : skip + end - start])
 
     def read(self, start: int, size: int) -> Chunk:
         number, skip = self._frame_at(start)
@@ -225,6 +236,20 @@ class FramesContent:
     def _refuse_changes(self) -> None:
         if stamp_of(self._fd) != self.stamp:
             raise IntegrityError("the bundle changed while it was read")
+
+
+def _sent_patiently(to: socket.socket, piece: memoryview) -> tuple[int, int]:
+    """
+    Send a piece of a decoded frame. Returns how many bytes it had, and how many the socket took.
+
+    Once the socket is full, a client that reads gets a moment: to decode the frame again would take as long.
+    """
+    sent = to.send(piece)
+    waiting = select.poll()
+    waiting.register(to, select.POLLOUT)
+    while sent < len(piece) and waiting.poll(_PATIENCE_MILLISECONDS):
+        sent += to.send(piece[sent:])
+    return len(piece), sent
 
 
 def _ended() -> int:

@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from ostore.formats.errors import OstoreError
 from ostore.server.contents import Content
 
-# Enough for a slow disk to have some reads at once. Each may use one decoded frame.
-_THREADS = 4
+# Enough for a slow disk to have some reads at once, and for a fair share of processors that many programs want.
+_THREADS = 12
 # What a socket gets before the next one has its turn.
 _TURN_BYTES = 8 * 1024 * 1024
 # A disk that answers no more must not keep the server from ending.
@@ -43,11 +43,7 @@ class _Transfer:
     def advance(self) -> bool:
         """Send what the socket takes, for one turn. Returns whether all is sent. Raises OstoreError, OSError."""
         turn_end = min(self._end, self.position + _TURN_BYTES)
-        while self.position < turn_end:
-            sent = self._content.send(self.socket, self.position, turn_end)
-            if not sent:
-                break
-            self.position += sent
+        self.position += self._content.send(self.socket, self.position, turn_end)
         return self.position == self._end
 
     def end(self, error: Exception | None = None) -> None:
