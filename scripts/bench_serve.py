@@ -80,12 +80,12 @@ def rows(folder: Path, rounds: int) -> Iterator[Figure]:
     with ours(store, "hard", digests["hard"]) as our, contextlib.ExitStack() as stack:
         their = stack.enter_context(nginx(folder, blobs, digests["hard"])) if NGINX else None
         if their:
-            yield from beside_nginx(our, their, rounds)
+            yield from beside_nginx(folder, our, their, rounds)
         yield from from_bundles(folder, store, digests, rounds)
     shutil.rmtree(store)
 
 
-def beside_nginx(our: Server, their: Server, rounds: int) -> Iterator[Figure]:
+def beside_nginx(folder: Path, our: Server, their: Server, rounds: int) -> Iterator[Figure]:
     row = Figure(f"serve, {CURLS} clients, whole blob", "nginx", 1.11, "s/GB", [], [])
     used = [0.0, 0.0]
     for _ in range(rounds):
@@ -98,8 +98,8 @@ def beside_nginx(our: Server, their: Server, rounds: int) -> Iterator[Figure]:
     if WRK:
         ranges = Figure("serve, ranges of 8 MiB", "nginx", 1.11, "s/GB", [], [])
         for _ in range(rounds):
-            ranges.ours.append(wrk(our.url))
-            ranges.theirs.append(wrk(their.url))
+            ranges.ours.append(wrk(folder, our.url))
+            ranges.theirs.append(wrk(folder, their.url))
         yield ranges
     yield Figure("serve, memory", "128 MiB", 1.0, "MiB", [our.peak()], [128.0])
 
@@ -175,9 +175,9 @@ def timed(work: Callable[[], list[int]]) -> float:
     return time.monotonic() - started
 
 
-def wrk(url: str) -> float:
+def wrk(folder: Path, url: str) -> float:
     """Ask for ranges over 64 connections. Returns the seconds for each gigabyte."""
-    script = Path(f"/dev/shm/wrk-{os.getpid()}.lua")
+    script = folder / "ranges.lua"
     script.write_text(_LUA)
     command = [str(WRK), "-t2", f"-c{CURLS}", f"-d{WRK_SECONDS}s", "-s", str(script), url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -42,8 +42,6 @@ _LOOK_SECONDS, _LOOK_SHARE = 1.0, 20
 _CHUNK_BYTES = 64 * 1024
 _MAX_PAGE = 10_000
 _MOMENT_SECONDS = 0.01
-# In a response: how many bytes of a blob went out.
-_SENT = "sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,12 @@ class Limits:
     stall: float = 60.0
     hash: float = 10.0
     connections: int = 1024
+
+
+class _BlobResponse(web.StreamResponse):
+    """The head of an answer with bytes of a blob, and how many of them went out."""
+
+    sent = 0
 
 
 class Registry:
@@ -103,8 +107,8 @@ class Registry:
         self.busy.add(request.protocol)
         try:
             return await self._answer(request)
-        except (OstoreError, OSError) as error:
-            self._log(f"{request.raw_path:.300}: {error}")
+        except Exception as error:  # noqa: BLE001 - one bad request must not be silence in the log
+            self._log(f"{request.raw_path:.300}: {type(error).__name__}: {error}")
             return _error(500, "UNKNOWN", "the server cannot read it; its log says why")
         finally:
             self.busy.discard(request.protocol)
@@ -196,7 +200,7 @@ class Registry:
             if state is State.DAMAGED:
                 return _error(500, "UNKNOWN", "the blob is damaged here; the log of the server says how")
             response, wanted = _blob_head(request, blob)
-            if request.method == "HEAD" or wanted.start == wanted.end:
+            if not isinstance(response, _BlobResponse) or request.method == "HEAD" or wanted.start == wanted.end:
                 return response
             await response.prepare(request)
             is_sent = True
@@ -206,14 +210,14 @@ class Registry:
                 content.close()
 
     async def _send(
-        self, request: web.BaseRequest, response: web.StreamResponse, content: Content, wanted: ByteRange
+        self, request: web.BaseRequest, response: _BlobResponse, content: Content, wanted: ByteRange
     ) -> web.StreamResponse:
         """Send the bytes of a blob and close its content. If that fails, the connection is reset."""
         transport = request.transport
 
         def count(sent: int) -> None:
             self.figures.sent_bytes += sent
-            response[_SENT] = response.get(_SENT, 0) + sent
+            response.sent += sent
 
         try:
             if transport is None or transport.is_closing():
@@ -306,7 +310,7 @@ class Registry:
         moment = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         line = f"{request.method} {request.raw_path}"
         agent = request.headers.get("User-Agent", "")
-        sent = response.get(_SENT, 0)
+        sent = response.sent if isinstance(response, _BlobResponse) else 0
         self._log(
             access_line(
                 moment, request.remote or "-", line, status=response.status, sent=sent, seconds=seconds, agent=agent
@@ -335,11 +339,11 @@ def _blob_head(request: web.BaseRequest, blob: Descriptor) -> tuple[web.StreamRe
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **_labels(blob.digest)}
     if wanted is None:
         # Ollama takes a whole answer only with a Location, and then asks there for the parts.
-        response = web.StreamResponse(headers={**headers, "Location": request.raw_path.partition("?")[0]})
+        response = _BlobResponse(headers={**headers, "Location": request.raw_path.partition("?")[0]})
         wanted = ByteRange(0, blob.size)
     else:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{blob.size}"
-        response = web.StreamResponse(status=206, headers=headers)
+        response = _BlobResponse(status=206, headers=headers)
     response.content_length = wanted.end - wanted.start
     return response, wanted
 

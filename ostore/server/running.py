@@ -85,10 +85,19 @@ async def serve(
     )
     registry.connections = lambda: len(server.connections)
 
-    def connected() -> asyncio.Protocol:
-        return server() if len(server.connections) < registry.limits.connections else _Refusal()
-
     loop = asyncio.get_running_loop()
+    # A protocol is among the connections only when its connection is made; with TLS, after the handshake.
+    coming: dict[web.RequestHandler, float] = {}
+
+    def connected() -> asyncio.Protocol:
+        now, there = loop.time(), set(server.connections)
+        for one in [one for one, until in coming.items() if one in there or until < now]:
+            del coming[one]
+        if len(there) + len(coming) >= registry.limits.connections:
+            return _Refusal()
+        coming[protocol := server()] = now + _TLS_SECONDS
+        return protocol
+
     handshake = _TLS_SECONDS if tls else None
     listener = await loop.create_server(connected, sock=listening, ssl=tls, ssl_handshake_timeout=handshake)
     sweeping = asyncio.create_task(_sweep(server, registry))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,9 @@ def serve(
     from ostore.cli.render import serve as render
     from ostore.cli.render.report import say_report, say_warnings
     from ostore.cli.text import flush
+
+    # The program switches it off, because other commands end soon.
+    gc.enable()
 
     def started(start: ServeStart) -> None:
         say_warnings(render.warnings(start))
