@@ -35,7 +35,9 @@ for place in /etc/systemd/system /etc/sudoers.d /media /mnt /srv; do empty $plac
 mkdir /media/usb /mnt/disk
 cat >bin/ostore <<'END'
 #!/bin/sh
-PYTHONPATH=/usr/share/source:/usr/share/packages exec $AT_ANOTHER_TIME /usr/share/python/bin/{PYTHON} -u -m ostore "$@"
+# A library of the interpreter that lies where only root may look would be that of the system instead.
+export LD_LIBRARY_PATH=/usr/share/python/lib PYTHONPATH=/usr/share/source:/usr/share/packages
+exec $AT_ANOTHER_TIME /usr/share/python/bin/{PYTHON} -u -m ostore "$@"
 END
 # There is no systemd in a test. What it would do is not what pages are about.
 echo '#!/bin/sh' >bin/systemctl

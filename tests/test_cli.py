@@ -208,7 +208,6 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself() -> None:
         ("delete", "did you mean: ostore rm llama3"),
         ("save", "ostore export --help says how to write models to a file"),
         ("load", "ostore import --help says how to add the models of a file"),
-        ("serve", OLLAMAS.format("serve")),
         ("run", OLLAMAS.format("run")),
         ("download", "ostore pull --help says how to fetch models from registries"),
         ("upload", "ostore push --help says how to send models to registries"),

@@ -55,6 +55,7 @@ from tests.test_json import REPORTS, report_fields, schema
 _AS_ROOT = "installs for every user of this machine"
 _CONTAINERS = "needs a daemon, or a registry"
 _LLAMA = "needs llama.cpp; test_llama.py runs one"
+_MIRROR = "needs a network of several machines; test_serve.py has the servers and clients"
 _WINDOWS = "is PowerShell, which only Windows has"
 # Lines in ```sh and ```powershell blocks do not run here: each one, and why. What PowerShell starts of ours does run.
 NOT_RUN = {
@@ -90,6 +91,13 @@ NOT_RUN = {
     'llama-server -m "$(ostore path llama3)"': _LLAMA,
     'llama-mtmd-cli -m llava.gguf --mmproj "$(ostore path llava --projector)"': _LLAMA,
     "llama-server --models-dir models": _LLAMA,
+    "ollama pull --insecure mirror.lan:11435/library/llama3": _MIRROR,
+    "ollama cp mirror.lan:11435/library/llama3 llama3": _MIRROR,
+    "sudo ostore serve --listen :80 --host registry.ollama.ai": _MIRROR,
+    "echo '192.168.1.5 registry.ollama.ai' | sudo tee -a /etc/hosts": _MIRROR,
+    "ollama pull --insecure llama3": _MIRROR,
+    "docker build -t ostore-serve .": _MIRROR,
+    "docker run -p 11435:11435 -v /srv/models:/models:ro ostore-serve": _MIRROR,
     "make check": ".ci/run does it",
     "make demo": "takes a model of 253 MB; .ci/run does it",
     "make test": "is this",
@@ -98,7 +106,7 @@ NOT_RUN = {
 WITHOUT_GUIDES = [document for document in DOCUMENTS if document not in {TUTORIAL, *HOW_TO}]
 # Documents that are no reports, and their sections.
 EVENTS = {"error": "\n## Errors\n", "progress": "\n## Progress\n"}
-LANGUAGES = {"console", "json", "powershell", "python", "sh"}
+LANGUAGES = {"console", "dockerfile", "ini", "json", "powershell", "python", "sh"}
 # Programs that commands in documents use besides ostore; a document whose programs are missing is skipped.
 PROGRAMS = {"bash", "gzip", "sha256sum", "tar", "zstd"}
 
@@ -278,7 +286,9 @@ def parameters(function: str) -> str:
     for parameter in inspect.signature(getattr(ostore, function)).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
             parts.append("*")
-        default = "…" if parameter.name == "progress" else repr(parameter.default)
+        default = (
+            "…" if parameter.name == "progress" or inspect.isfunction(parameter.default) else repr(parameter.default)
+        )
         parts.append(parameter.name if parameter.default is parameter.empty else f"{parameter.name}={default}")
     return ", ".join(parts)
 

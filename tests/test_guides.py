@@ -138,6 +138,7 @@ store_of alice full; cp given/large.tar.zst alice/models.tar.zst
 export AT_ANOTHER_TIME="faketime -f +9d"
 """,
     "hugging-face-cache": "store_of alice other; cp -r given/hugging-face/. alice",
+    "lan-mirror": "store_of alice models; cp given/models.tar.zst /media/usb",
     "mac-stick": "cp -r given/from-mac/. /media/usb",
     "other-programs": "mkdir -p alice/.ollama; cp -r given/talking alice/.ollama/models; chown alice: /media/usb",
     "own-gguf": "cp given/mine.gguf alice; chown alice: /media/usb",

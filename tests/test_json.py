@@ -51,6 +51,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "gc": ostore.GcReport,
     "restore": ostore.RestoreReport,
     "rm": ostore.RmReport,
+    "serve": ostore.ServeReport,
     "cp": ostore.CpReport,
     "create": ostore.CreateReport,
     "path": ostore.PathReport,

@@ -19,6 +19,7 @@ import pytest
 from tests.serving import DOCKER, OCI, OllamaDouble, Serving, needs, ollama_server, ollamas, posix, serving
 from tests.support import MODEL, OSTORE, Store, as_user, full, noise, sha256, tree
 from tests.support import ostore as run
+from tests.test_json import checked
 
 pytestmark = posix
 # More than two frames that do not shrink, and two that do.
@@ -407,7 +408,7 @@ def test_a_signal_ends_it_well_and_the_report_tells_what_it_did(
             program.send_signal(number)
             assert systemd.recv(100) == b"STOPPING=1"
             assert program.stdout
-            report = json.loads(program.stdout.read())
+            report = checked("serve", program.stdout.read())
     assert program.returncode == 0
     assert (report["schema"], report["models"], report["requests"], report["sent_bytes"]) == ("ostore.serve/1", 2, 0, 0)
 

@@ -42,7 +42,7 @@ _ALIKE = {
     "restore": _IMPORT,
     "save": _EXPORT,
 }
-_OLLAMAS = frozenset({"launch", "ps", "run", "serve", "signin", "signout", "stop"})
+_OLLAMAS = frozenset({"launch", "ps", "run", "signin", "signout", "stop"})
 
 
 def remedy_for(word: str, following: Sequence[str], commands: Iterable[str]) -> Remedy:

@@ -7,9 +7,10 @@ Nothing is written, and no path is made of what a client sends: it is looked up 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
@@ -147,7 +148,7 @@ class Registry:
         if repository is None:
             return _error(404, "NAME_UNKNOWN", "no such model")
         if asked.what == "tags":
-            return self._list_tags(request, asked, repository)
+            return await self._list_tags(request, asked, repository)
         if asked.what == "manifest":
             return self._manifest(request, asked, repository)
         blob = repository.blobs.get(asked.digest) if asked.digest else None
@@ -155,10 +156,12 @@ class Registry:
 
     async def _list_repositories(self, request: web.BaseRequest) -> web.StreamResponse:
         await self._look()
+        await self._until_hashed(self._catalogue.blobs.values())
         paths = (one.path for one in self._catalogue.repositories.values() if self._tags(one))
         return _listing(request, {}, "repositories", sorted(paths))
 
-    def _list_tags(self, request: web.BaseRequest, asked: Asked, repository: Repository) -> web.StreamResponse:
+    async def _list_tags(self, request: web.BaseRequest, asked: Asked, repository: Repository) -> web.StreamResponse:
+        await self._until_hashed(repository.blobs.values())
         if tags := self._tags(repository):
             return _listing(request, {"name": asked.repository}, "tags", tags)
         return _error(503, "UNAVAILABLE", "not hashed yet, or damaged", {"Retry-After": str(_RETRY_SECONDS)})
@@ -263,17 +266,23 @@ class Registry:
 
     async def _state(self, blob: Descriptor, content: Content) -> State:
         """Return the state of a blob; of one that is not hashed yet, after a while."""
-        end = self._loop.time() + self.limits.hash
-        while True:
-            news = self._news
-            state = self.verification.state(blob, content.stamp)
-            left = end - self._loop.time()
-            if state is not State.WAITING or left <= 0:
-                return state
-            try:
-                await asyncio.wait_for(news.wait(), left)
-            except TimeoutError:
-                return self.verification.state(blob, content.stamp)
+        await self._while(lambda: self.verification.state(blob, content.stamp) is State.WAITING)
+        return self.verification.state(blob, content.stamp)
+
+    async def _until_hashed(self, blobs: Collection[Descriptor]) -> None:
+        """Wait a while for blobs to be hashed, so that a list that is asked for at the start has what comes soon."""
+        await self._while(lambda: State.WAITING in self.verification.known(blobs))
+
+    async def _while(self, is_waiting: Callable[[], bool]) -> None:
+        """Wait for as long as a condition holds that news of hashing may end, at most as long as the limit says."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.hash):
+                while True:
+                    # Before the condition is looked at: what ends it meanwhile is then no news that was missed.
+                    news = self._news
+                    if not is_waiting():
+                        return
+                    await news.wait()
 
     async def _look(self) -> None:
         """Look at the place again, unless that was just done."""

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any, cast
 
@@ -71,8 +71,9 @@ async def serve(
     stop: asyncio.Event,
 ) -> None:
     """Answer requests until `stop` is set. `started` is called when clients can connect."""
-    server = web.Server(
+    server = _Server(
         registry.answer,
+        most=registry.limits.connections,
         access_log=cast("logging.Logger", registry),
         access_log_class=_AccessLog,
         logger=_silent(),
@@ -86,20 +87,8 @@ async def serve(
     registry.connections = lambda: len(server.connections)
 
     loop = asyncio.get_running_loop()
-    # A protocol is among the connections only when its connection is made; with TLS, after the handshake.
-    coming: dict[web.RequestHandler, float] = {}
-
-    def connected() -> asyncio.Protocol:
-        now, there = loop.time(), set(server.connections)
-        for one in [one for one, until in coming.items() if one in there or until < now]:
-            del coming[one]
-        if len(there) + len(coming) >= registry.limits.connections:
-            return _Refusal()
-        coming[protocol := server()] = now + _TLS_SECONDS
-        return protocol
-
     handshake = _TLS_SECONDS if tls else None
-    listener = await loop.create_server(connected, sock=listening, ssl=tls, ssl_handshake_timeout=handshake)
+    listener = await loop.create_server(server.next_protocol, sock=listening, ssl=tls, ssl_handshake_timeout=handshake)
     sweeping = asyncio.create_task(_sweep(server, registry))
     try:
         with _stopping_at_signals(loop, stop):
@@ -112,6 +101,31 @@ async def serve(
         server.pre_shutdown()
         registry.stop()
         await server.shutdown(_SHUTDOWN_SECONDS)
+
+
+class _Server(web.Server):
+    """Makes no more than `most` connections."""
+
+    def __init__(
+        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, most: int, **options: Any
+    ) -> None:
+        super().__init__(handler, **options)
+        self._most = most
+        # Those whose connection is not made yet, and until when it has to be: with TLS, after the handshake.
+        self._coming: dict[web.RequestHandler, float] = {}
+
+    def next_protocol(self) -> asyncio.Protocol:
+        """Return what answers the next connection."""
+        now = asyncio.get_running_loop().time()
+        self._coming = {one: until for one, until in self._coming.items() if until > now}
+        if len(self.connections) + len(self._coming) >= self._most:
+            return _Refusal()
+        self._coming[protocol := self()] = now + _TLS_SECONDS
+        return protocol
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        self._coming.pop(handler, None)
+        super().connection_made(handler, transport)
 
 
 class _Refusal(asyncio.Protocol):

@@ -153,7 +153,7 @@ def test_f114_f115_three_hundred_clients_that_stall_keep_nobody_from_being_serve
 
 
 @contextlib.contextmanager
-def limited(store: Store, limits: Limits) -> Iterator[tuple[Serving, list[str]]]:
+def limited(store: Store, limits: Limits, *, is_ready: bool = True) -> Iterator[tuple[Serving, list[str]]]:
     """
     A server in this process, with limits that a test can wait for, and the lines of its log.
 
@@ -178,7 +178,8 @@ def limited(store: Store, limits: Limits) -> Iterator[tuple[Serving, list[str]]]
     begun.wait()
     try:
         server = Serving(None, f"http://{host}:{port}", Path())  # type: ignore[arg-type]
-        server.ready()
+        if is_ready:
+            server.ready()
         yield server, lines
     finally:
         for loop, stop in ends:
@@ -209,7 +210,11 @@ def test_f114_half_a_request_is_not_waited_for(place: Path) -> None:
 
 
 def test_f114_a_connection_too_many_is_refused(place: Path) -> None:
-    with limited(Store(place / "store"), Limits(connections=3)) as (server, _), contextlib.ExitStack() as stack:
+    limits = Limits(connections=3)
+    with (
+        limited(Store(place / "store"), limits, is_ready=False) as (server, _),
+        contextlib.ExitStack() as stack,
+    ):
         clients = [stack.enter_context(accepted(server)) for _ in range(3)]
         with socket.create_connection(server.address) as refused:
             assert closed_by_server(refused)
@@ -415,3 +420,9 @@ def test_f123_ten_thousand_malformed_requests_do_no_harm(server: Serving) -> Non
     assert server.ask(blob_path(WEIGHTS)).body == WEIGHTS
     lines = server.lines()
     assert [line for line in lines if not line.isprintable() or "Traceback" in line or "Error" in line] == []
+
+
+def test_f114_connections_that_come_and_go_are_not_counted(place: Path) -> None:
+    with limited(Store(place / "store"), Limits(connections=20)) as (server, _):
+        for _ in range(100):
+            assert server.ask("/v2/").status == 200

@@ -55,11 +55,11 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """
-    Serve the models of a store or a bundle to others, as a registry that nobody can write to.
+    Serve models to others, as a read-only registry.
 
-    `ollama pull --insecure HOST:PORT/library/NAME` gets them from there, and so do `ostore pull`, skopeo and oras.
-    Nothing is unpacked. A blob is hashed before it is served, and one that is damaged is not served. Models that come
-    into the store later are served too. Ctrl-C or SIGTERM ends it.
+    `ollama pull --insecure HOST:PORT/library/NAME` gets the models of a store or a bundle from there, and so do `ostore
+    pull`, skopeo and oras. Nothing is unpacked. A blob is hashed before it is served, and one that is damaged is not
+    served. Models that come into the store later are served too. Ctrl-C or SIGTERM ends it.
 
     Without --host, clients may ask under any name; if only this machine can connect, under its own. Standard error has
     a line for each request. GET /healthz says how far the hashing is, and GET /metrics has figures for Prometheus.
