@@ -107,7 +107,11 @@ class _Server(web.Server):
     """Makes no more than `most` connections."""
 
     def __init__(
-        self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], *, most: int, **options: Any
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        most: int,
+        **options: Any,  # noqa: ANN401 - those of aiohttp
     ) -> None:
         super().__init__(handler, **options)
         self._most = most

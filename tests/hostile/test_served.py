@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from ostore.places.store.store import LocalStore
+from ostore.server.contents import FileContent
 from ostore.server.listening import Address, opened
 from ostore.server.registry import Limits, Registry
 from ostore.server.requests import Doorman
 from ostore.server.running import serve
 from ostore.server.supplies import StoreSupply
+from ostore.streams.chunks import Chunk
 from tests.serving import Serving, posix, serving
 from tests.support import Store, noise, sha256, some, unmeasured
 from tests.support import ostore as run
@@ -186,6 +188,38 @@ def limited(store: Store, limits: Limits, *, is_ready: bool = True) -> Iterator[
             loop.call_soon_threadsafe(stop.set)
         thread.join()
         listener.close()
+
+
+def test_a_blob_that_is_not_hashed_yet_is_to_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading waits here, as on a slow disk. A blob that is asked for is hashed before smaller ones."""
+    go_on, read, order = threading.Event(), FileContent.read, list[int]()
+
+    def read_slowly(content: FileContent, start: int, size: int) -> Chunk:
+        go_on.wait()
+        order.append(size)
+        return read(content, start, size)
+
+    monkeypatch.setattr(FileContent, "read", read_slowly)
+    store = Store(tmp_path / "store")
+    for number in range(1, 6):
+        store.model(f"m{number}:latest", bytes(number) * 1000)
+    with limited(store, Limits(hash=0.05), is_ready=False) as (server, _):
+        try:
+            for method in ("GET", "HEAD"):
+                found = server.ask(blob_path(bytes(5000), "library/m5"), method)
+                assert (found.status, found.headers["Retry-After"]) == (503, "5")
+            assert server.ask("/healthz").document["status"] == "hashing"
+            assert server.ask("/v2/_catalog").document == {"repositories": []}
+            assert server.ask("/v2/library/m1/tags/list").status == 503
+            # The manifest is needed to know what to ask for.
+            assert server.ask("/v2/library/m1/manifests/latest").status == 200
+        finally:
+            go_on.set()
+        server.ready()
+        assert order.index(5000) == 1
+        assert server.ask(blob_path(bytes(5000), "library/m5")).body == bytes(5000)
 
 
 def closed_by_server(client: socket.socket) -> bool:
