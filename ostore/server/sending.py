@@ -104,7 +104,7 @@ class Sender:
         Send a range of bytes to the socket with this descriptor, and close the content. `count` is told how many.
 
         Raises IntegrityError if the bytes changed meanwhile, TimeoutError if the client took none for `stall` seconds,
-        OSError. The connection is then reset.
+        OSError. The connection then ends before all is sent.
         """
         try:
             to = socket.socket(fileno=os.dup(fd))

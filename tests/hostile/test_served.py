@@ -273,13 +273,16 @@ def accepted(server: Serving) -> socket.socket:
     raise AssertionError("no connection is accepted")
 
 
-def test_f115_a_client_that_takes_nothing_is_reset(place: Path) -> None:
+def test_f115_a_client_that_takes_nothing_is_cut_off(place: Path) -> None:
     limits = Limits(stall=0.2)
     with limited(Store(place / "store"), limits) as (server, lines), socket.create_connection(server.address) as client:
         client.sendall(request(blob_path(LARGE, "library/large")))
         until_logged(lines, "library/large")
-        with pytest.raises(ConnectionError):
-            read_all(client)
+        got = 0
+        # Whether what the system had taken arrives before the reset is a matter of time.
+        with contextlib.suppress(ConnectionError):
+            got = read_all(client)
+        assert got < len(LARGE)
 
 
 def read_all(client: socket.socket) -> int:
