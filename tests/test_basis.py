@@ -385,10 +385,6 @@ class TestOutdated:
         assert run("outdated", "-q", "--against", path, "--models", far.root).stdout == "new:latest\n"
         assert ostore.outdated(["kept"], against=near.root, models=far.root).current == 1
 
-    def test_without_a_place_it_asks_no_registry(self, far: Store) -> None:
-        done = run("outdated", "--models", far.root)
-        assert (done.returncode, "ostore outdated --against FILE" in done.stderr) == (2, True)
-
 
 class TestDelta:
     @pytest.mark.parametrize("form", FORMS)

@@ -151,7 +151,7 @@ cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; 
 # Pages about two machines, each with a test of its own.
 OF_TWO_SIDES = {"diode", "monthly-update"}
 # Pages with a server: a registry, or an Ollama.
-OF_SERVERS = {"probe", "registries"}
+OF_SERVERS = {"probe", "registries", "straight-to-a-stick"}
 # Stand for the programs of a diode: what was sent waits in a file, which the test cuts.
 DIODE = {"diode-send": 'cat >"$DIODE"', "diode-receive": 'cat "$DIODE"'}
 SIDE_FILES = {".DS_Store": b"\0\0\0\1Bud1", "._": b"\0\5\x16\7\0\2\0\0"}
@@ -320,6 +320,17 @@ def test_a_registry_with_a_private_authority_and_logins(given: Path, tmp_path: P
                 patch.setenv(name, value)
             report = ostore.push(["llama3"], to=f"{registry.host}/models", ca_file=certs / "ca.crt", modelpack=True)
     assert report.blobs_sent == 0
+
+
+@needs_registry
+def test_models_go_from_a_registry_straight_to_a_stick(given: Path, tmp_path: Path) -> None:
+    (tmp_path / "stick").mkdir()
+    environment = {**os.environ, "HOME": str(tmp_path), "OLLAMA_MODELS": "models", "PATH": path_with_ostore()}
+    with docker_registry(tmp_path / "registry") as registry:
+        registry.fill(Store(given / "models"))
+        page = (ROOT / "docs/how-to/straight-to-a-stick.md").read_text("utf-8")
+        (tmp_path / "models").mkdir()
+        type_all(steps_in(page), folder=tmp_path, environment=environment, places={"registry.ollama.ai": registry.host})
 
 
 @pytest.mark.parametrize("server", SERVERS)

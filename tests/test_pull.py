@@ -184,3 +184,27 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path: Path) -> None:
                 pulled_bytes(store, name)
                 == origin.manifest_path("registry.ollama.ai/library/large:latest").read_bytes()
             )
+
+
+def test_what_a_registry_has_anew_is_told_with_its_size(tmp_path: Path) -> None:
+    origin, store = Store(tmp_path / "origin"), tmp_path / "models"
+    origin.model("tiny:latest", b"old", template=b"{{ .Prompt }}")
+    origin.model("tiny:kept", b"kept", template=b"{{ .Prompt }}")
+    with docker_registry(tmp_path / "registry") as registry:
+        registry.fill(origin)
+        names = [registry.name("tiny"), registry.name("tiny:kept")]
+        assert run("pull", *names, "--models", store).returncode == 0
+        Store(store).model(f"{registry.host}/library/mine:latest", b"mine")
+        kept = Store(store).manifest_path(names[1])
+        # As servers up to 0.12 leave it.
+        kept.write_bytes(kept.read_bytes().rstrip(b"\n"))
+        origin.model("tiny:latest", b"a new one", template=b"{{ .Prompt }}")
+        registry.fill(origin)
+        done = run("outdated", "--models", store)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0].split() == ["NAME", "HERE", "THERE", "TO", "FETCH"]
+        assert done.stdout.splitlines()[1].split()[::3] == [names[0], "9"]
+        assert "1 model outdated, 1 model the same, 1 model not there (at the registries of their names)" in done.stdout
+        assert run("outdated", "-q", "--models", store).stdout == f"{names[0]}\n"
+    gone = run("outdated", "--models", store)
+    assert (gone.returncode, "connection refused" in gone.stderr) == (11, True)

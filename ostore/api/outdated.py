@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.basis import opened_basis
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import MANIFESTS
 from ostore.operations.inventory import clear_models
+from ostore.places.store.store import LocalStore
 from ostore.settings import threads
 
 
 @dataclass(frozen=True, slots=True)
 class OutdatedModel:
-    """A model whose tag means another manifest elsewhere: the digests of both."""
+    """
+    A model whose tag means another one elsewhere: the digests of both manifests.
+
+    `size` is the bytes of the blobs there that the store lacks, or None if they were not asked for.
+    """
 
     name: str
     here: str
     there: str
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OutdatedReport:
-    """The models that differ, the number of those that are the same, and the names that the other place lacks."""
+    """
+    The models that differ, the number of those that are the same, and the names that the other place lacks.
+
+    `against` is None if registries were asked.
+    """
 
     store: str
-    against: str
+    against: str | None
     models: tuple[OutdatedModel, ...]
     current: int
     unknown: tuple[str, ...]
@@ -37,32 +49,71 @@ class OutdatedReport:
 
 
 def outdated(
-    names: Sequence[str] = (), *, against: str | Path, jobs: int | None = None, models: Path | None = None
+    names: Sequence[str] = (),
+    *,
+    against: str | Path | None = None,
+    ca_file: str | Path | None = None,
+    plain_http: bool = False,
+    jobs: int | None = None,
+    models: Path | None = None,
 ) -> OutdatedReport:
     """
     Compare the tags of the store with those of `against`: an inventory, a bundle, a lock or a folder with a store.
+    Without it, ask the registry of each model.
 
-    `names` (or globs) choose some models; the default is all. Only manifests are compared. Raises NotFoundError,
-    UsageError, FormatError, IntegrityError, UnsafeError, LimitError, OSError.
+    `names` (or globs) choose some models; the default is all. Only manifests are compared. What a registry has is the
+    same model if it has the same config and layers: old servers have written its manifest anew. `ca_file` and
+    `plain_http` are those of `pull`. Raises NotFoundError, UsageError, FormatError, IntegrityError, UnsafeError,
+    LimitError, RemoteError, OSError.
     """
     store = chosen_store(models).require_whole()
     scan = store.scan(typed_models(names, store))
     chosen, notes = clear_models(model for model in scan.models if model.tree == MANIFESTS)
-    with opened_basis(against, near=store, jobs=threads(jobs)) as basis:
-        there = {model.name.folded: model.manifest.digest for model in basis.inventory.models}
+    chosen = sorted(chosen, key=lambda model: model.name.full)
+    there: dict[str, tuple[Digest, int | None]]
+    if against is None:
+        manifests = [(model.name, model.manifest) for model in chosen]
+        there = _at_registries(manifests, store, None if ca_file is None else Path(ca_file), plain_http=plain_http)
+    else:
+        with opened_basis(against, near=store, jobs=threads(jobs)) as basis:
+            there = {model.name.folded: (model.manifest.digest, None) for model in basis.inventory.models}
     found: list[OutdatedModel] = []
     unknown: list[ModelName] = []
-    for model in sorted(chosen, key=lambda model: model.name.full):
-        digest = there.get(model.name.folded)
+    for model in chosen:
+        digest, size = there.get(model.name.folded, (None, None))
         if digest is None:
             unknown.append(model.name)
         elif digest != model.manifest.digest:
-            found.append(OutdatedModel(str(model.name), str(model.manifest.digest), str(digest)))
+            found.append(OutdatedModel(str(model.name), str(model.manifest.digest), str(digest), size))
     return OutdatedReport(
         store=str(store.root),
-        against=str(against),
+        against=None if against is None else str(against),
         models=tuple(found),
         current=len(chosen) - len(found) - len(unknown),
         unknown=tuple(map(str, unknown)),
         warnings=(*notes, *(f"{entry.path}: not compared: {entry.reason}" for entry in scan.unreadable)),
     )
+
+
+def _at_registries(
+    manifests: Iterable[tuple[ModelName, Manifest]], store: LocalStore, ca_file: Path | None, *, plain_http: bool
+) -> dict[str, tuple[Digest, int | None]]:
+    """
+    Return what the registries have of each model, by folded name: the digest of its manifest, and the bytes to carry.
+
+    A model that has the same blobs there gets the digest that it has here.
+    """
+    from ostore.api.network import network_terms, registries
+    from ostore.places.registry.source import RegistrySource
+
+    found: dict[str, tuple[Digest, int | None]] = {}
+    with registries(network_terms(ca_file=ca_file, plain_http=plain_http), connections=1) as client_of:
+        source = RegistrySource(client_of, connections=1)
+        for name, manifest in manifests:
+            for selection in source.find_models([name.full]):
+                (there,) = selection.models
+                is_same = [blob.digest for blob in manifest.blobs] == list(there.blobs)
+                digest = manifest.digest if is_same else there.manifest_digest
+                lacking = sum(blob.size for blob in store.missing_of(selection.blobs))
+                found[name.folded] = (digest, lacking)
+    return found

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ostore.cli.options import AsJson, Jobs, Models, Quiet, examples, group
+from ostore.cli.options import AsJson, CaFile, Jobs, Models, PlainHttp, Quiet, examples, group
 
 app = group()
 
@@ -20,6 +20,7 @@ Against = Annotated[
 
 @app.command(
     epilog=examples(
+        "ostore outdated",
         "ostore outdated --against /media/usb/models.tar.zst",
         "ostore outdated 'llama*' --against models.lock",
     )
@@ -27,6 +28,8 @@ Against = Annotated[
 def outdated(
     names: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Names or quoted globs.")] = None,
     against: Against = None,
+    ca_file: CaFile = None,
+    plain_http: PlainHttp = False,
     jobs: Jobs = None,
     models: Models = None,
     as_json: AsJson = False,
@@ -35,20 +38,13 @@ def outdated(
     """
     Show which models of the store are another version elsewhere. Only manifests are compared.
 
-    --quiet prints their names.
+    Without --against, the registry of each model is asked: one request each. --quiet prints their names.
     """
     from ostore.api.outdated import outdated as compare
     from ostore.cli.render import outdated as render
     from ostore.cli.render.report import say_report
-    from ostore.formats.errors import UsageError
-    from ostore.formats.remedy import ostore
 
-    if against is None:
-        raise UsageError(
-            "expected --against: this version of ostore asks no registry",
-            hint=ostore("outdated", "--against", "FILE", before="a bundle, an inventory or a lock of the other side"),
-        )
-    report = compare(names or (), against=against, jobs=jobs, models=models)
+    report = compare(names or (), against=against, ca_file=ca_file, plain_http=plain_http, jobs=jobs, models=models)
     say_report(
         "outdated",
         report,

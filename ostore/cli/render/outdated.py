@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ostore.cli.text import one_line, plural, table
+from ostore.cli.text import human_bytes, one_line, plural, table
 
 if TYPE_CHECKING:
     from ostore.api.outdated import OutdatedReport
@@ -13,11 +13,16 @@ _SHOWN_DIGITS = 12
 
 
 def text(report: OutdatedReport) -> str:
-    rows = [(model.name, _id(model.here), _id(model.there)) for model in report.models]
-    lines = [table(("NAME", "HERE", "THERE"), rows)] if rows else []
+    is_asked = report.against is None
+    rows = [
+        (model.name, _id(model.here), _id(model.there), *([human_bytes(model.size or 0)] if is_asked else []))
+        for model in report.models
+    ]
+    columns = ("NAME", "HERE", "THERE", *(["TO FETCH"] if is_asked else []))
+    lines = [table(columns, rows)] if rows else []
     unknown = f", {plural(len(report.unknown), 'model')} not there" if report.unknown else ""
     verdict = f"{plural(len(rows), 'model')} outdated, {plural(report.current, 'model')} the same{unknown}"
-    return "\n".join([*lines, one_line(f"{verdict} ({report.against})")])
+    return "\n".join([*lines, one_line(f"{verdict} ({report.against or 'at the registries of their names'})")])
 
 
 def _id(digest: str) -> str:
