@@ -109,7 +109,7 @@ class Serving:
 
 @contextlib.contextmanager
 def serving(
-    place: Path | None, folder: Path, *options: str | Path, listen: str = "127.0.0.1:0", **environment: str
+    place: str | Path | None, folder: Path, *options: str | Path, listen: str = "127.0.0.1:0", **environment: str
 ) -> Iterator[Serving]:
     """Serve a place, hashed, until the block ends. The server has to end well then."""
     words = [*([str(place)] if place else []), "--listen", listen, *map(str, options)]

@@ -24,7 +24,13 @@ from tests.test_json import checked
 pytestmark = posix
 # More than two frames that do not shrink, and two that do.
 HARD, SOFT = noise(20_000_000, 5), bytes(noise(17_000_000, 6)).translate(bytes(byte & 31 for byte in range(256)))
-KINDS = ("store", "bundle.tar", "bundle.tar.zst")
+KINDS = ("store", "bundle.tar", "bundle.tar.zst", "oci:layout")
+
+
+def place_at(folder: Path, kind: str) -> str:
+    """What is typed for a place of this kind in a folder."""
+    scheme, _, name = kind.rpartition(":")
+    return f"oci:{folder / name}" if scheme else str(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +44,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.model("hf.co/someone/Other:Q4_K_M", b"other weights")
     store.add(full("empty:latest"), store.layer(MODEL, b""))
     for kind in KINDS[1:]:
-        made = run("export", "--all", folder / kind, "--models", store.root)
+        made = run("export", "--all", place_at(folder, kind), "--models", store.root)
         assert made.returncode == 0, made.stderr
     return folder
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest, places: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    with serving(places / request.param, tmp_path_factory.mktemp("log")) as found:
+    with serving(place_at(places, request.param), tmp_path_factory.mktemp("log")) as found:
         yield found
 
 
@@ -504,3 +510,16 @@ def test_a_quiet_server_prints_its_address_alone(store: Store) -> None:
         first = program.stdout.readline()
         program.terminate()
         assert (first.startswith("http://127.0.0.1:"), program.stdout.read()) == (True, "")
+
+
+def test_ostore_pulls_from_every_kind_of_place(server: Serving, places: Path, tmp_path: Path) -> None:
+    names = [
+        f"{server.host}/library/hard:q4",
+        f"{server.host}/library/soft:latest",
+        f"{server.host}/library/empty:latest",
+    ]
+    done = run("pull", *names, "--models", tmp_path / "models")
+    assert done.returncode == 0, done.stderr
+    assert run("verify", "--models", tmp_path / "models").returncode == 0
+    there = Store(places / "store").manifest_path(full("hard:q4")).read_bytes()
+    assert Store(tmp_path / "models").manifest_path(names[0]).read_bytes() == there

@@ -1,4 +1,4 @@
-"""Serve the models of a store or a bundle to others, as a registry that nobody can write to."""
+"""Serve the models of a store, a bundle or an OCI image layout to others, as a registry that nobody can write to."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def serve(
     log: Callable[[str], None] = lambda _line: None,
 ) -> ServeReport:
     """
-    Serve the models of a store or a bundle file until SIGTERM or Ctrl-C, as a read-only registry.
+    Serve the models of a store, a bundle file or an OCI image layout, as a read-only registry, until SIGTERM or Ctrl-C.
 
-    `place` defaults to the store at `models`, or the store that `where` finds. `listen` is HOST:PORT. `only` are names
-    and globs. Clients may ask under the names `hosts`; without any, an address of the network is served under every
-    name, and a loopback address under those of this machine. `started` is called once, and `log` with a line for each
-    request and problem, neither of them escaped.
+    `place` may be `oci:DIR`. It defaults to the store at `models`, or the store that `where` finds. `listen` is
+    HOST:PORT. `only` are names and globs. Clients may ask under the names `hosts`; without any, an address of the
+    network is served under every name, and a loopback address under those of this machine. `started` is called once,
+    and `log` with a line for each request and problem, neither of them escaped.
 
     Raises UsageError if the library is missing, or for a wrong argument; BusyError if the port is taken; NotFoundError;
     the errors of a bad bundle (FormatError, IntegrityError, LimitError, UnsafeError); OSError.
@@ -156,15 +156,18 @@ def _opened(place: str | Path | None, models: Path | None) -> Iterator[Source]:
 def _offered(source: Source, is_served: Callable[[ModelName], bool], only: Sequence[str]) -> tuple[Supply, Offer]:
     """Return a place to serve and what it gives now. Raises NotFoundError for a pattern that matches nothing."""
     from ostore.places.bundle.reader import BundleReader
-    from ostore.server.supplies import BundleSupply, Offer, StoreSupply
+    from ostore.places.oci_layout.layout import OciLayout
+    from ostore.server.supplies import BundleSupply, LayoutSupply, Offer, StoreSupply
 
     supply: Supply
     if isinstance(source, LocalStore):
         supply = StoreSupply(source)
     elif isinstance(source, BundleReader):
         supply = BundleSupply(source)
+    elif isinstance(source, OciLayout):
+        supply = LayoutSupply(source.path, source.label)
     else:
-        raise UsageError("only a store or a bundle can be served")
+        raise UsageError("only a store, a bundle or an OCI image layout can be served")
     found = supply.look()
     offer = Offer(tuple(model for model in found.models if is_served(model.name)), found.left)
     _, unmatched = choose([model.name for model in found.models], only)

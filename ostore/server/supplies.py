@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import DamagedStoreError, OstoreError, UsageError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
+from ostore.formats.oci_layout import BLOBS as LAYOUT_BLOBS
+from ostore.formats.oci_layout import INDEX
 from ostore.formats.selection import LeftOut
 from ostore.formats.store_layout import BLOBS
 from ostore.places.bundle.reader import BundleReader
+from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
 from ostore.places.store.survey.scan import PassingScan
@@ -94,16 +98,7 @@ class StoreSupply:
         return Offer(tuple(models), tuple(left))
 
     def opened(self, blob: Descriptor) -> Content | None:
-        try:
-            with Directory.open(self._blobs) as folder:
-                fd = folder.open_file(blob.digest.filename)
-        except (FileNotFoundError, NotADirectoryError, DamagedStoreError):
-            # A link is none: it may lead to what only this process may read.
-            return None
-        if os.fstat(fd).st_size != blob.size:
-            os.close(fd)
-            return None
-        return FileContent(fd)
+        return _opened_file(self._blobs, blob.digest.filename, blob.size)
 
     def _is_read(self, path: str, stamp: Stamp) -> bool:
         known = self._read.get(path)
@@ -124,6 +119,29 @@ class StoreSupply:
             error = DamagedStoreError(f"manifest of {bad.name}: {bad.reason}")
             read.append((by_path[bad.path], LeftOut(str(bad.name), error)))
         return read
+
+
+class LayoutSupply:
+    """An OCI image layout. Its index is read again when it has changed."""
+
+    def __init__(self, path: Path, label: str) -> None:
+        self.label = label
+        self._path = path
+        self._stamp: Stamp | None = None
+        self._offer = Offer(())
+
+    def look(self) -> Offer:
+        stamp = _stamp_at(str(self._path / INDEX))
+        if stamp is None or stamp != self._stamp:
+            layout = OciLayout(self._path, self.label)
+            selection = layout.select(())
+            manifests = layout.read_manifests(selection.models)
+            models = (ServedModel.of(name, Manifest.parse(raw)) for name, raw in manifests)
+            self._offer, self._stamp = Offer(tuple(models), selection.left), stamp
+        return self._offer
+
+    def opened(self, blob: Descriptor) -> Content | None:
+        return _opened_file(self._path.joinpath(*LAYOUT_BLOBS), blob.digest.hex, blob.size)
 
 
 class BundleSupply:
@@ -201,3 +219,17 @@ class _Sizes:
                 reason = f"blob {blob.digest}: missing, a link, or not of {blob.size} bytes"
                 return LeftOut(str(model.name), DamagedStoreError(reason), blob.digest)
         return None
+
+
+def _opened_file(folder: Path, name: str, size: int) -> Content | None:
+    """Open a regular file of this size; None if there is none. Raises OSError."""
+    try:
+        with Directory.open(folder) as opened:
+            fd = opened.open_file(name)
+    except (FileNotFoundError, NotADirectoryError, DamagedStoreError):
+        # A link is none: it may lead to what only this process may read.
+        return None
+    if os.fstat(fd).st_size != size:
+        os.close(fd)
+        return None
+    return FileContent(fd)

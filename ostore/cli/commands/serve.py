@@ -43,7 +43,7 @@ Key = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its
     )
 )
 def serve(
-    place: Annotated[str | None, typer.Argument(metavar="[STORE|BUNDLE]", show_default=False)] = None,
+    place: Annotated[str | None, typer.Argument(metavar="[STORE|BUNDLE|oci:DIR]", show_default=False)] = None,
     listen: Listen = "0.0.0.0:11435",
     host: Hosts = None,
     only: Only = None,
@@ -57,9 +57,9 @@ def serve(
     """
     Serve models to others, as a read-only registry.
 
-    `ollama pull --insecure HOST:PORT/library/NAME` gets the models of a store or a bundle from there, and so do `ostore
-    pull`, skopeo and oras. Nothing is unpacked. A blob is hashed before it is served, and one that is damaged is not
-    served. Models that come into the store later are served too. Ctrl-C or SIGTERM ends it.
+    `ollama pull --insecure HOST:PORT/library/NAME` gets the models of a store, a bundle or an OCI image layout from
+    there, and so do `ostore pull`, skopeo and oras. Nothing is unpacked. A blob is hashed before it is served, and one
+    that is damaged is not served. Models that come later are served too. Ctrl-C or SIGTERM ends it.
 
     Without --host, clients may ask under any name; if only this machine can connect, under its own. Standard error has
     a line for each request. GET /healthz says how far the hashing is, and GET /metrics has figures for Prometheus.

@@ -45,6 +45,11 @@ class OciLayout:
         self._index = self._folder.read_index()
         self._names = _by_name(self._index.entries)
 
+    @property
+    def path(self) -> Path:
+        """The folder of the layout."""
+        return self._folder.path
+
     def select(self, patterns: Sequence[str]) -> Selection:
         """
         Return the models that match names and globs, or all. Blobs are judged by name and size.
