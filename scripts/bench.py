@@ -31,6 +31,7 @@ from pathlib import Path
 import bench_against
 import bench_data as data
 import bench_delta as delta
+import bench_pull
 import bench_serve
 from gguf_variants import write_variant
 
@@ -593,6 +594,11 @@ def serving_rows(bench: Bench) -> None:
         print(bench.rows[-1], flush=True)
 
 
+def pulling_rows(bench: Bench) -> None:
+    """Compare pulls with what other programs take to fetch and hash the same bytes."""
+    bench_pull.rows(bench, peak)
+
+
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "starting": starting_rows,
     "carrying": carrying_rows,
@@ -606,6 +612,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "delta": delta_rows,
     "many": many_rows,
     "memory": memory_rows,
+    "pulling": pulling_rows,
     "serving": serving_rows,
 }
 

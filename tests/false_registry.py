@@ -104,6 +104,8 @@ def false_registry(answers: Answers, *, port: int = 0) -> Iterator[FalseRegistry
             with contextlib.suppress(OSError):
                 while True:
                     connection, _ = listening.accept()
+                    # Else the second piece waits until the first is confirmed.
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     connections.append(connection)
                     threading.Thread(target=serve, args=(connection,), daemon=True).start()
 

@@ -21,7 +21,7 @@ from ostore.formats.name import ModelName
 from ostore.formats.oci_image import ImagePlan, parse_at
 from ostore.formats.selection import Selection
 from ostore.streams.file_lock import try_lock
-from tests.support import TENSOR, Store, full, noise, sha256, six_kinds, tree
+from tests.support import OSTORE, TENSOR, Store, full, noise, sha256, six_kinds, tree
 from tests.support import ostore as run
 from tests.test_json import report
 
@@ -299,3 +299,13 @@ def test_labels_name_some_models_of_many(tmp_path: Path) -> None:
     assert title.startswith("m00:latest, m01:latest")
     assert title.endswith(" and 10 more")
     assert config["history"][0]["comment"] == "manifests, and blobs of less than 64 KiB"
+
+
+def test_an_image_from_a_pipe_is_named_too(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+    store.model("tiny:latest", b"weights")
+    assert run("export", "tiny", tmp_path / "image.tar", "--as", "image", "--models", store.root).returncode == 0
+    with (tmp_path / "image.tar").open("rb") as pipe:
+        done = subprocess.run([*OSTORE, "inspect", "-"], stdin=pipe, capture_output=True, text=True, check=False)
+    assert done.returncode == 12
+    assert "a tar of an OCI image layout, or a container image (unpack it into a folder" in done.stderr

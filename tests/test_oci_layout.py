@@ -452,3 +452,10 @@ def test_another_version_of_layouts_is_refused(raw: bytes) -> None:
     check_layout(b'{"imageLayoutVersion":"1.1.0","more":1}')
     with pytest.raises(LimitError):
         check_layout(b" " * 70_000)
+
+
+def test_an_index_that_no_reader_would_take_is_not_written() -> None:
+    # Keys of others stay, so they count.
+    index = ImageIndex({"annotations": {"of.others": "x" * MAX_INDEX_BYTES}}, ())
+    with pytest.raises(LimitError, match=f"expected at most {MAX_INDEX_BYTES} bytes"):
+        index.write()

@@ -114,6 +114,17 @@ def test_a_digest_pins_the_manifest(tmp_path: Path, registry: DockerRegistry) ->
     assert f"no model library/tiny@sha256:{'0' * 64}" in missing.stderr
 
 
+def test_a_glob_takes_what_the_registry_lists(tmp_path: Path, registry: DockerRegistry) -> None:
+    done = run("pull", f"{registry.host}/library/tiny:*", "--models", tmp_path / "models")
+    assert done.returncode == 0, done.stderr
+    assert run("list", "-q", "--models", tmp_path / "models").stdout.split() == [
+        registry.name("tiny:latest"),
+        registry.name("tiny:q4"),
+    ]
+    nothing = run("pull", f"{registry.host}/nobody/*", "--models", tmp_path / "models")
+    assert (nothing.returncode, f"no model '{registry.host}/nobody/*'" in nothing.stderr) == (3, True)
+
+
 def test_another_model_of_the_name_is_replaced_only_if_asked(tmp_path: Path, registry: DockerRegistry) -> None:
     store = Store(tmp_path / "models")
     name = registry.name("tiny:q4")
@@ -131,7 +142,8 @@ def test_another_model_of_the_name_is_replaced_only_if_asked(tmp_path: Path, reg
     [
         ([], 2, "names: expected at least one model"),
         (["http://registry.example/library/x"], 2, "no address goes before it"),
-        (["tiny*"], 2, "a registry takes whole names only"),
+        (["tiny*"], 2, "a glob needs a registry that lists what it has"),
+        (["*.example/library/tiny"], 2, "a glob needs a registry"),
         (["tiny@sha256:12"], 2, "tiny: "),
         (["tiny", "--limit-rate", "fast"], 2, "--limit-rate: expected bytes a second such as 10MB or 512K, got 'fast'"),
         (["tiny", "--ca-file", "nothing.pem"], 2, "--ca-file: nothing.pem: No such file or directory"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from ostore.api.network import network_terms, registries
 from ostore.api.typed import typed_name, words_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, UsageError
-from ostore.formats.name import ModelName, is_glob
+from ostore.formats.name import DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, is_glob
 from ostore.formats.outcome import Received
 from ostore.formats.selection import Selection
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Sink, copy
+from ostore.places.registry.catalog import names_at
 from ostore.places.registry.source import RegistrySource
 from ostore.places.store.receiving.sink import StoreSink
 from ostore.places.store.store import LocalStore
@@ -74,9 +75,10 @@ def pull(
     """
     Fetch models, each from the registry that its name says, and verify them.
 
-    `names` are typed as to Ollama, with `@sha256:…` behind a name for exactly that manifest. `to` is what `export`
-    takes as its destination; the default is the store. `lock` is a lock file: its manifests are fetched and no others,
-    all of them if there are no names. `replace` allows overwriting a bundle, or a different model of the same name.
+    `names` are typed as to Ollama, with `@sha256:…` behind a name for exactly that manifest. A glob such as
+    `mirror.lan:11435/library/*` takes what that registry lists. `to` is what `export` takes as its destination; the
+    default is the store. `lock` is a lock file: its manifests are fetched and no others, all of them if there are no
+    names. `replace` allows overwriting a bundle, or a different model of the same name.
     With `dry_run`, only manifests are fetched and nothing is written. `before` gets the report of a dry run before
     anything is written.
 
@@ -93,14 +95,23 @@ def pull(
         limit_rate=limit_rate, ca_file=None if ca_file is None else Path(ca_file), plain_http=plain_http
     )
     locked = None if lock is None else Lock.read(lock)
-    chosen = _chosen(names, locked)
+    globs = [word for word in words_of(names) if is_glob(word)]
+    hosts = list(dict.fromkeys(map(_host_of, globs)))
+    chosen = _chosen([word for word in words_of(names) if not is_glob(word)], None if globs else locked)
+    if not chosen and not globs:
+        raise UsageError("names: expected at least one model, got none")
     sink, destination, doubts = _sink(to, models, replace=replace, progress=progress)
     connections = connections_for(None if jobs is None else threads(jobs), terms.limit_rate)
     with registries(terms, connections=connections) as client_of:
         pins = {name: digest for name, digest in chosen if digest is not None}
-        source = RegistrySource(client_of, connections=connections, pins=pins)
+
+        def listed() -> Iterator[ModelName]:
+            for host in hosts:
+                yield from names_at(client_of(host), host)
+
+        source = RegistrySource(client_of, connections=connections, pins=pins, listed=listed)
         progress.phase("pulling manifests", 0)
-        selection = source.select([name.full for name, _ in chosen])
+        selection = source.select([*(name.full for name, _ in chosen), *globs])
         if locked is not None:
             needed = locked.restricted(model.name for model in selection.models)
             needed.refuse_others(digests_of(selection.models), source.label)
@@ -120,15 +131,21 @@ def _chosen(names: Sequence[str], lock: Lock | None) -> list[tuple[ModelName, Di
     chosen = [_pinned(word) for word in words_of(names)]
     if not chosen and lock is not None:
         chosen = [(model.name, None) for model in lock.file.models]
-    if not chosen:
-        raise UsageError("names: expected at least one model, got none")
     return chosen
+
+
+def _host_of(glob: str) -> str:
+    """Return the registry that lists what a glob may match. Raises UsageError if the glob does not begin with it."""
+    host, *rest = glob.split("/")
+    if len(rest) != 2 or is_glob(host) or "@" in glob:  # noqa: PLR2004 - namespace, and model:tag
+        raise UsageError(
+            f"{glob}: a glob needs a registry that lists what it has", hint="HOST[:PORT]/NAMESPACE/MODEL:TAG, in quotes"
+        )
+    return ModelName(host, DEFAULT_NAMESPACE, "model", DEFAULT_TAG).host
 
 
 def _pinned(word: str) -> tuple[ModelName, Digest | None]:
     name, _, digest = word.partition("@")
-    if is_glob(name):
-        raise UsageError(f"{word}: a registry takes whole names only")
     if not digest:
         return typed_name(word), None
     try:

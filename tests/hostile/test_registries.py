@@ -256,6 +256,56 @@ def test_a_hostile_registry_ends_as_documented(
     assert tree(tmp_path) == before
 
 
+def lists(pages: Answer) -> Answer:
+    return lambda asked: pages(asked) if "/_catalog" in asked.path else answer(b'{"tags":["latest"]}')
+
+
+LISTS = [
+    Case(
+        "E108 a million names",
+        lists(
+            lambda _: answer(json.dumps({"repositories": [f"library/m{number}" for number in range(200_000)]}).encode())
+        ),
+        "limit",
+        "more than 20000 repositories",
+    ),
+    Case(
+        "E108 leads to itself",
+        lists(lambda asked: answer(b'{"repositories":[]}', Link=f'<{asked.path}>; rel="next"')),
+        "limit",
+        "does not end",
+    ),
+    Case(
+        "E108 goes on elsewhere",
+        lists(lambda _: answer(b'{"repositories":[]}', Link='<http://127.0.0.1:1/x>; rel="next"')),
+        "remote",
+        "goes on at another server",
+    ),
+    Case(
+        "E108 for ever",
+        lists(lambda asked: answer(b'{"repositories":["library/m"]}', Link=f'<{asked.path}1>; rel="next"')),
+        "limit",
+        "",
+    ),
+    Case("E108 no list", lists(lambda _: answer(b'{"repositories":7}')), "format", "its list of repositories is none"),
+    Case("E108 no JSON", lists(lambda _: answer(b"\xff")), "format", "its list of repositories"),
+    Case("E108 no list at all", lists(lambda _: answer(b"", "404 Not Found")), "not-found", "no model"),
+]
+
+
+@pytest.mark.parametrize("case", LISTS, ids=lambda case: case.name)
+def test_a_list_of_models_that_lies_ends_as_documented(
+    case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with false_registry(case.answers) as registry:
+        code = run(["pull", f"{registry.host}/library/*", "--models", str(tmp_path / "models"), "--progress", "none"])
+    out, err = capfd.readouterr()
+    assert output_problems(code, out, err) == []
+    assert code == exit_codes.CODES[case.error], err
+    assert case.says in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_honest_registry_is_believed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with false_registry(honest) as registry:
         assert pulled(registry, tmp_path / "models", capfd)[0] == 0

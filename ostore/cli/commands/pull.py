@@ -40,6 +40,7 @@ To = Annotated[
         "ostore pull llama3 qwen3:8b --to /media/usb/models.tar.zst",
         "ostore pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M",
         "ostore pull registry.lan:5000/library/llama3 --ca-file lan.pem --limit-rate 10MB",
+        "ostore pull 'mirror.lan:11435/library/*' --plain-http",
         "ostore pull --lock models.lock",
     )
 )

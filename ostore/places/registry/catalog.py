@@ -18,8 +18,8 @@ from ostore.places.registry.client import RegistryClient
 from ostore.streams.http import origin_of
 
 # A mirror of everything that Ollama has would not have a tenth of that.
-MAX_NAMES = 100_000
-_MAX_PAGES = 2_000
+MAX_NAMES = 20_000
+_MAX_PAGES = 400
 _AT_ONCE = 1000
 _NOT_FOUND = 404
 # RFC 8288, as registries write it.
@@ -32,7 +32,8 @@ def names_at(client: RegistryClient, host: str, namespace: str | None = None) ->
 
     Raises RemoteError, LimitError, FormatError.
     """
-    repositories = _pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit(""))
+    # All of them before the first is asked for its tags: a list without end is refused sooner.
+    repositories = list(_pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit("")))
     for repository in repositories:
         space, slash, model = repository.partition("/")
         if slash and namespace in {None, space}:
