@@ -18,7 +18,7 @@ import trustme
 
 from ostore.formats.content_range import parse_content_range
 from ostore.formats.errors import LimitError, RemoteError, UsageError
-from ostore.streams.http import Http, NetworkTerms, Patience, Request, is_loopback, without_secrets
+from ostore.streams.http import Http, NetworkTerms, Patience, Request
 from ostore.streams.rate_limit import RateLimit
 from tests.false_registry import Asked, answer, false_registry
 from tests.ports import free_port
@@ -268,14 +268,6 @@ def test_a_rate_counts_for_all_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
-    [("localhost", True), ("a.localhost", True), ("127.1.2.3", True), ("[::1]", True), ("localhost.example", False)],
-)
-def test_loopback_is_known_by_its_name(host: str, expected: bool) -> None:
-    assert is_loopback(host) is expected
-
-
-@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("bytes 0-9/10", (0, 10, 10)),
@@ -290,7 +282,3 @@ def test_loopback_is_known_by_its_name(host: str, expected: bool) -> None:
 )
 def test_a_content_range_is_read_or_refused(text: str, expected: object) -> None:
     assert parse_content_range(text) == expected
-
-
-def test_messages_have_no_secrets() -> None:
-    assert without_secrets("https://me:secret@registry.example/v2/x?token=secret#y") == "https://registry.example/v2/x"

@@ -15,13 +15,13 @@ from ostore.streams.http import Http, NetworkTerms
 
 
 def network_terms(
-    *, limit_rate: int | str | None = None, ca_file: Path | None = None, plain_http: bool = False
+    *, limit_rate: int | str | None = None, ca_file: str | Path | None = None, plain_http: bool = False
 ) -> NetworkTerms:
     """Return the terms of a command. Raises UsageError for a rate that is none."""
     rate = None
     if limit_rate is not None:
         rate = parse_byte_size(str(limit_rate), "limit-rate", expected="bytes a second such as 10MB or 512K")
-    return NetworkTerms(proxies(), ca_file, plain_http, rate)
+    return NetworkTerms(proxies(), None if ca_file is None else Path(ca_file), plain_http, rate)
 
 
 @contextmanager

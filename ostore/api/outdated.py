@@ -73,7 +73,7 @@ def outdated(
     there: dict[str, tuple[Digest, int | None]]
     if against is None:
         manifests = [(model.name, model.manifest) for model in chosen]
-        there = _at_registries(manifests, store, None if ca_file is None else Path(ca_file), plain_http=plain_http)
+        there = _at_registries(manifests, store, ca_file, plain_http=plain_http)
     else:
         with opened_basis(against, near=store, jobs=threads(jobs)) as basis:
             there = {model.name.folded: (model.manifest.digest, None) for model in basis.inventory.models}
@@ -96,7 +96,7 @@ def outdated(
 
 
 def _at_registries(
-    manifests: Iterable[tuple[ModelName, Manifest]], store: LocalStore, ca_file: Path | None, *, plain_http: bool
+    manifests: Iterable[tuple[ModelName, Manifest]], store: LocalStore, ca_file: str | Path | None, *, plain_http: bool
 ) -> dict[str, tuple[Digest, int | None]]:
     """
     Return what the registries have of each model, by folded name: the digest of its manifest, and the bytes to carry.

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from ostore.formats.errors import OstoreError
 from ostore.formats.remedy import NOTHING, Remedy, ostore, person
 from ostore.formats.store_layout import BLOBS
+from ostore.formats.web_address import is_loopback
 from ostore.host.discovery import find_store
 from ostore.host.ollama_address import HOST_VARIABLE, address_of
 from ostore.host.servers import ollama_processes
 from ostore.places.store.store import LocalStore
 from ostore.settings import surroundings
-from ostore.streams.http import is_loopback
 
 
 @dataclass(frozen=True, slots=True)

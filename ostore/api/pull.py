@@ -14,6 +14,7 @@ from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, UsageError
 from ostore.formats.name import DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, is_glob
 from ostore.formats.outcome import Received
+from ostore.formats.remedy import ostore
 from ostore.formats.selection import Selection
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Sink, copy
@@ -78,9 +79,8 @@ def pull(
     `names` are typed as to Ollama, with `@sha256:…` behind a name for exactly that manifest. A glob such as
     `mirror.lan:11435/library/*` takes what that registry lists. `to` is what `export` takes as its destination; the
     default is the store. `lock` is a lock file: its manifests are fetched and no others, all of them if there are no
-    names. `replace` allows overwriting a bundle, or a different model of the same name.
-    With `dry_run`, only manifests are fetched and nothing is written. `before` gets the report of a dry run before
-    anything is written.
+    names. `replace` allows overwriting a bundle, or a different model of the same name. With `dry_run`, only manifests
+    are fetched and nothing is written. `before` gets the report of a dry run before anything is written.
 
     `jobs` is the number of connections, `limit_rate` the bytes a second of all of them together (a number, or a text
     such as `10MB`). `ca_file` has certificates of authorities to trust beside those of the system. `plain_http` allows
@@ -91,15 +91,14 @@ def pull(
     Raises NotFoundError, UsageError, RemoteError, IntegrityError, BusyError, NoSpaceError, UnsafeError,
     DamagedStoreError, FormatError, LimitError, OSError.
     """
-    terms = network_terms(
-        limit_rate=limit_rate, ca_file=None if ca_file is None else Path(ca_file), plain_http=plain_http
-    )
+    terms = network_terms(limit_rate=limit_rate, ca_file=ca_file, plain_http=plain_http)
     locked = None if lock is None else Lock.read(lock)
     globs = [word for word in words_of(names) if is_glob(word)]
     hosts = list(dict.fromkeys(map(_host_of, globs)))
     chosen = _chosen([word for word in words_of(names) if not is_glob(word)], None if globs else locked)
     if not chosen and not globs:
-        raise UsageError("names: expected at least one model, got none")
+        hint = ostore("pull", "llama3", before="for example")
+        raise UsageError("names: expected at least one model, got none", hint=hint)
     sink, destination, doubts = _sink(to, models, replace=replace, progress=progress)
     connections = connections_for(None if jobs is None else threads(jobs), terms.limit_rate)
     with registries(terms, connections=connections) as client_of:

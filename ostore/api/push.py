@@ -86,9 +86,7 @@ def push(
     Raises NotFoundError, UsageError, RemoteError, IntegrityError, UnsafeError, DamagedStoreError, FormatError,
     LimitError, OSError.
     """
-    terms = network_terms(
-        limit_rate=limit_rate, ca_file=None if ca_file is None else Path(ca_file), plain_http=plain_http
-    )
+    terms = network_terms(limit_rate=limit_rate, ca_file=ca_file, plain_http=plain_http)
     target_of = _target_of(to)
     store = chosen_store(models).require_whole()
     words = typed_models(names, store)

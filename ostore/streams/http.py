@@ -8,9 +8,7 @@ says what it means.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import random
-import re
 import ssl
 import threading
 import time
@@ -19,22 +17,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, NameResolutionError
 
 from ostore.formats.errors import LimitError, OstoreError, RemoteError, UsageError
 from ostore.formats.remedy import Remedy
 from ostore.formats.version import VERSION
+from ostore.formats.web_address import is_excepted, is_inward, is_loopback, origin_of, without_secrets
 from ostore.streams.http_connection import POOLS
+from ostore.streams.http_failures import TOLD_CHARACTERS, translated
 from ostore.streams.rate_limit import RateLimit
 
 USER_AGENT = f"ostore/{VERSION}"
 # Manifests are the largest answers that are read whole. An error is read no further than people will read it.
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
-_TOLD_CHARACTERS = 200
 _CONNECT_SECONDS = 15.0
 STALL_SECONDS = 30.0
 _MAX_REDIRECTS = 5
@@ -46,7 +44,6 @@ _TRIES = 5
 # Nobody watches an air gap's other side for longer, and the next try of the command goes on where this one was.
 _MAX_WAITING_SECONDS = 300.0
 _SLICE_BYTES = 256 * 1024
-_LOOPBACK_NAME = re.compile(r"(.+\.)?localhost\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Response:
 
     def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes; empty at the end. Raises RemoteError, LimitError."""
-        with _translated(self.request):
+        with translated(self.request.told):
             data: bytes = self._response.read1(min(size, _SLICE_BYTES), decode_content=False) or b""
         self._rate.passed(len(data))
         return data
@@ -115,7 +112,7 @@ class Response:
         """Fill a buffer, and return how many bytes came: fewer only at the end. Raises RemoteError, LimitError."""
         got = 0
         while got < len(buffer):
-            with _translated(self.request):
+            with translated(self.request.told):
                 size = self._below.readinto(buffer[got : got + _SLICE_BYTES])
             if not size:
                 break
@@ -146,17 +143,19 @@ class Response:
         return Answer(self.status, self.headers, body, self.url)
 
     def finish(self) -> None:
-        """Give the connection back if little of the body is left, else close it."""
+        """Read to the end if little of the body is left: the connection can be used again then."""
         left = self._below.length
         if left is not None and left <= _SLICE_BYTES:
             with suppress(OstoreError):
                 while self.read(_SLICE_BYTES):
                     pass
-        # Of an answer that was read to its end, the connection is free already, and stays open.
+
+    def end(self) -> None:
+        """Close the connection, unless the answer was read to its end."""
         self._response.close()
 
-    def close(self) -> None:
-        """End the connection, from any thread."""
+    def abort(self) -> None:
+        """Let another thread that reads find the end."""
         with suppress(Exception):
             self._response.shutdown()
 
@@ -239,9 +238,12 @@ class Http:
                 target = response.headers.get("location")
                 if response.status not in _REDIRECTS or target is None or request.method not in {"GET", "HEAD"}:
                     yield response
+                    response.finish()
                     return
-            finally:
                 response.finish()
+            finally:
+                # Of an answer that was read to its end, the connection is free already, and stays open.
+                response.end()
             request = self._redirected(request, target)
         raise RemoteError(f"{request.told}: more than {_MAX_REDIRECTS} redirects")
 
@@ -259,7 +261,7 @@ class Http:
         self.refuse_scheme(request.url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=request.stall_seconds)
-        with _translated(request):
+        with translated(request.told):
             response = self._manager(urlsplit(request.url)).urlopen(
                 request.method,
                 request.url,
@@ -300,7 +302,7 @@ class Http:
         proxy = self._terms.proxies.get(parts.scheme)
         if not proxy or is_loopback(parts.hostname or ""):
             return None
-        if _is_excepted(parts.hostname or "", self._terms.proxies.get("no", "")):
+        if is_excepted(parts.hostname or "", self._terms.proxies.get("no", "")):
             return None
         return proxy if "://" in proxy else f"http://{proxy}"
 
@@ -324,15 +326,6 @@ class Http:
         return replace(request, url=url, headers=headers)
 
 
-def _is_excepted(host: str, exceptions: str) -> bool:
-    """Return whether NO_PROXY names a host, or a domain that it is in."""
-    for word in exceptions.lower().replace(",", " ").split():
-        name = word.partition(":")[0].removeprefix(".")
-        if name == "*" or host.lower() == name or host.lower().endswith(f".{name}"):
-            return True
-    return False
-
-
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     """Return what servers are verified with. Raises UsageError for a file of authorities that is none."""
     context = ssl.create_default_context()
@@ -346,54 +339,10 @@ def _tls(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-@contextmanager
-def _translated(request: Request) -> Iterator[None]:
-    """Raises RemoteError instead of the errors of a connection."""
-    try:
-        yield
-    except (HTTPError, OSError, ValueError) as error:
-        reason, hint, is_passing = _explained(error)
-        raise RemoteError(f"{request.told}: {reason}", hint=hint, is_passing=is_passing) from None
-
-
-def _explained(error: Exception) -> tuple[str, str | None, bool]:
-    """Return why a connection failed, what to do about it, and whether it may work a moment later."""
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLError):
-            return *_explained_tls(cause), False
-        if isinstance(cause, NameResolutionError):
-            return "no address is known for this name", None, False
-        if isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError)):
-            return "no answer in time", None, True
-        if isinstance(cause, OSError) and cause.strerror:
-            may_pass = isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
-            return cause.strerror.lower(), None, may_pass
-    text = str(next(_causes(error))) or type(error).__name__
-    return f"the connection broke: {text[:_TOLD_CHARACTERS]}", None, isinstance(error, HTTPError)
-
-
-def _explained_tls(error: ssl.SSLError) -> tuple[str, str | None]:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        is_unknown = "self" in error.verify_message or "issuer" in error.verify_message
-        hint = "--ca-file FILE trusts a private authority" if is_unknown else None
-        return f"its certificate is not valid: {error.verify_message}", hint
-    is_plain = error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
-    reason = (error.reason or str(error)).replace("_", " ").lower()
-    return f"no TLS connection: {reason}", "if it speaks plain http: --plain-http" if is_plain else None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it wraps, the innermost first."""
-    inner = [one for one in (*error.args, error.__cause__, error.__context__) if isinstance(one, BaseException)]
-    for one in inner[:1]:
-        yield from _causes(one)
-    yield error
-
-
 def refused(request: Request, answer: Answer, *, hint: Remedy | str | None = None) -> RemoteError:
     """Return the error for an answer that is not what was asked for: its status, and the beginning of what it says."""
     text = answer.body.decode("utf-8", "replace").strip()
-    said = f": {text[:_TOLD_CHARACTERS]!r}" if text else ""
+    said = f": {text[:TOLD_CHARACTERS]!r}" if text else ""
     phrase = f" {http.client.responses[answer.status]}" if answer.status in http.client.responses else ""
     return RemoteError(
         f"{request.told}: {answer.status}{phrase}{said}",
@@ -408,32 +357,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an answer asks to wait, or None. A date is not understood: our clock may be wrong."""
     text = headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None
-
-
-def origin_of(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of a URL. What is issued for one origin goes to no other."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (80 if parts.scheme == "http" else 443)
-
-
-def without_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment, which may be secret."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, by its name alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return _LOOPBACK_NAME.fullmatch(host) is not None
-
-
-def is_inward(host: str) -> bool:
-    """Return whether a host is this machine or something on its link: no other server has to send us there."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return is_loopback(host)
-    return address.is_loopback or address.is_link_local or address.is_unspecified

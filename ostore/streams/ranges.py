@@ -86,8 +86,9 @@ class _Reading:
     target: Target
     next: int
     parts: deque[_Part] = field(default_factory=deque)
-    # The server sends all of it whatever is asked for, or nobody wants the rest.
+    # The server sends all of it, whatever is asked for.
     is_sequential: bool = False
+    # Nobody wants the rest.
     is_skipped: bool = False
 
 
@@ -140,7 +141,7 @@ class Ranges:
             self._changed.notify_all()
             left = list(self._open)
         for response in left:
-            response.close()
+            response.abort()
 
     def _parts_of(self, reading: _Reading) -> Iterator[Chunk]:
         self._start_threads()
@@ -265,7 +266,8 @@ class Ranges:
                     with self._tracked(response):
                         came = response.read_into(data[got:])
                     got += came
-                    patience.progressed() if came else None
+                    if came:
+                        patience.progressed()
                     self._refuse_early_end(response, part.size - got)
             except RemoteError as error:
                 if error.status == _TOO_MANY:
@@ -273,7 +275,8 @@ class Ranges:
                 if not error.is_passing:
                     raise
                 patience.wait(error)
-        self._learn(time.monotonic() - began, part.size)
+        if got == part.size:
+            self._learn(time.monotonic() - began, part.size)
         return data
 
     def _begins(self, response: Response, part: _Part, got: int) -> bool:

@@ -9,6 +9,7 @@ from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
     from ostore.api.import_bundle import ImportReport, Resend
+    from ostore.api.pull import PullReport
 
 
 def outlook(report: ImportReport) -> str:
@@ -24,7 +25,7 @@ def text(report: ImportReport, seconds: float) -> str:
 
 def summary(report: ImportReport, seconds: float) -> str:
     counts = [f"{plural(report.blobs_written, 'blob')} written ({human_bytes(report.size_written)})"]
-    counts += [f"{count:,} {what}" for count, what in _counts(report) if count]
+    counts += counts_beside(report)
     if report.dry_run:
         return f"would import {plural(len(report.models), 'model')}: {', '.join(counts)}"
     done = f"imported {plural(len(report.models), 'model')}: {', '.join(counts)}"
@@ -37,9 +38,11 @@ def to_resend(lacking: Resend) -> str:
     return "\n".join(["# to resend:", *models, *(f"# lacks {digest}" for digest in lacking.blobs)])
 
 
-def _counts(report: ImportReport) -> tuple[tuple[int, str], ...]:
-    return (
+def counts_beside(report: ImportReport | PullReport) -> list[str]:
+    """What became of the blobs that were not written now."""
+    counts = (
         (report.blobs_resumed, "resumed"),
         (report.blobs_present, "already there"),
         (report.blobs_repaired, "repaired"),
     )
+    return [f"{count:,} {what}" for count, what in counts if count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ostore.cli.render.export import room_text
+from ostore.cli.render.import_ import counts_beside
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
@@ -24,18 +25,10 @@ def text(report: PullReport, seconds: float) -> str:
 
 def summary(report: PullReport, seconds: float) -> str:
     verb = "would pull" if report.dry_run else "pulled"
-    counts = [f"{plural(report.blobs_written, 'blob')} {'to fetch' if report.dry_run else 'fetched'}"]
-    counts[0] += f" ({human_bytes(report.size_written)})"
-    counts += [f"{count:,} {what}" for count, what in _counts(report) if count]
+    done = "to fetch" if report.dry_run else "fetched"
+    counts = [f"{plural(report.blobs_written, 'blob')} {done} ({human_bytes(report.size_written)})"]
+    counts += counts_beside(report)
     took = "" if report.dry_run else f" in {human_seconds(seconds)}"
     size = "" if report.bundle_size is None else f" ({human_bytes(report.bundle_size)})"
     what = f"{verb} {plural(len(report.models), 'model')}: {', '.join(counts)}{took}"
     return one_line(f"{what} -> {report.destination}{size}")
-
-
-def _counts(report: PullReport) -> tuple[tuple[int, str], ...]:
-    return (
-        (report.blobs_resumed, "resumed"),
-        (report.blobs_present, "already there"),
-        (report.blobs_repaired, "repaired"),
-    )

@@ -21,10 +21,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from ostore.formats.challenge import BasicChallenge, BearerChallenge, Challenge, parse_challenges
 from ostore.formats.errors import RemoteError, UsageError
 from ostore.formats.name import DEFAULT_HOST
+from ostore.formats.web_address import is_inward, is_loopback, origin_of, without_secrets
 from ostore.host.surroundings import Surroundings
 from ostore.places.registry.docker_config import DockerConfig, Login
 from ostore.places.registry.ollama_key import KEY_FILE, OllamaKey
-from ostore.streams.http import Answer, Request, is_inward, is_loopback, origin_of, refused, without_secrets
+from ostore.streams.http import Answer, Request, refused
 
 Ask: TypeAlias = Callable[[Request], Answer]
 

@@ -13,9 +13,9 @@ from urllib.parse import urljoin
 from ostore.formats.errors import FormatError, InvalidNameError, LimitError, RemoteError
 from ostore.formats.json_reading import read_strict_json
 from ostore.formats.name import ModelName
+from ostore.formats.web_address import origin_of
 from ostore.places.registry.authorization import Permit
 from ostore.places.registry.client import RegistryClient
-from ostore.streams.http import origin_of
 
 # A mirror of everything that Ollama has would not have a tenth of that.
 MAX_NAMES = 20_000

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 
 from ostore.formats.errors import NotFoundError, RemoteError
 from ostore.formats.media_types import MANIFEST, OCI_MANIFEST
+from ostore.formats.web_address import is_loopback
 from ostore.places.registry.authorization import Authorizer, Permit
-from ostore.streams.http import STALL_SECONDS, Answer, Http, NetworkTerms, Request, Response, is_loopback, refused
+from ostore.streams.http import STALL_SECONDS, Answer, Http, NetworkTerms, Request, Response, refused
 
 ACCEPT = f"{MANIFEST}, {OCI_MANIFEST}"
 _CHALLENGE = "www-authenticate"

@@ -20,10 +20,11 @@ from ostore.formats.errors import (
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName, choose, is_glob
 from ostore.formats.selection import SelectedModel, Selection, Wanted
+from ostore.formats.web_address import origin_of
 from ostore.places.registry.client import RegistryClient
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
-from ostore.streams.http import Response, origin_of
+from ostore.streams.http import Response
 from ostore.streams.ranges import Ranges, Target
 
 _OK, _PARTIAL, _NOT_FOUND = 200, 206, 404

@@ -18,11 +18,12 @@ from ostore.formats.errors import RemoteError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.remedy import ostore
 from ostore.formats.upload_state import UploadState
+from ostore.formats.web_address import origin_of, without_secrets
 from ostore.places.registry.authorization import Permit
 from ostore.places.registry.client import ACCEPT, RegistryClient
 from ostore.places.registry.upload_states import UploadStates
 from ostore.streams.chunks import Chunk
-from ostore.streams.http import Answer, Patience, Request, origin_of, without_secrets
+from ostore.streams.http import Answer, Patience, Request
 from ostore.streams.verified import verified
 
 # A kill costs at most one piece. A slow line gets small ones, a quick one is not kept waiting for answers.

@@ -19,6 +19,7 @@ from ostore.formats.lock_file import LockFile
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.formats.tar_header import member_header
+from ostore.formats.upload_state import UploadState
 from ostore.formats.volume_set import write_sums
 from ostore.formats.zstd_frame import FrameSpan, measure_frame
 from ostore.places.store.survey.batches import BatchRecord
@@ -239,6 +240,19 @@ def layouts() -> list[bytes]:
     version = {"imageLayoutVersion": "1.0.0"}
     entries: list[list[object]] = [[], [{**manifest, **named}], [image, manifest, {**manifest, "size": -1}, 5]]
     return [json.dumps({"schemaVersion": 2, "manifests": listed, **version}).encode() for listed in entries]
+
+
+def heads() -> list[bytes]:
+    return [
+        b'Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push"',
+        b'Basic realm="a \\"quoted\\" one", Negotiate, Bearer realm=https://auth.example',
+        b"bytes 0-2097151/5000001",
+        b"bytes 5-9/*",
+    ]
+
+
+def uploads() -> list[bytes]:
+    return [UploadState("https://registry.example/v2/a/b/blobs/uploads/1?_state=x", 8 << 20).write(), b"{}"]
 
 
 def locks() -> list[bytes]:

@@ -20,7 +20,9 @@ from unittest.mock import patch
 from ostore.formats import seek_table
 from ostore.formats.bundle_index import BundleIndex
 from ostore.formats.capabilities import capabilities
+from ostore.formats.challenge import parse_challenges
 from ostore.formats.config import ModelConfig
+from ostore.formats.content_range import parse_content_range
 from ostore.formats.dialect import dialect_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, OstoreError
@@ -42,6 +44,7 @@ from ostore.formats.recipe import MadeBlob, Recipe, joined
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
+from ostore.formats.upload_state import UploadState
 from ostore.formats.volume_set import read_sums, write_sums
 from ostore.formats.wording import clean, one_line
 from ostore.formats.zstd_frame import measure_frame
@@ -436,6 +439,21 @@ def read_state(data: bytes) -> None:
     assert sum(span.content_size for span in state.spans) in {0, state.offset}
 
 
+def read_heads(data: bytes) -> None:
+    """What servers say in headers. `http.client` decodes them like this."""
+    text = data.decode("latin-1")
+    parse_challenges([text])
+    if span := parse_content_range(text):
+        first, end, total = span
+        assert 0 <= first < end <= (end if total is None else total)
+
+
+def read_upload(data: bytes) -> None:
+    """How far an upload is."""
+    if state := UploadState.parse(data):
+        assert UploadState.parse(state.write()) == state
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
@@ -463,6 +481,8 @@ TARGETS = {
     "frame": Target(read_frame, seeds.frames),
     "table": Target(read_table, seeds.tables),
     "state": Target(read_state, seeds.states),
+    "heads": Target(read_heads, seeds.heads),
+    "upload": Target(read_upload, seeds.uploads),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
     "list of volumes": Target(read_list, seeds.lists),
