@@ -30,7 +30,8 @@ from ostore.cli.options import (
 from ostore.cli.text import flush, say
 
 if TYPE_CHECKING:
-    from ostore.api.import_bundle import ImportReport, PlannedImport, Resend
+    from ostore.api.import_bundle import ImportReport, Resend
+    from ostore.api.planned_imports import PlannedImport
 
 app = group()
 
@@ -73,7 +74,8 @@ def import_(
     SOURCE is a bundle file, a folder with a store, or - (standard input). Of a bundle in volumes, name one; other
     folders are where the others are looked for.
     """
-    from ostore.api.import_bundle import import_bundle, planned_imports
+    from ostore.api.import_bundle import import_bundle
+    from ostore.api.planned_imports import planned_imports
     from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import import_ as render
     from ostore.cli.render.report import say_document, say_left_out, say_warnings, saying_what_is_done
