@@ -15,7 +15,7 @@ from ostore.formats.errors import InvalidDigestError, UsageError
 from ostore.formats.name import DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, is_glob
 from ostore.formats.outcome import Received
 from ostore.formats.remedy import ostore
-from ostore.formats.selection import Selection
+from ostore.formats.selection import OmittedModel, Selection
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Sink, copy
 from ostore.places.registry.catalog import names_at
@@ -43,7 +43,8 @@ class PullReport:
 
     Blobs were written now, resumed (an interrupted command had finished them) or present already. Repaired blobs were
     damaged; they also count as written or resumed. `destination` is a store's folder, or the word of the destination.
-    `bundle_size` is None if no bundle was written.
+    `bundle_size` is None if no bundle was written. `left_out` are models that a glob has matched and that could not be
+    taken.
     """
 
     destination: str
@@ -55,6 +56,7 @@ class PullReport:
     blobs_present: int
     blobs_repaired: int
     bundle_size: int | None
+    left_out: tuple[OmittedModel, ...]
     warnings: tuple[str, ...]
 
 
@@ -111,6 +113,7 @@ def pull(
         source = RegistrySource(client_of, connections=connections, pins=pins, listed=listed)
         progress.phase("pulling manifests", 0)
         selection = source.select([*(name.full for name, _ in chosen), *globs])
+        selection.refuse_left(strict=False)
         if locked is not None:
             needed = locked.restricted(model.name for model in selection.models)
             needed.refuse_others(digests_of(selection.models), source.label)
@@ -191,6 +194,7 @@ def _reporter(
             blobs_present=len(selection.blobs) - len(received.written) - len(received.resumed),
             blobs_repaired=len(received.repaired),
             bundle_size=path.stat().st_size if not dry_run and path.is_file() else None,
+            left_out=tuple(one.told for one in selection.left),
             # Only what may be carried to another machine has to suit that.
             warnings=(*doubts, *(selection.warnings if is_carried else selection.notes)),
         )

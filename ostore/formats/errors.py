@@ -132,6 +132,10 @@ class InvalidManifestError(FormatError):
     """The bytes are not a manifest."""
 
 
+class ForeignManifestError(FormatError):
+    """The bytes are a manifest, but not that of a model."""
+
+
 class InvalidBundleError(FormatError):
     """The bytes are not a bundle, or have a version that this ostore does not know."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_PREFIX = "application/vnd.ollama.image."
 # ollama server/images.go and manifest/layer.go at fb30760.
 MODEL = "application/vnd.ollama.image.model"
 ADAPTER = "application/vnd.ollama.image.adapter"
@@ -28,3 +31,10 @@ WEIGHTS = frozenset({MODEL, PROJECTOR, ADAPTER, DRAFT})
 KNOWN = frozenset(
     {MODEL, TENSOR, CONFIG, MANIFEST, TEMPLATE, PARAMS, LICENSE, SYSTEM, MESSAGES, PROJECTOR, ADAPTER, DRAFT, PROMPT}
 )
+
+
+def foreign_kind(types: Sequence[str]) -> str:
+    """Return what layers of these types make, if none is of a model of Ollama. Else nothing."""
+    if not types or any(kind.startswith(_PREFIX) for kind in types):
+        return ""
+    return f"no model, but something with layers of type {types[0]!r:.90}"

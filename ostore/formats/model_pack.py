@@ -7,6 +7,7 @@ Its layers are raw files, so the weights are the blob that Ollama has. Equal mod
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ostore.formats import media_types
@@ -85,6 +86,12 @@ def model_pack(name: ModelName, manifest: Manifest, config: ModelConfig) -> Mode
         ],
     }
     return ModelPack(described, write_canonical_json(document))
+
+
+def is_pack_of(name: ModelName, names: Collection[ModelName]) -> bool:
+    """Whether a name is that of a ModelPack which `push` has put beside one of these models."""
+    bare = name.tag.removesuffix(TAG_SUFFIX)
+    return bare != name.tag and bool(bare) and ModelName(name.host, name.namespace, name.model, bare) in names
 
 
 def _descriptor(blob: Descriptor, media_type: str) -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import Any
 from ostore.formats.digest import Digest
 from ostore.formats.errors import FormatError, InvalidNameError, LimitError, OstoreError, UnsafeError
 from ostore.formats.json_reading import read_strict_json, write_canonical_json
-from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor, Manifest
+from ostore.formats.manifest import MAX_MANIFEST_BYTES, Descriptor
 from ostore.formats.media_types import MANIFEST as DOCKER_MANIFEST
 from ostore.formats.name import ModelName
 
@@ -38,7 +38,6 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 REF_NAME = "org.opencontainers.image.ref.name"
 # containerd writes the name here, and only the tag into REF_NAME.
 _IMAGE_NAME = "io.containerd.image.name"
-_MODEL_TYPES = "application/vnd.ollama.image."
 _VERSION, _VERSION_KEY = 1, "imageLayoutVersion"
 _SCHEMA_VERSION = 2
 _MAX_INT64 = 2**63 - 1
@@ -141,14 +140,6 @@ def check_layout(raw: bytes) -> None:
     version = document.get(_VERSION_KEY) if isinstance(document, dict) else None
     if not isinstance(version, str) or version.partition(".")[0] != str(_VERSION):
         raise FormatError(f"{LAYOUT}: expected {_VERSION_KEY} 1, got {version!r:.40}")
-
-
-def foreign_kind(manifest: Manifest) -> str:
-    """Return what a manifest is of, if it has layers and none is of a model. Else nothing."""
-    types = manifest.layer_types
-    if not types or any(kind.startswith(_MODEL_TYPES) for kind in types):
-        return ""
-    return f"no model, but something with layers of type {types[0]!r:.90}"
 
 
 def _made(name: ModelName, manifest: Descriptor) -> IndexEntry:

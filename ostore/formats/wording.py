@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 _LISTED = 3
+# A registry or a layout may have thousands of images beside its models.
+_NOTES = 20
 
 _UNITS = ((1000**4, "TB"), (1000**3, "GB"), (1000**2, "MB"), (1000, "KB"))
 
@@ -52,3 +54,10 @@ def listed(paths: Sequence[str]) -> str:
     """Return a few paths and how many more there are."""
     more = f" and {len(paths) - _LISTED:,} more" if len(paths) > _LISTED else ""
     return ", ".join(paths[:_LISTED]) + more
+
+
+def few_notes(notes: Sequence[str]) -> Iterator[str]:
+    """Yield a few notes, and how many more there are."""
+    yield from notes[:_NOTES]
+    if len(notes) > _NOTES:
+        yield f"and {len(notes) - _NOTES:,} more notes like these"

@@ -24,6 +24,8 @@ _OVERHEAD = 1.01
 _FAT32_LIMIT = 2**32 - 1
 _TRIAL = "trial.part"
 _TOO_LARGE = frozenset({errno.EFBIG, errno.EINVAL, errno.ENOSPC, errno.EDQUOT})
+# A disk that fails says nothing about names.
+_FAILING = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def refuse_lack_of_space(directory: Directory, sizes: Iterable[int], place: Path | None = None) -> None:
@@ -116,7 +118,9 @@ def _holds_colons(directory: Directory) -> bool:
         return False
     try:
         os.close(directory.create(f"a:b.{_TRIAL}"))
-    except OSError:
+    except OSError as error:
+        if error.errno in _FAILING:
+            raise
         return False
     directory.unlink(f"a:b.{_TRIAL}")
     return True

@@ -68,7 +68,7 @@ def pull(
     from ostore.api.pull import pull as fetch
     from ostore.cli.progress import shown, summed_up
     from ostore.cli.render import pull as render
-    from ostore.cli.render.report import say_report, say_warnings
+    from ostore.cli.render.report import say_left_out, say_report, say_warnings
     from ostore.cli.stopping import GOES_ON, if_stopped
     from ostore.settings import keep_freed_memory
 
@@ -103,3 +103,4 @@ def pull(
         stream=sys.stderr if to == "-" else None,
         done=None if dry_run else lambda: render.summary(report, seconds),
     )
+    say_left_out(report.left_out)

@@ -12,17 +12,16 @@ from pathlib import Path
 from ostore.formats.digest import Digest
 from ostore.formats.errors import BlobError, FormatError, NotFoundError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.media_types import foreign_kind
 from ostore.formats.name import ModelName, alike, choose, is_all, is_glob
-from ostore.formats.oci_layout import IndexEntry, foreign_kind
+from ostore.formats.oci_layout import IndexEntry
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
+from ostore.formats.wording import few_notes
 from ostore.places.oci_layout.folder import LayoutFolder
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk, read_chunks
 from ostore.streams.links import on_any_length
-
-# A layout may have thousands of images beside its models.
-_MAX_NOTES = 20
 
 
 class OciLayout:
@@ -70,7 +69,7 @@ class OciLayout:
             if name.folded in folded:
                 with contextlib.suppress(OstoreError):
                     manifest = self._manifest_of(name, entries, looks=True)
-                    found += [] if foreign_kind(manifest) else [_selection([(name, manifest)])]
+                    found += [] if foreign_kind(manifest.layer_types) else [_selection([(name, manifest)])]
         return tuple(found)
 
     def find_blobs(self, lacking: Mapping[Digest, int | None]) -> tuple[Descriptor, ...]:
@@ -111,7 +110,7 @@ class OciLayout:
                 continue
             try:
                 manifest = self._manifest_of(name, entries, looks=looks)
-                if kind := foreign_kind(manifest):
+                if kind := foreign_kind(manifest.layer_types):
                     if named.get(name):
                         raise FormatError(f"{name}: {kind}")
                     notes.append(f"{name}: not taken: {kind}")
@@ -125,7 +124,7 @@ class OciLayout:
             odd = [entry for entry in self._index.entries if entry.problem]
             left += (LeftOut(entry.text, entry.problem) for entry in odd if isinstance(entry.problem, OstoreError))
             notes += (f"{entry.text}: not taken: {entry.problem}" for entry in odd if isinstance(entry.problem, str))
-        return _selection(models).noting(left, _few(notes))
+        return _selection(models).noting(left, few_notes(notes))
 
     def _manifest_of(self, name: ModelName, entries: Sequence[IndexEntry], *, looks: bool) -> Manifest:
         """Return the manifest of a name, which may be listed several times if it is the same each time."""
@@ -137,14 +136,14 @@ class OciLayout:
         (descriptor,) = filter(None, listed)
         try:
             manifest = Manifest.parse(self._folder.read_manifest(descriptor))
-            if not foreign_kind(manifest):
+            if not foreign_kind(manifest.layer_types):
                 manifest.refuse_unclear()
         except BlobError:
             raise
         except OstoreError as error:
             error.args = (f"{name}: {error}",)
             raise
-        if looks and not foreign_kind(manifest):
+        if looks and not foreign_kind(manifest.layer_types):
             for blob in manifest.blobs:
                 self._folder.refuse(blob)
         return manifest
@@ -181,12 +180,6 @@ def _chosen(names: Sequence[ModelName], patterns: Sequence[str], label: str) -> 
         raise NotFoundError(f"no model {unmatched[0]!r} in {label}", hint=hint)
     words = set(choose(names, [pattern for pattern in patterns if not is_glob(pattern)])[0])
     return {name: name in words for name in chosen}
-
-
-def _few(notes: Sequence[str]) -> Iterable[str]:
-    yield from notes[:_MAX_NOTES]
-    if len(notes) > _MAX_NOTES:
-        yield f"and {len(notes) - _MAX_NOTES:,} more that are no models"
 
 
 def _no_folder(path: Path, label: str) -> NotFoundError:

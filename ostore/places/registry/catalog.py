@@ -36,7 +36,7 @@ def names_at(client: RegistryClient, host: str, namespace: str | None = None) ->
     repositories = list(_pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit("")))
     for repository in repositories:
         space, slash, model = repository.partition("/")
-        if slash and namespace in {None, space}:
+        if slash and "/" not in model and namespace in {None, space}:
             for tag in _tags(client, repository):
                 try:
                     yield ModelName(host, space, model, tag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 from ostore.formats.digest import Digest
 from ostore.formats.errors import (
     BlobMissingError,
+    ForeignManifestError,
     FormatError,
     IntegrityError,
     LimitError,
@@ -17,15 +19,20 @@ from ostore.formats.errors import (
     SizeMismatchError,
     UnsafeError,
 )
-from ostore.formats.manifest import Descriptor, Manifest
+from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
+from ostore.formats.media_types import TEMPLATE, foreign_kind
+from ostore.formats.model_pack import is_pack_of
 from ostore.formats.name import ModelName, choose, is_glob
-from ostore.formats.selection import SelectedModel, Selection, Wanted
+from ostore.formats.packaged_model import is_package, packaged_model
+from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.web_address import origin_of
+from ostore.formats.wording import few_notes
 from ostore.places.registry.client import RegistryClient
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
 from ostore.streams.http import Response
 from ostore.streams.ranges import Ranges, Target
+from ostore.streams.verified import verified
 
 _OK, _PARTIAL, _NOT_FOUND = 200, 206, 404
 # What a signed address answers when its time is over.
@@ -59,30 +66,62 @@ class RegistrySource:
         self._is_listed = False
         self._owners: dict[Digest, ModelName] = {}
         self._sizes: dict[Digest, int] = {}
+        # The configs of packaged models: no registry has them.
+        self._written: dict[Digest, bytes] = {}
 
     def select(self, patterns: Sequence[str]) -> Selection:
         """
         Ask for the manifest of each name. Globs, and no patterns, mean models that the registry lists.
 
-        Raises NotFoundError, RemoteError, IntegrityError, FormatError, LimitError, UnsafeError.
+        What is only listed and no model is a note, and a listed model that cannot be taken is left out. Raises
+        NotFoundError, RemoteError, IntegrityError, FormatError, LimitError, UnsafeError.
         """
-        names = self._named(patterns)
-        manifests = [(name, self._manifest(name)) for name in names]
-        selection = Selection.of(manifests)
+        named, listed = self._chosen(patterns)
+        manifests = [(name, self._manifest(name)) for name in named]
+        found, left, notes = self._listed_manifests(listed)
+        manifests += found
+        notes += (
+            f"{name}: made from a package for other programs, which has no template of Ollama's for prompts"
+            for name, manifest in manifests
+            if manifest.config and manifest.config.digest in self._written and TEMPLATE not in manifest.layer_types
+        )
+        selection = Selection.of(manifests).noting(left, few_notes(notes))
         self._sizes.update(selection.sizes)
         for name, manifest in manifests:
             for blob in manifest.blobs:
                 self._owners.setdefault(blob.digest, name)
         return selection
 
-    def _named(self, patterns: Sequence[str]) -> list[ModelName]:
-        whole = [ModelName.parse(word) for word in patterns if not is_glob(word)]
-        if len(whole) == len(patterns) and patterns:
-            return list(dict.fromkeys(whole))
+    def _chosen(self, patterns: Sequence[str]) -> tuple[list[ModelName], list[ModelName]]:
+        """Return the names that were typed, and those that the registry lists and patterns match."""
+        named = list(dict.fromkeys(ModelName.parse(word) for word in patterns if not is_glob(word)))
+        if len(named) == len(patterns) and patterns:
+            return named, []
         listed, unmatched = choose(self._listed(), [word for word in patterns if is_glob(word)] or ["*"])
         if unmatched and patterns:
             raise NotFoundError(f"no model {unmatched[0]!r} at {self.label}")
-        return list(dict.fromkeys((*whole, *listed)))
+        known = frozenset(listed)
+        return named, [name for name in listed if name not in named and not is_pack_of(name, known)]
+
+    def _listed_manifests(
+        self, names: Sequence[ModelName]
+    ) -> tuple[list[tuple[ModelName, Manifest]], list[LeftOut], list[str]]:
+        """Return the manifests of listed names, the models that cannot be taken, and what is no model."""
+        found: list[tuple[ModelName, Manifest]] = []
+        notes: list[str] = []
+        spellings = Counter(name.folded for name in names)
+        twin = UnsafeError("a name that differs from it only by case is listed too")
+        left = [LeftOut(str(name), twin) for name in names if spellings[name.folded] > 1]
+        for name in names:
+            if spellings[name.folded] > 1:
+                continue
+            try:
+                found.append((name, self._manifest(name)))
+            except ForeignManifestError as error:
+                notes.append(f"not taken: {error}")
+            except (NotFoundError, IntegrityError, UnsafeError, FormatError, LimitError) as error:
+                left.append(LeftOut(str(name), error))
+        return found, left, notes
 
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
         found = []
@@ -104,10 +143,12 @@ class RegistrySource:
 
     def read_blobs(self, wanted: Sequence[Wanted], _held: Held, /) -> Iterator[tuple[Wanted, Iterator[Chunk]]]:
         self._look_for(one.blob.digest for one in wanted)
-        ranges = Ranges([self._blob(one) for one in wanted], connections=self._connections)
+        away = [one for one in wanted if one.blob.digest not in self._written]
+        ranges = Ranges([self._blob(one) for one in away], connections=self._connections)
         try:
             for one in wanted:
-                yield one, ranges.stream()
+                here = self._written.get(one.blob.digest)
+                yield one, ranges.stream() if here is None else iter([here[one.start :]])
         except BaseException:
             # After the last stream is asked for, it may still be read.
             ranges.close()
@@ -118,6 +159,7 @@ class RegistrySource:
             yield model.name, self._manifest(model.name).raw if model.raw is None else model.raw
 
     def _manifest(self, name: ModelName) -> Manifest:
+        """Return the manifest of a model, or of the model in a package. Raises ForeignManifestError for an image."""
         client, repository = self._client_of(name.host), repository_of(name)
         pin = self._pins.get(name)
         answer = client.manifest(repository, str(pin) if pin else name.tag)
@@ -130,7 +172,24 @@ class RegistrySource:
         for expected in (told, str(pin or manifest.digest)):
             if expected != str(manifest.digest):
                 raise IntegrityError(f"{name}: {client.base}: expected the manifest {expected}, got {manifest.digest}")
+        try:
+            if is_package(manifest) and manifest.config:
+                packaged = packaged_model(manifest, self._config(name, manifest.config))
+                manifest = packaged.manifest
+                manifest.refuse_unclear()
+                self._written[Digest.of(packaged.config)] = packaged.config
+            elif kind := foreign_kind(manifest.layer_types):
+                raise ForeignManifestError(kind)
+        except (UnsafeError, FormatError, LimitError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
         return manifest
+
+    def _config(self, name: ModelName, config: Descriptor) -> bytes:
+        """Return the config of a package."""
+        with _Blob(self._client_of(name.host), repository_of(name), Wanted(config)).opened(0, config.size) as response:
+            raw = response.whole(MAX_CONFIG_BYTES).body
+        return b"".join(verified([raw], config))
 
     def _blob(self, wanted: Wanted) -> Target:
         name = self._owners.get(wanted.blob.digest)
