@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ostore.api.rm import RemovedBlob, RmReport, rm
     from ostore.api.serve import ServeReport, ServeStart, serve
     from ostore.api.show import show, show_part
+    from ostore.api.sync import SyncedModel, SyncReport, sync
     from ostore.api.verify import verify
     from ostore.api.volumes import VolumesAt
     from ostore.api.where import WhereReport, where
@@ -193,6 +194,8 @@ __all__ = [
     "SpokenWord",
     "StoreElsewhere",
     "StoreSetting",
+    "SyncReport",
+    "SyncedModel",
     "TruncatedError",
     "Unreadable",
     "UnsafeError",
@@ -238,6 +241,7 @@ __all__ = [
     "serve",
     "show",
     "show_part",
+    "sync",
     "verify",
     "where",
 ]
@@ -341,6 +345,8 @@ _HOMES = {
     "SpokenWord": "ostore.api.probe_answers",
     "StoreElsewhere": "ostore.api.list_models",
     "StoreSetting": "ostore.api.move.check",
+    "SyncReport": "ostore.api.sync",
+    "SyncedModel": "ostore.api.sync",
     "TruncatedError": "ostore.formats.errors",
     "Unreadable": "ostore.formats.unreadable",
     "UnsafeError": "ostore.formats.errors",
@@ -385,6 +391,7 @@ _HOMES = {
     "serve": "ostore.api.serve",
     "show": "ostore.api.show",
     "show_part": "ostore.api.show",
+    "sync": "ostore.api.sync",
     "verify": "ostore.api.verify",
     "where": "ostore.api.where",
 }

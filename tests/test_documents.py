@@ -70,6 +70,8 @@ NOT_RUN = {
     "ollama pull llama3": "needs Ollama's registry",
     "ostore pull llama3 qwen3:8b --to models.tar.zst": "needs Ollama's registry",
     "ostore push llama3 --to harbor.example.com/models": "needs a registry; the page about them has one",
+    "ostore sync http://mirror.lan:11435 /srv/models": "needs a registry; tests/test_sync.py has one",
+    "ostore sync /srv/models https://harbor.lan/models --ca-file lan.pem": "the same",
     "ostore probe 127.0.0.1:8080": "needs an Ollama there",
     "ostore probe gpu.lan": "needs another host",
     "ostore probe https://ollama.example.org": "needs another host",

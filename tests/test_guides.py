@@ -144,6 +144,7 @@ export AT_ANOTHER_TIME="faketime -f +9d"
     "own-gguf": "cp given/mine.gguf alice; chown alice: /media/usb",
     "service": "service; cp given/models.tar.zst alice; cp -r given/other alice/backup",
     "shared-workstation": "service; store_of bob of-bob; cp given/models.tar.zst alice",
+    "two-places": "store_of alice models; chown alice: /media/usb",
     "windows-to-linux": """
 cp given/llama3.tar.zst /media/usb; cp -r given/from-windows /media/usb/models; chown -R alice: /media/usb
 """,

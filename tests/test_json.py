@@ -42,6 +42,7 @@ REPORTS: dict[str, type | dict[str, type]] = {
     "probe": ostore.ProbeReport,
     "pull": ostore.PullReport,
     "push": ostore.PushReport,
+    "sync": ostore.SyncReport,
     "dedup": ostore.DedupReport,
     "repair": ostore.RepairReport,
     "du": ostore.UsageReport,

@@ -25,13 +25,19 @@ def network_terms(
 
 
 @contextmanager
-def registries(terms: NetworkTerms, *, connections: int) -> Iterator[Callable[[str], RegistryClient]]:
-    """Yield what gives the client of each registry, by its host. Leaving the block ends all connections."""
+def registries(
+    terms: NetworkTerms, *, connections: int, scheme: str | None = None
+) -> Iterator[Callable[[str], RegistryClient]]:
+    """
+    Yield what gives the client of each registry, by its host. Leaving the block ends all connections.
+
+    `scheme` is what was typed before the host, if anything was.
+    """
     http, proven = Http(terms, connections=connections), access()
 
     @cache
     def client_of(host: str) -> RegistryClient:
-        base = base_of(host, terms)
+        base = base_of(host, terms, scheme)
         return RegistryClient(http, base, Authorizer(host, base, proven, http.ask))
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ostore.api.chosen_store import chosen_store, refuse_nothing
 from ostore.api.network import network_terms, registries
@@ -27,6 +28,7 @@ from ostore.streams.progress import SILENT, Progress
 # An upload that a registry has lost begins anew. One that loses all of them is left alone.
 _TRIES = 3
 _CONNECTIONS = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +114,16 @@ def push(
                 return foreseen
             if before:
                 before(foreseen)
-        return report(_copied(store, sink, selection, progress), dry_run=False)
+        received = until_sent(lambda: copy(store, sink, selection, phase="pushing", progress=progress))
+        return report(received, dry_run=False)
 
 
-def _copied(store: LocalStore, sink: RegistrySink, selection: Selection, progress: Progress) -> Received:
+def until_sent(send: Callable[[], T]) -> T:
+    """Send again what a registry has lost, or did not take over from another repository. Raises what `send` raises."""
     left = _TRIES
     while True:
         try:
-            return copy(store, sink, selection, phase="pushing", progress=progress)
+            return send()
         except MountRefusedError:
             # Each time, one more repository gets what it lacks.
             continue

@@ -80,22 +80,42 @@ def rm(
     """
     store = chosen_store(models).require()
     # A removal that was interrupted may go on, although nobody lists its models any more.
-    names = typed_models(names, store, may_be_elsewhere=True)
-    approved = None
+    removal = Removal(store, typed_models(names, store, may_be_elsewhere=True))
     if not dry_run:
-        # Find a word that matches no model before anything is written.
-        _choose(store, names, find_manifests(store.root).entries, find_batches(store.workspace))
-        with hinting_at_room(store):
-            store.return_needed()
+        removal.prepare()
     if dry_run or approve:
-        approved, _ = _plan_rm(store, names)
-        planned = _rm_report(store, approved, dry_run=True)
+        planned = removal.plan()
         if dry_run:
             return planned
         if approve and not approve(planned):
             return None
-    plan, doubt = _remove(store, names, approved)
-    return _rm_report(store, plan, dry_run=False, doubt=doubt)
+    return removal.carry_out()
+
+
+class Removal:
+    """The removal of the models that names or globs match. `sync` removes models in the same way."""
+
+    def __init__(self, store: LocalStore, words: Sequence[str]) -> None:
+        self._store = store
+        self._words = words
+        self._approved: RemovalPlan | None = None
+
+    def prepare(self) -> None:
+        """Do what a removal needs beforehand. Raises NotFoundError for a word that matches no model."""
+        # Find such a word before anything is written.
+        _choose(self._store, self._words, find_manifests(self._store.root).entries, find_batches(self._store.workspace))
+        with hinting_at_room(self._store):
+            self._store.return_needed()
+
+    def plan(self) -> RmReport:
+        """Return the report of a dry run. `carry_out` removes nothing beyond it."""
+        self._approved, _ = _plan_rm(self._store, self._words)
+        return _rm_report(self._store, self._approved, dry_run=True)
+
+    def carry_out(self) -> RmReport:
+        """Remove what is planned. Raises UsageError if the models have changed since."""
+        plan, doubt = _remove(self._store, self._words, self._approved)
+        return _rm_report(self._store, plan, dry_run=False, doubt=doubt)
 
 
 def _remove(store: LocalStore, words: Sequence[str], approved: RemovalPlan | None) -> tuple[RemovalPlan, str | None]:

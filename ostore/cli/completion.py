@@ -40,7 +40,9 @@ _PATHS: dict[str, Paths] = {
     "DIR": "folders",
     "FILE": "files",
     "PATH": "files",
+    "DST": "folders",
     "SOURCE": "files",
+    "SRC": "files",
 }
 # In a metavar such as `SIZE|fat32|dvd`, what is typed as it stands.
 _LITERAL = re.compile(r"(?:^|\|)([a-z0-9]*[a-z][a-z0-9]*)(?=\||$)")

@@ -33,6 +33,7 @@ COMMANDS = {
     "import": "Add the models of bundles to the store.",
     "pull": "Fetch models from registries, and verify them.",
     "push": "Send models to registries, only what is missing.",
+    "sync": "Copy the models that DST lacks, verified.",
     "verify": "Hash the whole store, some models, or bundles.",
     "probe": "Ask a running Ollama whether it serves what the store holds.",
     "du": "Show what uses space in a store.",

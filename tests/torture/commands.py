@@ -62,7 +62,8 @@ class Command:
     `once` is true of one that has nothing to do when it is called again after it ended well, so that it may say so with
     another exit code. `disk` is the file system that it needs. `always` are calls that fail all the time, as on a disk
     that lacks something: injections of strace. `clears` is false of one that leaves to others what was
-    staged by one of its kind that was killed. `leaves` is a model in the store that an import has nothing to do with.
+    staged by one of its kind that was killed. `leaves_blobs` is true of one that leaves blobs to gc when it cannot read
+    something, and has nothing to do after that. `leaves` is a model in the store that an import has nothing to do with.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Command:
     always: tuple[str, ...] = ()
     clears: bool = True
     leaves: str = ""
+    leaves_blobs: bool = False
 
     @property
     def argv(self) -> list[str]:
@@ -274,6 +276,19 @@ def to_import_a_layout(folder: Path) -> None:
     (folder / "b.tar.zst").unlink()
 
 
+def to_sync(folder: Path) -> None:
+    """A store to copy from; and one with one model of it broken, one different, one blob there and one damaged."""
+    a_store(folder).root.rename(folder / "from")
+    to_import(folder)
+    (folder / "b.tar.zst").unlink()
+
+
+def to_sync_and_delete(folder: Path) -> None:
+    """A store to copy from; and one with another model, which needs a blob that is to stay."""
+    a_store(folder).root.rename(folder / "from")
+    Store(folder / "models").model("old:latest", OTHER, system=b"goes")
+
+
 def with_trash(folder: Path) -> None:
     with_orphans(folder)
     undisturbed(folder, "gc", "--keep", "24h", "--yes", *NO_GRACE)
@@ -417,6 +432,8 @@ COMMANDS = (
     ),
     Command("pull", to_pull, ("pull", *PULLED, "--replace", "-j", "2")),
     Command("pull-bundle", to_pull, ("pull", *PULLED, "--to", "out.tar.zst", "--replace", "-j", "2")),
+    Command("sync", to_sync, ("sync", "from", "models", "--replace")),
+    Command("sync-delete", to_sync_and_delete, ("sync", "from", "models", "--delete", "--yes"), leaves_blobs=True),
     Command("restore.py", to_restore, (SCRIPT, "b.tar", "--replace"), clears=False),
     Command("export", a_store, ("export", "--all", "out.tar.zst", "--replace", "--strict")),
     Command("export-tar", a_store, ("export", "--all", "out.tar", "--replace", "--strict")),

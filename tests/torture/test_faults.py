@@ -110,7 +110,7 @@ class Scene:
         assert again.returncode == 0 or (again.returncode == NOTHING_LEFT and self.command.once), told
         assert output_problems(again.returncode, again.stdout, again.stderr) == [], told
         assert problems(self.folder, self.before, self.after) == [], told
-        if leaves_be and again.returncode == NOTHING_LEFT:
+        if leaves_be and (again.returncode == NOTHING_LEFT or self.command.leaves_blobs):
             # What it left be is nobody's now, and gc has it.
             return
         assert State.of(self.folder) == self.after, told

@@ -84,6 +84,15 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         ("evil*", "--to", "127.0.0.1:1/library", "--modelpack"),
         ("evil", "--to", "127.0.0.1:1/library", "--limit-rate", EVIL),
     ),
+    "sync": (
+        (FOLDER, f"{OUT}/"),
+        (FOLDER, f"oci:{OUT}"),
+        (FOLDER, FOLDER),
+        (BUNDLE, FOLDER, "--delete", "--dry-run"),
+        (FOLDER, BUNDLE),
+        (f"no {FOLDER}", f"{OUT}/"),
+        (f"oci:{OUT}", f"{OUT}/", "--delete"),
+    ),
     "lock": (
         (),
         ("evil",),

@@ -21,8 +21,8 @@ app = group()
 
 @app.command(epilog=examples("ostore cp llama3 my-llama", "ostore cp llama3:8b llama3:latest --replace"))
 def cp(
-    source: Annotated[str, typer.Argument(metavar="SRC", show_default=False)],
-    destination: Annotated[str, typer.Argument(metavar="DST", show_default=False)],
+    source: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)],
+    destination: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
     replace: Replace = False,
     dry_run: DryRun = False,
     models: Models = None,

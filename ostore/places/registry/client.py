@@ -106,10 +106,14 @@ class RegistryClient:
             yield response
 
 
-def base_of(host: str, terms: NetworkTerms) -> str:
-    """Return the URL of a registry. This machine is asked without TLS, unless there is a file of authorities for it."""
+def base_of(host: str, terms: NetworkTerms, scheme: str | None = None) -> str:
+    """
+    Return the URL of a registry.
+
+    Without a scheme, this machine is asked without TLS, unless there is a file of authorities for it.
+    """
     is_plain = terms.plain_http or (is_loopback(host.partition(":")[0]) and terms.ca_file is None)
-    return f"{'http' if is_plain else 'https'}://{_ALIASES.get(host.lower(), host)}"
+    return f"{scheme or ('http' if is_plain else 'https')}://{_ALIASES.get(host.lower(), host)}"
 
 
 def _with(headers: Mapping[str, str] | None, granted: str | None) -> dict[str, str]:

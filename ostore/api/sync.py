@@ -1,0 +1,241 @@
+"""Bring one place up to another: only what it lacks is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ostore.api.addresses import opened_source
+from ostore.api.chosen_store import refuse_nothing
+from ostore.api.rm import Removal, RmReport
+from ostore.api.sync_places import Copied, Destination, SyncNetwork, destination_of
+from ostore.formats.errors import OstoreError, UsageError
+from ostore.formats.name import ModelName
+from ostore.formats.outcome import Outcome, Received
+from ostore.formats.registry_address import RegistryAddress
+from ostore.formats.remedy import ostore
+from ostore.formats.selection import OmittedModel, Selection
+from ostore.formats.wording import listed
+from ostore.operations.transfer import Source, copy, copy_sound
+from ostore.places.oci_layout.layout import OciLayout
+from ostore.places.store.store import LocalStore
+from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.settings import threads
+from ostore.streams.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedModel:
+    """A model that was copied, and its name at the destination. `outcome` is added, replaced or repaired."""
+
+    name: str
+    target: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """
+    What was copied and removed, or with `dry_run` would be. Sizes are bytes.
+
+    `same` is the number of models that the destination had already. Blobs of the models that were copied were written
+    now, resumed (an interrupted command had finished them) or present already. `removed` says what was removed of the
+    destination, and is None if nothing was. `left_out` are models of the source that could not be copied.
+    """
+
+    source: str
+    destination: str
+    dry_run: bool
+    models: tuple[SyncedModel, ...]
+    same: int
+    blobs_written: int
+    size_written: int
+    blobs_resumed: int
+    blobs_present: int
+    removed: RmReport | None
+    left_out: tuple[OmittedModel, ...]
+    warnings: tuple[str, ...]
+
+
+def sync(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    replace: bool = False,
+    delete: bool = False,
+    dry_run: bool = False,
+    limit_rate: int | str | None = None,
+    ca_file: str | Path | None = None,
+    progress: Progress = SILENT,
+    approve: Callable[[SyncReport], bool] | None = None,
+    before: Callable[[SyncReport], object] | None = None,
+) -> SyncReport | None:
+    """
+    Copy the models of one place that another one lacks.
+
+    Both are the folder of a store, `oci:DIR`, or `https://HOST[:PORT][/NAMESPACE]` for a registry (`http://` without
+    TLS); the source may be a bundle too. A model of a registry is named after it, as for `pull`; in a registry, the
+    host of a name is the registry's.
+
+    A model with the same config and layers is the same, however its manifest is written. `replace` allows overwriting
+    a different model of the same name. `delete` removes the models of a store that the source lacks (of a registry as
+    the source: of its own), as `rm` does, and nothing if anything of the source was left out. With `dry_run`, nothing
+    is changed. `approve` gets the report of a dry run if models would be removed; if it returns False, nothing is
+    changed and `sync` returns None. `before` gets that report in any case.
+
+    `limit_rate` and `ca_file` are those of `pull`. Raises NotFoundError, UsageError, RemoteError, IntegrityError,
+    BusyError, NoSpaceError, UnsafeError, DamagedStoreError, FormatError, LimitError, OSError.
+    """
+    words = str(source), str(destination)
+    network = SyncNetwork(limit_rate, ca_file)
+    with _origin(words[0], network) as origin, _destination(words[1], network, progress) as there:
+        if isinstance(origin, LocalStore):
+            origin.require_whole()
+        _refuse_same_place(origin, there)
+        if delete and there.store is None:
+            raise UsageError(f"{words[1]}: no store; models are removed only from a store", parameter="delete")
+        progress.phase("comparing", 0)
+        selection = origin.select(())
+        _refuse_to_guess(selection, origin, words[0], delete=delete)
+        wanted = _wanted(selection, there, replace=replace)
+        removal = _removal(origin, selection, there, words[0]) if delete else None
+        report = _Reporter(words, there.name_of, len(selection.models) - len(wanted.models))
+        forecast = there.sink(replace=replace).compare(wanted)
+        if removal and not dry_run:
+            removal.prepare()
+        planned = removal.plan() if removal else None
+        foreseen = report(Received(forecast.outcomes, forecast.missing), wanted, planned, dry_run=True)
+        if dry_run:
+            return foreseen
+        if planned and approve and not approve(foreseen):
+            return None
+        if before:
+            before(foreseen)
+        received, copied = _copied(origin, there, wanted, progress, replace=replace)
+        if removal and copied.left:
+            failed = listed([one.subject for one in copied.left])
+            copied = copied.noting(notes=[f"nothing was removed, because {failed} could not be copied"])
+            removal = None
+        return report(received, copied, removal.carry_out() if removal else None, dry_run=False)
+
+
+def _origin(word: str, network: SyncNetwork) -> AbstractContextManager[Source]:
+    if address := RegistryAddress.parse(word):
+        # Its libraries open a socket.
+        from ostore.api.sync_registry import opened_registry_source
+
+        return opened_registry_source(address, word, network)
+    return opened_source(word, jobs=threads(None))
+
+
+def _destination(word: str, network: SyncNetwork, progress: Progress) -> AbstractContextManager[Destination]:
+    if address := RegistryAddress.parse(word):
+        from ostore.api.sync_registry import opened_registry_destination
+
+        return opened_registry_destination(address, network)
+    return nullcontext(destination_of(word, progress))
+
+
+def _refuse_same_place(origin: Source, there: Destination) -> None:
+    if not isinstance(origin, LocalStore) or there.store is None or not there.store.exists:
+        return
+    if origin.root.samefile(there.store.root):
+        raise UsageError(f"{origin.root}: both the source and the destination")
+
+
+def _refuse_to_guess(selection: Selection, origin: Source, word: str, *, delete: bool) -> None:
+    """Raise if nothing can be copied, or if models are to be removed and not all of the source is known."""
+    try:
+        refuse_nothing(selection, origin, word, strict=delete)
+    except OstoreError as error:
+        if RegistryAddress.parse(word) and not selection.models:
+            error.hint = ostore(
+                "pull", "NAME", before="not every registry lists what it has", after="takes one by name"
+            )
+        if selection.models:
+            error.args = (f"{error}; while that is so, nothing can be deleted",)
+        raise
+
+
+def _wanted(selection: Selection, there: Destination, *, replace: bool) -> Selection:
+    """
+    Return what to copy: models that the destination lacks, has with other layers, or lacks blobs of.
+
+    Raises UsageError for a model with other layers, unless `replace` is set.
+    """
+    forecast = there.sink(replace=True).compare(selection)
+    missing = {blob.digest for blob in forecast.missing}
+    others = [model for model in selection.models if forecast.outcomes[model.name] is Outcome.REPLACED]
+    found = there.found([there.name_of(model.name) for model in others])
+    rewritten, different = set(), []
+    for model in others:
+        target = there.name_of(model.name)
+        twin = found.get(target.folded)
+        # Old servers have written manifests anew.
+        if twin and twin.blobs == model.blobs and missing.isdisjoint(model.blobs):
+            rewritten.add(model.name)
+        else:
+            different.append(str(target))
+    if different and not replace:
+        what = "another model of this name" if len(different) == 1 else "other models of these names"
+        raise UsageError(f"{listed(different)}: {what} there", hint="--replace overwrites what differs")
+    return selection.restricted(
+        model.name
+        for model in selection.models
+        if model.name not in rewritten
+        and (forecast.outcomes[model.name] is not Outcome.ALREADY_THERE or not missing.isdisjoint(model.blobs))
+    )
+
+
+def _removal(origin: Source, selection: Selection, there: Destination, word: str) -> Removal | None:
+    """Return the removal of what the source lacks, or None if there is nothing to remove."""
+    if there.store is None or not there.store.exists:
+        return None
+    address = RegistryAddress.parse(word)
+    kept = {model.name.folded for model in selection.models}
+    if isinstance(origin, LocalStore):
+        # It may have models that cannot be carried.
+        kept |= {entry.name.folded for entry in find_manifests(origin.root).entries if entry.name}
+    names = {entry.name for entry in find_manifests(there.store.root).entries if entry.name}
+    doomed = [name.full for name in names if name.folded not in kept and (address is None or address.has(name))]
+    return Removal(there.store, sorted(doomed)) if doomed else None
+
+
+def _copied(origin: Source, there: Destination, wanted: Selection, progress: Progress, *, replace: bool) -> Copied:
+    """Copy, and return what was received and the selection without what turned out to be damaged."""
+    if not wanted.models:
+        return Received({}), wanted
+    sink = there.sink(replace=replace)
+    if isinstance(origin, LocalStore | OciLayout):
+        return there.until_sent(lambda: copy_sound(origin, sink, wanted, phase="copying", progress=progress))
+    return there.until_sent(lambda: (copy(origin, sink, wanted, phase="copying", progress=progress), wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reporter:
+    """Makes reports of one call. `same` is the number of models that are there already."""
+
+    words: tuple[str, str]
+    name_of: Callable[[ModelName], ModelName]
+    same: int
+
+    def __call__(self, received: Received, copied: Selection, removed: RmReport | None, *, dry_run: bool) -> SyncReport:
+        return SyncReport(
+            source=self.words[0],
+            destination=self.words[1],
+            dry_run=dry_run,
+            models=tuple(
+                SyncedModel(str(name), str(self.name_of(name)), outcome.value)
+                for name, outcome in received.outcomes.items()
+            ),
+            same=self.same,
+            blobs_written=len(received.written),
+            size_written=sum(blob.size for blob in received.written),
+            blobs_resumed=len(received.resumed),
+            blobs_present=len(copied.blobs) - len(received.written) - len(received.resumed),
+            removed=removed,
+            left_out=tuple(one.told for one in copied.left),
+            warnings=copied.warnings,
+        )

@@ -1,0 +1,92 @@
+"""Where `sync` copies to: a store or an OCI image layout. `sync_registry` has registries."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from ostore.api.addresses import SinkTerms, sink_of
+from ostore.api.typed import BUNDLE_SUFFIXES, layout_path, refuse_address
+from ostore.formats.errors import NotFoundError, UsageError
+from ostore.formats.name import ModelName
+from ostore.formats.outcome import Received
+from ostore.formats.remedy import ostore
+from ostore.formats.selection import SelectedModel, Selection
+from ostore.formats.shell import quoted_word
+from ostore.operations.transfer import Sink, Source
+from ostore.places.oci_layout.layout import OciLayout
+from ostore.places.store.store import LocalStore
+from ostore.settings import threads
+from ostore.streams.progress import Progress
+
+Copied: TypeAlias = tuple[Received, Selection]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncNetwork:
+    """What the network parameters of `sync` say."""
+
+    limit_rate: int | str | None
+    ca_file: str | Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    Where models go. `sink(replace=…)` makes a sink, and `found` says which of some models are there, by folded name.
+
+    `name_of` gives a model its name there. `store` is the store, if it is one. `until_sent` copies again where that
+    helps.
+    """
+
+    sink: Callable[..., Sink]
+    found: Callable[[Sequence[ModelName]], Mapping[str, SelectedModel]]
+    name_of: Callable[[ModelName], ModelName] = lambda name: name
+    store: LocalStore | None = None
+    until_sent: Callable[[Callable[[], Copied]], Copied] = lambda copying: copying()
+
+
+def destination_of(word: str, progress: Progress) -> Destination:
+    """Return what a store's folder or `oci:DIR` is as a destination. Raises UsageError for any other word."""
+    layout = layout_path(word)
+    store = _store_at(word) if layout is None else None
+    sink_word = word if layout else f"{word.rstrip('/')}/"
+    terms = partial(SinkTerms, level=None, jobs=threads(None), progress=progress)
+    return Destination(
+        lambda *, replace: sink_of(sink_word, terms(replace=replace)),
+        lambda names: found_in(_there(layout, word, store), [name.folded for name in names]),
+        store=store,
+    )
+
+
+def found_in(source: Source | None, names: Sequence[str]) -> Mapping[str, SelectedModel]:
+    """Return the models of these names that a place has, by folded name."""
+    found = source.find_models(names) if source else ()
+    return {model.name.folded: model for selection in found for model in selection.models}
+
+
+def _store_at(word: str) -> LocalStore:
+    """Return the store that a word means, which need not be there. Raises UsageError for anything else."""
+    path = Path(word)
+    if word.endswith(BUNDLE_SUFFIXES) or path.is_file() or word == "-":
+        raise UsageError(
+            f"{word}: a bundle, which is written once and never added to",
+            hint=ostore("export", "--all", word, after="writes one; --have leaves out what the other side has"),
+        )
+    refuse_address(word)
+    if not path.is_dir() and not word.endswith("/"):
+        new = quoted_word(f"{word}/", sys.platform)
+        raise UsageError(f"{word}: no such folder", hint=f"{new} makes a store there")
+    return LocalStore(path, label=word)
+
+
+def _there(layout: Path | None, word: str, store: LocalStore | None) -> Source | None:
+    """Return the place to look into, or None if it is not there yet."""
+    try:
+        return OciLayout(layout, word) if layout else store and store.require()
+    except NotFoundError:
+        return None

@@ -1,0 +1,418 @@
+"""`ostore sync` between stores, bundles, OCI image layouts and registries: what is missing comes, nothing else goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ostore
+from tests.false_registry import Asked, answer, false_registry, of_store
+from tests.registries import DockerRegistry, docker_registry, needs_registry
+from tests.serving import posix, serving
+from tests.support import OSTORE, Store, as_user, full, noise, six_kinds, tree
+from tests.support import ostore as run
+
+
+@pytest.fixture
+def near(tmp_path: Path) -> Store:
+    """Three models, two of which share weights."""
+    store = Store(tmp_path / "near")
+    store.model("big:latest", noise(2_000_000), template=b"{{ .Prompt }}")
+    store.model("big:small", noise(2_000_000), system=b"Say hi!")
+    store.model("registry.ollama.ai/me/own:v1", noise(500_000, 2), template=b"{{ .Prompt }}")
+    return store
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Store:
+    """A store with one of the models, and one that the other side lacks. It shares its template."""
+    store = Store(tmp_path / "far")
+    store.model("big:latest", noise(2_000_000), template=b"{{ .Prompt }}")
+    store.model("old:latest", b"old weights" * 10_000, template=b"{{ .Prompt }}")
+    return store
+
+
+def synced(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = run("sync", *words)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def document(*words: str | Path, code: int = 0) -> dict[str, object]:
+    found: dict[str, object] = json.loads(synced(*words, "--json", code=code).stdout)
+    return found
+
+
+def models_of(root: Path) -> dict[str, bytes]:
+    trees = root / "manifests"
+    return {str(path.relative_to(trees)): path.read_bytes() for path in sorted(trees.glob("*/*/*/*"))}
+
+
+def is_whole(root: Path) -> bool:
+    return run("verify", "--models", root).returncode == 0
+
+
+def test_only_what_is_missing_is_copied(near: Store, far: Store) -> None:
+    done = synced(near.root, far.root)
+    assert "  big:small: added\n  me/own:v1: added\n" in done.stdout
+    assert "copied 2 models: 2 blobs written (500 KB), 3 already there, 1 model the same in " in done.stdout
+    assert models_of(near.root).items() <= models_of(far.root).items()
+    assert "registry.ollama.ai/library/old/latest" in models_of(far.root)
+    assert is_whole(far.root)
+
+
+def test_where_nothing_is_missing_nothing_is_written(near: Store, tmp_path: Path) -> None:
+    synced(near.root, f"{tmp_path}/copy/")
+    before = tree(tmp_path, without=())
+    done = synced(near.root, tmp_path / "copy")
+    assert done.stdout == f"nothing to copy: 3 models the same -> {tmp_path}/copy\n"
+    assert tree(tmp_path, without=()) == before
+
+
+def test_a_dry_run_changes_nothing(near: Store, far: Store, tmp_path: Path) -> None:
+    before = tree(tmp_path, without=())
+    done = synced(near.root, far.root, "--delete", "-n")
+    assert "would copy 2 models" in done.stdout
+    assert "would remove old:latest" in done.stdout
+    synced(near.root, f"oci:{tmp_path}/layout", "-n")
+    assert tree(tmp_path, without=()) == before
+
+
+@pytest.mark.parametrize("between", ["b.tar.zst", "oci:layout", "folder/"])
+def test_every_kind_of_place_passes_models_on(between: str, near: Store, tmp_path: Path) -> None:
+    if between.endswith(".zst"):
+        assert run("export", "--all", between, "--models", near.root, cwd=tmp_path).returncode == 0
+    else:
+        assert run("sync", near.root, between, cwd=tmp_path).returncode == 0
+    assert run("sync", between, "end/", cwd=tmp_path).returncode == 0
+    assert models_of(tmp_path / "end") == models_of(near.root)
+    assert is_whole(tmp_path / "end")
+
+
+def test_what_became_incomplete_is_mended(near: Store, far: Store) -> None:
+    synced(near.root, far.root)
+    far.blob_path(noise(500_000, 2)).unlink()
+    far.write_manifest(full("big:small"), b"")
+    report = document(near.root, far.root)
+    assert report["models"] == [
+        {"name": "big:small", "target": "big:small", "outcome": "repaired"},
+        {"name": "me/own:v1", "target": "me/own:v1", "outcome": "already there"},
+    ]
+    assert is_whole(far.root)
+
+
+def test_another_model_of_the_name_needs_replace(near: Store, far: Store, tmp_path: Path) -> None:
+    far.model("big:latest", b"another one")
+    before = tree(tmp_path, without=())
+    done = synced(near.root, far.root, code=2)
+    assert done.stderr.splitlines()[-1] == (
+        "ostore: error[usage]: big:latest: another model of this name there (--replace overwrites what differs)"
+    )
+    assert tree(tmp_path, without=()) == before
+    assert "  big:latest: replaced\n" in synced(near.root, far.root, "--replace").stdout
+    assert models_of(near.root).items() <= models_of(far.root).items()
+
+
+def test_a_manifest_that_a_server_wrote_anew_is_the_same_model(near: Store, far: Store) -> None:
+    path = far.manifest_path(full("big:latest"))
+    path.write_bytes(path.read_bytes().rstrip())
+    assert document(near.root, far.root)["same"] == 1
+    # With a blob that is gone, it is as good as another one.
+    far.blob_path(noise(2_000_000)).unlink()
+    assert "big:latest: another model" in synced(near.root, far.root, code=2).stderr
+    synced(near.root, far.root, "--replace")
+    assert is_whole(far.root)
+
+
+def test_delete_removes_what_the_source_lacks_and_no_blob_of_others(near: Store, far: Store) -> None:
+    done = synced(near.root, far.root, "--delete", "--yes")
+    assert "  removed old:latest\n" in done.stdout
+    assert models_of(far.root) == models_of(near.root)
+    assert not far.blob_path(b"old weights" * 10_000).exists()
+    assert is_whole(far.root)
+    assert document(near.root, far.root, "--delete", "--yes")["removed"] is None
+
+
+def test_a_blob_that_a_new_model_needs_stays(near: Store, tmp_path: Path) -> None:
+    far = Store(tmp_path / "far")
+    far.model("old:latest", noise(500_000, 2))
+    report = document(near.root, far.root, "--delete", "--yes")
+    assert report["removed"]["models"] == ["old:latest"]  # type: ignore[index]
+    assert far.blob_path(noise(500_000, 2)).exists()
+    assert is_whole(far.root)
+
+
+@posix
+def test_delete_asks_at_a_terminal_and_refuses_without_one(near: Store, far: Store, tmp_path: Path) -> None:
+    before = tree(tmp_path, without=())
+    assert "add --yes to confirm" in synced(near.root, far.root, "--delete", code=2).stderr
+    command = [*OSTORE, "sync", str(near.root), str(far.root), "--delete"]
+    ours, theirs = os.openpty()
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as asking:
+        os.close(theirs)
+        shown = b""
+        # It ends with an OSError if the program does.
+        while b"[y/N] " not in shown:
+            shown += os.read(ours, 65536)
+        os.write(ours, b"n\n")
+        with contextlib.suppress(OSError):
+            while piece := os.read(ours, 65536):
+                shown += piece
+    os.close(ours)
+    assert b"would remove old:latest" in shown
+    assert b"nothing was copied or removed" in shown
+    assert asking.returncode == 0
+    assert tree(tmp_path, without=()) == before
+
+
+def test_nothing_goes_without_approval(near: Store, far: Store, tmp_path: Path) -> None:
+    before = tree(tmp_path, without=())
+
+    def refuse(plan: ostore.SyncReport) -> bool:
+        assert plan.removed
+        assert plan.removed.models == ("old:latest",)
+        return False
+
+    assert ostore.sync(near.root, far.root, delete=True, approve=refuse) is None
+    assert tree(tmp_path, without=()) == before
+    assert ostore.sync(near.root, far.root, delete=True, approve=lambda _plan: True)
+    assert models_of(far.root) == models_of(near.root)
+
+
+def test_a_source_that_cannot_be_read_whole_deletes_nothing(near: Store, far: Store) -> None:
+    near.write_manifest(full("old:latest"), b"{")
+    before = models_of(far.root)
+    assert (
+        "while that is so, nothing can be deleted" in synced(near.root, far.root, "--delete", "--yes", code=10).stderr
+    )
+    assert models_of(far.root) == before
+    # The others can be copied all the same.
+    assert "old:latest: left out: " in synced(near.root, far.root, code=10).stderr
+    assert before.items() < models_of(far.root).items()
+
+
+def test_a_damaged_blob_leaves_its_model_out_and_deletes_nothing(near: Store, far: Store) -> None:
+    near.blob_path(noise(500_000, 2)).write_bytes(bytes(500_000))
+    done = synced(near.root, far.root, "--delete", "--yes", code=4)
+    assert "nothing was removed, because me/own:v1 could not be copied" in done.stderr
+    assert set(models_of(far.root)) == {f"registry.ollama.ai/library/{name}" for name in BIG_AND_OLD}
+    assert is_whole(far.root)
+
+
+BIG_AND_OLD = ("big/latest", "big/small", "old/latest")
+
+
+@posix
+def test_a_folder_that_is_closed_deletes_nothing(near: Store, far: Store, tmp_path: Path) -> None:
+    closed = near.root / "manifests/registry.ollama.ai/me"
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 1000, 1000)
+    os.chown(closed, 0, 0)
+    closed.chmod(0o700)
+    before = models_of(far.root)
+    if os.getuid() == 0:
+        done = as_user(1000, "sync", near.root, far.root, "--delete", "--yes")
+        assert done.returncode == 9, done.stderr
+    assert models_of(far.root) == before
+
+
+def test_what_the_source_has_and_cannot_carry_is_not_deleted(near: Store, far: Store) -> None:
+    stub = near.config(remote_host="https://ollama.com", remote_model="old")
+    near.add(full("old:latest"), config=stub)
+    run("sync", near.root, far.root, "--delete", "--yes")
+    assert "registry.ollama.ai/library/old/latest" in models_of(far.root)
+
+
+@pytest.mark.parametrize("what", ["nothing", "blobs alone", "manifests alone"])
+def test_an_empty_source_deletes_nothing(what: str, near: Store, far: Store) -> None:
+    if what != "blobs alone":
+        shutil.rmtree(near.root / "blobs")
+    if what != "manifests alone":
+        shutil.rmtree(near.root / "manifests")
+    before = tree(far.root, without=())
+    done = run("sync", near.root, far.root, "--delete", "--yes")
+    assert done.returncode in {3, 4, 10}, done.stderr
+    assert tree(far.root, without=()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["near", "new"], 2, "new: no such folder (new/ makes a store there)"),
+        (["near", "none/new/"], 3, "none: no such folder"),
+        (["near", "b.tar.zst"], 2, "b.tar.zst: a bundle, which is written once and never added to"),
+        (["near", "-"], 2, "-: a bundle"),
+        (["near", "oci:"], 2, "a folder after oci:"),
+        (["near", "near/"], 2, "both the source and the destination"),
+        (["near", "s3://bucket"], 2, "s3: an address"),
+        (["near", "oci:out", "--delete"], 2, "--delete: oci:out: no store"),
+        (["none", "far"], 3, "none: no such bundle"),
+        (["near", "https://me:hush@h.example/x"], 2, "expected the address of a registry"),
+        (["https://h.example/a/b", "far"], 2, "expected the address of a registry"),
+        (["near", "http://127.0.0.1:1"], 11, "connection refused"),
+        (["https://127.0.0.1:1", "far"], 11, "connection refused"),
+        (["near", ""], 2, "got an empty word"),
+    ],
+)
+@pytest.mark.usefixtures("near", "far")
+def test_what_cannot_be_done_is_one_line(tmp_path: Path, words: list[str], code: int, says: str) -> None:
+    before = tree(tmp_path, without=())
+    done = run("sync", *words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("ostore: error")]
+    assert says in told
+    assert "hush" not in done.stderr
+    assert tree(tmp_path, without=()) == before
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return six_kinds(tmp_path_factory.mktemp("origin") / "models")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[DockerRegistry]:
+    with docker_registry(tmp_path / "registry") as running:
+        yield running
+
+
+@needs_registry
+def test_a_registry_is_filled_and_read_back(registry: DockerRegistry, near: Store, tmp_path: Path) -> None:
+    url = f"http://{registry.host}"
+    done = synced(near.root, url)
+    assert f"  me/own:v1 -> {registry.host}/me/own:v1: added\n" in done.stdout
+    assert synced(near.root, url).stdout == f"nothing to copy: 3 models the same -> {url}\n"
+    # Named after the registry, as `pull` names them.
+    synced(url, f"{tmp_path}/back/")
+    here = {name.partition("/")[2]: raw for name, raw in models_of(near.root).items()}
+    assert {name.partition("/")[2]: raw for name, raw in models_of(tmp_path / "back").items()} == here
+    assert is_whole(tmp_path / "back")
+
+
+@needs_registry
+def test_a_namespace_of_a_registry_takes_them_all(registry: DockerRegistry, near: Store, tmp_path: Path) -> None:
+    synced(near.root, f"http://{registry.host}/flat")
+    synced(f"http://{registry.host}/flat/", f"oci:{tmp_path}/layout")
+    listed = json.loads((tmp_path / "layout/index.json").read_bytes())["manifests"]
+    assert sorted(entry["annotations"]["org.opencontainers.image.ref.name"] for entry in listed) == [
+        f"{registry.host}/flat/{name}" for name in ("big:latest", "big:small", "own:v1")
+    ]
+    done = synced(f"http://{registry.host}/nobody", f"{tmp_path}/none/", code=3)
+    assert "not every registry lists what it has: ostore pull NAME takes one by name" in done.stderr
+
+
+@needs_registry
+def test_of_a_registry_delete_removes_only_its_own(registry: DockerRegistry, near: Store, tmp_path: Path) -> None:
+    far = Store(tmp_path / "far")
+    far.model("mine:latest", b"mine")
+    far.model(f"{registry.host}/me/gone:latest", b"gone")
+    far.model(f"{registry.host}/you/gone:latest", b"gone")
+    synced(near.root, f"http://{registry.host}")
+    synced(f"http://{registry.host}/me", far.root, "--delete", "--yes")
+    assert set(models_of(far.root)) == {
+        f"{registry.host}/me/own/v1",
+        f"{registry.host}/you/gone/latest",
+        "registry.ollama.ai/library/mine/latest",
+    }
+    synced(f"http://{registry.host}", far.root, "--delete", "--yes")
+    assert "registry.ollama.ai/library/mine/latest" in models_of(far.root)
+    assert f"{registry.host}/you/gone/latest" not in models_of(far.root)
+
+
+@posix
+@needs_registry
+def test_a_mirror_goes_to_another_registry(registry: DockerRegistry, near: Store, tmp_path: Path) -> None:
+    url = f"http://{registry.host}"
+    with serving(near.root, tmp_path) as mirror:
+        assert f"-> {registry.host}/me/own:v1: added" in synced(mirror.url, url).stdout
+        assert document(mirror.url, url)["same"] == 3
+    near.model("big:latest", b"another one", template=b"{{ .Prompt }}")
+    with serving(near.root, tmp_path) as mirror:
+        assert "big:latest: another model of this name" in synced(mirror.url, url, code=2).stderr
+        assert "big:latest: replaced" in synced(mirror.url, url, "--replace").stdout
+
+
+@needs_registry
+def test_a_model_that_a_registry_has_written_anew_is_the_same(registry: DockerRegistry, near: Store) -> None:
+    path = near.manifest_path(full("big:latest"))
+    raw = path.read_bytes()
+    path.write_bytes(raw.rstrip())
+    synced(near.root, f"http://{registry.host}")
+    path.write_bytes(raw)
+    assert document(near.root, f"http://{registry.host}")["same"] == 3
+
+
+def test_images_beside_models_are_passed_over(near: Store, tmp_path: Path) -> None:
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": f"sha256:{'a' * 64}", "size": 5}
+    near.add("registry.ollama.ai/me/image:latest", layer)
+    near.write_manifest("registry.ollama.ai/me/bad:latest", b"<html>")
+    honest = of_store(near.root)
+
+    def answers(asked: Asked) -> Iterator[bytes]:
+        if "_catalog" in asked.path:
+            return answer(b'{"repositories": ["library/big", "me/own", "me/image", "me/bad", "a/b/c"]}')
+        if "tags/list" in asked.path:
+            folder = near.root / "manifests/registry.ollama.ai" / asked.path.removeprefix("/v2/").partition("/tags")[0]
+            return answer(json.dumps({"tags": [path.name for path in folder.iterdir()]}).encode())
+        return iter(honest(asked))
+
+    with false_registry(answers) as registry:
+        done = synced(f"http://{registry.host}", f"{tmp_path}/copy/", code=12)
+        assert "copied 3 models" in done.stdout
+        assert f"not taken: {registry.host}/me/image:latest: no model, but something with layers" in done.stderr
+        assert f"{registry.host}/me/bad:latest: left out: " in done.stderr
+        assert is_whole(tmp_path / "copy")
+        before = tree(tmp_path / "copy", without=())
+        # What is listed and cannot be read may be any of those that are there.
+        synced(f"http://{registry.host}", tmp_path / "copy", "--delete", "--yes", code=12)
+        assert tree(tmp_path / "copy", without=()) == before
+        # A glob of `pull` reads the same list.
+        pulled = run("pull", f"{registry.host}/*/*", "--models", tmp_path / "pulled")
+        assert (pulled.returncode, "pulled 3 models" in pulled.stdout) == (12, True), pulled.stderr
+        named = run("pull", f"{registry.host}/me/image", "--models", tmp_path / "pulled")
+        assert (named.returncode, "me/image:latest: no model" in named.stderr) == (12, True), named.stderr
+
+
+def test_names_that_differ_only_by_case_are_left_out(near: Store, tmp_path: Path) -> None:
+    near.model("big:LATEST", b"twin") if os.name == "posix" else None
+    honest = of_store(near.root)
+
+    def answers(asked: Asked) -> Iterator[bytes]:
+        if "_catalog" in asked.path:
+            return answer(b'{"repositories": ["library/big"]}')
+        return answer(b'{"tags": ["latest", "LATEST", "small"]}') if "/tags/" in asked.path else iter(honest(asked))
+
+    with false_registry(answers) as registry:
+        done = synced(f"http://{registry.host}", f"{tmp_path}/copy/", code=8)
+    assert done.stderr.count("a name that differs from it only by case is listed too") == 2
+    assert "copied 1 model" in done.stdout
+
+
+def test_the_terms_of_the_network_hold(near: Store, tmp_path: Path) -> None:
+    """What is typed before the host counts: no TLS is asked for TLS, and the other way round."""
+    with false_registry(of_store(near.root)) as registry:
+        done = synced(f"https://{registry.host}", f"{tmp_path}/copy/", code=11)
+        assert "TLS" in done.stderr or "SSL" in done.stderr, done.stderr
+    done = synced("http://127.0.0.1:1", f"{tmp_path}/copy/", "--limit-rate", "0", code=2)
+    assert "--limit-rate: expected 1 to" in done.stderr
+    done = synced(near.root, "https://127.0.0.1:1", "--ca-file", tmp_path / "none.pem", code=2)
+    assert "none.pem" in done.stderr
+
+
+@needs_registry
+def test_every_kind_of_model_survives_the_way(registry: DockerRegistry, origin: Store, tmp_path: Path) -> None:
+    small = Store(tmp_path / "small")
+    shutil.copytree(origin.root, small.root)
+    shutil.rmtree(small.root / "manifests/hf.co")
+    synced(small.root, f"http://{registry.host}")
+    synced(f"http://{registry.host}", f"{tmp_path}/back/")
+    assert sorted(models_of(tmp_path / "back").values()) == sorted(models_of(small.root).values())
+    assert is_whole(tmp_path / "back")
