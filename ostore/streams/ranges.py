@@ -108,13 +108,16 @@ class Ranges:
         self._seconds_a_byte = math.inf
         self._range_bytes = _RANGE_BYTES
         self._memory: list[bytearray] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        # Threads that wait take turns at the lock when they are woken, so only those are that have something to do.
+        self._ready, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._asked = 0
         self._active = 0
         self._has_ranges = False
         self._is_closed = False
         self._threads: list[threading.Thread] = []
         self._open: set[Response] = set()
+        self._ranges = sum(-(-(one.target.size - one.next) // _RANGE_BYTES) for one in self._pending)
 
     def stream(self) -> Iterator[Chunk]:
         """
@@ -136,9 +139,9 @@ class Ranges:
             self._skip(reading)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            self._wake_all()
             left = list(self._open)
         for response in left:
             response.abort()
@@ -146,15 +149,15 @@ class Ranges:
     def _parts_of(self, reading: _Reading) -> Iterator[Chunk]:
         self._start_threads()
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_over(reading) or (reading.parts and reading.parts[0].is_done))
+            with self._lock:
+                self._ready.wait_for(lambda: self._is_over(reading) or (reading.parts and reading.parts[0].is_done))
                 if self._is_closed:
                     raise RuntimeError("the ranges are closed")
                 if not reading.parts or not reading.parts[0].is_done or reading.is_sequential:
                     return
                 part = reading.parts.popleft()
                 self._asked -= part.size
-                self._changed.notify_all()
+                self._room.notify()
             if part.error is not None:
                 raise part.error
             if part.data is not None:
@@ -165,20 +168,25 @@ class Ranges:
 
     def _skip(self, reading: _Reading) -> None:
         """Want no more of a target."""
-        with self._changed:
+        with self._lock:
             reading.is_skipped = True
             self._asked -= sum(part.size for part in reading.parts)
             reading.parts.clear()
-            self._changed.notify_all()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._ready.notify_all()
+        self._room.notify_all()
 
     def _start_threads(self) -> None:
-        if self._threads or self._is_closed:
-            return
-        ranges = sum(-(-(one.target.size - one.next) // _RANGE_BYTES) for one in self._pending)
-        for _ in range(min(self._connections, ranges)):
+        """Start the threads that are of use and not there yet."""
+        with self._lock:
+            wanted = 0 if self._is_closed else min(self._useful, self._connections, self._ranges)
             # They are not waited for at the end of the program: a server may let them wait.
-            thread = threading.Thread(target=self._work, daemon=True)
-            self._threads.append(thread)
+            missing = range(wanted - len(self._threads))
+            new = [threading.Thread(target=self._work, daemon=True) for _ in missing]
+            self._threads += new
+        for thread in new:
             thread.start()
 
     def _work(self) -> None:
@@ -194,15 +202,15 @@ class Ranges:
             part.data = self._fetched(part)
         except Exception as error:  # noqa: BLE001 - it is raised where the part is wanted
             part.error = error
-        with self._changed:
+        with self._lock:
             part.is_done = True
             self._active -= 1
-            self._changed.notify_all()
+            self._ready.notify()
         return True
 
     def _next_part(self) -> _Part | None:
         """Wait until something may be asked for, and return it; None at the end."""
-        with self._changed:
+        with self._lock:
             while not self._is_closed:
                 while self._pending and (
                     self._pending[0].next >= self._pending[0].target.size
@@ -211,10 +219,11 @@ class Ranges:
                 ):
                     self._pending.popleft()
                 if not self._pending:
+                    self._room.notify_all()
                     return None
                 if part := self._planned(self._pending[0]):
                     return part
-                self._changed.wait()
+                self._room.wait()
             return None
 
     def _planned(self, reading: _Reading) -> _Part | None:
@@ -236,7 +245,7 @@ class Ranges:
 
     def _buffer(self, size: int) -> memoryview:
         """Return memory for a part. What nobody holds any more is used again: clearing new memory takes its time."""
-        with self._changed:
+        with self._lock:
             free = next((memory for memory in self._memory if len(memory) >= size and _is_free(memory)), None)
             if free is None:
                 free = bytearray(max(size, self._range_bytes))
@@ -248,10 +257,13 @@ class Ranges:
         if size < _RANGE_BYTES // 2:
             # That was mostly the wait for the first byte.
             return
-        with self._changed:
+        with self._lock:
+            before = self._useful
             self._seconds_a_byte = min(self._seconds_a_byte, seconds / size)
             self._useful = max(_AT_LEAST, math.ceil(self._seconds_a_byte * _ENOUGH_BYTES_PER_SECOND))
-            self._changed.notify_all()
+            if self._useful > before:
+                self._room.notify_all()
+        self._start_threads()
 
     def _fetched(self, part: _Part) -> memoryview | None:
         """Return the bytes of a part, or None if the server knows no ranges."""
@@ -288,9 +300,9 @@ class Ranges:
             if length.isdigit():
                 target.refuse_size(int(length))
             if not is_whole:
-                with self._changed:
+                with self._lock:
                     part.reading.is_sequential = True
-                    self._changed.notify_all()
+                    self._wake_all()
             return is_whole
         text = response.headers.get("content-range", "")
         span = parse_content_range(text)
@@ -298,20 +310,21 @@ class Ranges:
             raise RemoteError(f"{response.request.told}: asked for bytes {first}-{part.end - 1}, got {text[:80]!r}")
         if span[2] is not None:
             target.refuse_size(span[2])
-        with self._changed:
-            self._has_ranges = True
-            self._changed.notify_all()
+        with self._lock:
+            if not self._has_ranges:
+                self._has_ranges = True
+                self._room.notify_all()
         return True
 
     @contextmanager
     def _tracked(self, response: Response) -> Iterator[None]:
         """Let `close` end an answer while it is read in this block."""
-        with self._changed:
+        with self._lock:
             self._open.add(response)
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._open.discard(response)
 
     @staticmethod
@@ -320,14 +333,14 @@ class Ranges:
             raise RemoteError(f"{response.request.told}: the answer ended early", is_passing=True)
 
     def _slow_down(self) -> None:
-        with self._changed:
+        with self._lock:
             self._connections = min(self._connections, _FEWER)
             self._range_bytes = _LARGER_BYTES
 
     def _in_sequence(self, reading: _Reading) -> Iterator[Chunk]:
         """Yield the rest of a target from a server that sends all of it whatever is asked for."""
         target, patience = reading.target, Patience()
-        with self._changed:
+        with self._lock:
             position = reading.parts[0].first if reading.parts else reading.next
         while position < target.size:
             try:
