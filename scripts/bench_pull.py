@@ -1,4 +1,4 @@
-"""The rows of `scripts/bench.py` about `ostore pull`: beside aria2 on paced connections, beside curl on others."""
+"""The rows of `scripts/bench.py` about `pull`, beside aria2 and curl, and about `push`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 OSTORE = str(Path(sys.executable).parent / "ostore")
 SERVER = Path(__file__).with_name("paced_registry.py")
 ARIA2 = shutil.which("aria2c")
+REGISTRY = shutil.which("docker-registry")
 PACE = 20_000_000
 SIZE = 2_000_000_000
 _PIECE = 1_000_000
@@ -58,6 +59,7 @@ def rows(bench: Any, peak: Callable[..., float]) -> None:  # noqa: ANN401 - the 
         bench.figures("pull, not paced: memory", "128 MiB", 1.0, "MiB", pulled, 128)
         _clean(target)()
         _killed(bench, host, target, weights)
+        _pushed(bench, host, target)
     shutil.rmtree(folder)
 
 
@@ -99,12 +101,16 @@ def _serving(folder: Path, pace: int, wait: float) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, str(SERVER), str(folder), str(port), str(pace), str(wait)]
     with subprocess.Popen(command) as server:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
+        _wait_for(port)
         yield f"127.0.0.1:{port}"
         server.kill()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
 
 
 def _url(host: str, weights: str) -> str:
@@ -153,6 +159,41 @@ def _killed(bench: Any, host: str, target: Path, weights: str) -> None:  # noqa:
     _run(*words)
     twice = (_received() - before - size) / 1024 / 1024
     bench.figures("pull, killed half-way: bytes twice", "64 MiB", 1.0, "MiB", twice, 64)
+
+
+def _pushed(bench: Any, host: str, target: Path) -> None:  # noqa: ANN401
+    """What a push of a second tag sends, and how often it asks, by the log of a real registry."""
+    if REGISTRY is None:
+        print("push of a second tag: left out, because there is no docker-registry")
+        return
+    folder = bench.folder / "pulling"
+    settings, log = folder / "registry.yml", folder / "registry.log"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder / 'registry'}}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    model, there = f"{host}/library/model", ("--to", f"127.0.0.1:{port}/library", "--models", str(target))
+    with (
+        log.open("w") as output,
+        subprocess.Popen([REGISTRY, "serve", settings], stdout=output, stderr=output) as server,
+    ):
+        _wait_for(port)
+        _run(OSTORE, "push", model, *there, "-q")
+        _run(OSTORE, "cp", model, f"{model}:second", "--models", str(target), "-q")
+        before = _requests(log)
+        words = [OSTORE, "push", f"{model}:second", *there, "--json"]
+        report = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+        asked = _requests(log) - before
+        server.terminate()
+    bench.figures("push of a second tag: bytes of blobs", "0", 0.0, "B", report["size_sent"], 1)
+    bench.figures("push of a second tag: requests", "2 and one a blob", 1.0, "", asked, 2 + report["blobs_present"])
+
+
+def _requests(log: Path) -> int:
+    """The requests in the log of a docker-registry."""
+    return log.read_text().count("HTTP/1.1")
 
 
 def _received() -> int:
