@@ -220,3 +220,10 @@ def test_what_a_registry_has_anew_is_told_with_its_size(tmp_path: Path) -> None:
         assert run("outdated", "-q", "--models", store).stdout == f"{names[0]}\n"
     gone = run("outdated", "--models", store)
     assert (gone.returncode, "connection refused" in gone.stderr) == (11, True)
+
+
+@pytest.mark.parametrize("option", [["--plain-http"], ["--ca-file", "ca.pem"]])
+def test_outdated_refuses_terms_of_a_network_that_it_does_not_use(tmp_path: Path, option: list[str]) -> None:
+    done = run("outdated", "--against", "other.json", *option, "--models", tmp_path)
+    assert done.returncode == 2
+    assert f"{option[0]}: with other.json to compare with, no registry is asked" in done.stderr

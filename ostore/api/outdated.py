@@ -10,6 +10,7 @@ from ostore.api.basis import opened_basis
 from ostore.api.chosen_store import chosen_store
 from ostore.api.typed import typed_models
 from ostore.formats.digest import Digest
+from ostore.formats.errors import UsageError
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.store_layout import MANIFESTS
@@ -66,6 +67,9 @@ def outdated(
     `plain_http` are those of `pull`. Raises NotFoundError, UsageError, FormatError, IntegrityError, UnsafeError,
     LimitError, RemoteError, OSError.
     """
+    for option, value in (("ca-file", ca_file), ("plain-http", plain_http)):
+        if value and against is not None:
+            raise UsageError(f"with {against} to compare with, no registry is asked", parameter=option)
     store = chosen_store(models).require_whole()
     scan = store.scan(typed_models(names, store))
     chosen, notes = clear_models(model for model in scan.models if model.tree == MANIFESTS)

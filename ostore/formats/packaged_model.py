@@ -106,9 +106,10 @@ def _layers(package: Manifest) -> Iterator[Descriptor]:
 
 def _paths(package: Manifest) -> dict[int, str]:
     """Return the names of the files, by the number of the layer."""
-    document = read_strict_json(package.raw)
+    # The manifest reads keys of any case, and this reads the usual ones.
+    layers = read_strict_json(package.raw).get("layers") or ()
     found = {}
-    for number, layer in enumerate(document.get("layers", ())):
+    for number, layer in enumerate(layers):
         annotations = layer.get("annotations")
         path = annotations.get(model_pack.FILEPATH) if isinstance(annotations, dict) else None
         if isinstance(path, str):

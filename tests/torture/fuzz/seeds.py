@@ -255,6 +255,27 @@ def uploads() -> list[bytes]:
     return [UploadState("https://registry.example/v2/a/b/blobs/uploads/1?_state=x", 8 << 20).write(), b"{}"]
 
 
+def packages() -> list[bytes]:
+    blob = {"digest": f"sha256:{'a' * 64}", "size": 7}
+    path = {"annotations": {"org.cncf.model.filepath": "params.json"}}
+    kinds = [
+        [{"mediaType": "application/vnd.docker.ai.gguf.v3", **blob}],
+        [
+            {"mediaType": "application/vnd.cncf.model.weight.v1.raw", **blob},
+            {"mediaType": "application/vnd.cncf.model.weight.config.v1.raw", **blob, **path},
+        ],
+    ]
+    config = json.dumps({"config": {"format": "gguf", "parameters": "1 B"}, "descriptor": {"family": "x"}}).encode()
+    return [
+        json.dumps({"schemaVersion": 2, "config": blob, "layers": layers}).encode() + b"\xff" + config
+        for layers in kinds
+    ]
+
+
+def addresses() -> list[bytes]:
+    return [b"https://registry.lan:5000/models/", b"http://127.0.0.1", b"HTTPS://me:hush@h/x", b"oci:x"]
+
+
 def locks() -> list[bytes]:
     names = [ModelName.parse(name) for name in ("llama3", "hf.co/me/a:q4", "gemma:2b")]
     lines = LockFile.of((name, Digest.of(name.full.encode())) for name in names).write()

@@ -39,8 +39,10 @@ from ostore.formats.modelfile import render_modelfile
 from ostore.formats.modelfile_reading import Modelfile, read_modelfile
 from ostore.formats.name import ModelName, choose, matches_listing
 from ostore.formats.oci_layout import ImageIndex, check_layout
+from ostore.formats.packaged_model import is_package, packaged_model
 from ostore.formats.par2_packets import whole_packets
 from ostore.formats.recipe import MadeBlob, Recipe, joined
+from ostore.formats.registry_address import RegistryAddress
 from ostore.formats.safetensors import read_safetensors
 from ostore.formats.selection import Selection
 from ostore.formats.tar_header import member_header, parse_header
@@ -454,6 +456,28 @@ def read_upload(data: bytes) -> None:
         assert UploadState.parse(state.write()) == state
 
 
+def read_package(data: bytes) -> None:
+    """A manifest of a packaged model, and its config. What is made of it is a plain manifest of some of its layers."""
+    raw, _, config = data.partition(SEPARATOR)
+    package = Manifest.parse(raw)
+    package.refuse_unclear()
+    if is_package(package):
+        made = packaged_model(package, config)
+        made.manifest.refuse_unclear()
+        assert made.manifest.config
+        assert made.manifest.config.digest == Digest.of(made.config)
+        assert {layer.digest for layer in made.manifest.layers} <= {layer.digest for layer in package.layers}
+        assert packaged_model(package, config).manifest.raw == made.manifest.raw
+        ModelConfig.parse(made.config)
+
+
+def read_address(data: bytes) -> None:
+    """The address of a registry, as it is typed."""
+    if address := RegistryAddress.parse(_decoded(data)):
+        assert address.has(address.name_of(ModelName.parse("me/m:t")))
+        assert "@" not in address.host
+
+
 TARGETS = {
     "name": Target(read_name, seeds.names),
     "pattern": Target(read_pattern, seeds.patterns),
@@ -483,6 +507,8 @@ TARGETS = {
     "state": Target(read_state, seeds.states),
     "heads": Target(read_heads, seeds.heads),
     "upload": Target(read_upload, seeds.uploads),
+    "package": Target(read_package, seeds.packages),
+    "address": Target(read_address, seeds.addresses),
     "frames": Target(read_frames, seeds.framed),
     "bundle": Target(read_bundle, seeds.archives),
     "list of volumes": Target(read_list, seeds.lists),
