@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ostore.api.rm import RemovedBlob, RmReport, rm
     from ostore.api.serve import ServeReport, ServeStart, serve
     from ostore.api.show import show, show_part
-    from ostore.api.sync import SyncedModel, SyncReport, sync
+    from ostore.api.sync.sync import SyncedModel, SyncReport, sync
     from ostore.api.verify import verify
     from ostore.api.volumes import VolumesAt
     from ostore.api.where import WhereReport, where
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         BusyError,
         DamagedStoreError,
         DigestMismatchError,
+        ForeignManifestError,
         FormatError,
         IntegrityError,
         InUseError,
@@ -120,6 +121,7 @@ __all__ = [
     "ExportedVolume",
     "Finding",
     "Fix",
+    "ForeignManifestError",
     "ForeignModel",
     "ForeignPath",
     "FormatError",
@@ -271,6 +273,7 @@ _HOMES = {
     "ExportedVolume": "ostore.api.export",
     "Finding": "ostore.operations.doctor.finding",
     "Fix": "ostore.places.store.fixing",
+    "ForeignManifestError": "ostore.formats.errors",
     "ForeignModel": "ostore.api.dedup",
     "ForeignPath": "ostore.api.link",
     "FormatError": "ostore.formats.errors",
@@ -345,8 +348,8 @@ _HOMES = {
     "SpokenWord": "ostore.api.probe_answers",
     "StoreElsewhere": "ostore.api.list_models",
     "StoreSetting": "ostore.api.move.check",
-    "SyncReport": "ostore.api.sync",
-    "SyncedModel": "ostore.api.sync",
+    "SyncReport": "ostore.api.sync.sync",
+    "SyncedModel": "ostore.api.sync.sync",
     "TruncatedError": "ostore.formats.errors",
     "Unreadable": "ostore.formats.unreadable",
     "UnsafeError": "ostore.formats.errors",
@@ -391,7 +394,7 @@ _HOMES = {
     "serve": "ostore.api.serve",
     "show": "ostore.api.show",
     "show_part": "ostore.api.show",
-    "sync": "ostore.api.sync",
+    "sync": "ostore.api.sync.sync",
     "verify": "ostore.api.verify",
     "where": "ostore.api.where",
 }

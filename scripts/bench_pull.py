@@ -101,9 +101,11 @@ def _serving(folder: Path, pace: int, wait: float) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, str(SERVER), str(folder), str(port), str(pace), str(wait)]
     with subprocess.Popen(command) as server:
-        _wait_for(port)
-        yield f"127.0.0.1:{port}"
-        server.kill()
+        try:
+            _wait_for(port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.kill()
 
 
 def _wait_for(port: int) -> None:
@@ -179,14 +181,16 @@ def _pushed(bench: Any, host: str, target: Path) -> None:  # noqa: ANN401
         log.open("w") as output,
         subprocess.Popen([REGISTRY, "serve", settings], stdout=output, stderr=output) as server,
     ):
-        _wait_for(port)
-        _run(OSTORE, "push", model, *there, "-q")
-        _run(OSTORE, "cp", model, f"{model}:second", "--models", str(target), "-q")
-        before = _requests(log)
-        words = [OSTORE, "push", f"{model}:second", *there, "--json"]
-        report = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
-        asked = _requests(log) - before
-        server.terminate()
+        try:
+            _wait_for(port)
+            _run(OSTORE, "push", model, *there, "-q")
+            _run(OSTORE, "cp", model, f"{model}:second", "--models", str(target), "-q")
+            before = _requests(log)
+            words = [OSTORE, "push", f"{model}:second", *there, "--json"]
+            report = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+            asked = _requests(log) - before
+        finally:
+            server.terminate()
     bench.figures("push of a second tag: bytes of blobs", "0", 0.0, "B", report["size_sent"], 1)
     bench.figures("push of a second tag: requests", "2 and one a blob", 1.0, "", asked, 2 + report["blobs_present"])
 

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.parametrize("program", ollamas(), ids=str),
 ]
 # In a network and with names of its own. Nothing outside sees any of it.
-APART = ["unshare", "--mount", "--net", "sh", "-c"]
+APART = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c"]
 UNDER_THE_REAL_NAME = """
 ip link set lo up && printf '127.0.0.1 localhost registry.ollama.ai\\n' >"$HOSTS" && mount --bind "$HOSTS" /etc/hosts
 {ostore} serve "$SERVED" --listen :80 --host registry.ollama.ai >"$HOSTS.log" 2>&1 & mirror=$!

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LICENSE = "application/vnd.docker.ai.license"
 OTHER_KINDS: dict[str, list[tuple[str, str | None]]] = {
     "safetensors of Docker": [("application/vnd.docker.ai.safetensors", None)],
     "safetensors": [(model_pack.WEIGHT, "model.safetensors")],
+    "of another program": [(model_pack.WEIGHT, "pytorch_model.bin")],
     "a tar": [("application/vnd.cncf.model.weight.v1.tar", "model.gguf")],
     "two files": [(GGUF, None), (GGUF, None)],
     "only a projector": [("application/vnd.docker.ai.mmproj", None)],
@@ -107,6 +109,17 @@ def test_what_the_config_says_is_taken_over_if_it_can_be_read() -> None:
             packaged_model(package(layer(GGUF)), raw)
 
 
+def test_a_model_of_ollama_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Whatever else is in it: what has a digest is not written anew."""
+    store = Store(tmp_path / "from")
+    layers = [store.layer(media_types.MODEL, WEIGHTS), store.layer(model_pack.WEIGHT, b"raw"), store.layer(GGUF, b"x")]
+    path = store.add("registry.ollama.ai/me/both:latest", *layers)
+    with false_registry(of_store(store.root)) as registry:
+        done = run("pull", f"{registry.host}/me/both", "--to", f"oci:{tmp_path}/layout")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / f"layout/blobs/sha256/{sha256(path.read_bytes())}").exists()
+
+
 def test_images_and_models_are_no_packages() -> None:
     assert not is_package(package(layer(media_types.MODEL)))
     assert not is_package(package(layer("application/vnd.oci.image.layer.v1.tar")))
@@ -125,6 +138,7 @@ def served(store: Store, config: bytes, *, digest: str = "", size: int = 0) -> s
     return "ai/small"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the host of a name has a port, which no path can have")
 def test_a_package_is_pulled_into_a_model(tmp_path: Path) -> None:
     store = Store(tmp_path / "from")
     name = served(store, json.dumps({"config": DOCKER}).encode())

@@ -11,7 +11,7 @@ from ostore.api.locked import Lock, digests_of
 from ostore.api.network import network_terms, registries
 from ostore.api.typed import typed_name, words_of
 from ostore.formats.digest import Digest
-from ostore.formats.errors import InvalidDigestError, UsageError
+from ostore.formats.errors import InvalidDigestError, NotFoundError, UsageError
 from ostore.formats.name import DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, is_glob
 from ostore.formats.outcome import Received
 from ostore.formats.remedy import ostore
@@ -114,6 +114,8 @@ def pull(
         progress.phase("pulling manifests", 0)
         selection = source.select([*(name.full for name, _ in chosen), *globs])
         selection.refuse_left(strict=False)
+        if not selection.models:
+            raise NotFoundError(f"no model matches {', '.join(globs)}", hint="; ".join(selection.notes) or None)
         if locked is not None:
             needed = locked.restricted(model.name for model in selection.models)
             needed.refuse_others(digests_of(selection.models), source.label)

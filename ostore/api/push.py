@@ -27,13 +27,16 @@ from ostore.streams.progress import SILENT, Progress
 
 # An upload that a registry has lost begins anew. One that loses all of them is left alone.
 _TRIES = 3
-_CONNECTIONS = 8
-T = TypeVar("T")
+PUSH_CONNECTIONS = 8
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class PushedModel:
-    """A model and its name at the registry. `outcome` is added, replaced or already there; `digest` its manifest's."""
+    """A model and its name at the registry. `digest` is its manifest's.
+
+    `outcome` is added, replaced, repaired (its blobs were missing) or already there.
+    """
 
     name: str
     target: str
@@ -96,14 +99,14 @@ def push(
         raise UsageError("names: expected at least one model, got none")
     selection = store.select(words)
     refuse_nothing(selection, store, store.label, strict=True)
-    with registries(terms, connections=_CONNECTIONS) as client_of:
+    with registries(terms, connections=PUSH_CONNECTIONS) as client_of:
         sink = RegistrySink(
             client_of,
             target_of,
             replace=replace,
-            states=UploadStates(state_folder("uploads")),
+            states=upload_states(),
             packs=_packs(store, selection) if modelpack else {},
-            connections=_CONNECTIONS,
+            connections=PUSH_CONNECTIONS,
         )
         report = _reporter(selection, sink, target_of)
         progress.phase("asking the registry", 0)
@@ -118,7 +121,12 @@ def push(
         return report(received, dry_run=False)
 
 
-def until_sent(send: Callable[[], T]) -> T:
+def upload_states() -> UploadStates:
+    """Return where it is kept how far uploads are."""
+    return UploadStates(state_folder("uploads"))
+
+
+def until_sent(send: Callable[[], _T]) -> _T:
     """Send again what a registry has lost, or did not take over from another repository. Raises what `send` raises."""
     left = _TRIES
     while True:

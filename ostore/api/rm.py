@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,19 +101,24 @@ class Removal:
         self._approved: RemovalPlan | None = None
 
     def prepare(self) -> None:
-        """Do what a removal needs beforehand. Raises NotFoundError for a word that matches no model."""
-        # Find such a word before anything is written.
+        """Put back from the trash what models need. Raises NotFoundError for a word that matches no model, OSError."""
+        # The word is found before anything is written.
         _choose(self._store, self._words, find_manifests(self._store.root).entries, find_batches(self._store.workspace))
         with hinting_at_room(self._store):
             self._store.return_needed()
 
-    def plan(self) -> RmReport:
-        """Return the report of a dry run. `carry_out` removes nothing beyond it."""
-        self._approved, _ = _plan_rm(self._store, self._words)
+    def plan(self, needed: Mapping[Digest, tuple[str, ...]] | None = None) -> RmReport:
+        """
+        Return the report of a dry run. `carry_out` removes nothing beyond it. Raises what `rm` raises.
+
+        `needed` are blobs that other models will need by then, with those models.
+        """
+        plan, _ = _plan_rm(self._store, self._words)
+        self._approved = plan.keeping(needed or {})
         return _rm_report(self._store, self._approved, dry_run=True)
 
     def carry_out(self) -> RmReport:
-        """Remove what is planned. Raises UsageError if the models have changed since."""
+        """Remove what is planned. Raises UsageError if the models have changed since, and what `rm` raises."""
         plan, doubt = _remove(self._store, self._words, self._approved)
         return _rm_report(self._store, plan, dry_run=False, doubt=doubt)
 

@@ -32,7 +32,7 @@ _CNCF_FILES = (
     (model_pack.WEIGHT, r"mmproj.*", media_types.PROJECTOR),
     (model_pack.WEIGHT, r"adapter.*", media_types.ADAPTER),
     (model_pack.WEIGHT, r"draft.*", media_types.DRAFT),
-    (model_pack.WEIGHT, r".*(?<!\.safetensors)", media_types.MODEL),
+    (model_pack.WEIGHT, r"(.*\.gguf)?", media_types.MODEL),
     (model_pack.WEIGHT_CONFIG, r"template", media_types.TEMPLATE),
     (model_pack.WEIGHT_CONFIG, r"system", media_types.SYSTEM),
     (model_pack.WEIGHT_CONFIG, r"params\.json", media_types.PARAMS),
@@ -60,7 +60,7 @@ def packaged_model(package: Manifest, config: bytes) -> PackagedModel:
     Return the model that a package holds. `config` is the package's own.
 
     Raises ForeignManifestError for a package of other weights than one GGUF file, FormatError for a config that is
-    none.
+    none, and what `Manifest.parse` raises.
     """
     layers = tuple(_layers(package))
     weights = [layer for layer in layers if layer.media_type == media_types.MODEL]

@@ -7,7 +7,7 @@ because that model may need it. `ostore gc` takes those blobs once the store is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -107,6 +107,14 @@ class RemovalPlan:
         """Return the plan with these blobs, by file name, moved to those that stay."""
         gone = tuple(blob for blob in self.blobs if blob.filename not in stayed)
         stays = tuple(StayingBlob(blob, StayReason.MEANWHILE) for blob in self.blobs if blob.filename in stayed)
+        return replace(self, blobs=gone, stays=(*self.stays, *stays))
+
+    def keeping(self, needed: Mapping[Digest, tuple[str, ...]]) -> RemovalPlan:
+        """Return the plan with these blobs moved to those that stay, shared with the models that will need them."""
+        gone = tuple(blob for blob in self.blobs if blob.digest not in needed)
+        stays = tuple(
+            StayingBlob(blob, StayReason.SHARED, needed[blob.digest]) for blob in self.blobs if blob.digest in needed
+        )
         return replace(self, blobs=gone, stays=(*self.stays, *stays))
 
     def within(self, approved: RemovalPlan) -> RemovalPlan:

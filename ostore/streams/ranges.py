@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -96,7 +96,7 @@ class Ranges:
     """
     Reads targets in order. Call `close` at the end; threads that wait for a server end a little later.
 
-    `stream` is called for one target after the other.
+    `stream` is called for one target after the other, and only one thread reads.
     """
 
     def __init__(self, targets: Sequence[Target], *, connections: int) -> None:
@@ -109,7 +109,8 @@ class Ranges:
         self._range_bytes = _RANGE_BYTES
         self._memory: list[bytearray] = []
         self._lock = threading.RLock()
-        # Threads that wait take turns at the lock when they are woken, so only those are that have something to do.
+        # Each thread that is woken takes a turn at the lock, so only those with work are woken. The lock is one that
+        # can be taken twice, because a stream may be closed wherever the collector runs.
         self._ready, self._room = threading.Condition(self._lock), threading.Condition(self._lock)
         self._asked = 0
         self._active = 0
@@ -117,7 +118,7 @@ class Ranges:
         self._is_closed = False
         self._threads: list[threading.Thread] = []
         self._open: set[Response] = set()
-        self._ranges = sum(-(-(one.target.size - one.next) // _RANGE_BYTES) for one in self._pending)
+        self._most_threads = sum(-(-(one.target.size - one.next) // _RANGE_BYTES) for one in self._pending)
 
     def stream(self) -> Iterator[Chunk]:
         """
@@ -164,7 +165,12 @@ class Ranges:
                 yield part.data
 
     def _is_over(self, reading: _Reading) -> bool:
-        return self._is_closed or reading.is_sequential or (reading.next >= reading.target.size and not reading.parts)
+        return (
+            self._is_closed
+            or reading.is_sequential
+            or reading.is_skipped
+            or (reading.next >= reading.target.size and not reading.parts)
+        )
 
     def _skip(self, reading: _Reading) -> None:
         """Want no more of a target."""
@@ -181,13 +187,12 @@ class Ranges:
     def _start_threads(self) -> None:
         """Start the threads that are of use and not there yet."""
         with self._lock:
-            wanted = 0 if self._is_closed else min(self._useful, self._connections, self._ranges)
+            wanted = 0 if self._is_closed else min(self._useful, self._connections, self._most_threads)
             # They are not waited for at the end of the program: a server may let them wait.
-            missing = range(wanted - len(self._threads))
-            new = [threading.Thread(target=self._work, daemon=True) for _ in missing]
-            self._threads += new
-        for thread in new:
-            thread.start()
+            for _ in range(wanted - len(self._threads)):
+                thread = threading.Thread(target=self._work, daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def _work(self) -> None:
         while self._has_worked():
@@ -263,7 +268,9 @@ class Ranges:
             self._useful = max(_AT_LEAST, math.ceil(self._seconds_a_byte * _ENOUGH_BYTES_PER_SECOND))
             if self._useful > before:
                 self._room.notify_all()
-        self._start_threads()
+        # Without one more, those that are there do it.
+        with suppress(RuntimeError):
+            self._start_threads()
 
     def _fetched(self, part: _Part) -> memoryview | None:
         """Return the bytes of a part, or None if the server knows no ranges."""
@@ -336,6 +343,7 @@ class Ranges:
         with self._lock:
             self._connections = min(self._connections, _FEWER)
             self._range_bytes = _LARGER_BYTES
+            self._room.notify_all()
 
     def _in_sequence(self, reading: _Reading) -> Iterator[Chunk]:
         """Yield the rest of a target from a server that sends all of it whatever is asked for."""

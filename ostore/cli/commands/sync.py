@@ -23,7 +23,7 @@ from ostore.cli.options import (
 from ostore.cli.text import tell
 
 if TYPE_CHECKING:
-    from ostore.api.sync import SyncReport
+    from ostore.api.sync.sync import SyncReport
 
 app = group()
 
@@ -55,7 +55,7 @@ def sync(
     SRC may be a bundle too. http:// is for a registry without TLS. With --delete, it shows what would be removed, as
     rm does, and asks.
     """
-    from ostore.api.sync import sync as bring
+    from ostore.api.sync.sync import sync as bring
     from ostore.cli.asking import Asking
     from ostore.cli.exit_codes import end_with
     from ostore.cli.progress import paused, shown, summed_up

@@ -10,13 +10,14 @@ from ostore.cli.render.export import room_text
 from ostore.cli.text import human_bytes, human_seconds, one_line, plural
 
 if TYPE_CHECKING:
-    from ostore.api.sync import SyncReport
+    from ostore.api.sync.sync import SyncReport
 
 
 def outlook(report: SyncReport) -> str:
     """What is about to be copied, and the room for it."""
     what = f"{plural(len(report.models), 'model')}, {human_bytes(report.size_written)}"
-    return one_line(f"to copy: {what} -> {report.destination}{room_text(report.destination)}")
+    room = "" if "://" in report.destination else room_text(report.destination)
+    return one_line(f"to copy: {what} -> {report.destination}{room}")
 
 
 def plan(report: SyncReport) -> str:

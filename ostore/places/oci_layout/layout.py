@@ -45,6 +45,11 @@ class OciLayout:
         self._names = _by_name(self._index.entries)
 
     @property
+    def names(self) -> frozenset[str]:
+        """All names in the index, in lower case: of models in full, of anything else as they stand there."""
+        return frozenset(entry.name.folded if entry.name else entry.text.lower() for entry in self._index.entries)
+
+    @property
     def path(self) -> Path:
         """The folder of the layout."""
         return self._folder.path

@@ -115,7 +115,6 @@ class RegistrySink:
             return self._plan[1]
         plan, seen = _Plan(), dict[ModelName, ModelName]()
         self._open_repositories(selection)
-        asked: dict[tuple[Repository, Digest], None] = {}
         for model in selection.models:
             target = self._target_of(model.name)
             twin = seen.setdefault(target, model.name)
@@ -129,17 +128,27 @@ class RegistrySink:
                 tag, digest = f"{target.tag}{TAG_SUFFIX}", Digest.of(pack.manifest)
                 if self._outcome(repository, target, tag, digest) is not Outcome.ALREADY_THERE:
                     plan.manifests.append((repository, tag, pack.manifest))
-            asked |= dict.fromkeys((repository, digest) for digest in model.blobs)
-        with _pool(self._connections) as pool:
-            for (repository, digest), has_it in zip(
-                asked, pool.map(lambda one: one[0].has(one[1]), asked), strict=True
-            ):
-                if has_it:
-                    plan.present.append((repository, digest))
-                else:
-                    plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
+        self._look_for_blobs(selection, plan)
         self._plan = selection, plan
         return plan
+
+    def _look_for_blobs(self, selection: Selection, plan: _Plan) -> None:
+        """Ask each repository for the blobs of its models. One whose blobs are not all there is not there already."""
+        repositories = {model.name: self._repository(self._target_of(model.name)) for model in selection.models}
+        asked = dict.fromkeys(
+            (repositories[model.name], digest) for model in selection.models for digest in model.blobs
+        )
+        with _pool(self._connections) as pool:
+            has = dict(zip(asked, pool.map(lambda one: one[0].has(one[1]), asked), strict=True))
+        for repository, digest in asked:
+            if has[repository, digest]:
+                plan.present.append((repository, digest))
+            else:
+                plan.lacking.append((repository, Descriptor(digest, selection.sizes[digest])))
+        for model in selection.models:
+            is_whole = all(has[repositories[model.name], digest] for digest in model.blobs)
+            if plan.outcomes[model.name] is Outcome.ALREADY_THERE and not is_whole:
+                plan.outcomes[model.name] = Outcome.REPAIRED
 
     def _outcome(self, repository: Repository, target: ModelName, tag: str, digest: Digest) -> Outcome:
         """Return what putting a manifest under a tag would do. Raises UsageError if another one is there to stay."""

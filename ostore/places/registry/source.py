@@ -78,7 +78,8 @@ class RegistrySource:
         """
         named, listed = self._chosen(patterns)
         manifests = [(name, self._manifest(name)) for name in named]
-        found, left, notes = self._listed_manifests(listed)
+        sizes = {blob.digest: blob.size for _, manifest in manifests for blob in manifest.blobs}
+        found, left, notes = self._listed_manifests(listed, sizes)
         manifests += found
         notes += (
             f"{name}: made from a package for other programs, which has no template of Ollama's for prompts"
@@ -104,9 +105,13 @@ class RegistrySource:
         return named, [name for name in listed if name not in named and not is_pack_of(name, known)]
 
     def _listed_manifests(
-        self, names: Sequence[ModelName]
+        self, names: Sequence[ModelName], sizes: dict[Digest, int]
     ) -> tuple[list[tuple[ModelName, Manifest]], list[LeftOut], list[str]]:
-        """Return the manifests of listed names, the models that cannot be taken, and what is no model."""
+        """
+        Return the manifests of listed names, the models that cannot be taken, and what is no model.
+
+        `sizes` are those of the blobs so far. A model that says another one is left out.
+        """
         found: list[tuple[ModelName, Manifest]] = []
         notes: list[str] = []
         spellings = Counter(name.folded for name in names)
@@ -116,17 +121,30 @@ class RegistrySource:
             if spellings[name.folded] > 1:
                 continue
             try:
-                found.append((name, self._manifest(name)))
+                manifest = self._manifest(name)
+                for blob in manifest.blobs:
+                    if sizes.setdefault(blob.digest, blob.size) != blob.size:
+                        raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob")  # noqa: TRY301
+                found.append((name, manifest))
             except ForeignManifestError as error:
                 notes.append(f"not taken: {error}")
             except (NotFoundError, IntegrityError, UnsafeError, FormatError, LimitError) as error:
                 left.append(LeftOut(str(name), error))
         return found, left, notes
 
+    def lacks(self, name: ModelName) -> bool:
+        """Whether a registry has nothing of a name, not even what cannot be taken. Raises RemoteError, LimitError."""
+        try:
+            self._client_of(name.host).manifest(repository_of(name), name.tag)
+        except NotFoundError:
+            return True
+        return False
+
     def find_models(self, folded: Collection[str]) -> tuple[Selection, ...]:
+        """Return one selection for each of these names that is a model there. Raises RemoteError."""
         found = []
         for name in folded:
-            with suppress(NotFoundError):
+            with suppress(NotFoundError, IntegrityError, UnsafeError, FormatError, LimitError):
                 found.append(self.select([name]))
         return tuple(found)
 
@@ -173,12 +191,13 @@ class RegistrySource:
             if expected != str(manifest.digest):
                 raise IntegrityError(f"{name}: {client.base}: expected the manifest {expected}, got {manifest.digest}")
         try:
-            if is_package(manifest) and manifest.config:
+            kind = foreign_kind(manifest.layer_types)
+            if kind and is_package(manifest) and manifest.config:
                 packaged = packaged_model(manifest, self._config(name, manifest.config))
                 manifest = packaged.manifest
                 manifest.refuse_unclear()
                 self._written[Digest.of(packaged.config)] = packaged.config
-            elif kind := foreign_kind(manifest.layer_types):
+            elif kind:
                 raise ForeignManifestError(kind)
         except (UnsafeError, FormatError, LimitError) as error:
             error.args = (f"{name}: {error}",)
@@ -186,7 +205,7 @@ class RegistrySource:
         return manifest
 
     def _config(self, name: ModelName, config: Descriptor) -> bytes:
-        """Return the config of a package."""
+        """Return the config of a package. Raises BlobError, RemoteError, LimitError."""
         with _Blob(self._client_of(name.host), repository_of(name), Wanted(config)).opened(0, config.size) as response:
             raw = response.whole(MAX_CONFIG_BYTES).body
         return b"".join(verified([raw], config))

@@ -1,15 +1,16 @@
-"""Where `sync` copies to: a store or an OCI image layout. `sync_registry` has registries."""
+"""What `sync` has to know of its two places. `registry` has those of registries."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from ostore.api.addresses import SinkTerms, sink_of
+from ostore.api.addresses import SinkTerms, opened_source, sink_of
 from ostore.api.typed import BUNDLE_SUFFIXES, layout_path, refuse_address
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName
@@ -27,11 +28,15 @@ Copied: TypeAlias = tuple[Received, Selection]
 
 
 @dataclass(frozen=True, slots=True)
-class SyncNetwork:
-    """What the network parameters of `sync` say."""
+class Origin:
+    """
+    Where models come from. `may_have` says whether it may have a model of a name that `source` has not selected.
 
-    limit_rate: int | str | None
-    ca_file: str | Path | None
+    That is asked before a model of the destination is removed.
+    """
+
+    source: Source
+    may_have: Callable[[ModelName], bool] = lambda _name: False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,17 @@ class Destination:
     name_of: Callable[[ModelName], ModelName] = lambda name: name
     store: LocalStore | None = None
     until_sent: Callable[[Callable[[], Copied]], Copied] = lambda copying: copying()
+
+
+@contextmanager
+def opened_origin(word: str) -> Iterator[Origin]:
+    """Open a store, a bundle or a layout. Entering the block raises what `addresses.opened_source` raises."""
+    with opened_source(word, jobs=threads(None)) as source:
+        if isinstance(source, LocalStore):
+            source.require_whole()
+        # A store leaves out what it cannot carry, and a bundle has nothing else than models.
+        names = source.names if isinstance(source, OciLayout) else frozenset()
+        yield Origin(source, lambda name: not names.isdisjoint((name.folded, str(name).lower())))
 
 
 def destination_of(word: str, progress: Progress) -> Destination:
@@ -72,12 +88,14 @@ def found_in(source: Source | None, names: Sequence[str]) -> Mapping[str, Select
 def _store_at(word: str) -> LocalStore:
     """Return the store that a word means, which need not be there. Raises UsageError for anything else."""
     path = Path(word)
-    if word.endswith(BUNDLE_SUFFIXES) or path.is_file() or word == "-":
+    if word.endswith(BUNDLE_SUFFIXES) or word == "-":
         raise UsageError(
             f"{word}: a bundle, which is written once and never added to",
             hint=ostore("export", "--all", word, after="writes one; --have leaves out what the other side has"),
         )
     refuse_address(word)
+    if path.is_file():
+        raise UsageError(f"{word}: a file; expected a folder, oci:DIR or the address of a registry")
     if not path.is_dir() and not word.endswith("/"):
         new = quoted_word(f"{word}/", sys.platform)
         raise UsageError(f"{word}: no such folder", hint=f"{new} makes a store there")

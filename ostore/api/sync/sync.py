@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ostore.api.addresses import opened_source
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.rm import Removal, RmReport
-from ostore.api.sync_places import Copied, Destination, SyncNetwork, destination_of
+from ostore.api.sync.places import Copied, Destination, Origin, destination_of, opened_origin
+from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
@@ -18,17 +19,23 @@ from ostore.formats.registry_address import RegistryAddress
 from ostore.formats.remedy import ostore
 from ostore.formats.selection import OmittedModel, Selection
 from ostore.formats.wording import listed
-from ostore.operations.transfer import Source, copy, copy_sound
+from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.settings import threads
 from ostore.streams.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from ostore.streams.http import NetworkTerms
 
 
 @dataclass(frozen=True, slots=True)
 class SyncedModel:
-    """A model that was copied, and its name at the destination. `outcome` is added, replaced or repaired."""
+    """
+    A model that was copied, and its name at the destination.
+
+    `outcome` is added, replaced, repaired, or already there for one that lacked blobs.
+    """
 
     name: str
     target: str
@@ -85,27 +92,28 @@ def sync(
     is changed. `approve` gets the report of a dry run if models would be removed; if it returns False, nothing is
     changed and `sync` returns None. `before` gets that report in any case.
 
-    `limit_rate` and `ca_file` are those of `pull`. Raises NotFoundError, UsageError, RemoteError, IntegrityError,
-    BusyError, NoSpaceError, UnsafeError, DamagedStoreError, FormatError, LimitError, OSError.
+    `limit_rate` and `ca_file` are those of `pull`; between two registries, each has that rate.
+
+    Raises NotFoundError, UsageError, RemoteError, IntegrityError, BusyError, NoSpaceError, UnsafeError,
+    DamagedStoreError, FormatError, LimitError, OSError.
     """
     words = str(source), str(destination)
-    network = SyncNetwork(limit_rate, ca_file)
-    with _origin(words[0], network) as origin, _destination(words[1], network, progress) as there:
-        if isinstance(origin, LocalStore):
-            origin.require_whole()
-        _refuse_same_place(origin, there)
+    network = _Network(RegistryAddress.parse(words[0]), RegistryAddress.parse(words[1]), limit_rate, ca_file)
+    with network.origin(words[0]) as origin, network.destination(words[1], progress) as there:
+        _refuse_same_place(origin.source, there)
         if delete and there.store is None:
             raise UsageError(f"{words[1]}: no store; models are removed only from a store", parameter="delete")
         progress.phase("comparing", 0)
-        selection = origin.select(())
-        _refuse_to_guess(selection, origin, words[0], delete=delete)
+        selection = origin.source.select(())
+        _refuse_to_guess(selection, origin.source, words[0], delete=delete)
         wanted = _wanted(selection, there, replace=replace)
-        removal = _removal(origin, selection, there, words[0]) if delete else None
+        removal = _removal(origin, selection, there) if delete else None
         report = _Reporter(words, there.name_of, len(selection.models) - len(wanted.models))
-        forecast = there.sink(replace=replace).compare(wanted)
+        sink = there.sink(replace=replace)
+        forecast = sink.compare(wanted)
         if removal and not dry_run:
             removal.prepare()
-        planned = removal.plan() if removal else None
+        planned = removal.plan(_needed(wanted)) if removal else None
         foreseen = report(Received(forecast.outcomes, forecast.missing), wanted, planned, dry_run=True)
         if dry_run:
             return foreseen
@@ -113,29 +121,12 @@ def sync(
             return None
         if before:
             before(foreseen)
-        received, copied = _copied(origin, there, wanted, progress, replace=replace)
+        received, copied = _copied(origin.source, sink, there, wanted, progress)
         if removal and copied.left:
             failed = listed([one.subject for one in copied.left])
             copied = copied.noting(notes=[f"nothing was removed, because {failed} could not be copied"])
             removal = None
         return report(received, copied, removal.carry_out() if removal else None, dry_run=False)
-
-
-def _origin(word: str, network: SyncNetwork) -> AbstractContextManager[Source]:
-    if address := RegistryAddress.parse(word):
-        # Its libraries open a socket.
-        from ostore.api.sync_registry import opened_registry_source
-
-        return opened_registry_source(address, word, network)
-    return opened_source(word, jobs=threads(None))
-
-
-def _destination(word: str, network: SyncNetwork, progress: Progress) -> AbstractContextManager[Destination]:
-    if address := RegistryAddress.parse(word):
-        from ostore.api.sync_registry import opened_registry_destination
-
-        return opened_registry_destination(address, network)
-    return nullcontext(destination_of(word, progress))
 
 
 def _refuse_same_place(origin: Source, there: Destination) -> None:
@@ -150,7 +141,7 @@ def _refuse_to_guess(selection: Selection, origin: Source, word: str, *, delete:
     try:
         refuse_nothing(selection, origin, word, strict=delete)
     except OstoreError as error:
-        if RegistryAddress.parse(word) and not selection.models:
+        if RegistryAddress.parse(word) and not selection.models and not selection.left:
             error.hint = ostore(
                 "pull", "NAME", before="not every registry lists what it has", after="takes one by name"
             )
@@ -168,7 +159,7 @@ def _wanted(selection: Selection, there: Destination, *, replace: bool) -> Selec
     forecast = there.sink(replace=True).compare(selection)
     missing = {blob.digest for blob in forecast.missing}
     others = [model for model in selection.models if forecast.outcomes[model.name] is Outcome.REPLACED]
-    found = there.found([there.name_of(model.name) for model in others])
+    found = there.found([there.name_of(model.name) for model in others]) if others else {}
     rewritten, different = set(), []
     for model in others:
         target = there.name_of(model.name)
@@ -189,28 +180,63 @@ def _wanted(selection: Selection, there: Destination, *, replace: bool) -> Selec
     )
 
 
-def _removal(origin: Source, selection: Selection, there: Destination, word: str) -> Removal | None:
+def _removal(origin: Origin, selection: Selection, there: Destination) -> Removal | None:
     """Return the removal of what the source lacks, or None if there is nothing to remove."""
     if there.store is None or not there.store.exists:
         return None
-    address = RegistryAddress.parse(word)
     kept = {model.name.folded for model in selection.models}
-    if isinstance(origin, LocalStore):
-        # It may have models that cannot be carried.
-        kept |= {entry.name.folded for entry in find_manifests(origin.root).entries if entry.name}
     names = {entry.name for entry in find_manifests(there.store.root).entries if entry.name}
-    doomed = [name.full for name in names if name.folded not in kept and (address is None or address.has(name))]
-    return Removal(there.store, sorted(doomed)) if doomed else None
+    doomed = [name.full for name in sorted(names) if name.folded not in kept and not origin.may_have(name)]
+    return Removal(there.store, doomed) if doomed else None
 
 
-def _copied(origin: Source, there: Destination, wanted: Selection, progress: Progress, *, replace: bool) -> Copied:
+def _needed(selection: Selection) -> dict[Digest, tuple[str, ...]]:
+    """Return the blobs that models need once they are copied, with the models."""
+    return {blob.digest: tuple(map(str, selection.users_of(blob.digest))) for blob in selection.blobs}
+
+
+def _copied(source: Source, sink: Sink, there: Destination, wanted: Selection, progress: Progress) -> Copied:
     """Copy, and return what was received and the selection without what turned out to be damaged."""
     if not wanted.models:
         return Received({}), wanted
-    sink = there.sink(replace=replace)
-    if isinstance(origin, LocalStore | OciLayout):
-        return there.until_sent(lambda: copy_sound(origin, sink, wanted, phase="copying", progress=progress))
-    return there.until_sent(lambda: (copy(origin, sink, wanted, phase="copying", progress=progress), wanted))
+    if isinstance(source, LocalStore | OciLayout):
+        return there.until_sent(lambda: copy_sound(source, sink, wanted, phase="copying", progress=progress))
+    return there.until_sent(lambda: (copy(source, sink, wanted, phase="copying", progress=progress), wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """The registries among the two places, and the terms of their connections."""
+
+    source: RegistryAddress | None
+    target: RegistryAddress | None
+    limit_rate: int | str | None
+    ca_file: str | Path | None
+
+    def __post_init__(self) -> None:
+        for option, value in (("limit-rate", self.limit_rate), ("ca-file", self.ca_file)):
+            if value is not None and not self.source and not self.target:
+                raise UsageError("neither place is a registry", parameter=option)
+
+    def origin(self, word: str) -> AbstractContextManager[Origin]:
+        if self.source is None:
+            return opened_origin(word)
+        from ostore.api.sync.registry import opened_registry_origin
+
+        return opened_registry_origin(self.source, word, self._terms(self.source))
+
+    def destination(self, word: str, progress: Progress) -> AbstractContextManager[Destination]:
+        if self.target is None:
+            return nullcontext(destination_of(word, progress))
+        from ostore.api.sync.registry import opened_registry_destination
+
+        return opened_registry_destination(self.target, self._terms(self.target))
+
+    def _terms(self, address: RegistryAddress) -> NetworkTerms:
+        from ostore.api.network import network_terms
+
+        is_plain = address.scheme == "http"
+        return network_terms(limit_rate=self.limit_rate, ca_file=self.ca_file, plain_http=is_plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,45 +1,46 @@
-"""Open a registry as one of the two places of `sync`. It is a module of its own because its libraries open a socket."""
+"""A registry as one of the two places of `sync`. A sync of folders loads no library of the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ostore.api.network import network_terms, registries
-from ostore.api.push import until_sent
-from ostore.api.sync_places import Destination, SyncNetwork, found_in
+from ostore.api.network import registries
+from ostore.api.push import PUSH_CONNECTIONS, until_sent, upload_states
+from ostore.api.sync.places import Destination, Origin, found_in
+from ostore.formats.name import ModelName
 from ostore.formats.registry_address import RegistryAddress
 from ostore.places.registry.catalog import names_at
 from ostore.places.registry.client import RegistryClient
 from ostore.places.registry.sink import RegistrySink
 from ostore.places.registry.source import RegistrySource
-from ostore.places.registry.upload_states import UploadStates
-from ostore.settings import state_folder
 from ostore.streams.http import NetworkTerms
 from ostore.streams.ranges import connections_for
 
-_SENDING_CONNECTIONS = 8
-
 
 @contextmanager
-def opened_registry_source(address: RegistryAddress, word: str, network: SyncNetwork) -> Iterator[RegistrySource]:
-    """Open a registry, or one namespace of it, as a source of all models that it lists."""
-    terms = _terms(address, network)
+def opened_registry_origin(address: RegistryAddress, word: str, terms: NetworkTerms) -> Iterator[Origin]:
+    """Open a registry, or one namespace of it, as the place of all models that it lists. Raises OSError for `terms`."""
     connections = connections_for(None, terms.limit_rate)
     with registries(terms, connections=connections, scheme=address.scheme) as client_of:
-        yield RegistrySource(
+        source = RegistrySource(
             client_of,
             connections=connections,
             label=word,
             listed=lambda: names_at(client_of(address.host), address.host, address.namespace),
         )
 
+        def may_have(name: ModelName) -> bool:
+            # Lists may be short for want of a login, so each model is asked for. Those of others are not its business.
+            return not address.has(name) or not source.lacks(name)
+
+        yield Origin(source, may_have)
+
 
 @contextmanager
-def opened_registry_destination(address: RegistryAddress, network: SyncNetwork) -> Iterator[Destination]:
-    """Open a registry, or one namespace of it, as the place that models go to."""
-    terms = _terms(address, network)
-    with registries(terms, connections=_SENDING_CONNECTIONS, scheme=address.scheme) as client_of:
+def opened_registry_destination(address: RegistryAddress, terms: NetworkTerms) -> Iterator[Destination]:
+    """Open a registry, or one namespace of it, as the place that models go to. Raises OSError for `terms`."""
+    with registries(terms, connections=PUSH_CONNECTIONS, scheme=address.scheme) as client_of:
         source = RegistrySource(client_of, connections=1)
         yield Destination(
             lambda *, replace: _sink(client_of, address, replace=replace),
@@ -49,17 +50,12 @@ def opened_registry_destination(address: RegistryAddress, network: SyncNetwork) 
         )
 
 
-def _terms(address: RegistryAddress, network: SyncNetwork) -> NetworkTerms:
-    is_plain = address.scheme == "http"
-    return network_terms(limit_rate=network.limit_rate, ca_file=network.ca_file, plain_http=is_plain)
-
-
 def _sink(client_of: Callable[[str], RegistryClient], address: RegistryAddress, *, replace: bool) -> RegistrySink:
     return RegistrySink(
         client_of,
         address.name_of,
         replace=replace,
-        states=UploadStates(state_folder("uploads")),
+        states=upload_states(),
         packs={},
-        connections=_SENDING_CONNECTIONS,
+        connections=PUSH_CONNECTIONS,
     )
