@@ -18,7 +18,7 @@ from tests.registries import docker_registry, needs_registry
 from tests.support import Store, noise, sha256, six_kinds
 from tests.support import ostore as run
 
-WEIGHTS = noise(700_000, 5)
+WEIGHTS = b"GGUF" + noise(700_000, 5)
 DOCKER = {"format": "gguf", "quantization": "MOSTLY_Q4_K_M", "parameters": "361.82 M", "architecture": "llama"}
 DOCKER_CONFIG = "application/vnd.docker.ai.model.config.v0.1+json"
 GGUF = "application/vnd.docker.ai.gguf.v3"
@@ -180,9 +180,23 @@ def test_a_package_that_lies_is_refused(
     assert not list((tmp_path).glob("models/manifests/*/*/*/*"))
 
 
+def test_what_is_no_gguf_file_is_no_model(tmp_path: Path) -> None:
+    store = Store(tmp_path / "from")
+    layers = [store.layer(GGUF, b"PK\3\4" + noise(100))]
+    config = store.layer(DOCKER_CONFIG, json.dumps({"config": DOCKER}).encode())
+    store.add("registry.ollama.ai/ai/zip:latest", *layers, config=config)
+    store.write_manifest("registry.ollama.ai/ai/none:latest", b'{"schemaVersion":2,"layers":[]}')
+    with false_registry(of_store(store.root)) as registry:
+        for name, says in (("zip", "its weights are no GGUF file: they begin with b'PK"), ("none", "it has no blob")):
+            done = run("pull", f"{registry.host}/ai/{name}", "--models", tmp_path / "models")
+            assert (done.returncode, f"ai/{name}:latest: " in done.stderr, says in done.stderr) == (12, True, True)
+
+
 @needs_registry
 def test_what_push_packs_comes_back_as_the_same_model(tmp_path: Path) -> None:
     store = six_kinds(tmp_path / "from")
+    store.model("tiny:q4", WEIGHTS, template=b"{{ .Prompt }}", license=b"MIT")
+    store.model("sees:latest", b"GGUF" + noise(9_000, 3), projector=noise(100_000, 4))
     with docker_registry(tmp_path / "registry") as registry:
         to = f"{registry.host}/packs"
         pushed = run("push", "tiny:q4", "sees", "--to", to, "--modelpack", "--models", store.root)

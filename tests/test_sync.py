@@ -238,6 +238,51 @@ def test_what_the_source_has_and_cannot_carry_is_not_deleted(near: Store, far: S
     assert models_of(far.root) == before
 
 
+@posix
+@pytest.mark.parametrize("target", ["/nonexistent/mount", "hf.co"])
+def test_a_folder_behind_a_link_that_leads_nowhere_deletes_nothing(near: Store, far: Store, target: str) -> None:
+    far.model("hf.co/me/own:v1", b"mine")
+    (near.root / "manifests/hf.co").symlink_to(target)
+    before = models_of(far.root)
+    done = synced(near.root, far.root, "--delete", "--yes", code=10)
+    assert (
+        "manifests/hf.co: not a place where a manifest can be; while that is so, nothing can be deleted" in done.stderr
+    )
+    assert models_of(far.root) == before
+    (near.root / "manifests/hf.co").unlink()
+    (near.root / "manifests/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    synced(near.root, far.root, "--delete", "--yes")
+
+
+@posix
+def test_a_model_that_is_a_link_to_one_that_goes_deletes_nothing(near: Store, far: Store) -> None:
+    path = far.manifest_path(full("big:latest"))
+    path.unlink()
+    path.symlink_to("../old/latest")
+    before = models_of(far.root)
+    done = synced(near.root, far.root, "--replace", "--delete", "--yes", code=8)
+    assert "big:latest: in " in done.stderr
+    assert "only a link to a model that the source lacks, so it would go too" in done.stderr
+    assert models_of(far.root) == before
+
+
+def test_the_same_blobs_in_other_roles_are_another_model(near: Store, far: Store) -> None:
+    near.model("roles:latest", noise(100), template=b"text")
+    far.model("roles:latest", noise(100), system=b"text")
+    assert "roles:latest: another model of this name there" in synced(near.root, far.root, code=2).stderr
+    assert "  roles:latest: replaced\n" in synced(near.root, far.root, "--replace").stdout
+
+
+@needs_registry
+def test_a_delta_needs_a_store(registry: DockerRegistry, near: Store, far: Store, tmp_path: Path) -> None:
+    bundle = tmp_path / "delta.tar.zst"
+    assert run("export", "--all", bundle, "--have", far.root, "--models", near.root).returncode == 0
+    done = synced(bundle, f"http://{registry.host}", code=2)
+    assert "a registry has to hold every blob (import it into a store, and send the models from there)" in done.stderr
+    synced(bundle, far.root)
+    assert models_of(near.root).items() <= models_of(far.root).items()
+
+
 def test_an_image_in_a_layout_is_not_nothing(near: Store, far: Store, tmp_path: Path) -> None:
     layout = tmp_path / "layout"
     synced(near.root, f"oci:{layout}")
@@ -272,9 +317,13 @@ def test_an_empty_source_deletes_nothing(what: str, code: int, near: Store, far:
         (["near", "-"], 2, "-: a bundle"),
         (["near", "oci:"], 2, "a folder after oci:"),
         (["near", "near/"], 2, "both the source and the destination"),
-        (["near", "s3://bucket"], 2, "s3: an address"),
+        (["near", "s3://bucket"], 2, "expected a folder, oci:DIR, or a registry"),
+        (["near", "near/manifests/"], 2, "a folder in the source"),
+        (["near", "http:/me:hush@h.example"], 2, "expected the address of a registry"),
+        (["near", " http://me:hush@h.example"], 2, "expected the address of a registry"),
+        (["near", "https://h.example:99999"], 2, "expected the address of a registry"),
         (["near", "oci:out", "--delete"], 2, "--delete: oci:out: no store"),
-        (["none", "far"], 3, "none: no such bundle"),
+        (["none", "far"], 3, "none: no such store or bundle"),
         (["near", "https://me:hush@h.example/x"], 2, "expected the address of a registry"),
         (["https://h.example/a/b", "far"], 2, "expected the address of a registry"),
         (["near", "http://127.0.0.1:1"], 11, "connection refused"),
@@ -480,6 +529,22 @@ def test_a_list_of_images_alone_is_no_model(near: Store, tmp_path: Path) -> None
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["near"]
 
 
+@no_colons_there
+def test_a_name_that_is_listed_twice_is_one(near: Store, tmp_path: Path) -> None:
+    near.model("big:latest-modelpack", b"no package, whatever its name says")
+    honest = of_store(near.root)
+
+    def answers(asked: Asked) -> Iterator[bytes]:
+        if "_catalog" in asked.path:
+            return answer(b'{"repositories": ["library/big", "library/big"]}')
+        if "/tags/" in asked.path:
+            return answer(b'{"tags": ["latest", "latest", "latest-modelpack"]}')
+        return iter(honest(asked))
+
+    with false_registry(answers) as registry:
+        assert "copied 2 models" in synced(f"http://{registry.host}", f"{tmp_path}/copy/").stdout
+
+
 def test_two_sizes_for_one_blob_leave_a_model_out(near: Store, tmp_path: Path) -> None:
     raw = near.manifest_path(full("big:latest")).read_bytes()
     near.write_manifest(full("big:lies"), raw.replace(b'"size":2000000', b'"size":2000001'))
@@ -533,3 +598,47 @@ def test_every_kind_of_model_survives_the_way(registry: DockerRegistry, origin: 
     synced(f"http://{registry.host}", f"{tmp_path}/back/")
     assert sorted(models_of(tmp_path / "back").values()) == sorted(models_of(small.root).values())
     assert is_whole(tmp_path / "back")
+
+
+def test_what_others_change_meanwhile_is_not_removed(near: Store, far: Store) -> None:
+    def change(_report: ostore.SyncReport) -> None:
+        far.model("old:latest", b"a new one")
+
+    with pytest.raises(ostore.BusyError, match=r"the models have changed since .* nothing was removed; 2 models copied"):
+        ostore.sync(near.root, far.root, delete=True, before=change)
+    assert "registry.ollama.ai/library/old/latest" in models_of(far.root)
+    assert "registry.ollama.ai/me/own/v1" in models_of(far.root)
+    assert is_whole(far.root)
+
+
+def test_what_others_remove_meanwhile_is_gone(near: Store, far: Store) -> None:
+    def remove(_report: ostore.SyncReport) -> None:
+        far.manifest_path(full("old:latest")).unlink()
+
+    report = ostore.sync(near.root, far.root, delete=True, before=remove)
+    assert report
+    assert report.removed is None
+    assert models_of(far.root) == models_of(near.root)
+
+
+@posix
+def test_a_removal_that_was_killed_is_finished_by_the_same_command(near: Store, far: Store, tmp_path: Path) -> None:
+    """Killed after the manifest went, when nobody lists the model any more."""
+    words = [*OSTORE, "sync", str(near.root), str(far.root), "--delete", "--yes", "-q"]
+    assert run("sync", near.root, far.root).returncode == 0
+    manifest, weights = far.manifest_path(full("old:latest")), far.blob_path(b"old weights" * 10_000)
+    for _ in range(50):
+        kept = tmp_path / "kept"
+        shutil.copytree(far.root, kept, symlinks=True)
+        with subprocess.Popen(words) as killed:
+            while killed.poll() is None and manifest.exists():
+                pass
+            killed.kill()
+        if weights.exists() or list(far.root.glob(".ostore/trash/*")):
+            break
+        shutil.rmtree(far.root)
+        kept.rename(far.root)
+    synced(near.root, far.root, "--delete", "--yes")
+    assert not weights.exists()
+    assert not list(far.root.glob(".ostore/trash/*"))
+    assert is_whole(far.root)

@@ -92,6 +92,11 @@ def rm(
     return removal.carry_out()
 
 
+def interrupted_removals(store: LocalStore) -> set[ModelName]:
+    """Return the models that removals were to remove which have not ended. Raises OSError."""
+    return {name for _, names in _interrupted(find_batches(store.workspace)) for name in names}
+
+
 class Removal:
     """The removal of the models that names or globs match. `sync` removes models in the same way."""
 

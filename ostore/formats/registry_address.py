@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from ostore.formats.errors import InvalidNameError, UsageError
 from ostore.formats.name import DEFAULT_NAMESPACE, ModelName
 
-_SCHEME = re.compile(r"(https?)://", re.IGNORECASE)
+# With what people mistype: what follows may be a password, so it must not be taken for a path.
+_BEGIN = re.compile(r"\s*https?:", re.IGNORECASE)
+_ADDRESS = re.compile(r"(https?)://([^/:]+(?::([0-9]{1,5}))?)/?([^/]*)/?", re.IGNORECASE)
+_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +29,19 @@ class RegistryAddress:
     @classmethod
     def parse(cls, word: str) -> RegistryAddress | None:
         """Return the address that a word is, or None for another kind of word. Raises UsageError for a wrong one."""
-        found = _SCHEME.match(word)
-        if found is None:
+        if not _BEGIN.match(word):
             return None
-        host, _, namespace = word[found.end() :].rstrip("/").partition("/")
+        # It is not repeated: there may be a password in an address.
+        hint = "https://registry.lan:5000 or https://registry.lan:5000/models, without a login in it"
+        refusal = UsageError("expected the address of a registry", hint=hint)
+        found = _ADDRESS.fullmatch(word)
+        if found is None or (found[3] and int(found[3]) not in _PORTS):
+            raise refusal
         try:
-            name = ModelName(host, namespace or DEFAULT_NAMESPACE, "m", "t")
+            name = ModelName(found[2].lower(), found[4] or DEFAULT_NAMESPACE, "m", "t")
         except InvalidNameError:
-            # It is not repeated: there may be a password in an address.
-            hint = "https://registry.lan:5000 or https://registry.lan:5000/models, without a login in it"
-            raise UsageError("expected the address of a registry", hint=hint) from None
-        return cls(found[1].lower(), name.host, name.namespace if namespace else None)
+            raise refusal from None
+        return cls(found[1].lower(), name.host, name.namespace if found[4] else None)
 
     def has(self, name: ModelName) -> bool:
         """Whether a model of this name would be at this address."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from ostore.api.addresses import SinkTerms, opened_source, sink_of
-from ostore.api.typed import BUNDLE_SUFFIXES, layout_path, refuse_address
+from ostore.api.addresses import SinkTerms, is_bundle, opened_source, sink_of
+from ostore.api.typed import BUNDLE_SUFFIXES, layout_path, means_name, refuse_empty_word
 from ostore.formats.errors import NotFoundError, UsageError
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
@@ -58,6 +58,9 @@ class Destination:
 @contextmanager
 def opened_origin(word: str) -> Iterator[Origin]:
     """Open a store, a bundle or a layout. Entering the block raises what `addresses.opened_source` raises."""
+    if means_name(word) and not is_bundle(word) and not Path(word).exists():
+        hint = "a registry is https://HOST, and a bundle ends in .tar.zst or .tar"
+        raise NotFoundError(f"{word}: no such store or bundle", hint=hint)
     with opened_source(word, jobs=threads(None)) as source:
         if isinstance(source, LocalStore):
             source.require_whole()
@@ -80,9 +83,19 @@ def destination_of(word: str, progress: Progress) -> Destination:
 
 
 def found_in(source: Source | None, names: Sequence[str]) -> Mapping[str, SelectedModel]:
-    """Return the models of these names that a place has, by folded name."""
-    found = source.find_models(names) if source else ()
-    return {model.name.folded: model for selection in found for model in selection.models}
+    """Return the models of these names that a place has, by folded name. Raises what its `find_models` raises."""
+    if source is None:
+        return {}
+    found = [model for selection in source.find_models(names) for model in selection.models]
+    return {model.name.folded: known(source, model) for model in found}
+
+
+def known(source: Source, model: SelectedModel) -> SelectedModel:
+    """Return a model with its manifest, if the source can read that by itself."""
+    if model.raw is None and isinstance(source, OciLayout):
+        ((_, raw),) = source.read_manifests([model])
+        return replace(model, raw=raw)
+    return model
 
 
 def _store_at(word: str) -> LocalStore:
@@ -91,9 +104,12 @@ def _store_at(word: str) -> LocalStore:
     if word.endswith(BUNDLE_SUFFIXES) or word == "-":
         raise UsageError(
             f"{word}: a bundle, which is written once and never added to",
-            hint=ostore("export", "--all", word, after="writes one; --have leaves out what the other side has"),
+            hint=ostore("export", "--help", after="says how to write one; --have leaves out what is there already"),
         )
-    refuse_address(word)
+    refuse_empty_word(word)
+    if "://" in word:
+        # It is not repeated: there may be a password in an address.
+        raise UsageError("expected a folder, oci:DIR, or a registry as https://HOST")
     if path.is_file():
         raise UsageError(f"{word}: a file; expected a folder, oci:DIR or the address of a registry")
     if not path.is_dir() and not word.endswith("/"):

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ostore.api.chosen_store import refuse_nothing
-from ostore.api.rm import Removal, RmReport
-from ostore.api.sync.places import Copied, Destination, Origin, destination_of, opened_origin
+from ostore.api.rm import Removal, RmReport, interrupted_removals
+from ostore.api.sync.places import Copied, Destination, Origin, destination_of, known, opened_origin
 from ostore.formats.digest import Digest
-from ostore.formats.errors import OstoreError, UsageError
+from ostore.formats.errors import BusyError, DamagedStoreError, NotFoundError, OstoreError, UnsafeError, UsageError
+from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.outcome import Outcome, Received
 from ostore.formats.registry_address import RegistryAddress
 from ostore.formats.remedy import ostore
-from ostore.formats.selection import OmittedModel, Selection
-from ostore.formats.wording import listed
+from ostore.formats.selection import OmittedModel, SelectedModel, Selection
+from ostore.formats.wording import listed, plural
 from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
+from ostore.places.store.survey.strays import StrayKind
 from ostore.streams.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def sync(
         progress.phase("comparing", 0)
         selection = origin.source.select(())
         _refuse_to_guess(selection, origin.source, words[0], delete=delete)
-        wanted = _wanted(selection, there, replace=replace)
+        wanted = _wanted(origin.source, selection, there, replace=replace)
         removal = _removal(origin, selection, there) if delete else None
         report = _Reporter(words, there.name_of, len(selection.models) - len(wanted.models))
         sink = there.sink(replace=replace)
@@ -114,43 +116,67 @@ def sync(
         if removal and not dry_run:
             removal.prepare()
         planned = removal.plan(_needed(wanted)) if removal else None
+        if planned:
+            _refuse_others(planned, selection)
         foreseen = report(Received(forecast.outcomes, forecast.missing), wanted, planned, dry_run=True)
         if dry_run:
             return foreseen
         if planned and approve and not approve(foreseen):
             return None
-        if before:
+        if before and wanted.models:
             before(foreseen)
         received, copied = _copied(origin.source, sink, there, wanted, progress)
         if removal and copied.left:
             failed = listed([one.subject for one in copied.left])
             copied = copied.noting(notes=[f"nothing was removed, because {failed} could not be copied"])
             removal = None
-        return report(received, copied, removal.carry_out() if removal else None, dry_run=False)
+        return report(received, copied, _removed(removal, len(received.outcomes)) if removal else None, dry_run=False)
 
 
 def _refuse_same_place(origin: Source, there: Destination) -> None:
-    if not isinstance(origin, LocalStore) or there.store is None or not there.store.exists:
-        return
-    if origin.root.samefile(there.store.root):
-        raise UsageError(f"{origin.root}: both the source and the destination")
+    if isinstance(origin, LocalStore) and there.store:
+        source, target = origin.root.resolve(), there.store.root.resolve()
+        if target == source:
+            raise UsageError(f"{origin.root}: both the source and the destination")
+        if target.is_relative_to(source):
+            raise UsageError(f"{there.store.root}: a folder in the source")
 
 
 def _refuse_to_guess(selection: Selection, origin: Source, word: str, *, delete: bool) -> None:
     """Raise if nothing can be copied, or if models are to be removed and not all of the source is known."""
     try:
+        if delete and isinstance(origin, LocalStore):
+            _refuse_strays(origin)
         refuse_nothing(selection, origin, word, strict=delete)
     except OstoreError as error:
         if RegistryAddress.parse(word) and not selection.models and not selection.left:
-            error.hint = ostore(
-                "pull", "NAME", before="not every registry lists what it has", after="takes one by name"
-            )
+            lists = "not every registry lists what it has"
+            by_name = ostore("pull", "NAME", before=lists, after="takes one by name")
+            error.hint = "; ".join(selection.notes) or by_name
         if selection.models:
             error.args = (f"{error}; while that is so, nothing can be deleted",)
         raise
 
 
-def _wanted(selection: Selection, there: Destination, *, replace: bool) -> Selection:
+def _refuse_strays(store: LocalStore) -> None:
+    """Raise DamagedStoreError if there is something among the manifests that may stand for models."""
+    for stray in store.scan().strays:
+        if stray.kind is not StrayKind.SIDE_FILE:
+            raise DamagedStoreError(
+                f"{stray.path}: not a place where a manifest can be",
+                hint=ostore("doctor", models=store.option, after="says what to do about it"),
+            )
+
+
+def _layers(model: SelectedModel) -> list[tuple[str, str, str]] | None:
+    """Return what the config and the layers are, in order; None if the manifest is not known yet, as in a bundle."""
+    if model.raw is None:
+        return None
+    blobs = Manifest.parse(model.raw).descriptors
+    return [(blob.digest.hex, blob.media_type, blob.layer_name) for blob in blobs]
+
+
+def _wanted(origin: Source, selection: Selection, there: Destination, *, replace: bool) -> Selection:
     """
     Return what to copy: models that the destination lacks, has with other layers, or lacks blobs of.
 
@@ -165,7 +191,7 @@ def _wanted(selection: Selection, there: Destination, *, replace: bool) -> Selec
         target = there.name_of(model.name)
         twin = found.get(target.folded)
         # Old servers have written manifests anew.
-        if twin and twin.blobs == model.blobs and missing.isdisjoint(model.blobs):
+        if twin and missing.isdisjoint(model.blobs) and _layers(twin) == _layers(known(origin, model)):
             rewritten.add(model.name)
         else:
             different.append(str(target))
@@ -186,8 +212,30 @@ def _removal(origin: Origin, selection: Selection, there: Destination) -> Remova
         return None
     kept = {model.name.folded for model in selection.models}
     names = {entry.name for entry in find_manifests(there.store.root).entries if entry.name}
+    names |= interrupted_removals(there.store)
     doomed = [name.full for name in sorted(names) if name.folded not in kept and not origin.may_have(name)]
     return Removal(there.store, doomed) if doomed else None
+
+
+def _refuse_others(planned: RmReport, selection: Selection) -> None:
+    """Raise UnsafeError if a model of the source would go, because in the store it is only a link to one that goes."""
+    kept = {str(model.name).lower() for model in selection.models}
+    if others := [name for name in planned.models if name.lower() in kept]:
+        raise UnsafeError(
+            f"{listed(others)}: in {planned.store} only a link to a model that the source lacks, so it would go too",
+            hint="without --delete, the other models are copied",
+        )
+
+
+def _removed(removal: Removal, copied: int) -> RmReport | None:
+    """Remove what is planned. Raises BusyError if that has changed while models were copied."""
+    try:
+        return removal.carry_out()
+    except NotFoundError:
+        # Somebody else has removed it.
+        return None
+    except UsageError as error:
+        raise BusyError(f"{error}; {plural(copied, 'model')} copied", hint="run the same command again") from None
 
 
 def _needed(selection: Selection) -> dict[Digest, tuple[str, ...]]:

@@ -25,12 +25,16 @@ _REASONS = {
 }
 
 
-def warnings(report: RmReport) -> Iterator[str]:
-    """Why every blob stays, if a manifest cannot be read, and which links break."""
+def warnings(report: RmReport, models: str | None = None) -> Iterator[str]:
+    """
+    Why every blob stays, if a manifest cannot be read, and which links break.
+
+    `models` is the store for what is to be typed, if the command was not called with it.
+    """
     if report.doubt:
         yield f"every blob stays, because a manifest that cannot be read may need it: {report.doubt}"
-        yield line(ostore("doctor", after="says what to do about that manifest"))
-        yield line(ostore("gc", before="then", after="removes the blobs"))
+        yield line(ostore("doctor", models=models, after="says what to do about that manifest"))
+        yield line(ostore("gc", models=models, before="then", after="removes the blobs"))
     for folder, paths in groupby(report.dangling, key=os.path.dirname):
         led = "would lead" if report.dry_run else "leads"
         yield f"{listed(list(paths))}: {led} nowhere {'then' if report.dry_run else 'now'}"

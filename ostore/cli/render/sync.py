@@ -40,7 +40,7 @@ def summary(report: SyncReport, seconds: float) -> str:
 def warnings(report: SyncReport) -> Iterator[str]:
     """What a removal warns of."""
     if report.removed:
-        yield from rm.warnings(report.removed)
+        yield from rm.warnings(report.removed, report.destination)
 
 
 def _line(name: str, target: str, outcome: str) -> str:

@@ -113,6 +113,9 @@ class RegistrySink:
         """Return what to do, without asking a second time for the same selection."""
         if self._plan is not None and self._plan[0] is selection:
             return self._plan[1]
+        if selection.requires:
+            hint = "import it into a store, and send the models from there"
+            raise UsageError("a delta: a registry has to hold every blob", hint=hint)
         plan, seen = _Plan(), dict[ModelName, ModelName]()
         self._open_repositories(selection)
         for model in selection.models:

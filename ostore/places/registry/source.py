@@ -19,8 +19,9 @@ from ostore.formats.errors import (
     SizeMismatchError,
     UnsafeError,
 )
+from ostore.formats.gguf import is_gguf
 from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
-from ostore.formats.media_types import TEMPLATE, foreign_kind
+from ostore.formats.media_types import MODEL, TEMPLATE, foreign_kind
 from ostore.formats.model_pack import is_pack_of
 from ostore.formats.name import ModelName, choose, is_glob
 from ostore.formats.packaged_model import is_package, packaged_model
@@ -35,6 +36,7 @@ from ostore.streams.ranges import Ranges, Target
 from ostore.streams.verified import verified
 
 _OK, _PARTIAL, _NOT_FOUND = 200, 206, 404
+_MAGIC_BYTES = 4
 # What a signed address answers when its time is over.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 
@@ -84,7 +86,7 @@ class RegistrySource:
         notes += (
             f"{name}: made from a package for other programs, which has no template of Ollama's for prompts"
             for name, manifest in manifests
-            if manifest.config and manifest.config.digest in self._written and TEMPLATE not in manifest.layer_types
+            if self._is_made(manifest) and TEMPLATE not in manifest.layer_types
         )
         selection = Selection.of(manifests).noting(left, few_notes(notes))
         self._sizes.update(selection.sizes)
@@ -98,11 +100,10 @@ class RegistrySource:
         named = list(dict.fromkeys(ModelName.parse(word) for word in patterns if not is_glob(word)))
         if len(named) == len(patterns) and patterns:
             return named, []
-        listed, unmatched = choose(self._listed(), [word for word in patterns if is_glob(word)] or ["*"])
+        listed, unmatched = choose(dict.fromkeys(self._listed()), [word for word in patterns if is_glob(word)] or ["*"])
         if unmatched and patterns:
             raise NotFoundError(f"no model {unmatched[0]!r} at {self.label}")
-        known = frozenset(listed)
-        return named, [name for name in listed if name not in named and not is_pack_of(name, known)]
+        return named, [name for name in listed if name not in named]
 
     def _listed_manifests(
         self, names: Sequence[ModelName], sizes: dict[Digest, int]
@@ -115,13 +116,20 @@ class RegistrySource:
         found: list[tuple[ModelName, Manifest]] = []
         notes: list[str] = []
         spellings = Counter(name.folded for name in names)
-        twin = UnsafeError("a name that differs from it only by case is listed too")
-        left = [LeftOut(str(name), twin) for name in names if spellings[name.folded] > 1]
+        left = [
+            LeftOut(str(name), UnsafeError(f"{name}: a name that differs from it only by case is listed too"))
+            for name in names
+            if spellings[name.folded] > 1
+        ]
+        beside = frozenset(names)
         for name in names:
             if spellings[name.folded] > 1:
                 continue
             try:
                 manifest = self._manifest(name)
+                if self._is_made(manifest) and is_pack_of(name, beside):
+                    # The model itself comes too.
+                    continue
                 for blob in manifest.blobs:
                     if sizes.setdefault(blob.digest, blob.size) != blob.size:
                         raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob")  # noqa: TRY301
@@ -193,22 +201,37 @@ class RegistrySource:
         try:
             kind = foreign_kind(manifest.layer_types)
             if kind and is_package(manifest) and manifest.config:
-                packaged = packaged_model(manifest, self._config(name, manifest.config))
+                packaged = packaged_model(manifest, self._small(name, manifest.config))
                 manifest = packaged.manifest
                 manifest.refuse_unclear()
+                self._refuse_other_weights(name, manifest)
                 self._written[Digest.of(packaged.config)] = packaged.config
-            elif kind:
-                raise ForeignManifestError(kind)
-        except (UnsafeError, FormatError, LimitError) as error:
+            elif kind or not manifest.blobs:
+                raise ForeignManifestError(kind or "no model: it has no blob")
+        except (UnsafeError, FormatError, LimitError, IntegrityError) as error:
             error.args = (f"{name}: {error}",)
             raise
         return manifest
 
-    def _config(self, name: ModelName, config: Descriptor) -> bytes:
-        """Return the config of a package. Raises BlobError, RemoteError, LimitError."""
-        with _Blob(self._client_of(name.host), repository_of(name), Wanted(config)).opened(0, config.size) as response:
+    def _is_made(self, manifest: Manifest) -> bool:
+        """Whether a manifest is made from that of a package."""
+        return manifest.config is not None and manifest.config.digest in self._written
+
+    def _small(self, name: ModelName, blob: Descriptor) -> bytes:
+        """Return a small blob. Raises BlobError, RemoteError, LimitError."""
+        with _Blob(self._client_of(name.host), repository_of(name), Wanted(blob)).opened(0, blob.size) as response:
             raw = response.whole(MAX_CONFIG_BYTES).body
-        return b"".join(verified([raw], config))
+        return b"".join(verified([raw], blob))
+
+    def _refuse_other_weights(self, name: ModelName, manifest: Manifest) -> None:
+        """Look at the first bytes of weights: a package may say of any file that it is GGUF. Raises FormatError."""
+        weights = next(layer for layer in manifest.layers if layer.media_type == MODEL)
+        blob = _Blob(self._client_of(name.host), repository_of(name), Wanted(weights))
+        begin = bytearray(min(_MAGIC_BYTES, weights.size))
+        with blob.opened(0, len(begin)) as response:
+            response.read_into(memoryview(begin))
+        if not is_gguf(bytes(begin)):
+            raise ForeignManifestError(f"its weights are no GGUF file: they begin with {bytes(begin)!r}")
 
     def _blob(self, wanted: Wanted) -> Target:
         name = self._owners.get(wanted.blob.digest)
