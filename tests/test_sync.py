@@ -604,7 +604,7 @@ def test_what_others_change_meanwhile_is_not_removed(near: Store, far: Store) ->
     def change(_report: ostore.SyncReport) -> None:
         far.model("old:latest", b"a new one")
 
-    with pytest.raises(ostore.BusyError, match=r"the models have changed since .* nothing was removed; 2 models copied"):
+    with pytest.raises(ostore.BusyError, match="nothing was removed; 2 models copied"):
         ostore.sync(near.root, far.root, delete=True, before=change)
     assert "registry.ollama.ai/library/old/latest" in models_of(far.root)
     assert "registry.ollama.ai/me/own/v1" in models_of(far.root)

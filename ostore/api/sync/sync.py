@@ -24,7 +24,6 @@ from ostore.operations.transfer import Sink, Source, copy, copy_sound
 from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
-from ostore.places.store.survey.strays import StrayKind
 from ostore.streams.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ def _refuse_to_guess(selection: Selection, origin: Source, word: str, *, delete:
 def _refuse_strays(store: LocalStore) -> None:
     """Raise DamagedStoreError if there is something among the manifests that may stand for models."""
     for stray in store.scan().strays:
-        if stray.kind is not StrayKind.SIDE_FILE:
+        if not stray.is_side_file:
             raise DamagedStoreError(
                 f"{stray.path}: not a place where a manifest can be",
                 hint=ostore("doctor", models=store.option, after="says what to do about it"),
