@@ -14,6 +14,7 @@ import pytest
 
 import ostore
 from tests.false_registry import Asked, answer, false_registry, of_store
+from tests.ports import free_port
 from tests.registries import DockerRegistry, docker_registry, needs_registry
 from tests.serving import posix, serving
 from tests.support import OSTORE, Store, as_user, full, noise, sha256, six_kinds, tree
@@ -408,6 +409,26 @@ def test_a_mirror_goes_to_another_registry(registry: DockerRegistry, near: Store
     with serving(near.root, tmp_path) as mirror:
         assert "big:latest: another model of this name" in synced(mirror.url, url, code=2).stderr
         assert "big:latest: replaced" in synced(mirror.url, url, "--replace").stdout
+
+
+@posix
+@pytest.mark.parametrize("damage", ["no manifest", "a blob is gone", "a blob is damaged"])
+def test_what_is_damaged_in_a_mirror_is_not_deleted(damage: str, near: Store, tmp_path: Path) -> None:
+    port = free_port()
+    with serving(near.root, tmp_path, listen=f"127.0.0.1:{port}") as mirror:
+        synced(mirror.url, f"{tmp_path}/copy/")
+    own = noise(500_000, 2)
+    if damage == "no manifest":
+        near.write_manifest("registry.ollama.ai/me/own:v1", b"{")
+    elif damage == "a blob is gone":
+        near.blob_path(own).unlink()
+    else:
+        near.blob_path(own).write_bytes(bytes(len(own)))
+    before = models_of(tmp_path / "copy")
+    with serving(near.root, tmp_path, listen=f"127.0.0.1:{port}") as mirror:
+        done = synced(mirror.url, tmp_path / "copy", "--delete", "--yes", code=11)
+    assert "the model is damaged here" in done.stderr
+    assert models_of(tmp_path / "copy") == before
 
 
 @needs_registry

@@ -30,9 +30,15 @@ class Repository:
 
 
 class Catalogue:
-    """The models that are served. It does not change: when models come or go, there is another one."""
+    """
+    The models that are served. It does not change: when models come or go, there is another one.
 
-    def __init__(self, models: Iterable[ServedModel] = ()) -> None:
+    `broken` are names of the place that cannot be served. To a client that is not the same as if they were gone.
+    """
+
+    def __init__(self, models: Iterable[ServedModel] = (), broken: Iterable[ModelName] = ()) -> None:
+        self.broken = frozenset(broken)
+        self._broken = {f"{name.namespace}/{name.model}:{name.tag}".lower() for name in self.broken}
         self.models: Sequence[ServedModel] = sorted(models, key=lambda model: _preference(model.name))
         self.repositories: dict[str, Repository] = {}
         for model in self.models:
@@ -42,6 +48,12 @@ class Catalogue:
     def repository(self, path: str) -> Repository | None:
         """Return the models of `namespace/model`. Case does not matter, as in Ollama."""
         return self.repositories.get(path.lower())
+
+    def is_broken(self, path: str, tag: str) -> bool:
+        """Whether there is a model of this name, and it cannot be served."""
+        repository = self.repository(path)
+        is_served = repository is not None and tag.lower() in repository.tags
+        return not is_served and f"{path}:{tag}".lower() in self._broken
 
     @property
     def blobs(self) -> dict[Digest, Descriptor]:

@@ -145,6 +145,8 @@ class Registry:
 
     async def _answer_about(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         repository = await self._repository(asked)
+        if asked.what == "manifest" and self._catalogue.is_broken(asked.repository, asked.tag):
+            return _error(500, "UNKNOWN", "the model is damaged here; ostore doctor on the server says how")
         if repository is None:
             return _error(404, "NAME_UNKNOWN", "no such model")
         if asked.what == "tags":
@@ -297,8 +299,9 @@ class Registry:
 
     def _take(self, offer: Offer) -> None:
         models = [model for model in offer.models if self._is_served(model.name)]
-        if models != list(self._catalogue.models):
-            self._catalogue = Catalogue(models)
+        broken = {name for name in offer.broken if self._is_served(name)}
+        if models != list(self._catalogue.models) or broken != self._catalogue.broken:
+            self._catalogue = Catalogue(models, broken)
         self.verification.want(self._catalogue.blobs.values())
 
     def _metrics(self) -> web.StreamResponse:

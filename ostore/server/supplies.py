@@ -6,6 +6,7 @@ A place of files needs one class as `StoreSupply`: which models it has, and a de
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ostore.formats.digest import Digest
-from ostore.formats.errors import DamagedStoreError, OstoreError, UsageError
+from ostore.formats.errors import DamagedStoreError, InvalidNameError, OstoreError, UsageError
 from ostore.formats.manifest import Descriptor, Manifest
 from ostore.formats.name import ModelName
 from ostore.formats.oci_layout import BLOBS as LAYOUT_BLOBS
@@ -50,6 +51,15 @@ class Offer:
 
     models: tuple[ServedModel, ...]
     left: tuple[LeftOut, ...] = ()
+
+    @property
+    def broken(self) -> frozenset[ModelName]:
+        """The names among what it cannot give. A folder has none."""
+        names = set()
+        for one in self.left:
+            with contextlib.suppress(InvalidNameError):
+                names.add(ModelName.parse(one.subject))
+        return frozenset(names)
 
 
 class Supply(Protocol):
