@@ -102,13 +102,13 @@ class Removal:
 
     def __init__(self, store: LocalStore, words: Sequence[str]) -> None:
         self._store = store
-        self._words = words
+        self.words = words
         self._approved: RemovalPlan | None = None
 
     def prepare(self) -> None:
         """Put back from the trash what models need. Raises NotFoundError for a word that matches no model, OSError."""
         # The word is found before anything is written.
-        _choose(self._store, self._words, find_manifests(self._store.root).entries, find_batches(self._store.workspace))
+        _choose(self._store, self.words, find_manifests(self._store.root).entries, find_batches(self._store.workspace))
         with hinting_at_room(self._store):
             self._store.return_needed()
 
@@ -118,13 +118,13 @@ class Removal:
 
         `needed` are blobs that other models will need by then, with those models.
         """
-        plan, _ = _plan_rm(self._store, self._words)
+        plan, _ = _plan_rm(self._store, self.words)
         self._approved = plan.keeping(needed or {})
         return _rm_report(self._store, self._approved, dry_run=True)
 
     def carry_out(self) -> RmReport:
         """Remove what is planned. Raises UsageError if the models have changed since, and what `rm` raises."""
-        plan, doubt = _remove(self._store, self._words, self._approved)
+        plan, doubt = _remove(self._store, self.words, self._approved)
         return _rm_report(self._store, plan, dry_run=False, doubt=doubt)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ostore.api.chosen_store import refuse_nothing
 from ostore.api.rm import Removal, RmReport, interrupted_removals
 from ostore.api.sync.places import Copied, Destination, Origin, destination_of, known, opened_origin
-from ostore.formats.digest import Digest
 from ostore.formats.errors import BusyError, DamagedStoreError, NotFoundError, OstoreError, UnsafeError, UsageError
 from ostore.formats.manifest import Manifest
 from ostore.formats.name import ModelName
@@ -114,9 +113,7 @@ def sync(
         forecast = sink.compare(wanted)
         if removal and not dry_run:
             removal.prepare()
-        planned = removal.plan(_needed(wanted)) if removal else None
-        if planned:
-            _refuse_others(planned, selection)
+        planned = _planned(removal, wanted) if removal else None
         foreseen = report(Received(forecast.outcomes, forecast.missing), wanted, planned, dry_run=True)
         if dry_run:
             return foreseen
@@ -216,30 +213,24 @@ def _removal(origin: Origin, selection: Selection, there: Destination) -> Remova
     return Removal(there.store, doomed) if doomed else None
 
 
-def _refuse_others(planned: RmReport, selection: Selection) -> None:
-    """Raise UnsafeError if a model of the source would go, because in the store it is only a link to one that goes."""
-    kept = {str(model.name).lower() for model in selection.models}
-    if others := [name for name in planned.models if name.lower() in kept]:
+def _planned(removal: Removal, wanted: Selection) -> RmReport:
+    """Return what would be removed. Raises UnsafeError for a model that is only a link to one that goes."""
+    planned = removal.plan({blob.digest: tuple(map(str, wanted.users_of(blob.digest))) for blob in wanted.blobs})
+    doomed = {ModelName.parse(word).folded for word in removal.words}
+    if others := [name for name in planned.models if ModelName.parse(name).folded not in doomed]:
         raise UnsafeError(
             f"{listed(others)}: in {planned.store} only a link to a model that the source lacks, so it would go too",
             hint="without --delete, the other models are copied",
         )
+    return planned
 
 
-def _removed(removal: Removal, copied: int) -> RmReport | None:
+def _removed(removal: Removal, copied: int) -> RmReport:
     """Remove what is planned. Raises BusyError if that has changed while models were copied."""
     try:
         return removal.carry_out()
-    except NotFoundError:
-        # Somebody else has removed it.
-        return None
-    except UsageError as error:
+    except (NotFoundError, UsageError) as error:
         raise BusyError(f"{error}; {plural(copied, 'model')} copied", hint="run the same command again") from None
-
-
-def _needed(selection: Selection) -> dict[Digest, tuple[str, ...]]:
-    """Return the blobs that models need once they are copied, with the models."""
-    return {blob.digest: tuple(map(str, selection.users_of(blob.digest))) for blob in selection.blobs}
 
 
 def _copied(source: Source, sink: Sink, there: Destination, wanted: Selection, progress: Progress) -> Copied:
