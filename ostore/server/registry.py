@@ -146,7 +146,7 @@ class Registry:
     async def _answer_about(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         repository = await self._repository(asked)
         if asked.what == "manifest" and self._catalogue.is_broken(asked.repository, asked.tag):
-            return _error(500, "UNKNOWN", "the model is damaged here; ostore doctor on the server says how")
+            return _error(500, "UNKNOWN", "the model is damaged here, and cannot be sent")
         if repository is None:
             return _error(404, "NAME_UNKNOWN", "no such model")
         if asked.what == "tags":

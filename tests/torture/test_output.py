@@ -92,6 +92,9 @@ LINES: Mapping[str, tuple[Words, ...]] = {
         (FOLDER, BUNDLE),
         (f"no {FOLDER}", f"{OUT}/"),
         (f"oci:{OUT}", f"{OUT}/", "--delete"),
+        (f"http://127.0.0.1:1/{EVIL}", f"{OUT}/"),
+        (FOLDER, "http://127.0.0.1:1/library"),
+        ("http://127.0.0.1:1", f"{OUT}/", "--limit-rate", EVIL),
     ),
     "lock": (
         (),
@@ -337,7 +340,8 @@ def test_a_command_prints_plain_text_and_calls_nobody(
 
 
 def _may_talk(command: str, words: Words) -> bool:
-    return command in TALKING or (command == "outdated" and "--against" not in words)
+    names_a_registry = command == "sync" and any(word.startswith("http://") for word in words)
+    return command in TALKING or names_a_registry or (command == "outdated" and "--against" not in words)
 
 
 def _calls(log: Path) -> list[str]:
