@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import ostore
-from tests.false_registry import Asked, answer, false_registry, of_store
+from tests.false_registry import Answers, Asked, answer, false_registry, of_store
 from tests.ports import free_port
 from tests.registries import DockerRegistry, docker_registry, needs_registry
 from tests.serving import posix, serving
@@ -21,6 +21,9 @@ from tests.support import OSTORE, Store, as_user, full, noise, sha256, six_kinds
 from tests.support import ostore as run
 
 no_colons_there = pytest.mark.skipif(os.name == "nt", reason="the host of a name has a port, which no path can have")
+
+
+IMAGE_LAYER = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": f"sha256:{'a' * 64}", "size": 5}
 
 
 @pytest.fixture
@@ -52,6 +55,19 @@ def synced(*words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str
 def document(*words: str | Path, code: int = 0) -> dict[str, object]:
     found: dict[str, object] = json.loads(synced(*words, "--json", code=code).stdout)
     return found
+
+
+def listing(root: Path, *repositories: tuple[str, Sequence[str]]) -> Answers:
+    """What a registry answers that has the models of a store, and lists these repositories with these tags."""
+    honest, tags_of = of_store(root), dict(repositories)
+
+    def answers(asked: Asked) -> Iterable[bytes]:
+        if "_catalog" in asked.path:
+            return answer(json.dumps({"repositories": [name for name, _ in repositories]}).encode())
+        name, lists, _ = asked.path.removeprefix("/v2/").partition("/tags/list")
+        return answer(json.dumps({"tags": tags_of[name]}).encode()) if lists else honest(asked)
+
+    return answers
 
 
 def models_of(root: Path) -> dict[str, bytes]:
@@ -443,20 +459,10 @@ def test_a_model_that_a_registry_has_written_anew_is_the_same(registry: DockerRe
 
 @no_colons_there
 def test_images_beside_models_are_passed_over(near: Store, tmp_path: Path) -> None:
-    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": f"sha256:{'a' * 64}", "size": 5}
-    near.add("registry.ollama.ai/me/image:latest", layer)
+    near.add("registry.ollama.ai/me/image:latest", IMAGE_LAYER)
     near.write_manifest("registry.ollama.ai/me/bad:latest", b"<html>")
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["library/big", "me/own", "me/image", "me/bad", "a/b/c"]}')
-        if "tags/list" in asked.path:
-            folder = near.root / "manifests/registry.ollama.ai" / asked.path.removeprefix("/v2/").partition("/tags")[0]
-            return answer(json.dumps({"tags": [path.name for path in folder.iterdir()]}).encode())
-        return iter(honest(asked))
-
-    with false_registry(answers) as registry:
+    beside = [("me/own", ["v1"]), ("me/image", ["latest"]), ("me/bad", ["latest"]), ("a/b/c", ["latest"])]
+    with false_registry(listing(near.root, ("library/big", ["latest", "small"]), *beside)) as registry:
         done = synced(f"http://{registry.host}", f"{tmp_path}/copy/", code=12)
         assert "copied 3 models" in done.stdout
         assert f"not taken: {registry.host}/me/image:latest: no model, but something with layers" in done.stderr
@@ -476,14 +482,7 @@ def test_images_beside_models_are_passed_over(near: Store, tmp_path: Path) -> No
 @no_colons_there
 def test_names_that_differ_only_by_case_are_left_out(near: Store, tmp_path: Path) -> None:
     near.model("big:LATEST", b"twin")
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["library/big"]}')
-        return answer(b'{"tags": ["latest", "LATEST", "small"]}') if "/tags/" in asked.path else iter(honest(asked))
-
-    with false_registry(answers) as registry:
+    with false_registry(listing(near.root, ("library/big", ["latest", "LATEST", "small"]))) as registry:
         done = synced(f"http://{registry.host}", f"{tmp_path}/copy/", code=8)
     assert done.stderr.count("a name that differs from it only by case is listed too") == 2
     assert "copied 1 model" in done.stdout
@@ -492,26 +491,22 @@ def test_names_that_differ_only_by_case_are_left_out(near: Store, tmp_path: Path
 @no_colons_there
 def test_a_short_list_is_no_reason_to_delete(near: Store, tmp_path: Path) -> None:
     """What a registry does not list, or lists without its tags, or what is an image by now, it is asked for."""
-    image = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": f"sha256:{'a' * 64}", "size": 5}
-    honest, failing = of_store(near.root), False
+    lists = listing(near.root, ("library/big", ["latest", "small", "v1"]), ("me/own", ["v1"]), ("me/hidden", []))
+    failing = False
 
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["library/big", "me/own", "me/hidden"]}')
+    def answers(asked: Asked) -> Iterable[bytes]:
         if "me/hidden/tags" in asked.path:
             return answer(b"", "404 Not Found")
-        if "/tags/" in asked.path:
-            return answer(b'{"tags": ["latest", "small", "v1"]}' if "big" in asked.path else b'{"tags": ["v1"]}')
         if failing and "gone" in asked.path:
             return answer(b"", "403 Forbidden")
-        return iter(honest(asked))
+        return lists(asked)
 
     def names(host: str) -> list[str]:
         return [f"{host}/me/{model}:latest" for model in ("hidden", "unlisted", "image", "gone")]
 
     near.model("registry.ollama.ai/me/hidden:latest", b"hidden")
     near.model("registry.ollama.ai/me/unlisted:latest", b"unlisted")
-    near.add("registry.ollama.ai/me/image:latest", image)
+    near.add("registry.ollama.ai/me/image:latest", IMAGE_LAYER)
     near.model("big:v1", b"v1")
     with false_registry(answers) as registry:
         far = Store(tmp_path / "far")
@@ -530,57 +525,29 @@ def test_a_short_list_is_no_reason_to_delete(near: Store, tmp_path: Path) -> Non
 
 @no_colons_there
 def test_a_list_of_images_alone_is_no_model(near: Store, tmp_path: Path) -> None:
-    image = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": f"sha256:{'a' * 64}", "size": 5}
-    near.add("registry.ollama.ai/me/image:latest", image)
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["me/image"]}')
-        return answer(b'{"tags": ["latest"]}') if "/tags/" in asked.path else iter(honest(asked))
-
-    with false_registry(answers) as registry:
+    near.add("registry.ollama.ai/me/image:latest", IMAGE_LAYER)
+    with false_registry(listing(near.root, ("me/image", ["latest"]))) as registry:
         synced(f"http://{registry.host}", f"{tmp_path}/copy/", code=3)
         for where in (["--models", f"{tmp_path}/copy"], ["--to", f"{tmp_path}/b.tar.zst"]):
             done = run("pull", f"{registry.host}/me/*", *where)
             assert (done.returncode, f"no model matches {registry.host}/me/*" in done.stderr) == (3, True), done.stderr
             assert "no model, but something with layers" in done.stderr
-        # It is no model, and it is overwritten like one.
-        assert run("outdated", "--models", near.root).returncode in {0, 11}
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["near"]
 
 
 @no_colons_there
 def test_a_name_that_is_listed_twice_is_one(near: Store, tmp_path: Path) -> None:
     near.model("big:latest-modelpack", b"no package, whatever its name says")
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["library/big", "library/big"]}')
-        if "/tags/" in asked.path:
-            return answer(b'{"tags": ["latest", "latest", "latest-modelpack"]}')
-        return iter(honest(asked))
-
-    with false_registry(answers) as registry:
+    twice = ("library/big", ["latest", "latest", "latest-modelpack"])
+    with false_registry(listing(near.root, twice, twice)) as registry:
         assert "copied 2 models" in synced(f"http://{registry.host}", f"{tmp_path}/copy/").stdout
 
 
 def test_of_many_images_a_few_are_named(near: Store, tmp_path: Path) -> None:
-    image = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": f"sha256:{'a' * 64}", "size": 5}
     tags = [f"v{number}" for number in range(25)]
     for tag in tags:
-        near.add(f"registry.ollama.ai/me/image:{tag}", image)
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["me/image", "me/own"]}')
-        if "/tags/" in asked.path:
-            return answer(json.dumps({"tags": tags if "image" in asked.path else ["v1"]}).encode())
-        return iter(honest(asked))
-
-    with false_registry(answers) as registry:
+        near.add(f"registry.ollama.ai/me/image:{tag}", IMAGE_LAYER)
+    with false_registry(listing(near.root, ("me/image", tags), ("me/own", ["v1"]))) as registry:
         done = synced(f"http://{registry.host}", f"oci:{tmp_path}/copy")
     assert done.stderr.count("not taken: ") == 20
     assert "and 5 more notes like these" in done.stderr
@@ -589,14 +556,7 @@ def test_of_many_images_a_few_are_named(near: Store, tmp_path: Path) -> None:
 def test_two_sizes_for_one_blob_leave_a_model_out(near: Store, tmp_path: Path) -> None:
     raw = near.manifest_path(full("big:latest")).read_bytes()
     near.write_manifest(full("big:lies"), raw.replace(b'"size":2000000', b'"size":2000001'))
-    honest = of_store(near.root)
-
-    def answers(asked: Asked) -> Iterator[bytes]:
-        if "_catalog" in asked.path:
-            return answer(b'{"repositories": ["library/big"]}')
-        return answer(b'{"tags": ["latest", "lies", "small"]}') if "/tags/" in asked.path else iter(honest(asked))
-
-    with false_registry(answers) as registry:
+    with false_registry(listing(near.root, ("library/big", ["latest", "lies", "small"]))) as registry:
         done = synced(f"http://{registry.host}", f"oci:{tmp_path}/copy", code=8)
     assert "big:lies: left out: " in done.stderr
     assert "copied 2 models" in done.stdout
@@ -617,6 +577,13 @@ def test_a_repository_that_lost_a_blob_is_mended(registry: DockerRegistry, near:
     assert done.stdout.count(": repaired\n") == 2
     assert document(near.root, f"http://{registry.host}")["same"] == 3
     synced(f"http://{registry.host}", f"{tmp_path}/back/")
+
+
+@needs_registry
+def test_who_types_https_for_a_registry_without_it_is_told(registry: DockerRegistry, near: Store) -> None:
+    done = synced(near.root, f"https://{registry.host}", code=11)
+    assert "(if it speaks plain http: --plain-http, or an address with http://)" in done.stderr
+    synced(near.root, f"http://{registry.host}")
 
 
 def test_the_terms_of_the_network_hold(near: Store, tmp_path: Path) -> None:

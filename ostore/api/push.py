@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ from ostore.formats.name import ModelName
 from ostore.formats.outcome import Received
 from ostore.formats.selection import Selection
 from ostore.operations.transfer import copy
+from ostore.places.registry.client import RegistryClient
 from ostore.places.registry.sink import MountRefusedError, RegistrySink
 from ostore.places.registry.upload import UploadLostError
 from ostore.places.registry.upload_states import UploadStates
@@ -100,14 +101,8 @@ def push(
     selection = store.select(words)
     refuse_nothing(selection, store, store.label, strict=True)
     with registries(terms, connections=PUSH_CONNECTIONS) as client_of:
-        sink = RegistrySink(
-            client_of,
-            target_of,
-            replace=replace,
-            states=upload_states(),
-            packs=_packs(store, selection) if modelpack else {},
-            connections=PUSH_CONNECTIONS,
-        )
+        packs = _packs(store, selection) if modelpack else {}
+        sink = registry_sink(client_of, target_of, replace=replace, packs=packs)
         report = _reporter(selection, sink, target_of)
         progress.phase("asking the registry", 0)
         if dry_run or before:
@@ -121,9 +116,22 @@ def push(
         return report(received, dry_run=False)
 
 
-def upload_states() -> UploadStates:
-    """Return where it is kept how far uploads are."""
-    return UploadStates(state_folder("uploads"))
+def registry_sink(
+    client_of: Callable[[str], RegistryClient],
+    target_of: Callable[[ModelName], ModelName],
+    *,
+    replace: bool,
+    packs: Mapping[ModelName, ModelPack] | None = None,
+) -> RegistrySink:
+    """Return a sink that goes on with the uploads of this person."""
+    return RegistrySink(
+        client_of,
+        target_of,
+        replace=replace,
+        states=UploadStates(state_folder("uploads")),
+        packs=packs or {},
+        connections=PUSH_CONNECTIONS,
+    )
 
 
 def until_sent(send: Callable[[], _T]) -> _T:

@@ -48,7 +48,10 @@ def _explained_tls(error: ssl.SSLError) -> tuple[str, str | None]:
         return f"its certificate is not valid: {error.verify_message}", hint
     is_plain = error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}
     reason = (error.reason or str(error)).replace("_", " ").lower()
-    return f"no TLS connection: {reason}", "if it speaks plain http: --plain-http" if is_plain else None
+    return (
+        f"no TLS connection: {reason}",
+        "if it speaks plain http: --plain-http, or an address with http://" if is_plain else None,
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

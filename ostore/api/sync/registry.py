@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ostore.api.network import registries
-from ostore.api.push import PUSH_CONNECTIONS, until_sent, upload_states
+from ostore.api.push import PUSH_CONNECTIONS, registry_sink, until_sent
 from ostore.api.sync.places import Destination, Origin, found_in
 from ostore.formats.name import ModelName
 from ostore.formats.registry_address import RegistryAddress
 from ostore.places.registry.catalog import names_at
-from ostore.places.registry.client import RegistryClient
-from ostore.places.registry.sink import RegistrySink
 from ostore.places.registry.source import RegistrySource
 from ostore.streams.http import NetworkTerms
 from ostore.streams.ranges import connections_for
@@ -20,7 +18,7 @@ from ostore.streams.ranges import connections_for
 
 @contextmanager
 def opened_registry_origin(address: RegistryAddress, word: str, terms: NetworkTerms) -> Iterator[Origin]:
-    """Open a registry, or one namespace of it, as the place of all models that it lists. Raises OSError for `terms`."""
+    """Open a registry, or one namespace of it, as the place of all models that it lists. Raises UsageError, OSError."""
     connections = connections_for(None, terms.limit_rate)
     with registries(terms, connections=connections, scheme=address.scheme) as client_of:
         source = RegistrySource(
@@ -39,23 +37,12 @@ def opened_registry_origin(address: RegistryAddress, word: str, terms: NetworkTe
 
 @contextmanager
 def opened_registry_destination(address: RegistryAddress, terms: NetworkTerms) -> Iterator[Destination]:
-    """Open a registry, or one namespace of it, as the place that models go to. Raises OSError for `terms`."""
+    """Open a registry, or one namespace of it, as the place that models go to. Raises UsageError, OSError."""
     with registries(terms, connections=PUSH_CONNECTIONS, scheme=address.scheme) as client_of:
         source = RegistrySource(client_of, connections=1)
         yield Destination(
-            lambda *, replace: _sink(client_of, address, replace=replace),
+            lambda *, replace: registry_sink(client_of, address.name_of, replace=replace),
             lambda names: found_in(source, [name.full for name in names]),
             name_of=address.name_of,
             until_sent=until_sent,
         )
-
-
-def _sink(client_of: Callable[[str], RegistryClient], address: RegistryAddress, *, replace: bool) -> RegistrySink:
-    return RegistrySink(
-        client_of,
-        address.name_of,
-        replace=replace,
-        states=upload_states(),
-        packs={},
-        connections=PUSH_CONNECTIONS,
-    )

@@ -90,7 +90,7 @@ def sync(
     a different model of the same name. `delete` removes the models of a store that the source lacks (of a registry as
     the source: of its own), as `rm` does, and nothing if anything of the source was left out. With `dry_run`, nothing
     is changed. `approve` gets the report of a dry run if models would be removed; if it returns False, nothing is
-    changed and `sync` returns None. `before` gets that report in any case.
+    changed and `sync` returns None. `before` gets it if models are to be copied.
 
     `limit_rate` and `ca_file` are those of `pull`; between two registries, each has that rate.
 
