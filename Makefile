@@ -38,10 +38,10 @@ check: .venv/.dev ## format, lint and types
 format: .venv/.dev ## write the format, mend what lint can mend
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
+# The files of tests/ that are named are those with a slice of something.
 torture: .venv/.dev ## the long form of what `make test` takes a slice of, some hours
 	OSTORE_TORTURE=1 .venv/bin/python -m pytest -n 2 \
-		tests/test_kill.py tests/test_memory.py tests/test_moving.py tests/test_publication.py \
-		tests/torture tests/hostile tests/vectors $(ARGS)
+		$$(grep -l -e TORTURE -e 'some(' tests/test_*.py) tests/torture tests/hostile tests/vectors $(ARGS)
 fuzz: .venv/.fuzz ## every parser under a guided fuzzer, SECONDS=60 each (ARGS='tar frames' for some)
 	.venv/bin/python -m tests.torture.fuzz.run --seconds $(or $(SECONDS),60) $(ARGS)
 vectors: .venv/.dev ## the hostile bundles of the tests as files, for other programs (TO=FOLDER, ARGS='A1 B44' for some)

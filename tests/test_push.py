@@ -400,7 +400,7 @@ def test_after_a_kill_the_same_command_goes_on(tmp_path: Path, proxy: Proxy, lar
 @unmeasured
 def test_killed_at_any_moment_nothing_is_there_that_is_not_whole(tmp_path: Path, large: Store) -> None:
     chance = random.Random(23)
-    for number in range(30 if TORTURE else 4):
+    for number in range(50 if TORTURE else 4):
         with docker_registry(tmp_path / f"registry{number}") as registry:
             process = begun(tmp_path, large, registry.host, "12MB")
             time.sleep(chance.uniform(0.3, 2.5))

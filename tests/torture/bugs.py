@@ -12,6 +12,7 @@ from pathlib import Path
 
 FAULTS, STATES = "tests/torture/test_faults.py", "tests/torture/test_crash_states.py"
 CUTS, MACHINE = "tests/torture/test_power_cuts.py", "tests/torture/test_state_machine.py"
+SYNC = "tests/test_sync.py"
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,63 @@ BUGS = (
         "        self.problems = (*(problem for _, problem in unclear), *_entry_problems(findings))\n",
         "        self.problems: tuple[Problem, ...] = ()\n",
         ("tests/torture/test_damage.py",),
+    ),
+    # What a registry, or a client, would show.
+    Bug(
+        "the index of a layout gets its name before its bytes are on the disk",
+        "places/oci_layout/sink.py",
+        "                sync_file(fd)\n                directory.rename(INDEX",
+        "                directory.rename(INDEX",
+        (STATES, "-k", "export-oci-new"),
+    ),
+    Bug(
+        "a range may begin anywhere",
+        "streams/ranges.py",
+        "        if span is None or span[:2] != (first, part.end):\n",
+        "        if span is None:\n",
+        ("tests/hostile/test_registries.py", "-k", "hostile_registry"),
+    ),
+    Bug(
+        "a login goes to whatever host gives the tokens",
+        "places/registry/authorization.py",
+        "        if login and (is_own or self._is_allowed(challenge.realm)):\n",
+        "        if login:\n",
+        ("tests/test_credentials.py", "-k", "realm_on_another_host"),
+    ),
+    Bug(
+        "an upload goes on wherever its state says",
+        "places/registry/upload.py",
+        "        if state is None or origin_of(state.location) != origin_of(self.client.base):\n",
+        "        if state is None:\n",
+        ("tests/test_push.py", "-k", "state_that_is_wrong"),
+    ),
+    Bug(
+        "sync deletes what a registry does not list",
+        "api/sync/registry.py",
+        "            return not address.has(name) or not source.lacks(name)\n",
+        "            return not address.has(name)\n",
+        (SYNC, "-k", "short_list"),
+    ),
+    Bug(
+        "sync deletes although a model could not be copied",
+        "api/sync/sync.py",
+        "        if removal and copied.left:\n",
+        "        if removal is None and copied.left:\n",
+        (SYNC, "-k", "damaged_blob"),
+    ),
+    Bug(
+        "a blob of other bytes is served",
+        "server/verification.py",
+        'return stamp, "" if hashed.hexdigest() == blob.digest.hex else',
+        'return stamp, "" if hashed.hexdigest() else',
+        (SYNC, "-k", "damaged_in_a_mirror"),
+    ),
+    Bug(
+        "a file that changes is served to its end",
+        "server/contents.py",
+        '        if stamp_of(self._fd) != self.stamp:\n            raise IntegrityError("the file',
+        '        if not stamp_of(self._fd):\n            raise IntegrityError("the file',
+        ("tests/hostile/test_served.py", "-k", "f121"),
     ),
     # What somebody beside us would show.
     Bug(

@@ -23,7 +23,7 @@ from tests.torture.tracing import needs_strace
 
 # `make torture` looks at all commands, and at states that differ in one thing more from what is likely.
 DEVIATIONS = 3 if TORTURE else 2
-SOME = {"import", "export", "gc-restore", "rm", "repair"}
+SOME = {"import", "export", "export-oci-new", "gc-restore", "rm", "repair"}
 # From this many states of each command, the command is also run again.
 REAL = 40 if TORTURE else 1
 
