@@ -122,6 +122,41 @@ def talking_gguf() -> bytes:
     return gguf(keys, tensors)
 
 
+def embedding_gguf() -> bytes:
+    """Return a BERT that makes the same vector of 32 numbers of every text."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    specials = {"padding": 0, "unknown": 1, "bos": 2, "cls": 2, "eos": 3, "seperator": 3, "mask": 4}
+    keys: dict[str, Value] = {
+        "general.architecture": "bert",
+        "bert.block_count": 1,
+        "bert.context_length": 64,
+        "bert.embedding_length": 32,
+        "bert.feed_forward_length": 64,
+        "bert.attention.head_count": 1,
+        "bert.attention.layer_norm_epsilon": 0.5,
+        "bert.attention.causal": False,
+        # The mean of all states.
+        "bert.pooling_type": 1,
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * len(tokens),
+        "tokenizer.ggml.token_type_count": 2,
+        **{f"tokenizer.ggml.{name}_token_id": number for name, number in specials.items()},
+    }
+    within = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (32, 32))
+    within |= {"ffn_up": (32, 64), "ffn_down": (64, 32)}
+    norms = ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm")
+    tensors: dict[str, Tensor] = {
+        "token_embd.weight": ((32, len(tokens)), [1.0]),
+        "token_types.weight": ((32, 2), [0.0]),
+        "position_embd.weight": ((32, 64), [0.0]),
+        **{f"blk.0.{name}.weight": (shape, [0.0]) for name, shape in within.items()},
+        **{f"blk.0.{name}.bias": (shape[1:], [0.0]) for name, shape in within.items()},
+        **{f"{norm}.{part}": ((32,), [1.0]) for norm in norms for part in ("weight", "bias")},
+    }
+    return gguf(keys, tensors)
+
+
 def _text(text: str, order: str = "<", version: int = 3) -> bytes:
     raw = text.encode("utf-8", "surrogateescape") + (b"\0" if version == 1 else b"")
     return struct.pack(f"{order}Q", len(raw)) + raw

@@ -19,7 +19,7 @@ from ostore.formats.manifest import Manifest
 from ostore.places.store.receiving.draft import StoreDraft
 from ostore.streams.durable import Directory
 from ostore.streams.progress import Progress, _Silent
-from tests.gguf import ONE_LAYER, Tensor, gguf, split
+from tests.gguf import ONE_LAYER, Tensor, embedding_gguf, gguf, split
 from tests.support import (
     ADAPTER,
     LICENSE,
@@ -150,6 +150,10 @@ def test_files_are_told_by_their_headers_and_layered_by_their_names(bench: Bench
     assert "created tiny:latest: 3 layers" in said
     assert "neither a chat template nor a TEMPLATE" in said
     assert bench.create("tiny", *files) == "tiny:latest is already there, and the same\n" + said.partition("\n")[2]
+
+
+def test_a_model_that_answers_with_vectors_needs_no_template(bench: Bench) -> None:
+    assert "warning" not in bench.create("vectors", bench.file("bert.gguf", embedding_gguf()))
 
 
 @pytest.mark.parametrize("architecture", ["gemma4", "laguna", "nemotron_h_moe"])

@@ -17,6 +17,7 @@ import ollama
 import openai
 import pytest
 
+from tests.gguf import embedding_gguf
 from tests.probing import OTHER_CONFIG, SERVERS, Probed, cannot_run_models, probed_store, real
 from tests.support import Store, full
 from tests.support import ostore as run
@@ -132,6 +133,18 @@ class TestAServer:
         assert document(url, store.root, "--model", "talk")["models"][0]["loaded"] is False
         said = Probed(url, store.root, "--generate", "--model", "talk")
         assert (said.code, "1 of 1 model served as stored, 1 of 1 answered" in said) == (0, True)
+
+    @pytest.mark.skipif(OLLAMA is None, reason="a double has no vectors of its own")
+    def test_lets_an_embedding_model_embed_a_text_over_both_apis(self, store: Store, tmp_path: Path) -> None:
+        if cannot_run_models(real):
+            pytest.skip("no llama-server beside this Ollama")
+        store.model("vectors:latest", embedding_gguf())
+        with real(store.root, tmp_path / "home") as url:
+            words = document(url, store.root, "--generate", "--model", "vectors")["models"][0]["words"]
+        assert [(word["api"], word["dimensions"], word["problem"]) for word in words] == [
+            ("ollama", 32, ""),
+            ("openai", 32, ""),
+        ]
 
     def test_is_what_other_clients_see(self, serve: Callable[[Path], str], store: Store) -> None:
         """The clients that people use: `ollama` and `openai`."""

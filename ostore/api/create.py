@@ -11,7 +11,7 @@ from ostore.api.typed import means_model, typed_name
 from ostore.formats import media_types
 from ostore.formats.dialect import dialect_of, runs_in
 from ostore.formats.errors import DamagedStoreError, FormatError, NotFoundError, UsageError
-from ostore.formats.gguf_facts import chat_template
+from ostore.formats.gguf_facts import chat_template, is_embedding
 from ostore.formats.go_template import check_template
 from ostore.formats.modelfile_reading import MAX_MODELFILE_BYTES, Modelfile, Reference, read_modelfile
 from ostore.formats.name import ModelName, is_glob
@@ -186,7 +186,7 @@ def _warnings(modelfile: Modelfile, found: CreateSources, made: NewModel) -> Ite
             dialect = dialect_of(file.weights.gguf, opened.read_at)
         if dialect:
             yield f"{path}: {runs_in(dialect)}"
-        if file.media_type == media_types.MODEL and not has_template:
+        if file.media_type == media_types.MODEL and not has_template and not is_embedding(file.weights.gguf):
             if chat_template(file.weights.gguf):
                 yield f"{path}: its chat template is in Jinja, and there is no TEMPLATE: {_BARE_PROMPT}"
             else:

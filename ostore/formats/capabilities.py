@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ostore.formats.config import ModelConfig
 from ostore.formats.gguf import Gguf
-from ostore.formats.gguf_facts import chat_template
+from ostore.formats.gguf_facts import chat_template, is_embedding
 
 _ACTION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _FIELD = re.compile(r"\.([A-Za-z]\w*)")
@@ -53,7 +53,7 @@ def capabilities(
 
 
 def _of_weights(gguf: Gguf) -> list[str]:
-    found = ["embedding" if _has(gguf, "pooling_type") else "completion"]
+    found = ["embedding" if is_embedding(gguf) else "completion"]
     return found + [sense for sense in ("vision", "audio") if _has(gguf, f"{sense}.block_count")]
 
 

@@ -114,6 +114,11 @@ def chat_template(gguf: Gguf) -> str:
     return gguf.text("tokenizer.chat_template")
 
 
+def is_embedding(gguf: Gguf) -> bool:
+    """Return whether a model makes vectors of texts, and no text of its own. Ollama goes by this key."""
+    return gguf.has(f"{gguf.architecture}.pooling_type")
+
+
 def has_embedded_parts(gguf: Gguf) -> bool:
     """Return whether a model has tensors for pictures, sound or drafts in the same file."""
     return gguf.has_tensor(*_EMBEDDED)
