@@ -14,7 +14,6 @@ from ostore.cli.denial import way_out
 from ostore.formats.errors import NotFoundError
 from ostore.formats.remedy import Remedy
 from ostore.formats.unreadable import ClosedFolder
-from ostore.places.store import store as store_module
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import find_manifests
 from tests.support import Store
@@ -96,13 +95,10 @@ def test_a_bundle_in_a_closed_folder_is_not_taken_for_the_store(owned: Store, mo
     assert said.startswith(f"{home} belongs to #{OTHER}, and this command runs as ")
 
 
-def test_a_folder_that_cannot_have_the_model_is_not_why_it_is_absent(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_have_the_model_is_not_why_it_is_absent(store: Store) -> None:
     (store.root / "manifests/hf.co").mkdir()
     tree = find_manifests(store.root)
     closed = PermissionError(13, "Permission denied", "hf.co")
     tree.closed.append(ClosedFolder("manifests/hf.co", "Permission denied", closed))
-    monkeypatch.setattr(store_module, "find_manifests", lambda _root: tree)
-    assert isinstance(LocalStore(store.root).no_model("nobody"), NotFoundError)
-    assert LocalStore(store.root).no_model("hf.co/x/y:z") is closed
+    assert isinstance(LocalStore(store.root).no_model("nobody", tree), NotFoundError)
+    assert LocalStore(store.root).no_model("hf.co/x/y:z", tree) is closed

@@ -232,9 +232,12 @@ BIG_AND_OLD = ("big/latest", "big/small", "old/latest")
 
 
 @posix
+@pytest.mark.parametrize("side", ["near", "far"])
 @pytest.mark.skipif(os.name == "posix" and os.getuid() != 0, reason="root gives the folder to somebody else")
-def test_a_folder_that_is_closed_deletes_nothing(near: Store, far: Store, tmp_path: Path) -> None:
-    closed = near.root / "manifests/registry.ollama.ai/me"
+def test_a_folder_that_is_closed_deletes_nothing(side: str, near: Store, far: Store, tmp_path: Path) -> None:
+    store = {"near": near, "far": far}[side]
+    store.model("registry.ollama.ai/shut/model:latest", b"shut")
+    closed = store.root / "manifests/registry.ollama.ai/shut"
     for path in (tmp_path, *tmp_path.rglob("*")):
         os.chown(path, 1000, 1000)
     os.chown(closed, 0, 0)
@@ -242,6 +245,7 @@ def test_a_folder_that_is_closed_deletes_nothing(near: Store, far: Store, tmp_pa
     before = models_of(far.root)
     done = as_user(1000, "sync", near.root, far.root, "--delete", "--yes")
     assert done.returncode == 9, done.stderr
+    assert str(closed) in done.stderr
     assert models_of(far.root) == before
 
 

@@ -20,7 +20,7 @@ from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.census import Census, FoundEntry, take_census
 from ostore.places.store.survey.references import References, find_references
 from ostore.places.store.survey.remainder import Remainder, find_remainder
-from ostore.places.store.survey.scan import StoredModel
+from ostore.places.store.survey.scan import ManifestScan, StoredModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def du(names: Sequence[str] = (), *, models: Path | None = None) -> UsageReport:
     tally = Tally(references)
     census = take_census(store.root, is_counted=tally.count)
     remainder = find_remainder(store.root, census, references.scan)
-    chosen = _chosen(store, references.scan.models, words)
+    chosen = _chosen(store, references.scan, words)
     usage = measure_usage(tally, census, references, remainder, chosen, going=_going(store, census, references))
     return UsageReport(
         store=str(store.root),
@@ -99,14 +99,14 @@ def _links(store: LocalStore) -> Iterator[str]:
         yield f"{listed(beside.dangling)}: a link that leads to no file"
 
 
-def _chosen(store: LocalStore, stored: Sequence[StoredModel], patterns: Sequence[str]) -> Sequence[StoredModel]:
+def _chosen(store: LocalStore, scan: ManifestScan, patterns: Sequence[str]) -> Sequence[StoredModel]:
     if not patterns:
-        return stored
-    chosen, unmatched = choose([model.name for model in stored], patterns)
+        return scan.models
+    chosen, unmatched = choose([model.name for model in scan.models], patterns)
     if unmatched:
-        raise store.no_model(unmatched[0])
+        raise store.no_model(unmatched[0], scan.tree)
     wanted = set(chosen)
-    return [model for model in stored if model.name in wanted]
+    return [model for model in scan.models if model.name in wanted]
 
 
 def _not_counted(census: Census, remainder: Remainder) -> Iterator[Unreadable]:

@@ -61,7 +61,7 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
         if pattern not in matched:
             refuse_folder(pattern)
             if is_glob(pattern):
-                raise store.no_model(pattern)
+                raise store.no_model(pattern, scan.tree)
     return ListReport(
         store=str(store.root),
         models=rows,

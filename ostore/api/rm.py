@@ -108,7 +108,7 @@ class Removal:
     def prepare(self) -> None:
         """Put back from the trash what models need. Raises NotFoundError for a word that matches no model, OSError."""
         # The word is found before anything is written.
-        _choose(self._store, self.words, find_manifests(self._store.root).entries, find_batches(self._store.workspace))
+        _choose(self._store, self.words, find_manifests(self._store.root), find_batches(self._store.workspace))
         with hinting_at_room(self._store):
             self._store.return_needed()
 
@@ -164,7 +164,7 @@ class _Chosen:
 def _plan_rm(store: LocalStore, words: Sequence[str]) -> tuple[RemovalPlan, tuple[str, ...]]:
     """Return the plan, and the trash folders of the interrupted removals that it finishes."""
     tree = find_manifests(store.root)
-    chosen = _choose(store, words, tree.entries, find_batches(store.workspace))
+    chosen = _choose(store, words, tree, find_batches(store.workspace))
     # Before the survey reads them: a manifest that changes later is another model, and stays.
     doomed = list(_doomed(tree, chosen.entries))
     found = survey(store.root)
@@ -193,19 +193,17 @@ def _doomed(tree: ManifestTree, chosen: Sequence[ManifestEntry]) -> Iterator[Doo
         yield from (DoomedManifest(name, StandingManifest(alias.path, None)) for name in alias.names)
 
 
-def _choose(
-    store: LocalStore, words: Sequence[str], entries: Sequence[ManifestEntry], batches: Sequence[FoundBatch]
-) -> _Chosen:
-    """Return what the words match. Raises NotFoundError for a word that matches no model."""
-    chosen, absent = choose({entry.name for entry in entries if entry.name}, words)
+def _choose(store: LocalStore, words: Sequence[str], tree: ManifestTree, batches: Sequence[FoundBatch]) -> _Chosen:
+    """Return what the words match. Raises NotFoundError for a word that matches no model, OSError if it may."""
+    chosen, absent = choose({entry.name for entry in tree.entries if entry.name}, words)
     interrupted = _interrupted(batches)
     resumed, unknown = choose({name for _, names in interrupted for name in names}, absent)
     if unknown:
-        raise store.no_model(unknown[0])
+        raise store.no_model(unknown[0], tree)
     resuming = [batch for batch, names in interrupted if not names.isdisjoint({*chosen, *resumed})]
     # A removal that was killed before it wrote its record has taken nothing.
     resuming += [batch for batch in batches if batch.record is None]
-    return _Chosen([entry for entry in entries if entry.name in chosen], set(resumed), resuming)
+    return _Chosen([entry for entry in tree.entries if entry.name in chosen], set(resumed), resuming)
 
 
 def _interrupted(batches: Sequence[FoundBatch]) -> list[tuple[FoundBatch, set[ModelName]]]:

@@ -17,14 +17,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _BLOB = re.compile(r"(?:.*/)?blobs/sha256[-:/]([0-9a-f]{64})")
 _OWN, _OWN_IN_MANIFESTS, _UNFINISHED = ".ostore", ".ostore-tmp", (".part", ".part.state")
 _PARTS = ".parts"
 _RECORD = ".ostore-links.json"
 _NOTHING = hashlib.sha256(b"").hexdigest()
-# A folder right in `blobs/`, or where a manifest would be.
-_NO_FOLDER = re.compile(r"(?:.*/)?(?:blobs/[^/]+|manifests/[^/]+/[^/]+/[^/]+/[^/]+)")
+# A folder right in `blobs/`, but for that of the blobs of a layout, or where a manifest would be.
+_NO_FOLDER = re.compile(r"(?:.*/)?(?:blobs/(?!sha256$)[^/]+|manifests/[^/]+/[^/]+/[^/]+/[^/]+)")
 # An error, a warning, an interruption, or progress. Whatever warns begins with `ostore: warning: `, and is no progress.
 _LINE = re.compile(
     r"(ostore: ((error\[[a-z-]+\]|warning): |(interrupted|terminated); )|restore: error: ).+"
@@ -181,26 +182,33 @@ def _needs(path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, 
     if path.endswith("/index.json"):
         yield from _listed(path.removesuffix("/index.json"), path, read)
     root, slash, name = f"/{path}".partition("/manifests/")
-    if not slash or name.count("/") != _SLASHES:
-        return
-    try:
-        document = json.loads(read(path))
-    except (ValueError, OSError):
-        # Nobody lists what does not parse.
-        return
-    for layer in (document["config"], *document["layers"]):
-        yield root.removeprefix("/"), path, layer["digest"].removeprefix("sha256:")
+    if slash and name.count("/") == _SLASHES:
+        for digest in _blobs_of(path, read):
+            yield root.removeprefix("/"), path, digest
 
 
 def _listed(root: str, path: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str, str]]:
     """The same of an OCI image layout: each manifest that its index names, and each blob of it."""
-    for entry in json.loads(read(path))["manifests"]:
+    for entry in _document(path, read).get("manifests", ()):
         if entry["mediaType"].endswith("manifest.v1+json"):
             digest = entry["digest"].removeprefix("sha256:")
-            document = json.loads(read(f"{root}/blobs/sha256/{digest}"))
-            yield root, path, digest
-            for layer in (document["config"], *document["layers"]):
-                yield root, path, layer["digest"].removeprefix("sha256:")
+            for needed in (digest, *_blobs_of(f"{root}/blobs/sha256/{digest}", read)):
+                yield root, path, needed
+
+
+def _blobs_of(path: str, read: Callable[[str], bytes]) -> Iterator[str]:
+    document = _document(path, read)
+    for layer in (document["config"], *document["layers"]) if document else ():
+        yield layer["digest"].removeprefix("sha256:")
+
+
+def _document(path: str, read: Callable[[str], bytes]) -> dict[str, Any]:
+    """What a file says, and nothing if it does not parse or is not there: nobody lists that."""
+    try:
+        found: dict[str, Any] = json.loads(read(path))
+    except (ValueError, OSError, KeyError):
+        return {}
+    return found
 
 
 def _is_whole(files: Mapping[str, str], root: str, blob: str) -> bool:

@@ -105,20 +105,17 @@ def _named(source: LocalStore, target: LocalStore, patterns: Sequence[str]) -> t
 
     Those may have been moved before. Raises NotFoundError for a pattern that matches no model of either store.
     """
-    names = {store: _names(store) for store in (source, target)}
+    trees = {store: find_manifests(store.root) for store in (source, target)}
+    names = {store: [entry.name for entry in tree.entries if entry.name] for store, tree in trees.items()}
     here, _ = choose(names[source], patterns)
     there, _ = choose(names[target], patterns)
     _, unknown = choose((*names[source], *names[target]), patterns)
     if unknown:
-        raise source.no_model(unknown[0])
+        raise source.no_model(unknown[0], trees[source])
     before = [name.full for name in there if name not in here]
     if not before:
         return here, []
     return here, [blob for model in target.scan(before).models for blob in model.manifest.blobs]
-
-
-def _names(store: LocalStore) -> list[ModelName]:
-    return [entry.name for entry in find_manifests(store.root).entries if entry.name]
 
 
 def _damaged(

@@ -206,8 +206,10 @@ def _removal(origin: Origin, selection: Selection, there: Destination) -> Remova
     """Return the removal of what the source lacks, or None if there is nothing to remove."""
     if there.store is None or not there.store.exists:
         return None
+    tree = find_manifests(there.store.root)
+    tree.refuse_closed()
     kept = {model.name.folded for model in selection.models}
-    names = {entry.name for entry in find_manifests(there.store.root).entries if entry.name}
+    names = {entry.name for entry in tree.entries if entry.name}
     names |= interrupted_removals(there.store)
     doomed = [name.full for name in sorted(names) if name.folded not in kept and not origin.may_have(name)]
     return Removal(there.store, doomed) if doomed else None

@@ -143,13 +143,13 @@ class LocalStore:
         """Return the same models one at a time, so that few are in memory. Raises what `scan` raises."""
         return PassingScan(self._tree(patterns))
 
-    def no_model(self, word: str, tree: ManifestTree | None = None) -> OstoreError | OSError:
+    def no_model(self, word: str, tree: ManifestTree) -> OstoreError | OSError:
         """
-        Return the error for a pattern that matches no model here. `tree` is where it was looked for.
+        Return the error for a pattern that matches no model of `tree`, which is what was found here.
 
         It is the OSError of a folder that may have the model and cannot be read, or else a NotFoundError.
         """
-        return no_model(self, word, tree or find_manifests(self.root))
+        return no_model(self, word, tree)
 
     def no_models(self) -> NotFoundError:
         """Return the error for a store where nothing can be chosen, with the place of the models that were meant."""
