@@ -164,6 +164,15 @@ def test_a_proxy_is_used_for_other_hosts_and_gets_its_own_login() -> None:
     assert len(proxy.asked) == 1
 
 
+@pytest.mark.parametrize("proxy", ["http://me:secret@proxy.example:99999", "http://me:secret@[x", "http://127.0.0.1:1"])
+def test_a_proxy_that_fails_is_told_without_its_password(proxy: str) -> None:
+    with client(plain_http=True, proxies={"http": proxy}) as asking, pytest.raises(RemoteError) as caught:
+        asking.ask(Request("GET", "http://registry.example/"))
+    assert "through the proxy that the environment names: " in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not caught.value.is_passing
+
+
 def test_https_goes_through_a_tunnel(authority: trustme.CA, tmp_path: Path) -> None:
     def tunnel(asked: Asked) -> Iterable[bytes]:
         return answer(b"no", "403 Forbidden")

@@ -9,7 +9,19 @@ from ostore.formats.web_address import is_excepted, is_inward, is_loopback, orig
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("localhost", True), ("a.localhost", True), ("127.1.2.3", True), ("[::1]", True), ("localhost.example", False)],
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.1.2.3", True),
+        ("[::1]", True),
+        ("127.1", True),
+        ("2130706433", True),
+        ("0x7f.1", True),
+        ("[::ffff:127.0.0.1]", True),
+        ("localhost.example", False),
+        ("127.1.example", False),
+        ("cafe", False),
+    ],
 )
 def test_loopback_is_known_by_its_name(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
@@ -20,7 +32,10 @@ def test_loopback_is_known_by_its_name(host: str, expected: bool) -> None:
     [
         ("169.254.169.254", True),
         ("0.0.0.0", True),  # noqa: S104 - nothing is bound
+        ("0", True),
         ("[fe80::1]", True),
+        ("169.254.43518", True),
+        ("::ffff:169.254.169.254", True),
         ("localhost", True),
         ("10.0.0.1", False),
         ("registry.example", False),
@@ -43,6 +58,23 @@ def test_what_is_here_or_on_the_link_is_inward(host: str, expected: bool) -> Non
 )
 def test_no_proxy_names_hosts_and_domains(exceptions: str, expected: bool) -> None:
     assert is_excepted("Registry.example", exceptions) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "exceptions", "expected"),
+    [
+        ("192.0.2.7", "10.0.0.0/8,192.0.2.0/24", True),
+        ("192.0.2.7", "192.0.2.7:5000", True),
+        ("192.0.2.7", "192.0.3.0/24", False),
+        ("fd00::5", "fd00::5", True),
+        ("fd00::5", "[fd00::5]:5000", True),
+        ("fd00::5", "fd00::/8", True),
+        ("fd00::5", "fe00::5", False),
+        ("registry.example", "192.0.2.0/24", False),
+    ],
+)
+def test_no_proxy_names_addresses_and_networks(host: str, exceptions: str, expected: bool) -> None:
+    assert is_excepted(host, exceptions) is expected
 
 
 def test_a_port_is_part_of_an_origin() -> None:

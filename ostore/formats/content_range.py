@@ -1,4 +1,4 @@
-"""The `Content-Range` of an answer (RFC 9110, section 14.4)."""
+"""The `Content-Range` and `Content-Length` of an answer (RFC 9110, sections 14.4 and 8.6)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import re
 
 # No number of more digits is the size of anything.
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+
+_CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")
+
+
+def parse_content_length(text: str) -> int | None:
+    """Return the number of bytes; None for another text."""
+    return int(text) if _CONTENT_LENGTH.fullmatch(text) else None
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
+from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
+_NUMERIC = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
 _LOOPBACK_NAME = re.compile(r"(.+\.)?localhost\.?", re.IGNORECASE)
 
 
@@ -23,25 +26,46 @@ def without_secrets(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine, by its name alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return _LOOPBACK_NAME.fullmatch(host) is not None
+    address = _address(host)
+    return address.is_loopback if address else _LOOPBACK_NAME.fullmatch(host) is not None
 
 
 def is_inward(host: str) -> bool:
     """Return whether a host is this machine or something on its link: no other server has to send us there."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
+    address = _address(host)
+    if address is None:
         return is_loopback(host)
     return address.is_loopback or address.is_link_local or address.is_unspecified
 
 
 def is_excepted(host: str, exceptions: str) -> bool:
-    """Return whether NO_PROXY names a host, or a domain that it is in."""
+    """Return whether NO_PROXY names a host, a domain that it is in, or a network that its address is in."""
+    address = _address(host)
     for word in exceptions.lower().replace(",", " ").split():
-        name = word.partition(":")[0].removeprefix(".")
+        name = _without_port(word).removeprefix(".")
         if name == "*" or host.lower() == name or host.lower().endswith(f".{name}"):
             return True
+        with suppress(ValueError):
+            if address and address in ipaddress.ip_network(name, strict=False):
+                return True
     return False
+
+
+def _without_port(word: str) -> str:
+    if word.startswith("["):
+        return word[1:].partition("]")[0]
+    # More colons are those of an address.
+    return word.partition(":")[0] if word.count(":") == 1 else word
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is written as, in any of the ways that systems read; None for a name."""
+    text = host.strip("[]")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        # 127.1, 0x7f.0.0.1 and 2130706433 are addresses too. Nobody is asked here.
+        with suppress(OSError):
+            return ipaddress.IPv4Address(socket.inet_aton(text)) if _NUMERIC.fullmatch(text) else None
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

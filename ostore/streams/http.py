@@ -122,15 +122,16 @@ class Response:
 
     def read_whole(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the rest of the body. Raises LimitError if it has more than `limit` bytes, and what `read` raises."""
-        pieces, size = [], self._below.length or 0
-        if size > limit:
+        pieces, size, promised = [], 0, self._below.length or 0
+        if promised > limit:
             raise LimitError(f"{self.request.told}: an answer of more than {limit} bytes")
-        size = 0
         while data := self.read(_SLICE_BYTES):
             size += len(data)
             if size > limit:
                 raise LimitError(f"{self.request.told}: an answer of more than {limit} bytes")
             pieces.append(data)
+        if size < promised:
+            raise RemoteError(f"{self.request.told}: the answer ended early", is_passing=True)
         return b"".join(pieces)
 
     def whole(self, limit: int = MAX_ANSWER_BYTES) -> Answer:
@@ -252,17 +253,21 @@ class Http:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise UsageError(f"{without_secrets(url)!r}: no address of a server; expected https://HOST")
-        if parts.scheme == "http" and not self._terms.plain_http and not is_loopback(parts.hostname):
+        if parts.scheme == "http" and not self._may_be_plain(parts.hostname):
             raise UsageError(
                 f"{without_secrets(url)}: not encrypted", hint="--plain-http allows it, on a network that you trust"
             )
+
+    def _may_be_plain(self, host: str) -> bool:
+        return self._terms.plain_http or is_loopback(host)
 
     def _sent(self, request: Request) -> Response:
         self.refuse_scheme(request.url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=request.stall_seconds)
-        with translated(request.told):
-            response = self._manager(urlsplit(request.url)).urlopen(
+        proxy = self._proxy_for(urlsplit(request.url))
+        with translated(f"{request.told}, through the proxy that the environment names" if proxy else request.told):
+            response = self._manager(proxy).urlopen(
                 request.method,
                 request.url,
                 body=request.body or None,
@@ -277,8 +282,7 @@ class Http:
             )
         return Response(request, response, self.rate)
 
-    def _manager(self, parts: SplitResult) -> urllib3.PoolManager:
-        proxy = self._proxy_for(parts)
+    def _manager(self, proxy: str | None) -> urllib3.PoolManager:
         with self._lock:
             if proxy not in self._managers:
                 self._managers[proxy] = self._made_manager(proxy)
@@ -308,19 +312,23 @@ class Http:
 
     def _redirected(self, request: Request, target: str) -> Request:
         """Return the request for where an answer points to. Raises RemoteError if it must not be sent there."""
-        url = urljoin(request.url, target)
-        old, new = urlsplit(request.url), urlsplit(url)
+        try:
+            url = urljoin(request.url, target)
+            old, new = urlsplit(request.url), urlsplit(url)
+            is_same = origin_of(request.url) == origin_of(url)
+        except ValueError:
+            raise RemoteError(f"{request.told}: redirected to what is no address") from None
         problem = None
         if new.scheme not in {"http", "https"} or not new.hostname or "@" in new.netloc:
             problem = "is no address"
-        elif new.scheme == "http" and old.scheme == "https":
+        elif new.scheme == "http" and (old.scheme == "https" or not self._may_be_plain(new.hostname)):
             problem = "is not encrypted"
         elif is_inward(new.hostname) and not is_inward(old.hostname or ""):
             problem = "is an address of this machine or of its link"
         if problem:
             raise RemoteError(f"{request.told}: redirected to {without_secrets(url)}, which {problem}")
         headers = request.headers
-        if origin_of(request.url) != origin_of(url):
+        if not is_same:
             # It was issued for the first one.
             headers = {key: value for key, value in headers.items() if key.lower() != "authorization"}
         return replace(request, url=url, headers=headers)

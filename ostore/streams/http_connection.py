@@ -11,6 +11,7 @@ import http.client
 import io
 import socket
 import time
+from http import HTTPStatus
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -76,6 +77,17 @@ class _BoundedResponse(http.client.HTTPResponse):
             if isinstance(error, http.client.LineTooLong) or "headers" in str(error):
                 raise LimitError(f"the head of an answer is too long: {error}") from None
             raise
+        self._inflow.head_bytes = None
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Return the status line. Each interim answer is 100, the only one that http.client passes over."""
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, status if status >= HTTPStatus.OK else HTTPStatus.CONTINUE, reason
+
+    def _read_and_discard_trailer(self) -> None:
+        """Pass over the headers after a body in chunks. They are bounded as those before it."""
+        self._inflow.head_bytes = 0
+        super()._read_and_discard_trailer()  # type: ignore[misc]
         self._inflow.head_bytes = None
 
 

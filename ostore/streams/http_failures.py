@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def translated(told: str) -> Iterator[None]:
     """Raises RemoteError instead of the errors of a connection. `told` is what was asked for."""
     try:
         yield
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         reason, hint, is_passing = _explained(error)
         raise RemoteError(f"{told}: {reason}", hint=hint, is_passing=is_passing) from None
 
@@ -37,8 +38,11 @@ def _explained(error: Exception) -> tuple[str, str | None, bool]:
         if isinstance(cause, OSError) and cause.strerror:
             may_pass = isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
             return cause.strerror.lower(), None, may_pass
+    if isinstance(error, ValueError):
+        # Its text may have the password of a proxy.
+        return "its address, or that of the proxy, is none", None, False
     text = str(next(_causes(error))) or type(error).__name__
-    return f"the connection broke: {text[:TOLD_CHARACTERS]}", None, isinstance(error, HTTPError)
+    return f"the connection broke: {text[:TOLD_CHARACTERS]}", None, not isinstance(error, OSError)
 
 
 def _explained_tls(error: ssl.SSLError) -> tuple[str, str | None]:

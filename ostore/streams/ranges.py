@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ostore.formats.content_range import parse_content_range
+from ostore.formats.content_range import parse_content_length, parse_content_range
 from ostore.formats.errors import RemoteError
 from ostore.streams.chunks import Chunk
 from ostore.streams.http import Patience, Response
@@ -303,9 +303,9 @@ class Ranges:
         target, first = part.reading.target, part.first + got
         is_whole = first == 0 and part.end == target.size
         if response.status == _OK:
-            length = response.headers.get("content-length", "")
-            if length.isdigit():
-                target.refuse_size(int(length))
+            length = parse_content_length(response.headers.get("content-length", ""))
+            if length is not None:
+                target.refuse_size(length)
             if not is_whole:
                 with self._lock:
                     part.reading.is_sequential = True

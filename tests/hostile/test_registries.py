@@ -64,6 +64,11 @@ def redirect(where: str) -> Answer:
     return lambda asked: answer(b"", "307 Temporary Redirect", Location=where)
 
 
+def trailers() -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+    yield from itertools.repeat(b"X-Padding: xxxxxxxx\r\n", 1_000_000)
+
+
 def other_range(asked: Asked) -> Iterable[bytes]:
     first, end = asked.span or (0, len(WEIGHTS))
     return answer(WEIGHTS[first:end], "206 Partial Content", Content_Range=f"bytes {first + 1}-{end}/{len(WEIGHTS)}")
@@ -162,7 +167,15 @@ CASES = [
     Case("E99 to a file", with_weights(redirect("file:///etc/passwd")), "remote", "which is no address"),
     Case("E99 to gopher", with_weights(redirect("gopher://127.0.0.1/x")), "remote", "which is no address"),
     Case("E99 to a user", with_weights(redirect("http://me:secret@127.0.0.1/x")), "remote", "which is no address"),
-    Case("E99 to plain http elsewhere", with_weights(redirect("http://registry.example/x")), "usage", "not encrypted"),
+    Case("E99 to plain http elsewhere", with_weights(redirect("http://registry.example/x")), "remote", "not encrypted"),
+    Case("E99 to half an address", with_weights(redirect("http://[")), "remote", "redirected to what is no address"),
+    Case(
+        "E99 to a port that is none",
+        with_weights(redirect("https://registry.example:99999/")),
+        "remote",
+        "redirected to what is no address",
+    ),
+    Case("E103 trailers without end", with_manifest(lambda _: trailers()), "limit", "the head of an answer"),
     Case("E103 head of 10 MB", with_manifest(lambda _: long_head()), "limit", "the head of an answer"),
     Case("E103 line of 10 MB", with_manifest(lambda _: one_line_head()), "limit", "the head of an answer"),
     Case("E103 10,000 headers", with_manifest(lambda _: many_heads()), "limit", "the head of an answer"),
@@ -287,6 +300,18 @@ LISTS = [
         "limit",
         "",
     ),
+    Case(
+        "E108 goes on at no address",
+        lists(lambda _: answer(b'{"repositories":[]}', Link='<http://[>; rel="next"')),
+        "remote",
+        "goes on at what is no address",
+    ),
+    Case(
+        "E108 goes on after other links",
+        lists(lambda asked: answer(b'{"repositories":[]}', Link=f'</a>; rel="first", <{asked.path}>; x=y; rel=next')),
+        "limit",
+        "does not end",
+    ),
     Case("E108 no list", lists(lambda _: answer(b'{"repositories":7}')), "format", "its list of repositories is none"),
     Case("E108 no JSON", lists(lambda _: answer(b"\xff")), "format", "its list of repositories"),
     Case("E108 no list at all", lists(lambda _: answer(b"", "404 Not Found")), "not-found", "no model"),
@@ -355,6 +380,59 @@ def test_what_passes_is_tried_again(tmp_path: Path, capfd: pytest.CaptureFixture
     assert len(slept) == 2
 
 
+def test_an_interim_answer_is_not_the_answer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    interim_first = [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"]
+    with false_registry(lambda asked: [*interim_first, *honest(asked)]) as registry:
+        assert pulled(registry, tmp_path / "models", capfd)[0] == 0
+    assert Store(tmp_path / "models").blob_path(WEIGHTS).read_bytes() == WEIGHTS
+
+
+def test_a_length_of_other_digits_is_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def all_of_it() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n"
+        yield WEIGHTS
+        raise ConnectionError
+
+    with false_registry(with_weights(lambda _: all_of_it())) as registry:
+        assert pulled(registry, tmp_path / "models", capfd)[0] == 0
+    assert Store(tmp_path / "models").blob_path(WEIGHTS).read_bytes() == WEIGHTS
+
+
+def test_a_small_answer_that_is_cut_is_asked_for_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], slept: list[float]
+) -> None:
+    def cut() -> Iterator[bytes]:
+        yield from answer(MANIFEST[:-40], length=len(MANIFEST))
+        raise ConnectionError
+
+    first = iter([cut()])
+    with false_registry(with_manifest(lambda _: next(first, answer(MANIFEST)))) as registry:
+        assert pulled(registry, tmp_path / "models", capfd)[0] == 0
+    assert len(slept) == 1
+
+
+def test_a_range_in_chunks_that_is_cut_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], slept: list[float]
+) -> None:
+    """Proxies send what they read in chunks."""
+    turns = itertools.count()
+
+    def in_one_chunk(first: int, end: int) -> Iterator[bytes]:
+        yield f"HTTP/1.1 206 X\r\nContent-Range: bytes {first}-{end - 1}/{len(WEIGHTS)}\r\n".encode()
+        yield f"Transfer-Encoding: chunked\r\n\r\n{end - first:x}\r\n".encode()
+        if next(turns) == 0:
+            yield WEIGHTS[first : first + 1000]
+            raise ConnectionError
+        yield WEIGHTS[first:end] + b"\r\n0\r\n\r\n"
+
+    def answers(asked: Asked) -> Iterable[bytes]:
+        return in_one_chunk(*asked.span) if DIGEST in asked.path and asked.span else honest(asked)
+
+    with false_registry(answers) as registry:
+        assert pulled(registry, tmp_path / "models", capfd)[0] == 0
+    assert len(slept) == 1
+
+
 def test_the_bytes_before_a_reset_are_not_asked_for_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], slept: list[float]
 ) -> None:
@@ -380,6 +458,16 @@ def test_a_redirect_to_another_server_gets_no_login(tmp_path: Path, capfd: pytes
             assert pulled(registry, tmp_path / "models", capfd)[0] == 0
     assert all("authorization" not in asked.headers for asked in files.asked)
     assert len([path for path in registry.paths() if DIGEST in path]) < len(files.asked)
+
+
+def test_what_another_server_says_is_not_repeated(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It may be what the address was signed with."""
+    with (
+        false_registry(lambda asked: answer(f"<Error>{asked.path}</Error>".encode(), "403 Forbidden")) as files,
+        false_registry(with_weights(redirect(f"http://{files.host}/x?signature=secret"))) as registry,
+    ):
+        code, err = pulled(registry, tmp_path / "models", capfd)
+    assert (code, f"GET http://{files.host}/x: 403 Forbidden\n" in err) == (11, True), err
 
 
 def test_what_an_address_signs_is_asked_for_anew_when_its_time_is_over(

@@ -23,7 +23,7 @@ _MAX_PAGES = 400
 _AT_ONCE = 1000
 _NOT_FOUND = 404
 # RFC 8288, as registries write it.
-_NEXT = re.compile(r'\s*<([^>]*)>\s*;\s*rel="?next"?\s*')
+_NEXT = re.compile(r'<([^>]*)>(?:\s*;[^,<]*)?;\s*rel="?next\b"?')
 
 
 def names_at(client: RegistryClient, host: str, namespace: str | None = None) -> Iterator[ModelName]:
@@ -82,10 +82,14 @@ def _listed(body: bytes, key: str, base: str) -> list[str]:
 
 
 def _next_page(url: str, link: str, base: str) -> str:
-    found = _NEXT.fullmatch(link)
+    found = _NEXT.search(link)
     if found is None:
         return ""
-    following: str = urljoin(url, found[1])
-    if origin_of(following) != origin_of(base):
+    try:
+        following: str = urljoin(url, found[1])
+        is_here = origin_of(following) == origin_of(base)
+    except ValueError:
+        raise RemoteError(f"{base}: its list goes on at what is no address") from None
+    if not is_here:
         raise RemoteError(f"{base}: its list goes on at another server")
     return following

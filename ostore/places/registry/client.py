@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ostore.formats.errors import NotFoundError, RemoteError
 from ostore.formats.media_types import MANIFEST, OCI_MANIFEST
-from ostore.formats.web_address import is_loopback
+from ostore.formats.web_address import is_loopback, origin_of
 from ostore.places.registry.authorization import Authorizer, Permit
 from ostore.streams.http import STALL_SECONDS, Answer, Http, NetworkTerms, Request, Response, refused
 
@@ -80,6 +81,9 @@ class RegistryClient:
 
     def refused(self, request: Request, answer: Answer) -> RemoteError:
         """Return the error for an answer that is not what was asked for, and what to do if a login is wanted."""
+        if origin_of(answer.url) != origin_of(self.base):
+            # A server of files may repeat what the address was signed with, and knows no login.
+            return refused(request, replace(answer, body=b""))
         return refused(request, answer, hint=self._authorizer.hint if answer.status in _DENIED else None)
 
     @contextmanager
