@@ -99,6 +99,12 @@ class Serving:
         """Return the lines of the log."""
         return self.log.read_text(encoding="utf-8").splitlines()
 
+    def typed(self) -> list[str]:
+        """Return the lines that it tells to type on the clients. May be called once."""
+        assert self.program.stdout
+        lines = [line.strip() for line in iter(self.program.stdout.readline, "Ctrl-C ends it\n")]
+        return lines[1:]
+
     def peak(self) -> int:
         """Return its peak memory in bytes."""
         status = Path(f"/proc/{self.program.pid}/status").read_text(encoding="utf-8")

@@ -342,15 +342,21 @@ def test_a_token_is_asked_for_everything_but_the_health(store: Store, tmp_path: 
         assert "s3cret" not in "\n".join(server.lines())
 
 
-def test_https_with_a_certificate_of_its_own(store: Store, tmp_path: Path) -> None:
+def certificates(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Files of an authority, of a certificate for this machine, and of its key."""
     trustme = pytest.importorskip("trustme", reason="needs the PyPI package trustme")
     authority = trustme.CA()
-    made = authority.issue_cert("localhost")
+    made = authority.issue_cert("localhost", "127.0.0.1")
     ca, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
     authority.cert_pem.write_to_path(ca)
     made.private_key_pem.write_to_path(key)
     for number, blob in enumerate(made.cert_chain_pems):
         blob.write_to_path(cert, append=bool(number))
+    return ca, cert, key
+
+
+def test_https_with_a_certificate_of_its_own(store: Store, tmp_path: Path) -> None:
+    ca, cert, key = certificates(tmp_path)
     store.model("big:latest", HARD)
     with serving(store.root, tmp_path, "--tls-cert", cert, "--tls-key", key) as server:
         url = f"https://localhost:{server.address[1]}{blob_path(HARD, 'library/big')}"
@@ -399,6 +405,44 @@ def test_it_says_where_it_is_and_what_to_type(store: Store) -> None:
         "Ctrl-C ends it",
     ]
     assert rest.startswith("answered 0 requests in ")
+
+
+@needs("skopeo")
+@pytest.mark.parametrize("way", ["an address of IPv6", "a token", "https"])
+def test_what_it_says_to_type_works(way: str, store: Store, tmp_path: Path) -> None:
+    ca, cert, key = certificates(tmp_path)
+    (tmp_path / "token").write_text("s3cret-token\n")
+    options: tuple[str | Path, ...] = {
+        "an address of IPv6": (),
+        "a token": ("--token-file", tmp_path / "token"),
+        "https": ("--tls-cert", cert, "--tls-key", key),
+    }[way]
+    listen = "[::1]:0" if way == "an address of IPv6" else "127.0.0.1:0"
+    surroundings = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "OLLAMA_MODELS": str(tmp_path / "copy"),
+        "SSL_CERT_FILE": str(ca),
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    with serving(store.root, tmp_path, *options, listen=listen) as server:
+        typed = [line for line in server.typed() if not line.startswith("ollama ")]
+        if "HOST:" in typed[0]:
+            pytest.skip("no name of this machine has an address of IPv6")
+        for line in typed:
+            meant = line.replace("CA.pem", str(ca)).replace("TOKEN_FILE", str(tmp_path / "token"))
+            done = subprocess.run(["sh", "-c", meant], env=surroundings, cwd=tmp_path, capture_output=True, check=False)
+            assert done.returncode == 0, (line, done.stderr)
+    assert len(typed) == (3 if way == "a token" else 2)
+    assert len(list((tmp_path / "DIR").iterdir())) > 2
+    assert run("list", "-q", "--models", tmp_path / "copy").stdout.strip() == typed[-2].split()[2]
+
+
+def test_a_name_with_a_port_is_no_name_of_a_host(store: Store) -> None:
+    for name in ("mirror.lan:11435", "http://mirror.lan"):
+        refused = run("serve", store.root, "--host", name)
+        assert (refused.returncode, f"{name}: expected the name of a host" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

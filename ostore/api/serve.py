@@ -43,6 +43,7 @@ class ServeStart:
     url: str
     reached_at: str
     has_tls: bool
+    has_token: bool
     models: tuple[str, ...]
     left: tuple[OmittedModel, ...]
 
@@ -99,6 +100,7 @@ def serve(
         raise UsageError("a key needs a certificate: --tls-cert FILE", parameter="tls-key")
     tls = at.tls_context(tls_cert, tls_key) if tls_cert else None
     token = _token(token_file) if token_file else None
+    names = tuple(map(_host_name, words_of(hosts)))
     patterns = words_of(only)
 
     def is_served(name: ModelName) -> bool:
@@ -108,13 +110,14 @@ def serve(
         supply, offer = _offered(source, is_served, patterns)
         begin = time.monotonic()
         listener = at.opened(address)
-        doorman = Doorman(words_of(hosts), token, is_local=at.is_loopback(listener))
+        doorman = Doorman(names, token, is_local=at.is_loopback(listener))
         url = f"http{'s' if tls else ''}://{at.shown(*listener.getsockname()[:2])}"
         start = ServeStart(
             supply.label,
             url,
             at.reached_at(listener),
             tls is not None,
+            token is not None,
             tuple(str(model.name) for model in Catalogue(offer.models).models),
             tuple(one.told for one in offer.left),
         )
@@ -174,6 +177,13 @@ def _offered(source: Source, is_served: Callable[[ModelName], bool], only: Seque
     if unmatched:
         raise NotFoundError(f"no model {unmatched[0]!r} that is whole in {supply.label}")
     return supply, offer
+
+
+def _host_name(text: str) -> str:
+    """Return a name under which clients may ask. Raises UsageError for an address with a scheme, path or port."""
+    if "/" in text or text.count(":") == 1:
+        raise UsageError(f"{text}: expected the name of a host, without scheme and port", parameter="host")
+    return text
 
 
 def _token(file: Path) -> str:

@@ -99,7 +99,17 @@ def reached_at(listening: socket.socket) -> str:
             probe.connect(_SOMEWHERE)
             return f"{probe.getsockname()[0]}:{port}"
         return f"{socket.gethostname()}:{port}"
-    return shown(host, port)
+    # The name of a model cannot hold an address of IPv6.
+    return f"{_name_of(host) if ':' in host else host}:{port}"
+
+
+def _name_of(address: str) -> str:
+    """Return a name that leads to an address, or HOST if none is known here."""
+    name = "localhost" if ipaddress.ip_address(address.partition("%")[0]).is_loopback else socket.gethostname()
+    with contextlib.suppress(OSError):
+        if address in {found[4][0] for found in socket.getaddrinfo(name, None, socket.AF_INET6)}:
+            return name
+    return "HOST"
 
 
 def shown(host: str, port: int) -> str:

@@ -26,7 +26,7 @@ Only = Annotated[
     typer.Option("--only", metavar="PATTERN", help="Serve only these names or quoted globs. Can be repeated."),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="Answer only clients that have this token.")
+    Path | None, typer.Option("--token-file", metavar="FILE", help="Send models only to clients that have this token.")
 ]
 Certificate = Annotated[
     Path | None, typer.Option("--tls-cert", metavar="FILE", help="Serve https with this certificate (PEM).")

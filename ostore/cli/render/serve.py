@@ -19,23 +19,22 @@ def begin(start: ServeStart) -> str:
     lines = [f"serving {plural(len(start.models), 'model')} of {one_line(start.place)} at {start.url}"]
     if start.models:
         name = ModelName.parse(start.models[0])
-        there = f"{start.reached_at}/{name.namespace}/{name.model}:{name.tag}"
-        insecure, plain, skopeo = (
-            ("", "", "")
-            if start.has_tls
-            else (
-                "--insecure ",
-                " --plain-http",
-                "--src-tls-verify=false ",
-            )
-        )
-        lines += [
-            "on the clients:",
-            f"  ollama pull {insecure}{there}",
-            f"  ostore pull {there}{plain}",
-            f"  skopeo copy {skopeo}docker://{there} dir:DIR",
-        ]
+        lines += ["on the clients:", *_typed(start, f"{start.reached_at}/{name.namespace}/{name.model}:{name.tag}")]
     return "\n".join([*lines, "Ctrl-C ends it"])
+
+
+def _typed(start: ServeStart, model: str) -> Iterator[str]:
+    """What clients type to get a model. Ollama cannot send a token."""
+    insecure, unverified, ostore = (
+        ("", "", " --ca-file CA.pem") if start.has_tls else ("--insecure ", "--src-tls-verify=false ", " --plain-http")
+    )
+    if start.has_token:
+        verify = "" if start.has_tls else "--tls-verify=false "
+        yield f"  skopeo login {verify}-u any --password-stdin {start.reached_at} < TOKEN_FILE"
+    else:
+        yield f"  ollama pull {insecure}{model}"
+    yield f"  ostore pull {model}{ostore}"
+    yield f"  skopeo copy {unverified}docker://{model} dir:DIR"
 
 
 def warnings(start: ServeStart) -> Iterator[str]:
