@@ -317,6 +317,64 @@ def test_models_that_are_not_whole_are_not_served_and_told(store: Store, tmp_pat
         assert "warning: bad:latest: not served: " in told
 
 
+@pytest.mark.parametrize("kind", ["store", "oci:layout"])
+def test_what_is_damaged_later_is_listed_no_more_although_nobody_has_asked_for_it(kind: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    weights = noise(300_000, 7)
+    store.model("tiny:latest", weights)
+    store.model("other:latest", b"other weights")
+    assert run("export", "--all", place_at(tmp_path, "oci:layout"), "--models", store.root).returncode == 0
+    with serving(place_at(tmp_path, kind), tmp_path) as server:
+        repositories = server.ask("/v2/_catalog").document["repositories"]
+        assert repositories == ["library/other", "library/tiny"]
+        in_layout = tmp_path / "layout/blobs/sha256" / sha256(weights)
+        damaged = store.blob_path(weights) if kind == "store" else in_layout
+        with damaged.open("r+b") as file:
+            file.write(bytes(1000))
+        until(lambda: server.ask("/v2/_catalog").document["repositories"] == ["library/other"])
+        assert server.ask("/healthz").document["status"] == "damaged"
+        assert server.ask("/v2/library/tiny/manifests/latest").status == 500
+
+
+def test_a_blob_that_a_layout_has_no_more_takes_its_model_along(store: Store, tmp_path: Path) -> None:
+    assert run("export", "--all", place_at(tmp_path, "oci:layout"), "--models", store.root).returncode == 0
+    with serving(place_at(tmp_path, "oci:layout"), tmp_path) as server:
+        (tmp_path / "layout/blobs/sha256" / sha256(b"the weights " * 1000)).unlink()
+        until(lambda: server.ask("/v2/library/tiny/manifests/latest").status == 500)
+        health = server.ask("/healthz").document
+        # Two models have it.
+        assert (health["status"], health["left_out"]) == ("damaged", 2)
+        assert [line for line in server.lines() if line.startswith("tiny:latest: not served: blob sha256:")]
+
+
+@pytest.mark.parametrize("way", ["a file", "a link that leads nowhere", "no folder"])
+def test_what_cannot_be_looked_into_is_not_taken_for_gone(way: str, store: Store, tmp_path: Path) -> None:
+    """Who asks by name, as `sync --delete` does, must not hear that a model is gone."""
+    manifests = store.root / "manifests"
+    folder = manifests if way == "no folder" else manifests / "registry.ollama.ai" / "library"
+    with serving(store.root, tmp_path) as server:
+        assert server.ask("/v2/library/nobody/manifests/latest").status == 404
+        folder.rename(tmp_path / "aside")
+        if way == "a file":
+            folder.write_bytes(b"no folder")
+        elif way == "a link that leads nowhere":
+            folder.symlink_to("nowhere")
+        until(lambda: server.ask("/v2/library/tiny/manifests/latest").status == 500)
+        assert server.ask("/healthz").document["status"] == "damaged"
+        assert [line for line in server.lines() if line.startswith(str(folder.relative_to(store.root)))]
+        folder.unlink(missing_ok=True)
+        (tmp_path / "aside").rename(folder)
+        until(lambda: server.ask("/v2/library/tiny/manifests/latest").status == 200)
+        assert server.ask("/v2/library/nobody/manifests/latest").status == 404
+
+
+def test_the_log_has_no_query(store: Store, tmp_path: Path) -> None:
+    with serving(store.root, tmp_path) as server:
+        server.ask("/v2/?token=s3cret")
+        assert [line for line in server.lines() if '"GET /v2/"' in line]
+        assert "s3cret" not in "\n".join(server.lines())
+
+
 def test_a_token_is_asked_for_everything_but_the_health(store: Store, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret-token\n")

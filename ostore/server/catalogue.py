@@ -33,11 +33,15 @@ class Catalogue:
     """
     The models that are served. It does not change: when models come or go, there is another one.
 
-    `broken` are names of the place that cannot be served. To a client that is not the same as if they were gone.
+    `broken` are names of the place that cannot be served, and with `has_doubts` there may be others that are not even
+    known. To a client that is not the same as if they were gone.
     """
 
-    def __init__(self, models: Iterable[ServedModel] = (), broken: Iterable[ModelName] = ()) -> None:
+    def __init__(
+        self, models: Iterable[ServedModel] = (), broken: Iterable[ModelName] = (), *, has_doubts: bool = False
+    ) -> None:
         self.broken = frozenset(broken)
+        self.has_doubts = has_doubts
         self._broken = {f"{name.namespace}/{name.model}:{name.tag}".lower() for name in self.broken}
         self.models: Sequence[ServedModel] = sorted(models, key=lambda model: _preference(model.name))
         self.repositories: dict[str, Repository] = {}
@@ -49,11 +53,11 @@ class Catalogue:
         """Return the models of `namespace/model`. Case does not matter, as in Ollama."""
         return self.repositories.get(path.lower())
 
-    def is_broken(self, path: str, tag: str) -> bool:
-        """Whether there is a model of this name, and it cannot be served."""
+    def may_be_broken(self, path: str, tag: str) -> bool:
+        """Whether there is or may be a model of this name, and it cannot be served."""
         repository = self.repository(path)
         is_served = repository is not None and tag.lower() in repository.tags
-        return not is_served and f"{path}:{tag}".lower() in self._broken
+        return not is_served and (self.has_doubts or f"{path}:{tag}".lower() in self._broken)
 
     @property
     def blobs(self) -> dict[Digest, Descriptor]:

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ostore.formats.errors import IntegrityError
 from ostore.formats.zstd_frame import FrameSpan
@@ -32,7 +32,19 @@ _PATIENCE_MILLISECONDS = 10
 _BLOCK = 128 * 1024
 _RAW_HEAD, _BLOCK_HEAD = 9, 3
 
-Stamp = tuple[int, ...]
+
+class Stamp(NamedTuple):
+    """What tells a file, and every change of it that the system tells, from before."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class Content(Protocol):
@@ -56,18 +68,12 @@ class Content(Protocol):
     def close(self) -> None: ...
 
 
-def stamp_of(fd: int) -> Stamp:
-    """Return what tells a file, and every change of it that the system tells, from before."""
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 class FileContent:
     """A blob that is a file, or a part of one: `start` is where it begins there. It closes `fd` if it owns it."""
 
     def __init__(self, fd: int, *, start: int = 0, owns: bool = True) -> None:
         self._fd, self._start, self._owns = fd, start, owns
-        self.stamp = stamp_of(fd)
+        self.stamp = stamp_of(os.fstat(fd))
 
     def send(self, to: socket.socket, start: int, end: int) -> int:
         try:
@@ -88,7 +94,7 @@ class FileContent:
             os.close(self._fd)
 
     def _refuse_changes(self) -> None:
-        if stamp_of(self._fd) != self.stamp:
+        if stamp_of(os.fstat(self._fd)) != self.stamp:
             raise IntegrityError("the file changed while it was read")
 
 
@@ -167,7 +173,7 @@ class FramesContent:
     def __init__(self, shelf: FrameShelf, start: int) -> None:
         self._shelf, self._start = shelf, start
         self._fd = shelf.file.fd
-        self.stamp = stamp_of(self._fd)
+        self.stamp = stamp_of(os.fstat(self._fd))
 
     def send(self, to: socket.socket, start: int, end: int) -> int:
         position = start
@@ -234,7 +240,7 @@ class FramesContent:
         return head + _BLOCK_HEAD + inside, size - inside
 
     def _refuse_changes(self) -> None:
-        if stamp_of(self._fd) != self.stamp:
+        if stamp_of(os.fstat(self._fd)) != self.stamp:
             raise IntegrityError("the bundle changed while it was read")
 
 

@@ -47,12 +47,13 @@ def _by_state(extent: Extent) -> Iterator[tuple[str, int]]:
         yield f'{{state="{state}"}}', extent.blobs[state]
 
 
-def health(extent: Extent, models: int) -> str:
-    """Return how far the hashing is, as JSON."""
-    done = "damaged" if extent.blobs[State.DAMAGED] else "ready"
+def health(extent: Extent, models: int, *, left: int) -> str:
+    """Return how far the hashing is, as JSON. `left` is the number of things in the place that cannot be served."""
+    done = "damaged" if extent.blobs[State.DAMAGED] or left else "ready"
     document = {
         "status": "hashing" if extent.blobs[State.WAITING] else done,
         "models": models,
+        "left_out": left,
         "blobs": {str(state): count for state, count in extent.blobs.items()},
         "hashed_bytes": extent.hashed,
         "total_bytes": extent.total,

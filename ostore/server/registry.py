@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
@@ -54,7 +54,7 @@ class Limits:
 
     head: float = 20.0
     stall: float = 60.0
-    hash: float = 10.0
+    hash: float = 25.0
     connections: int = 1024
 
 
@@ -85,13 +85,16 @@ class Registry:
         self.answered: dict[web.RequestHandler, float] = {}
         self._supply, self._doorman, self._is_served, self._log = supply, doorman, is_served, log
         self._catalogue = Catalogue()
+        # What was told of what cannot be served.
+        self._left: set[str] = set()
         self._looked, self._look_again = 0.0, asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.verification = Verification(supply, self._tell_damaged, self._tell_news)
 
     def start(self, offer: Offer) -> None:
-        """Begin to hash and to send. `offer` is what was found already."""
+        """Begin to hash and to send. `offer` is what was found already, and who starts it tells what is left out."""
+        self._left = {*_left_told(offer)}
         self._take(offer)
         self.verification.start()
         if self.sender:
@@ -125,7 +128,7 @@ class Registry:
             return _error(405, "UNSUPPORTED", "read only", {"Allow": "GET, HEAD"})
         path = request.raw_path.partition("?")[0]
         if path == "/healthz":
-            return _text(health(self.verification.extent(), len(self._catalogue.models)), _JSON)
+            return _text(health(self.verification.extent(), len(self._catalogue.models), left=len(self._left)), _JSON)
         if not self._doorman.accepts_token(request.headers.get("Authorization")):
             return _error(401, "UNAUTHORIZED", "a token is needed", {"WWW-Authenticate": 'Basic realm="ostore"'})
         return await self._answer_known(request, path)
@@ -145,8 +148,8 @@ class Registry:
 
     async def _answer_about(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         repository = await self._repository(asked)
-        if asked.what == "manifest" and self._catalogue.is_broken(asked.repository, asked.tag):
-            return _error(500, "UNKNOWN", "the model is damaged here, and cannot be sent")
+        if asked.what == "manifest" and asked.tag and self._catalogue.may_be_broken(asked.repository, asked.tag):
+            return _error(500, "UNKNOWN", "the model is damaged here, or its folder cannot be read; the log says which")
         if repository is None:
             return _error(404, "NAME_UNKNOWN", "no such model")
         if asked.what == "tags":
@@ -199,13 +202,15 @@ class Registry:
             return _error(404, "BLOB_UNKNOWN", "the blob is not there any more")
         is_sent = False
         try:
-            state = await self._state(blob, content)
-            if state is State.WAITING:
+            # Without bytes there is nothing to verify, and Ollama takes no 503 here.
+            is_head = request.method == "HEAD"
+            state = self.verification.state(blob, content.stamp) if is_head else await self._state(blob, content)
+            if state is State.WAITING and not is_head:
                 return _error(503, "UNAVAILABLE", "being hashed", {"Retry-After": str(_RETRY_SECONDS)})
             if state is State.DAMAGED:
                 return _error(500, "UNKNOWN", "the blob is damaged here; the log of the server says how")
             response, wanted = _blob_head(request, blob)
-            if not isinstance(response, _BlobResponse) or request.method == "HEAD" or wanted.start == wanted.end:
+            if not isinstance(response, _BlobResponse) or is_head or wanted.start == wanted.end:
                 return response
             await response.prepare(request)
             is_sent = True
@@ -299,10 +304,15 @@ class Registry:
 
     def _take(self, offer: Offer) -> None:
         models = [model for model in offer.models if self._is_served(model.name)]
-        broken = {name for name in offer.broken if self._is_served(name)}
-        if models != list(self._catalogue.models) or broken != self._catalogue.broken:
-            self._catalogue = Catalogue(models, broken)
-        self.verification.want(self._catalogue.blobs.values())
+        broken = frozenset(name for name in offer.broken if self._is_served(name))
+        catalogue, has_doubts = self._catalogue, bool(offer.doubts)
+        if (models, broken, has_doubts) != (list(catalogue.models), catalogue.broken, catalogue.has_doubts):
+            self._catalogue = Catalogue(models, broken, has_doubts=has_doubts)
+        self.verification.want(self._catalogue.blobs.values(), offer.stamps)
+        left = {*offer.doubts, *_left_told(offer)}
+        for line in sorted(left - self._left):
+            self._loop.call_soon_threadsafe(self._log, line)
+        self._left = left
 
     def _metrics(self) -> web.StreamResponse:
         return _text(
@@ -320,7 +330,8 @@ class Registry:
         """Count a request and log its line."""
         self.figures.requests[response.status] += 1
         moment = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        line = f"{request.method} {request.raw_path}"
+        # A query may have a token.
+        line = f"{request.method} {request.raw_path.partition('?')[0]}"
         agent = request.headers.get("User-Agent", "")
         sent = response.sent if isinstance(response, _BlobResponse) else 0
         self._log(
@@ -338,6 +349,10 @@ class Registry:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _left_told(offer: Offer) -> Iterator[str]:
+    return (f"{one.subject}: not served: {one.error}" for one in offer.left)
 
 
 def _blob_head(request: web.BaseRequest, blob: Descriptor) -> tuple[web.StreamResponse, ByteRange]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,13 +21,14 @@ from ostore.formats.name import ModelName
 from ostore.formats.oci_layout import BLOBS as LAYOUT_BLOBS
 from ostore.formats.oci_layout import INDEX
 from ostore.formats.selection import LeftOut
-from ostore.formats.store_layout import BLOBS
+from ostore.formats.store_layout import BLOBS, MANIFESTS
 from ostore.places.bundle.reader import BundleReader
 from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
 from ostore.places.store.survey.scan import PassingScan
-from ostore.server.contents import Content, FileContent, FramesContent, FrameShelf, Stamp
+from ostore.places.store.survey.strays import judge_strays
+from ostore.server.contents import Content, FileContent, FramesContent, FrameShelf, Stamp, stamp_of
 from ostore.streams.bytes_at import FileBytes
 from ostore.streams.durable import Directory
 from ostore.streams.framed_bytes import FramedBytes
@@ -47,10 +49,17 @@ class ServedModel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a place can give now, and what it has but cannot give."""
+    """
+    What a place can give now, and what it has but cannot give.
+
+    `doubts` say why it may have other models too: what could not be looked into. `stamps` are those of the files of all
+    blobs of the models.
+    """
 
     models: tuple[ServedModel, ...]
     left: tuple[LeftOut, ...] = ()
+    doubts: tuple[str, ...] = ()
+    stamps: Mapping[Digest, Stamp] = field(default_factory=dict)
 
     @property
     def broken(self) -> frozenset[ModelName]:
@@ -96,16 +105,9 @@ class StoreSupply:
         fresh = [entry for entry in named if entry.path in stamps and entry.path not in known]
         known.update((entry.path, (stamps[entry.path], read)) for entry, read in self._read_anew(tree, fresh))
         self._read = known
-        models, left = [], []
-        sizes = _Sizes(self._store)
-        for _, one in known.values():
-            if isinstance(one, ServedModel):
-                lack = sizes.lack_of(one)
-                models += [] if lack else [one]
-                left += [lack] if lack else []
-            else:
-                left.append(one)
-        return Offer(tuple(models), tuple(left))
+        return _offer(
+            (one for _, one in known.values()), lambda digest: self._blobs / digest.filename, tuple(_doubts(tree))
+        )
 
     def opened(self, blob: Descriptor) -> Content | None:
         return _opened_file(self._blobs, blob.digest.filename, blob.size)
@@ -132,13 +134,13 @@ class StoreSupply:
 
 
 class LayoutSupply:
-    """An OCI image layout. Its index is read again when it has changed."""
+    """An OCI image layout. Its index is read again when it has changed, and its blobs are looked at each time."""
 
     def __init__(self, path: Path, label: str) -> None:
         self.label = label
         self._path = path
         self._stamp: Stamp | None = None
-        self._offer = Offer(())
+        self._read: tuple[ServedModel | LeftOut, ...] = ()
 
     def look(self) -> Offer:
         stamp = _stamp_at(str(self._path / INDEX))
@@ -147,8 +149,8 @@ class LayoutSupply:
             selection = layout.select(())
             manifests = layout.read_manifests(selection.models)
             models = (ServedModel.of(name, Manifest.parse(raw)) for name, raw in manifests)
-            self._offer, self._stamp = Offer(tuple(models), selection.left), stamp
-        return self._offer
+            self._read, self._stamp = (*models, *selection.left), stamp
+        return _offer(self._read, lambda digest: self._path.joinpath(*LAYOUT_BLOBS, digest.hex))
 
     def opened(self, blob: Descriptor) -> Content | None:
         return _opened_file(self._path.joinpath(*LAYOUT_BLOBS), blob.digest.hex, blob.size)
@@ -175,7 +177,8 @@ class BundleSupply:
         self._offer = Offer(tuple(models), tuple(left))
 
     def look(self) -> Offer:
-        return self._offer
+        stamp = self._content(0).stamp
+        return replace(self._offer, stamps=dict.fromkeys(self._ranges, stamp))
 
     def opened(self, blob: Descriptor) -> Content | None:
         start, size = self._ranges.get(blob.digest, (0, -1))
@@ -207,28 +210,55 @@ def _served(name: ModelName, manifest: Manifest) -> ServedModel | LeftOut:
 
 def _stamp_at(path: str) -> Stamp | None:
     try:
-        status = os.stat(path)  # noqa: PTH116 - as text
+        return stamp_of(os.stat(path))  # noqa: PTH116 - as text
     except OSError:
         return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-class _Sizes:
-    """The sizes of blobs of a store, each asked of the disk once."""
-
-    def __init__(self, store: LocalStore) -> None:
-        self._store = store
-        self._known: dict[Digest, int | None] = {}
-
-    def lack_of(self, model: ServedModel) -> LeftOut | None:
-        """Return why a model is not whole, or None. Raises OSError."""
-        for blob in model.blobs:
-            if blob.digest not in self._known:
-                self._known[blob.digest] = self._store.size_of(blob.digest)
-            if self._known[blob.digest] != blob.size:
-                reason = f"blob {blob.digest}: missing, a link, or not of {blob.size} bytes"
-                return LeftOut(str(model.name), DamagedStoreError(reason), blob.digest)
+def _stamp_of_file(path: Path) -> Stamp | None:
+    """Return the stamp of a regular file; None if there is none. Raises OSError."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    return stamp_of(status) if stat.S_ISREG(status.st_mode) else None
+
+
+def _size_in(stamp: Stamp | None) -> int | None:
+    return stamp.size if stamp else None
+
+
+def _doubts(tree: ManifestTree) -> Iterator[str]:
+    """Yield why a store may have models that were not found."""
+    yield from (f"{folder.path}: {folder.reason}" for folder in tree.closed)
+    for stray in judge_strays(tree.root, tree.strays):
+        if not stray.is_side_file:
+            yield f"{stray.path}: not a place where a manifest can be"
+    if not tree.folders and not tree.closed:
+        yield f"{MANIFESTS}: no such folder"
+
+
+def _offer(
+    known: Iterable[ServedModel | LeftOut], path_of: Callable[[Digest], Path], doubts: tuple[str, ...] = ()
+) -> Offer:
+    """Return what can be given of models that were read, judged by the sizes of the files of their blobs."""
+    models: list[ServedModel] = []
+    left: list[LeftOut] = []
+    stamps: dict[Digest, Stamp | None] = {}
+    for one in known:
+        if isinstance(one, LeftOut):
+            left.append(one)
+            continue
+        for blob in one.blobs:
+            if blob.digest not in stamps:
+                stamps[blob.digest] = _stamp_of_file(path_of(blob.digest))
+        lacking = [blob for blob in one.blobs if _size_in(stamps[blob.digest]) != blob.size]
+        if lacking:
+            reason = f"blob {lacking[0].digest}: missing, a link, or not of {lacking[0].size} bytes"
+            left.append(LeftOut(str(one.name), DamagedStoreError(reason), lacking[0].digest))
+        else:
+            models.append(one)
+    return Offer(tuple(models), tuple(left), doubts, {digest: stamp for digest, stamp in stamps.items() if stamp})
 
 
 def _opened_file(folder: Path, name: str, size: int) -> Content | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ostore.formats.digest import Digest
@@ -21,7 +21,7 @@ from ostore.server.supplies import Supply
 _CHUNK_BYTES = 1024 * 1024
 # A disk that answers no more must not keep the server from ending.
 _JOIN_SECONDS = 5
-_NOT_THERE: Stamp = ()
+_NOT_THERE = Stamp(0, 0, 0, 0, 0)
 
 
 class State(enum.StrEnum):
@@ -71,19 +71,20 @@ class Verification:
             self._news.notify()
         self._thread.join(_JOIN_SECONDS)
 
-    def want(self, blobs: Iterable[Descriptor]) -> None:
+    def want(self, blobs: Iterable[Descriptor], stamps: Mapping[Digest, Stamp]) -> None:
         """
-        Set the blobs that are served. What is known of them stays known; others are forgotten.
+        Set the blobs that are served, and the stamps of their files.
 
-        A damaged one is hashed again if its file is another by now. Raises OSError, OstoreError.
+        What is known of a file stays known for as long as it is the same; what is known of others is forgotten.
         """
         wanted = list(blobs)
-        repaired = {blob.digest for blob in wanted if self._is_another(blob)}
         with self._news:
             self._sizes = {blob.digest: blob.size for blob in wanted}
-            for digest in repaired:
-                del self._known[digest]
-            self._known = {digest: known for digest, known in self._known.items() if digest in self._sizes}
+            self._known = {
+                digest: known
+                for digest, known in self._known.items()
+                if digest in self._sizes and known[0] == stamps.get(digest, _NOT_THERE)
+            }
             unknown = (blob for blob in wanted if blob.digest not in self._known)
             self._waiting = {blob.digest: blob for blob in sorted(unknown, key=lambda blob: (blob.size, blob.digest))}
             self._news.notify()
@@ -140,17 +141,6 @@ class Verification:
                         return blob
                 self._news.wait()
             return None
-
-    def _is_another(self, blob: Descriptor) -> bool:
-        """Return whether the file of a blob that was damaged has changed."""
-        stamp, state = self._known.get(blob.digest, (_NOT_THERE, State.WAITING))
-        if state is not State.DAMAGED:
-            return False
-        content = self._supply.opened(blob)
-        if content is None:
-            return stamp != _NOT_THERE
-        content.close()
-        return content.stamp != stamp
 
     def _judge(self, blob: Descriptor) -> tuple[Stamp, str]:
         """Hash a blob. Return the stamp of its file, and what is wrong with it, if anything."""

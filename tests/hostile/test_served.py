@@ -207,9 +207,11 @@ def test_a_blob_that_is_not_hashed_yet_is_to_be_asked_for_again(
         store.model(f"m{number}:latest", bytes(number) * 1000)
     with limited(store, Limits(hash=0.05), is_ready=False) as (server, _):
         try:
-            for method in ("GET", "HEAD"):
-                found = server.ask(blob_path(bytes(5000), "library/m5"), method)
-                assert (found.status, found.headers["Retry-After"]) == (503, "5")
+            found = server.ask(blob_path(bytes(5000), "library/m5"))
+            assert (found.status, found.headers["Retry-After"]) == (503, "5")
+            # Ollama gives up if it cannot have the size.
+            found = server.ask(blob_path(bytes(5000), "library/m5"), "HEAD")
+            assert (found.status, found.headers["Content-Length"]) == (200, "5000")
             assert server.ask("/healthz").document["status"] == "hashing"
             assert server.ask("/v2/_catalog").document == {"repositories": []}
             assert server.ask("/v2/library/m1/tags/list").status == 503
