@@ -20,6 +20,11 @@ from ostore.formats.web_address import is_excepted, is_inward, is_loopback, orig
         ("[::ffff:127.0.0.1]", True),
         ("localhost.example", False),
         ("127.1.example", False),
+        ("0177.0.0.01", True),
+        ("127.0.0.256", False),
+        ("127.4294967295", False),
+        ("1.2.3.4.127", False),
+        ("", False),
         ("cafe", False),
     ],
 )

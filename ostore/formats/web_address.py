@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from contextlib import suppress
 from urllib.parse import urlsplit, urlunsplit
 
-_NUMERIC = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
+_IPV4_BYTES = 4
+_NUMBER = re.compile(r"0x[0-9a-f]{1,8}|0[0-7]{0,11}|[1-9][0-9]{0,9}", re.IGNORECASE)
 _LOOPBACK_NAME = re.compile(r"(.+\.)?localhost\.?", re.IGNORECASE)
 
 
@@ -64,8 +64,18 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
-        # 127.1, 0x7f.0.0.1 and 2130706433 are addresses too. Nobody is asked here.
-        with suppress(OSError):
-            return ipaddress.IPv4Address(socket.inet_aton(text)) if _NUMERIC.fullmatch(text) else None
-        return None
+        return _short_address(text)
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _short_address(text: str) -> ipaddress.IPv4Address | None:
+    """Return what 127.1, 0x7f.0.0.1 and 2130706433 mean: the last number has all bytes that others leave."""
+    parts = text.split(".")
+    if len(parts) > _IPV4_BYTES or not all(map(_NUMBER.fullmatch, parts)):
+        return None
+    *bytes_, rest = (int(part, 16 if part[1:2] in {"x", "X"} else 8 if part[0] == "0" else 10) for part in parts)
+    try:
+        left = rest.to_bytes(_IPV4_BYTES - len(bytes_), "big")
+        return ipaddress.IPv4Address(bytes(bytes_) + left)
+    except (OverflowError, ValueError):
+        return None

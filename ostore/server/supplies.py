@@ -27,7 +27,6 @@ from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
 from ostore.places.store.survey.scan import PassingScan
-from ostore.places.store.survey.strays import judge_strays
 from ostore.server.contents import Content, FileContent, FramesContent, FrameShelf, Stamp, stamp_of
 from ostore.streams.bytes_at import FileBytes
 from ostore.streams.durable import Directory
@@ -231,7 +230,7 @@ def _size_in(stamp: Stamp | None) -> int | None:
 def _doubts(tree: ManifestTree) -> Iterator[str]:
     """Yield why a store may have models that were not found."""
     yield from (f"{folder.path}: {folder.reason}" for folder in tree.closed)
-    for stray in judge_strays(tree.root, tree.strays):
+    for stray in PassingScan(tree).strays:
         if not stray.is_side_file:
             yield f"{stray.path}: not a place where a manifest can be"
     if not tree.folders and not tree.closed:
