@@ -312,10 +312,20 @@ def test_a_model_in_place_of_an_address_is_told_how_to_be_named(store: Store) ->
 
 
 @pytest.mark.parametrize(
-    "words", [("ftp://x",), ("--timeout", "0"), ("--timeout", "-1"), ("--timeout", "nan"), ("--model", "a/b/c/d")]
+    "words",
+    [
+        ("ftp://x",),
+        ("a:b:c",),
+        ("[::1]x",),
+        ("--timeout", "0"),
+        ("--timeout", "-1"),
+        ("--timeout", "nan"),
+        ("--model", "a/b/c/d"),
+    ],
 )
 def test_what_cannot_be_asked_is_refused(store: Store, words: tuple[str, ...]) -> None:
-    assert run("probe", *words, "--models", store.root).returncode == 2
+    done = run("probe", *words, "--models", store.root)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def test_a_model_that_the_store_lacks_is_not_found(store: Store) -> None:

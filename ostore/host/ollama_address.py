@@ -14,6 +14,8 @@ _PORT = 11434
 _SCHEME_PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+# Python takes any text for the link that an address is on, behind `%`.
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
 # What can stand in a path without being escaped, but for `?` and `#`, which would end it.
 _PATH = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 
@@ -40,7 +42,7 @@ def typed_address(text: str, what: str = "URL") -> str:
         raise UsageError("expected HOST:PORT, without a user, a query or a fragment", parameter=what)
     hostport, _, path = rest.partition("/")
     host, port = _split(hostport)
-    if not _PATH.fullmatch(path) or not (_HOST.fullmatch(host) or ":" in host):
+    if not _PATH.fullmatch(path) or not (_HOST.fullmatch(host) or _ip(host)):
         raise UsageError(f"{text!r:.80}: no address of a server; expected HOST:PORT", parameter=what)
     default = _SCHEME_PORTS[scheme] if has_scheme or scheme == "https" else _PORT
     shown = f"[{host}]" if ":" in host else host
@@ -66,7 +68,8 @@ def _split(hostport: str) -> tuple[str, int | None]:
 
 
 def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    text = text.removeprefix("[").removesuffix("]")
     try:
-        return ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+        return ipaddress.ip_address(text) if _ADDRESS.fullmatch(text) else None
     except ValueError:
         return None
