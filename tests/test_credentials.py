@@ -104,6 +104,13 @@ def test_a_login_that_a_program_keeps(tmp_path: Path, guarded: DockerRegistry) -
     environment = {**home_of(tmp_path, credsStore="desk"), "PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = run("pull", guarded.name("tiny"), "--models", tmp_path / "models", environment=environment)
     assert done.returncode == 0, done.stderr
+    # Half of a character, which no encoding has.
+    program.write_text('#!/bin/sh\nread -r host\nprintf %s \'{"Username": "\\ud800", "Secret": "hush"}\'\n')
+    done = run("pull", guarded.name("tiny"), "--models", tmp_path / "models", environment=environment)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        f"ostore: error[usage]: docker-credential-desk: what it says about {guarded.host} is no login",
+    )
     program.unlink()
     done = run("pull", guarded.name("tiny"), "--models", tmp_path / "models", environment=environment)
     assert done.returncode == 2

@@ -234,9 +234,11 @@ def test_a_program_that_the_file_names_has_the_login(tmp_path: Path, helper: Hel
         ("print('[]')", "is no login"),
         ('print("{\\"Username\\": 1, \\"Secret\\": \\"hush\\"}")', "is no login"),
         ('print("{\\"Username\\": \\"a:b\\", \\"Secret\\": \\"hush\\"}")', "is no login"),
+        (r"""print('{"Username": "\\ud800", "Secret": "hush"}')""", "is no login"),
+        (r"""print('{"Username": "me", "Secret": "hush\\udfff"}')""", "is no login"),
         ("while True: print('hush' * 1000)", "expected at most 65536 bytes"),
     ],
-    ids=["fails", "no JSON", "no object", "no name", "colon", "endless"],
+    ids=["fails", "no JSON", "no object", "no name", "colon", "no Unicode", "no Unicode in a secret", "endless"],
 )
 def test_a_program_that_gives_no_login_is_named(tmp_path: Path, helper: Helper, body: str, said: str) -> None:
     helper(body)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 import shutil
 import subprocess
@@ -206,9 +205,9 @@ def _ask(helper: str, host: str, path: Path) -> Login | None:
             return None
         raise UsageError(f"{name}: gave no login for {host}, and ended with {code}: {said[:200]!r}")
     try:
-        answer = json.loads(output)
+        answer = read_strict_json(output)
         user, secret = answer["Username"], answer["Secret"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (OstoreError, TypeError, KeyError):
         user = secret = None
     if not isinstance(user, str) or not isinstance(secret, str) or ":" in user:
         raise UsageError(f"{name}: what it says about {host} is no login")
