@@ -568,6 +568,24 @@ def test_two_sizes_for_one_blob_leave_a_model_out(near: Store, tmp_path: Path) -
     assert "copied 2 models" in done.stdout
 
 
+@no_colons_there
+def test_manifests_that_are_too_large_together_are_refused_as_a_whole(near: Store, tmp_path: Path) -> None:
+    raw = near.manifest_path(full("big:latest")).read_bytes()
+    tags = [f"v{number}" for number in range(9)]
+    for tag in tags:
+        near.write_manifest(full(f"big:{tag}"), raw.replace(b"{", b'{"note":"' + b"x" * 4_000_000 + b'",', 1))
+    with false_registry(listing(near.root, ("library/big", ["latest", *tags]))) as registry:
+        far = Store(tmp_path / "far")
+        far.model(f"{registry.host}/library/big:own", b"its own")
+        before = tree(far.root)
+        for options in ((), ("--delete", "--yes")):
+            done = synced(f"http://{registry.host}", far.root, *options, code=13)
+            assert "manifests of more than 33554432 bytes in all" in done.stderr
+        assert tree(far.root) == before
+        named = run("pull", f"{registry.host}/library/big:v1", "--models", far.root)
+        assert named.returncode == 0, named.stderr
+
+
 def test_an_empty_folder_becomes_a_layout(near: Store, tmp_path: Path) -> None:
     (tmp_path / "layout").mkdir()
     assert "copied 3 models" in synced(near.root, f"oci:{tmp_path}/layout").stdout

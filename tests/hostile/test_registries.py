@@ -273,6 +273,21 @@ def lists(pages: Answer) -> Answer:
     return lambda asked: pages(asked) if "/_catalog" in asked.path else answer(b'{"tags":["latest"]}')
 
 
+def many_tags(asked: Asked) -> Iterable[bytes]:
+    if "/_catalog" in asked.path:
+        return answer(json.dumps({"repositories": [f"library/m{number}" for number in range(100)]}).encode())
+    if "/tags/" in asked.path:
+        return answer(json.dumps({"tags": [f"t{number}" for number in range(7_000)]}).encode())
+    return answer(b"", "403 Forbidden")
+
+
+def large_manifests(asked: Asked) -> Iterable[bytes]:
+    if "/manifests/" in asked.path:
+        return answer(json_with(annotations={"x": "x" * 4_000_000}))
+    tags = json.dumps({"tags": [f"t{number}" for number in range(100)]}).encode()
+    return answer(b'{"repositories":["library/m"]}' if "/_catalog" in asked.path else tags)
+
+
 LISTS = [
     Case(
         "E108 a million names",
@@ -282,6 +297,13 @@ LISTS = [
         "limit",
         "more than 20000 repositories",
     ),
+    Case(
+        "E108 many tags of each of many",
+        many_tags,
+        "limit",
+        "more than 20000 tags",
+    ),
+    Case("E108 large manifests of many", large_manifests, "limit", "more than 33554432 bytes"),
     Case(
         "E108 leads to itself",
         lists(lambda asked: answer(b'{"repositories":[]}', Link=f'<{asked.path}>; rel="next"')),
@@ -329,6 +351,7 @@ def test_a_list_of_models_that_lies_ends_as_documented(
     assert code == exit_codes.CODES[case.error], err
     assert case.says in err
     assert list(tmp_path.iterdir()) == []
+    assert len(registry.asked) < 1000
 
 
 def test_an_honest_registry_is_believed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ Source: the OCI distribution specification 1.1, and Docker's registry for the li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
 from urllib.parse import urljoin
 
 from ostore.formats.errors import FormatError, InvalidNameError, LimitError, RemoteError
@@ -24,6 +26,7 @@ _AT_ONCE = 1000
 _NOT_FOUND = 404
 # RFC 8288, as registries write it.
 _NEXT = re.compile(r'<([^>]*)>(?:\s*;[^,<]*)?;\s*rel="?next\b"?')
+_T = TypeVar("_T")
 
 
 def names_at(client: RegistryClient, host: str, namespace: str | None = None) -> Iterator[ModelName]:
@@ -32,27 +35,37 @@ def names_at(client: RegistryClient, host: str, namespace: str | None = None) ->
 
     Raises RemoteError, LimitError, FormatError.
     """
+    pages = _pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit(""))
     # All of them before the first is asked for its tags: a list without end is refused sooner.
-    repositories = list(_pages(client, f"{client.base}/v2/_catalog?n={_AT_ONCE}", "repositories", Permit("")))
+    repositories = list(_no_more(pages, "repositories", client.base))
+    for space, model, tag in _no_more(_tagged(client, repositories, namespace), "tags", client.base):
+        with suppress(InvalidNameError):
+            yield ModelName(host, space, model, tag)
+
+
+def _tagged(
+    client: RegistryClient, repositories: Iterable[str], namespace: str | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield namespace, model and tag of all that may be models."""
     for repository in repositories:
         space, slash, model = repository.partition("/")
         if slash and "/" not in model and namespace in {None, space}:
-            for tag in _tags(client, repository):
-                try:
-                    yield ModelName(host, space, model, tag)
-                except InvalidNameError:
-                    continue
+            url = f"{client.base}/v2/{repository}/tags/list?n={_AT_ONCE}"
+            for tag in _pages(client, url, "tags", Permit(repository)):
+                yield space, model, tag
 
 
-def _tags(client: RegistryClient, repository: str) -> Iterator[str]:
-    url = f"{client.base}/v2/{repository}/tags/list?n={_AT_ONCE}"
-    yield from _pages(client, url, "tags", Permit(repository))
+def _no_more(listed: Iterable[_T], what: str, base: str) -> Iterator[_T]:
+    """Yield what is listed. Raises LimitError if that is more than anybody has."""
+    for number, one in enumerate(listed):
+        if number >= MAX_NAMES:
+            raise LimitError(f"{base}: more than {MAX_NAMES} {what}")
+        yield one
 
 
 def _pages(client: RegistryClient, url: str, key: str, permit: Permit) -> Iterator[str]:
     """Yield the texts of a list that comes in pages. A page that leads back to one that was seen is refused."""
     seen: set[str] = set()
-    count = 0
     while url:
         if url in seen or len(seen) >= _MAX_PAGES:
             raise LimitError(f"{client.base}: its list of {key} does not end")
@@ -61,11 +74,7 @@ def _pages(client: RegistryClient, url: str, key: str, permit: Permit) -> Iterat
         if answer.status == _NOT_FOUND:
             return
         client.accepted(answer, "GET", url)
-        for text in _listed(answer.body, key, client.base):
-            count += 1
-            if count > MAX_NAMES:
-                raise LimitError(f"{client.base}: more than {MAX_NAMES} {key}")
-            yield text
+        yield from _listed(answer.body, key, client.base)
         url = _next_page(url, answer.headers.get("link", ""), client.base)
 
 

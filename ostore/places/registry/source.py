@@ -24,6 +24,7 @@ from ostore.formats.manifest import MAX_CONFIG_BYTES, Descriptor, Manifest
 from ostore.formats.media_types import MODEL, TEMPLATE, foreign_kind
 from ostore.formats.model_pack import is_pack_of
 from ostore.formats.name import ModelName, choose, is_glob
+from ostore.formats.oci_layout import MAX_MANIFESTS_BYTES
 from ostore.formats.packaged_model import is_package, packaged_model
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.web_address import origin_of
@@ -111,8 +112,10 @@ class RegistrySource:
         """
         Return the manifests of listed names, the models that cannot be taken, and what is no model.
 
-        `sizes` are those of the blobs so far. A model that says another one is left out.
+        `sizes` are those of the blobs so far. A model that says another one is left out. Raises RemoteError, and
+        LimitError if the manifests have too many bytes in all.
         """
+        kept = 0
         found: list[tuple[ModelName, Manifest]] = []
         notes: list[str] = []
         spellings = Counter(name.folded for name in names)
@@ -134,10 +137,16 @@ class RegistrySource:
                     if sizes.setdefault(blob.digest, blob.size) != blob.size:
                         raise UnsafeError(f"{name}: {blob.digest}: two sizes for one blob")  # noqa: TRY301
                 found.append((name, manifest))
+                kept += len(manifest.raw)
             except ForeignManifestError as error:
                 notes.append(f"not taken: {error}")
             except (NotFoundError, IntegrityError, UnsafeError, FormatError, LimitError) as error:
                 left.append(LeftOut(str(name), error))
+            if kept > MAX_MANIFESTS_BYTES:
+                raise LimitError(
+                    f"{self.label}: lists models with manifests of more than {MAX_MANIFESTS_BYTES} bytes in all",
+                    hint="take fewer models at once: one namespace, or a narrower glob",
+                )
         return found, left, notes
 
     def lacks(self, name: ModelName) -> bool:
