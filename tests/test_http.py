@@ -56,8 +56,9 @@ def test_a_peer_that_sends_too_little_is_given_up(slow: object) -> None:
     answers = silence if slow is silence else (lambda _: slow(0.1))  # type: ignore[operator]
     with false_registry(answers) as server, client() as asking:
         began = time.monotonic()
-        with pytest.raises(RemoteError, match="no answer in time") as caught:
-            asking.ask(Request("GET", f"http://{server.host}/", stall_seconds=0.4), patience=Patience(tries=1))
+        request = Request("GET", f"http://{server.host}/", stall_seconds=0.4)
+        with pytest.raises(RemoteError, match="no answer in time") as caught, asking.opened(request) as response:
+            response.whole()
         assert caught.value.is_passing
         assert time.monotonic() - began < 4
 
@@ -231,6 +232,21 @@ def test_a_connection_is_used_again() -> None:
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
     assert seen == [0]
+
+
+def test_who_has_waited_long_enough_does_not_wait_again() -> None:
+    attempts: list[RemoteError] = []
+
+    def attempt() -> None:
+        attempts.append(RemoteError("again", is_passing=True, retry_after=0))
+        Patience(tries=3).repeated(fail)
+
+    def fail() -> None:
+        raise attempts[-1]
+
+    with pytest.raises(RemoteError, match="again"):
+        Patience().repeated(attempt)
+    assert len(attempts) == 1
 
 
 def test_patience_ends() -> None:

@@ -302,6 +302,29 @@ def test_what_passes_is_asked_again(tmp_path: Path, proxy: Proxy, origin: Store)
     assert is_whole(tmp_path, f"{proxy.host}/models/tiny:q4")
 
 
+@pytest.mark.parametrize("status", [429, 503, 0])
+def test_a_small_blob_that_does_not_arrive_is_sent_again(
+    tmp_path: Path, proxy: Proxy, origin: Store, status: int
+) -> None:
+    """Each time in an upload of its own."""
+    locations: list[str] = []
+
+    def answer(noted: Noted) -> tuple[int, dict[str, str], bytes] | None:
+        if noted.method != "PUT" or "/uploads/" not in noted.path:
+            return None
+        locations.append(noted.path.partition("?")[0])
+        if len(locations) > 1:
+            return None
+        if not status:
+            raise ConnectionResetError
+        return status, {"Retry-After": "0"}, b""
+
+    proxy.instead = answer
+    done = json.loads(pushed(tmp_path, origin, "tiny:q4", "--to", f"{proxy.host}/models", "--json").stdout)
+    assert len(locations) == len(set(locations)) == done["blobs_sent"] + 1
+    assert is_whole(tmp_path, f"{proxy.host}/models/tiny:q4")
+
+
 def test_an_answer_that_was_lost_is_asked_for_again(tmp_path: Path, proxy: Proxy, large: Store) -> None:
     """Of the first request for an upload, and of the last one: the registry has the blob by then."""
     done: set[str] = set()

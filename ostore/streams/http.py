@@ -12,11 +12,11 @@ import random
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
@@ -44,6 +44,7 @@ _TRIES = 5
 # Nobody watches an air gap's other side for longer, and the next try of the command goes on where this one was.
 _MAX_WAITING_SECONDS = 300.0
 _SLICE_BYTES = 256 * 1024
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +164,10 @@ class Response:
 
 class Patience:
     """
-    How long one command waits for servers that fail: a few tries without any progress, and some minutes in all.
+    How long to wait for a server that fails: a few tries without any progress, and some minutes in all.
 
-    Several threads may share one.
+    Each thing that is asked for has its own: threads wait side by side, and hours of a command may have many pauses.
+    A server that never answers ends the command with the first of them.
     """
 
     def __init__(self, *, tries: int = _TRIES, seconds: float = _MAX_WAITING_SECONDS) -> None:
@@ -177,6 +179,16 @@ class Patience:
         """Begin to count anew: something has come."""
         self._failures = 0
 
+    def repeated(self, attempt: Callable[[], _T]) -> _T:
+        """Make an attempt, and again after an error that passes. Raises what it raises otherwise, or too often."""
+        while True:
+            try:
+                return attempt()
+            except RemoteError as error:
+                if not error.is_passing:
+                    raise
+                self.wait(error)
+
     def wait(self, problem: RemoteError) -> None:
         """Sleep until it is time to try again. Raises the problem if that was often or long enough."""
         with self._lock:
@@ -185,6 +197,8 @@ class Patience:
             pause = 2.0 ** (self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             seconds = pause if problem.retry_after is None else problem.retry_after
             if self._failures >= self._tries or seconds > self._left:
+                # Whoever is told of it has not to wait once more.
+                problem.is_passing = False
                 raise problem
             self._left -= seconds
         time.sleep(seconds)

@@ -153,11 +153,15 @@ class Repository:
             raise RemoteError(f"{self.client.base}: {self.name}:{tag}: sent the manifest {digest}, it keeps {told}")
 
     def _send_whole(self, blob: Descriptor, data: memoryview) -> None:
-        location = self._begin(blob.digest)
         headers = {**_BYTES, "Content-Length": str(len(data))}
-        body = _Body(data, self.client)
-        answer = self.ask("PUT", _with_digest(location, blob.digest), headers=headers, body=body)
-        self._accepted(answer, "PUT", location)
+
+        def send() -> Answer:
+            # Nobody knows what an upload has that has failed, so each try has its own.
+            url = _with_digest(self._begin(blob.digest), blob.digest)
+            answer = self.ask("PUT", url, headers=headers, body=_Body(data, self.client))
+            return self._accepted(answer, "PUT", url)
+
+        Patience().repeated(send)
         self._sent.count(size=len(data))
 
     def _send_pieces(self, blob: Descriptor, pieces: _Pieces) -> None:
@@ -236,25 +240,22 @@ class Repository:
 
     def _begin(self, digest: Digest) -> str:
         """Open an upload and return its location."""
-        if digest in self._opened:
-            return self._opened.pop(digest)
+        if location := self._opened.pop(digest, None):
+            return location
         path = "blobs/uploads/"
         return self._location(self._accepted(self._post(path), "POST", path))
 
     def _post(self, path: str) -> Answer:
         """Ask for an upload. An answer that was lost costs the registry an upload of no bytes, so it is asked again."""
-        patience = Patience()
-        while True:
-            try:
-                answer = self.ask("POST", path)
-                problem = self.client.refused(Request("POST", f"{self.client.base}/v2/{self.name}/{path}"), answer)
-                if not problem.is_passing:
-                    return answer
-            except RemoteError as error:
-                problem = error
-                if not problem.is_passing:
-                    raise
-            patience.wait(problem)
+
+        def post() -> Answer:
+            answer = self.ask("POST", path)
+            problem = self.client.refused(Request("POST", f"{self.client.base}/v2/{self.name}/{path}"), answer)
+            if problem.is_passing:
+                raise problem
+            return answer
+
+        return Patience().repeated(post)
 
     def _resumed(self, blob: Descriptor) -> UploadState | None:
         """Return where an interrupted push has stopped, or None if nothing is left of it."""
