@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ostore.formats import media_types, model_pack
 from ostore.formats.errors import ForeignManifestError, FormatError
 from ostore.formats.manifest import Manifest
 from ostore.formats.packaged_model import is_package, packaged_model
-from tests.false_registry import false_registry, of_store
+from tests.false_registry import Asked, answer, false_registry, of_store
 from tests.registries import docker_registry, needs_registry
 from tests.support import Store, noise, sha256, six_kinds
 from tests.support import ostore as run
@@ -157,6 +158,22 @@ def test_a_package_is_pulled_into_a_model(tmp_path: Path) -> None:
     assert found["licenses"] == ["Apache"]
     assert run("verify", "--models", tmp_path / "models").returncode == 0
     assert run("verify", tmp_path / "b.tar.zst").returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the host of a name has a port, which no path can have")
+def test_a_registry_that_has_too_much_to_do_is_asked_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "from")
+    name = served(store, json.dumps({"config": DOCKER}).encode())
+    honest, seen = of_store(store.root), set[str]()
+
+    def answers(asked: Asked) -> Iterable[bytes]:
+        is_first = asked.path not in seen
+        seen.add(asked.path)
+        return answer(b"", "503 Service Unavailable", Retry_After="0") if is_first else honest(asked)
+
+    with false_registry(answers) as registry:
+        done = run("pull", f"{registry.host}/{name}", "--models", tmp_path / "models")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ostore.formats.wording import few_notes
 from ostore.places.registry.client import RegistryClient
 from ostore.streams.bytes_at import Held
 from ostore.streams.chunks import Chunk
-from ostore.streams.http import Response
+from ostore.streams.http import Patience, Response
 from ostore.streams.ranges import Ranges, Target
 from ostore.streams.verified import verified
 
@@ -228,19 +228,30 @@ class RegistrySource:
 
     def _small(self, name: ModelName, blob: Descriptor) -> bytes:
         """Return a small blob. Raises BlobError, RemoteError, LimitError."""
-        with _Blob(self._client_of(name.host), repository_of(name), Wanted(blob)).opened(0, blob.size) as response:
-            raw = response.whole(MAX_CONFIG_BYTES).body
-        return b"".join(verified([raw], blob))
+        target = self._blob_of(name, blob)
+
+        def read() -> bytes:
+            with target.opened(0, blob.size) as response:
+                return response.whole(MAX_CONFIG_BYTES).body
+
+        return b"".join(verified([Patience().repeated(read)], blob))
 
     def _refuse_other_weights(self, name: ModelName, manifest: Manifest) -> None:
         """Look at the first bytes of weights: a package may say of any file that it is GGUF. Raises FormatError."""
         weights = next(layer for layer in manifest.layers if layer.media_type == MODEL)
-        blob = _Blob(self._client_of(name.host), repository_of(name), Wanted(weights))
+        target = self._blob_of(name, weights)
         begin = bytearray(min(_MAGIC_BYTES, weights.size))
-        with blob.opened(0, len(begin)) as response:
-            response.read_into(memoryview(begin))
+
+        def read() -> None:
+            with target.opened(0, len(begin)) as response:
+                response.read_into(memoryview(begin))
+
+        Patience().repeated(read)
         if not is_gguf(bytes(begin)):
             raise ForeignManifestError(f"its weights are no GGUF file: they begin with {bytes(begin)!r}")
+
+    def _blob_of(self, name: ModelName, blob: Descriptor) -> _Blob:
+        return _Blob(self._client_of(name.host), repository_of(name), Wanted(blob))
 
     def _blob(self, wanted: Wanted) -> Target:
         name = self._owners.get(wanted.blob.digest)
