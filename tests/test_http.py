@@ -234,6 +234,14 @@ def test_a_connection_is_used_again() -> None:
     assert seen == [0]
 
 
+def test_what_was_left_behind_sends_nothing_any_more() -> None:
+    with false_registry(lambda _: answer()) as server, client() as asking:
+        asking.close()
+        with pytest.raises(RemoteError, match="not sent, because the command has ended"):
+            asking.ask(Request("GET", f"http://{server.host}/"))
+    assert server.asked == []
+
+
 def test_who_has_waited_long_enough_does_not_wait_again() -> None:
     attempts: list[RemoteError] = []
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
-from ostore.streams.pool import Pool
+from ostore.streams.pool import Pool, WaitingPool
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows cannot hold signals back")
 
@@ -28,8 +30,31 @@ def test_a_task_is_taken_whole_before_ctrl_c_arrives(monkeypatch: pytest.MonkeyP
     assert ran == ["went on", "the task"]
 
 
-def test_its_threads_leave_signals_to_the_main_thread() -> None:
-    with Pool(1) as pool:
+@pytest.mark.parametrize("kind", [Pool, WaitingPool])
+def test_its_threads_leave_signals_to_the_main_thread(kind: type[Pool | WaitingPool]) -> None:
+    pool = kind(1)
+    with closing(pool) if isinstance(pool, WaitingPool) else pool:
         held = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
     assert {signal.SIGINT, signal.SIGTERM} <= held
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_pool_that_waits_for_servers_is_not_waited_for() -> None:
+    pool, begun, go_on = WaitingPool(1), threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def wait() -> str:
+        begun.set()
+        go_on.wait(60)
+        return "done"
+
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+    waiting = pool.submit(wait)
+    pool.submit(ran.append, "not begun")
+    begun.wait(60)
+    pool.close()
+    assert not waiting.done()
+    go_on.set()
+    assert waiting.result() == "done"
+    assert ran == []

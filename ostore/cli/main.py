@@ -43,6 +43,9 @@ def main() -> NoReturn:
         flush()
     except UnprintedError:
         abandon_output()
+    # All is said. While Python itself ends, Ctrl-C would print a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Python looks for cycles once more when it ends, a sixth of a short command. It leaves frozen objects out.
     gc.freeze()
     sys.exit(code)

@@ -213,9 +213,11 @@ class Http:
         self._lock = threading.Lock()
         self._managers: dict[str | None, urllib3.PoolManager] = {}
         self.rate = RateLimit(terms.limit_rate)
+        self._is_closed = False
 
     def close(self) -> None:
-        """Close the connections that wait for more requests."""
+        """Close the connections that wait for more requests. A thread that was left behind sends none any more."""
+        self._is_closed = True
         for manager in self._managers.values():
             manager.clear()
 
@@ -276,6 +278,8 @@ class Http:
         return self._terms.plain_http or is_loopback(host)
 
     def _sent(self, request: Request) -> Response:
+        if self._is_closed:
+            raise RemoteError(f"{request.told}: not sent, because the command has ended")
         self.refuse_scheme(request.url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **request.headers}
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=request.stall_seconds)

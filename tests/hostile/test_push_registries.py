@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +19,8 @@ import pytest
 
 from ostore.cli import exit_codes
 from ostore.cli.main import run
-from tests.false_registry import Asked, answer, false_registry
-from tests.support import Store, noise, tree
+from tests.false_registry import Asked, FalseRegistry, answer, false_registry
+from tests.support import OSTORE, Store, noise, tree, unmeasured
 from tests.torture.judge import output_problems
 
 Answer = Callable[[Asked], Iterable[bytes]]
@@ -116,6 +122,75 @@ def test_a_hostile_registry_ends_as_documented(
     assert sum(slept) <= 300 * 8
     assert tree(tmp_path) == before
     assert [one.path for one in registry.asked if one.method == "PUT" and "/manifests/" in one.path] == []
+
+
+def waits(asked: Asked) -> Iterable[bytes]:
+    """Of many requests side by side, each is told to come back in five minutes."""
+    return nothing_there(asked) if "/manifests/" in asked.path else always("429 Busy", Retry_After="300")(asked)
+
+
+def stalls(asked: Asked) -> Iterator[bytes]:
+    """It takes a blob and never answers."""
+    if asked.method == "PUT":
+        threading.Event().wait(60)
+    yield from nothing_there(asked)
+
+
+@contextlib.contextmanager
+def sending(tmp_path: Path, registry: FalseRegistry, *words: str, until: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command that sends a model, and yield it when the registry has got such a request."""
+    # Where a shell started the tests in the background, SIGINT is ignored, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    store = Store(tmp_path / "models")
+    store.model("model:latest", noise(100_000, 9), template=b"one", license=b"two")
+    command = [*OSTORE, *(word.format(host=registry.host, store=store.root) for word in words)]
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as program:
+        try:
+            while not any(one.method == until for one in registry.asked):
+                assert program.poll() is None
+                time.sleep(0.05)
+            yield program
+        finally:
+            program.kill()
+
+
+PUSH = ("push", "model", "--to", "{host}/library", "--models", "{store}")
+
+
+@unmeasured
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signal to one program")
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize(
+    ("answers", "until", "words"),
+    [(waits, "HEAD", PUSH), (stalls, "PUT", PUSH), (waits, "HEAD", ("sync", "{store}", "http://{host}"))],
+    ids=["waits", "stalls", "sync"],
+)
+def test_ctrl_c_ends_a_push_whatever_its_threads_wait_for(
+    answers: Answer, until: str, words: tuple[str, ...], times: int, tmp_path: Path
+) -> None:
+    with false_registry(answers) as registry, sending(tmp_path, registry, *words, until=until) as program:
+        for _ in range(times):
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        _, errors = program.communicate(timeout=20)
+    # Once more, after the line was printed, it ends the program as it ends any other.
+    assert program.returncode in ({130} if times == 1 else {130, -signal.SIGINT})
+    assert errors.splitlines()[-1] == "ostore: interrupted; the same command goes on from here"
+    assert ("Traceback" in errors, "Exception" in errors) == (False, False)
+
+
+@unmeasured
+def test_an_error_waits_for_no_other_request(tmp_path: Path) -> None:
+    """The registry refuses the config, which is asked for first."""
+    config = Store(tmp_path / "other").config()["digest"]
+
+    def answers(asked: Asked) -> Iterable[bytes]:
+        return always("403 Forbidden")(asked) if config in asked.path else waits(asked)
+
+    with false_registry(answers) as registry, sending(tmp_path, registry, *PUSH, until="HEAD") as program:
+        _, errors = program.communicate(timeout=20)
+    assert (program.returncode, "403 Forbidden" in errors) == (11, True), errors
 
 
 def test_an_honest_registry_gets_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

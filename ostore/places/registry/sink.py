@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -26,7 +26,7 @@ from ostore.places.registry.upload import Repository, Sent
 from ostore.places.registry.upload_states import UploadStates
 from ostore.streams.bytes_at import BytesAt
 from ostore.streams.chunks import Chunk
-from ostore.streams.pool import Pool
+from ostore.streams.pool import WaitingPool
 from ostore.streams.verified import verified
 
 # A model of tensors has a thousand of these. Each costs two answers, so several are sent at once.
@@ -101,7 +101,7 @@ class RegistrySink:
         """Send a selection. Leaving the block makes the models visible, one after the other."""
         plan = self._planned(selection)
         self._plan = None
-        with _pool(self._connections) as pool:
+        with closing(WaitingPool(self._connections)) as pool:
             inbox = RegistryInbox(selection, plan, self._sources_of(selection), self._neighbours, pool)
             for name, pack in self._packs.items():
                 if name in plan.outcomes:
@@ -141,8 +141,9 @@ class RegistrySink:
         asked = dict.fromkeys(
             (repositories[model.name], digest) for model in selection.models for digest in model.blobs
         )
-        with _pool(self._connections) as pool:
-            has = dict(zip(asked, pool.map(lambda one: one[0].has(one[1]), asked), strict=True))
+        with closing(WaitingPool(self._connections)) as pool:
+            answers = {one: pool.submit(one[0].has, one[1]) for one in asked}
+            has = {one: answer.result() for one, answer in answers.items()}
         for repository, digest in asked:
             if has[repository, digest]:
                 plan.present.append((repository, digest))
@@ -212,7 +213,7 @@ class RegistryInbox:
         plan: _Plan,
         origins: Mapping[Digest, list[str]],
         neighbours: Callable[[Repository], Iterable[Repository]],
-        pool: Pool,
+        pool: WaitingPool,
     ) -> None:
         self._models = {model.name: model for model in selection.models}
         self._selection = selection
@@ -319,16 +320,6 @@ class RegistryInbox:
                 self._mounted.append(blob)
                 return True
         return False
-
-
-@contextmanager
-def _pool(connections: int) -> Iterator[Pool]:
-    """Yield threads for so many connections. Leaving the block with an error drops what is not begun."""
-    pool = Pool(connections)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _media_type_of(raw: bytes) -> str:
