@@ -192,12 +192,13 @@ class Patience:
     def wait(self, problem: RemoteError) -> None:
         """Sleep until it is time to try again. Raises the problem if that was often or long enough."""
         with self._lock:
-            self._failures += 1
+            # One that says when to come again has not failed, and the minutes end too.
+            self._failures += problem.retry_after is None or problem.retry_after < 1
             # Many clients that fail together should not come back together.
-            pause = 2.0 ** (self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            pause = 2.0 ** max(0, self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             seconds = pause if problem.retry_after is None else problem.retry_after
             if self._failures >= self._tries or seconds > self._left:
-                # Whoever is told of it has not to wait once more.
+                # Who gets it must not wait once more.
                 problem.is_passing = False
                 raise problem
             self._left -= seconds
