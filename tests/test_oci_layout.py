@@ -262,6 +262,65 @@ def test_what_another_program_adds_meanwhile_stays_too(store: Store, tmp_path: P
     assert [entry["mediaType"] for entry in entries] == [OCI_MANIFEST, "x/y", OCI_MANIFEST]
 
 
+def test_a_refusal_at_the_end_leaves_what_another_program_may_have_listed(store: Store, tmp_path: Path) -> None:
+    """A program that holds no lock finds a blob of ours, does not write it again, and takes the name of the model."""
+    import ostore
+    from ostore.formats.errors import UsageError
+    from ostore.streams.progress import _Silent
+
+    raw = json.dumps(
+        {**json.loads(store.manifest_path(full("tiny:latest")).read_bytes()), "by": "another program"}
+    ).encode()
+
+    class Taking(_Silent):
+        def phase(self, label: str, total_bytes: int) -> None:
+            if label == "publishing":
+                blob(tmp_path / "out", raw).write_bytes(raw)
+                entry = {"mediaType": OCI_MANIFEST, "digest": f"sha256:{sha256(raw)}", "size": len(raw)}
+                change(tmp_path / "out", lambda entries: entries.append(_renamed(entry, "tiny:latest")))
+
+    store.model("other:latest", b"other weights")
+    at(store, "export", "other", "oci:out")
+    with pytest.raises(UsageError, match="another model of that name"):
+        ostore.export(["tiny"], f"oci:{tmp_path / 'out'}", models=store.root, progress=Taking())
+    assert ": whole (oci:out)" in at(store, "verify", "oci:out")
+    at(store, "import", "oci:out", "--model", "tiny", models=tmp_path / "new")
+
+
+def test_an_index_that_no_reader_would_take_is_refused_before_anything_is_copied(store: Store, tmp_path: Path) -> None:
+    at(store, "export", "tiny", "oci:out")
+    layout = tmp_path / "out"
+    before = tree(layout)
+    listed = json.loads(store.manifest_path(full("tiny:latest")).read_bytes())
+    for number in range(34):
+        # Nobody reads the key, and it counts.
+        raw = json.dumps({**listed, "more": f"{number:02}" + "x" * 1_000_000}).encode()
+        store.write_manifest(full(f"big:{number}"), raw)
+    for words in (("--all",), ("big:*",), ("--all", "-n")):
+        told = at(store, "export", *words, "oci:out", code=13)
+        assert "index.json: expected manifests of at most 33554432 bytes in all, got more (other models fit" in told
+        assert tree(layout) == before
+    assert "expected manifests of at most" in at(store, "export", "--all", "oci:new", code=13)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"imageLayoutVersion":"2.0.0"}', None], ids=repr)
+def test_a_folder_that_no_reader_takes_for_a_layout_takes_no_models(
+    store: Store, tmp_path: Path, text: str | None
+) -> None:
+    layout = tmp_path / "out"
+    layout.mkdir()
+    if text is None:
+        (layout / "oci-layout").mkdir()
+    else:
+        (layout / "oci-layout").write_text(text)
+    reading = run("inspect", "oci:out", cwd=tmp_path)
+    refused = run("export", "tiny", "oci:out", "--models", store.root, cwd=tmp_path)
+    assert reading.returncode == refused.returncode in {10, 12}
+    assert "oci-layout: expected" in refused.stderr or "oci-layout: not JSON" in refused.stderr
+    assert [path.name for path in layout.iterdir()] == ["oci-layout"]
+
+
 def test_names_that_differ_only_by_case_are_not_put_side_by_side(store: Store, tmp_path: Path) -> None:
     at(store, "export", "tiny:q4", "oci:out")
     other = Store(tmp_path / "other")
@@ -459,3 +518,17 @@ def test_an_index_that_no_reader_would_take_is_not_written() -> None:
     index = ImageIndex({"annotations": {"of.others": "x" * MAX_INDEX_BYTES}}, ())
     with pytest.raises(LimitError, match=f"expected at most {MAX_INDEX_BYTES} bytes"):
         index.write()
+
+
+def test_an_index_of_any_depth_is_written_or_refused() -> None:
+    """Python reads some that it cannot write. How deep they are depends on what calls it."""
+    outcomes = set[bool | str]()
+    for depth in range(500, 1000):
+        nested = f'{{"schemaVersion":2,"manifests":[{{"more":{"[" * depth + "]" * depth}}}]}}'.encode()
+        with contextlib.suppress(LimitError):
+            index = ImageIndex.parse(nested)
+            try:
+                outcomes.add(ImageIndex.parse(index.write()).entries == index.entries)
+            except LimitError as error:
+                outcomes.add(str(error))
+    assert outcomes in ({True}, {True, "index.json: JSON nested too deeply"})

@@ -100,8 +100,16 @@ def read_strict_json(raw: bytes, *, is_folded: bool = False) -> Any:  # noqa: AN
 
 
 def write_canonical_json(value: object) -> bytes:
-    """Write JSON with sorted keys, no spaces, ASCII escapes and one newline. Equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii") + b"\n"
+    """
+    Write JSON with sorted keys, no spaces, ASCII escapes and one newline. Equal values give equal bytes.
+
+    Raises LimitError when the value is nested too deeply. Python may have read it nevertheless.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    except RecursionError:
+        raise LimitError("JSON nested too deeply") from None
+    return text.encode("ascii") + b"\n"
 
 
 def _reason(error: ValueError) -> str:

@@ -117,9 +117,12 @@ class ImageIndex:
             "mediaType": OCI_INDEX,
             "manifests": [entry.raw for entry in self.entries],
         }
-        raw = write_canonical_json(document)
-        if len(raw) > MAX_INDEX_BYTES:
-            raise LimitError(f"{INDEX}: expected at most {MAX_INDEX_BYTES} bytes, got {len(raw)}")
+        try:
+            raw = write_canonical_json(document)
+        except LimitError as error:
+            raise LimitError(f"{INDEX}: {error}") from None
+        # What the limits are is known to the reader alone.
+        self.parse(raw)
         return raw
 
 

@@ -103,9 +103,21 @@ class LayoutFolder:
 
 def read_index(folder: Directory, label: str) -> ImageIndex:
     """Return the index of an open layout. Raises what `LayoutFolder.read_index` raises, each with the label."""
-    try:
-        check_layout(read_limited(folder, LAYOUT, MAX_LAYOUT_BYTES))
+    refuse_other_versions(folder, label)
+    with _labelled(label):
         return ImageIndex.parse(read_limited(folder, INDEX, MAX_INDEX_BYTES))
+
+
+def refuse_other_versions(folder: Directory, label: str) -> None:
+    """Raises what `read_index` raises, unless the folder is a layout of version 1. It may have no index yet."""
+    with _labelled(label):
+        check_layout(read_limited(folder, LAYOUT, MAX_LAYOUT_BYTES))
+
+
+@contextlib.contextmanager
+def _labelled(label: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         missing = Path(error.filename or LAYOUT).name
         raise FormatError(f"{label}: no OCI image layout: it has no file {missing}") from None

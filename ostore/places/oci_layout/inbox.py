@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ostore.formats.digest import Digest
@@ -163,11 +163,6 @@ class LayoutInbox:
             write_file(self._layout, name + PART, [raw], self._blobs.ownership)
             self._name(manifest, is_blob=False)
         self._blobs.sync()
-
-    def manifests(self) -> Iterator[tuple[ModelName, Descriptor]]:
-        """Yield name and manifest of every model."""
-        for model in self._selection.models:
-            yield model.name, Descriptor(model.manifest_digest, model.manifest_size)
 
     def end(self) -> None:
         """The index is replaced."""

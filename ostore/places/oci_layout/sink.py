@@ -20,7 +20,7 @@ from ostore.formats.oci_layout import BLOBS, INDEX, LAYOUT, ImageIndex, layout_d
 from ostore.formats.outcome import Forecast, Outcome
 from ostore.formats.selection import LeftOut, Selection
 from ostore.formats.store_layout import PART
-from ostore.places.oci_layout.folder import LayoutFolder, read_index
+from ostore.places.oci_layout.folder import LayoutFolder, read_index, refuse_other_versions
 from ostore.places.oci_layout.inbox import LayoutInbox
 from ostore.streams.durable import Directory, naming, sync_file
 from ostore.streams.links import on_any_length
@@ -51,9 +51,10 @@ class OciLayoutSink:
 
         Raises UsageError if another model has the name and `replace` is not set, or if the folder has files and is no
         layout; NotFoundError without the folder above it; UnsafeError if a name differs from another one only by case;
-        DamagedStoreError if something that is no file is in the place of a blob; FormatError, LimitError, OSError.
+        DamagedStoreError if something that is no file is in the place of a blob; LimitError if no reader would take
+        the index with these models; FormatError, OSError.
         """
-        outcomes = self._outcomes(self._index(), selection)
+        outcomes, _ = self._plan(self._index(), selection)
         folder = LayoutFolder(self._path, str(self._path))
         return Forecast(outcomes, tuple(blob for blob in selection.blobs if not _is_there(folder, blob)))
 
@@ -68,7 +69,8 @@ class OciLayoutSink:
         Yield an inbox. Leaving the block puts every model into the index; an exception puts none.
 
         After an interruption, a failed disk or a damaged blob, finished blobs wait for the next export. After a
-        refusal, or on a full disk, nothing new is left. Raises what `compare` raises, NoSpaceError, BusyError.
+        refusal, or on a full disk, nothing new is left; but after a refusal because another program changed the index
+        meanwhile, finished blobs stay. Raises what `compare` raises, NoSpaceError, BusyError.
         """
         self.compare(selection)
         with contextlib.ExitStack() as made:
@@ -77,7 +79,7 @@ class OciLayoutSink:
             fd = made.enter_context(opened_part(directory, INDEX + PART, index_path))
             unless_published = made.enter_context(contextlib.ExitStack())
             unless_published.callback(_quietly_unlink, directory, INDEX + PART)
-            outcomes = self._outcomes(self._begin(directory, unless_published), selection)
+            outcomes, _ = self._plan(self._begin(directory, unless_published), selection)
             blobs = directory
             for name in BLOBS:
                 parent, is_new = blobs, blobs.lstat(name) is None
@@ -93,10 +95,9 @@ class OciLayoutSink:
                 except BaseException as error:
                     inbox.clear(keeps_blobs=not _leaves_nothing(error))
                     raise
-            # Other programs hold no lock, and copying may have taken hours.
-            index = self._index_in(directory)
-            self._outcomes(index, selection)
-            raw = index.with_models(inbox.manifests()).write()
+            # Other programs hold no lock, and copying may have taken hours. What one of them has put into the index may
+            # need blobs that are new here, so they stay even if that index takes no more.
+            _, raw = self._plan(self._index_in(directory), selection)
             with naming(index_path):
                 directory.ownership.give_file(fd)
                 write_all(fd, [raw])
@@ -127,10 +128,14 @@ class OciLayoutSink:
                     hint="name a folder that is not there yet",
                 )
             return ImageIndex.empty()
-        # A command that was killed may have left a layout without an index.
-        return ImageIndex.empty() if directory.lstat(INDEX) is None else read_index(directory, str(self._path))
+        if directory.lstat(INDEX) is None:
+            # A command that was killed may have left a layout without an index.
+            refuse_other_versions(directory, str(self._path))
+            return ImageIndex.empty()
+        return read_index(directory, str(self._path))
 
-    def _outcomes(self, index: ImageIndex, selection: Selection) -> Mapping[ModelName, Outcome]:
+    def _plan(self, index: ImageIndex, selection: Selection) -> tuple[Mapping[ModelName, Outcome], bytes]:
+        """Return what becomes of each model, and the bytes of the index with all of them."""
         if selection.requires:
             raise UsageError(f"{self._path}: a layout has to hold every blob")
         for _, error in _clashes(index, selection):
@@ -148,7 +153,11 @@ class OciLayoutSink:
                     f"{model.name}: another model of that name is there", hint="replace=True overwrites it"
                 )
             outcomes[model.name] = Outcome.ALREADY_THERE if is_same else Outcome.REPLACED if there else Outcome.ADDED
-        return outcomes
+        manifests = ((model.name, Descriptor(model.manifest_digest, model.manifest_size)) for model in selection.models)
+        try:
+            return outcomes, index.with_models(manifests).write()
+        except LimitError as error:
+            raise LimitError(f"{self._path}: {error}", hint="other models fit into another folder") from None
 
     @contextlib.contextmanager
     def _opened(self, made: contextlib.ExitStack) -> Iterator[Directory]:
