@@ -96,8 +96,12 @@ class Serving:
             time.sleep(0.02)
 
     def lines(self) -> list[str]:
-        """Return the lines of the log."""
-        return self.log.read_text(encoding="utf-8").splitlines()
+        """Return the lines of the log, all that were told before. A thread of the server writes them, in order."""
+        mark = f"/healthz?mark={time.monotonic_ns()}"
+        self.ask(mark)
+        while mark not in (text := self.log.read_text(encoding="utf-8")):
+            time.sleep(0.01)
+        return [line for line in text.splitlines() if "/healthz?mark=" not in line]
 
     def typed(self) -> list[str]:
         """Return the lines that it tells to type on the clients. May be called once."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -501,6 +503,62 @@ def test_a_name_with_a_port_is_no_name_of_a_host(store: Store) -> None:
     for name in ("mirror.lan:11435", "http://mirror.lan"):
         refused = run("serve", store.root, "--host", name)
         assert (refused.returncode, f"{name}: expected the name of a host" in refused.stderr) == (2, True)
+
+
+@contextlib.contextmanager
+def unread(store: Store) -> Iterator[Serving]:
+    """A server of whose standard error nobody reads. It is a pipe, which is full after some hundred lines."""
+    command = [*OSTORE, "serve", str(store.root), "--listen", "127.0.0.1:0", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        try:
+            yield Serving(program, program.stdout.readline().rstrip("\n"), Path())
+        finally:
+            program.kill()
+
+
+def ask_often(server: Serving, numbers: range) -> None:
+    """Each request has a number, and all go over one connection, many at once."""
+    with socket.create_connection(server.address, timeout=30) as connection:
+        for begin in numbers[::50]:
+            some = [number for number in numbers if begin <= number < begin + 50]
+            heads = (f"GET /v2/?{number} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {'x' * 250}" for number in some)
+            connection.sendall("".join(f"{head}\r\n\r\n" for head in heads).encode())
+            answers = b""
+            while answers.count(b"{}") < len(some):
+                piece = connection.recv(65536)
+                assert piece
+                answers += piece
+
+
+def test_who_does_not_read_the_log_stops_nothing_and_is_told_what_is_missing(store: Store) -> None:
+    with unread(store) as server:
+        ask_often(server, range(5500))
+        told = []
+        assert server.program.stderr
+        for line in server.program.stderr:
+            told.append(line)
+            if "missing here" in line:
+                break
+        ask_often(server, range(5500, 5510))
+        server.program.terminate()
+        told += server.program.stderr
+        assert server.program.wait(timeout=30) == 0
+    found = [re.search(r"/v2/\?([0-9]+)|: ([0-9]+) lines are missing here$", line) for line in told]
+    numbers: list[int] = []
+    for one in filter(None, found):
+        # What is missing is as if it were there.
+        begin = numbers[-1] + 1 if numbers else 0
+        numbers += [int(one[1])] if one[1] else range(begin, begin + int(one[2]))
+    assert numbers == list(range(5510))
+    assert len(told) < 5500
+
+
+def test_a_signal_ends_it_while_nobody_reads_the_log(store: Store) -> None:
+    with unread(store) as server:
+        ask_often(server, range(1000))
+        server.program.terminate()
+        assert server.program.wait(timeout=30) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

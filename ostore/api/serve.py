@@ -79,7 +79,8 @@ def serve(
     `place` may be `oci:DIR`. It defaults to the store at `models`, or the store that `where` finds. `listen` is
     HOST:PORT. `only` are names and globs. Clients may ask under the names `hosts`; without any, an address of the
     network is served under every name, and a loopback address under those of this machine. `started` is called once,
-    and `log` with a line for each request and problem, neither of them escaped.
+    and `log` with a line for each request and problem, neither of them escaped. `log` is called in a thread of its own;
+    while it does not return, some thousand lines wait for it, and more are dropped and counted.
 
     Raises UsageError if the library is missing, or for a wrong argument; BusyError if the port is taken; NotFoundError;
     the errors of a bad bundle (FormatError, IntegrityError, LimitError, UnsafeError); OSError.
@@ -90,6 +91,7 @@ def serve(
         )
     from ostore.server import listening as at
     from ostore.server.catalogue import Catalogue
+    from ostore.server.log import Log
     from ostore.server.registry import Limits, Registry
     from ostore.server.requests import Doorman
     from ostore.server.running import notify, run
@@ -128,14 +130,15 @@ def serve(
             started(start)
 
         limits = Limits(connections=_connections(Limits().connections))
-        registry = run(
-            lambda: Registry(supply, doorman, is_served=is_served, log=log, limits=limits),
-            offer,
-            listener,
-            tls,
-            started=tell,
-            ended=lambda: notify(awaiting, "STOPPING=1"),
-        )
+        with Log(log) as lines:
+            registry = run(
+                lambda: Registry(supply, doorman, is_served=is_served, log=lines.tell, limits=limits),
+                offer,
+                listener,
+                tls,
+                started=tell,
+                ended=lambda: notify(awaiting, "STOPPING=1"),
+            )
     figures = registry.figures
     seconds = time.monotonic() - begin
     return ServeReport(

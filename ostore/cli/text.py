@@ -31,6 +31,7 @@ __all__ = [
     "human_seconds",
     "human_time",
     "one_line",
+    "own_stderr",
     "plural",
     "say",
     "say_data",
@@ -76,11 +77,21 @@ def say(text: str, stream: TextIO | None = None, *, end: str = "\n", marks: Sequ
         _write(text, out, end, marks)
 
 
-def tell(text: str, *, marks: Sequence[Mark] = ()) -> None:
+def tell(text: str, *, marks: Sequence[Mark] = (), stream: TextIO | None = None) -> None:
     """Print a line on standard error. If that is a full disk or a closed pipe, the exit code still tells."""
+    out = stream or sys.stderr
     with contextlib.suppress(OSError):
-        say(text, sys.stderr, marks=marks)
-        sys.stderr.flush()
+        say(text, out, marks=marks)
+        out.flush()
+
+
+def own_stderr() -> TextIO:
+    """
+    Return standard error for a thread that may be stuck in it when the program ends.
+
+    It has a lock of its own. Python ends with a crash if a thread has that of `sys.stderr` then.
+    """
+    return open(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
 
 
 def flush() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ostore.cli.options import AsJson, Models, Quiet, examples, group
-from ostore.cli.text import say, tell
+from ostore.cli.text import own_stderr, say, tell
 
 if TYPE_CHECKING:
     from ostore.api.serve import ServeStart
@@ -88,6 +89,6 @@ def serve(
         tls_key=tls_key,
         models=models,
         started=started,
-        log=tell,
+        log=partial(tell, stream=own_stderr()),
     )
     say_report("serve", report, lambda: render.text(report), as_json=as_json, quiet=quiet)
