@@ -91,7 +91,7 @@ def own_stderr() -> TextIO:
 
     It has a lock of its own. Python ends with a crash if a thread has that of `sys.stderr` then.
     """
-    return open(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
+    return os.fdopen(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
 
 
 def flush() -> None:
