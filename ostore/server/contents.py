@@ -7,6 +7,7 @@ that are served.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -14,7 +15,6 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -111,7 +111,7 @@ class FrameShelf:
         self._changed = threading.Condition()
         self._decoding = threading.Semaphore(_DECODERS)
 
-    @contextmanager
+    @contextlib.contextmanager
     def decoded(self, number: int) -> Iterator[memoryview]:
         """
         Yield a decoded frame. It counts among the few for as long as the block lasts, so that must be short.
@@ -250,11 +250,14 @@ def _sent_patiently(to: socket.socket, piece: memoryview) -> tuple[int, int]:
 
     Once the socket is full, a client that reads gets a moment: to decode the frame again would take as long.
     """
-    sent = to.send(piece)
+    sent = 0
     waiting = select.poll()
     waiting.register(to, select.POLLOUT)
-    while sent < len(piece) and waiting.poll(_PATIENCE_MILLISECONDS):
-        sent += to.send(piece[sent:])
+    # A socket that can take bytes may still refuse them. What it took before that counts: it must not be sent twice.
+    with contextlib.suppress(BlockingIOError):
+        sent = to.send(piece)
+        while sent < len(piece) and waiting.poll(_PATIENCE_MILLISECONDS):
+            sent += to.send(piece[sent:])
     return len(piece), sent
 
 

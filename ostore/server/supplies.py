@@ -32,6 +32,9 @@ from ostore.streams.bytes_at import FileBytes
 from ostore.streams.durable import Directory
 from ostore.streams.framed_bytes import FramedBytes
 
+# The stamp of a file that is to be read again, because no file has it.
+_UNREAD: Stamp = ()
+
 
 class ServedModel(NamedTuple):
     """A model whose blobs are all there, of the sizes that its manifest says."""
@@ -102,7 +105,8 @@ class StoreSupply:
         stamps = {entry.path: stamp for entry in named if (stamp := _stamp_at(entry.path))}
         known = {path: self._read[path] for path, stamp in stamps.items() if self._is_read(path, stamp)}
         fresh = [entry for entry in named if entry.path in stamps and entry.path not in known]
-        known.update((entry.path, (stamps[entry.path], read)) for entry, read in self._read_anew(tree, fresh))
+        for entry, read in self._read_anew(tree, fresh):
+            known[entry.path] = _UNREAD if _may_pass(read) else stamps[entry.path], read
         self._read = known
         return _offer(
             (one for _, one in known.values()), lambda digest: self._blobs / digest.filename, tuple(_doubts(tree))
@@ -118,7 +122,7 @@ class StoreSupply:
     def _read_anew(
         self, tree: ManifestTree, entries: Sequence[ManifestEntry]
     ) -> list[tuple[ManifestEntry, ServedModel | LeftOut]]:
-        """Read these manifests. One that cannot be read is read again when it has changed."""
+        """Read these manifests. One that is none is read again when it has changed."""
         if not entries:
             return []
         by_path = {entry.relative: entry for entry in entries}
@@ -127,7 +131,7 @@ class StoreSupply:
             (by_path[model.relative], _served(model.name, model.manifest)) for model in scan.models
         ]
         for bad in scan.unreadable:
-            error = DamagedStoreError(f"manifest of {bad.name}: {bad.reason}")
+            error = bad.error or DamagedStoreError(f"manifest of {bad.name}: {bad.reason}")
             read.append((by_path[bad.path], LeftOut(str(bad.name), error)))
         return read
 
@@ -148,7 +152,8 @@ class LayoutSupply:
             selection = layout.select(())
             manifests = layout.read_manifests(selection.models)
             models = (ServedModel.of(name, Manifest.parse(raw)) for name, raw in manifests)
-            self._read, self._stamp = (*models, *selection.left), stamp
+            self._read = (*models, *selection.left)
+            self._stamp = None if any(map(_may_pass, selection.left)) else stamp
         return _offer(self._read, lambda digest: self._path.joinpath(*LAYOUT_BLOBS, digest.hex))
 
     def opened(self, blob: Descriptor) -> Content | None:
@@ -205,6 +210,11 @@ def _served(name: ModelName, manifest: Manifest) -> ServedModel | LeftOut:
     except OstoreError as error:
         return LeftOut(str(name), error)
     return ServedModel.of(name, manifest)
+
+
+def _may_pass(read: ServedModel | LeftOut) -> bool:
+    """Whether the system gave no answer about a file: it may do so at the next look, though nothing has changed."""
+    return isinstance(read, LeftOut) and isinstance(read.error, OSError)
 
 
 def _stamp_at(path: str) -> Stamp | None:

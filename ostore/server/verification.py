@@ -85,7 +85,8 @@ class Verification:
                 for digest, known in self._known.items()
                 if digest in self._sizes and known[0] == stamps.get(digest, _NOT_THERE)
             }
-            unknown = (blob for blob in wanted if blob.digest not in self._known)
+            # One that is being hashed is known soon.
+            unknown = (blob for blob in wanted if blob.digest not in self._known and blob.digest != self._current)
             self._waiting = {blob.digest: blob for blob in sorted(unknown, key=lambda blob: (blob.size, blob.digest))}
             self._news.notify()
 
@@ -161,4 +162,7 @@ class Verification:
                 content.close()
         except (OstoreError, OSError) as error:
             return stamp, str(error)
+        except Exception as error:  # noqa: BLE001 - all other blobs wait for this thread
+            # Lack of memory, say, is not of the file: with no stamp, it is hashed again.
+            return _NOT_THERE, f"{type(error).__name__}: {error}"
         return stamp, "" if hashed.hexdigest() == blob.digest.hex else "its bytes have another digest"
