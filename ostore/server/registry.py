@@ -65,7 +65,7 @@ class _BlobResponse(web.StreamResponse):
 
 
 class Registry:
-    """Answers requests. `log` is given lines; whoever prints them escapes them."""
+    """Answers requests. `log` is given lines and returns at once; whoever prints them escapes them."""
 
     def __init__(
         self,
@@ -212,7 +212,11 @@ class Registry:
             response, wanted = _blob_head(request, blob)
             if not isinstance(response, _BlobResponse) or is_head or wanted.start == wanted.end:
                 return response
-            await response.prepare(request)
+            try:
+                await response.prepare(request)
+            except ConnectionError:
+                # The client has left: all that is to be done is its line in the log.
+                return response
             is_sent = True
             return await self._send(request, response, content, wanted)
         finally:
@@ -239,9 +243,10 @@ class Registry:
                 await self.sender.send(fd, content, *wanted, stall=self.limits.stall, count=count)
             else:
                 await self._send_by_loop(response, content, wanted, count)
-        except (OstoreError, OSError) as error:
-            if isinstance(error, OstoreError):
-                self._log(f"{request.raw_path:.300}: aborted: {error}")
+        except Exception as error:  # noqa: BLE001 - another head must not follow in the middle of the bytes
+            if not isinstance(error, OSError):
+                told = error if isinstance(error, OstoreError) else f"{type(error).__name__}: {error}"
+                self._log(f"{request.raw_path:.300}: aborted: {told}")
             if transport is not None:
                 transport.abort()
         return response

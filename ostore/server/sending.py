@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from ostore.formats.errors import OstoreError
 from ostore.server.contents import Content
 
 # Enough for a slow disk to have some reads at once, and for a fair share of processors that many programs want.
@@ -106,14 +105,14 @@ class Sender:
         Raises IntegrityError if the bytes changed meanwhile, TimeoutError if the client took none for `stall` seconds,
         OSError. The connection then ends before all is sent.
         """
-        try:
-            to = socket.socket(fileno=os.dup(fd))
-        except OSError:
-            content.close()
-            raise
-        transfer = _Transfer(to, content, start, end)
-        self._transfers[to.fileno()] = transfer
-        self._epoll.register(to.fileno(), select.EPOLLOUT | select.EPOLLONESHOT)
+        with contextlib.ExitStack() as unless_begun:
+            unless_begun.callback(content.close)
+            to = unless_begun.enter_context(socket.socket(fileno=os.dup(fd)))
+            transfer = _Transfer(to, content, start, end)
+            self._transfers[to.fileno()] = transfer
+            unless_begun.callback(self._transfers.pop, to.fileno())
+            self._epoll.register(to.fileno(), select.EPOLLOUT | select.EPOLLONESHOT)
+            unless_begun.pop_all()
         ended = asyncio.wrap_future(transfer.ended)
         try:
             await _until(ended, transfer, stall)
@@ -132,7 +131,7 @@ class Sender:
                 transfer = self._transfers[fd]
                 try:
                     is_done = transfer.advance()
-                except (OstoreError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - this thread serves all others too
                     self._take_out(transfer)
                     transfer.end(error)
                     continue

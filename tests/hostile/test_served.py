@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import re
+import select
 import socket
 import statistics
 import struct
@@ -14,16 +16,28 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+from ostore.api.addresses import opened_source
+from ostore.formats.digest import Digest
+from ostore.formats.manifest import Descriptor
+from ostore.places.bundle.reader import BundleReader
+from ostore.places.oci_layout.folder import LayoutFolder
 from ostore.places.store.store import LocalStore
+from ostore.places.store.survey import scan
+from ostore.server import registry
 from ostore.server.contents import FileContent
 from ostore.server.listening import Address, opened
 from ostore.server.registry import Limits, Registry
 from ostore.server.requests import Doorman
 from ostore.server.running import serve
-from ostore.server.supplies import StoreSupply
+from ostore.server.sending import CAN_SEND
+from ostore.server.supplies import BundleSupply, LayoutSupply, StoreSupply
 from ostore.streams.chunks import Chunk
 from tests.serving import Serving, posix, serving
 from tests.support import Store, noise, sha256, some, unmeasured
@@ -34,6 +48,7 @@ WEIGHTS = b"the weights " * 1000
 LARGE = noise(48_000_000)
 SECRET = b"root:secret outside of the store"
 MEBIBYTE = 1024 * 1024
+EPOLL = getattr(select, "epoll", None)
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +185,10 @@ def limited(store: Store, limits: Limits, *, is_ready: bool = True) -> Iterator[
     async def main() -> None:
         supply = StoreSupply(LocalStore(store.root))
         doorman = Doorman((), None, is_local=True)
-        registry = Registry(supply, doorman, is_served=lambda _name: True, log=lines.append, limits=limits)
-        registry.start(supply.look())
+        made = Registry(supply, doorman, is_served=lambda _name: True, log=lines.append, limits=limits)
+        made.start(supply.look())
         ends.append((asyncio.get_running_loop(), stop := asyncio.Event()))
-        await serve(registry, listener, None, started=begun.set, ended=lambda: None, stop=stop)
+        await serve(made, listener, None, started=begun.set, ended=lambda: None, stop=stop)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
@@ -359,6 +374,208 @@ def test_f120_a_client_that_leaves_is_one_line(server: Serving) -> None:
         time.sleep(0.02)
     assert len(server.lines()) == before + 20
     assert server.ask("/v2/").status == 200
+
+
+def test_f120_a_client_that_leaves_before_its_answer_is_no_error(server: Serving) -> None:
+    before, path = len(server.lines()), blob_path(LARGE, "library/large")
+    for _ in range(20):
+        with socket.create_connection(server.address) as client:
+            client.sendall(request(path))
+    # None has a line if the server saw the end before it had begun with the answer.
+    for _ in range(50):
+        told = [line for line in server.lines()[before:] if path in line]
+        if len(told) >= 20:
+            break
+        time.sleep(0.02)
+    assert len(told) <= 20
+    assert [line for line in told if "Error" in line or '" 500 ' in line] == []
+
+
+def held_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let every reading of a file of a blob wait, as on a slow disk, until the event is set."""
+    go_on, read = threading.Event(), FileContent.read
+
+    def read_later(content: FileContent, start: int, size: int) -> Chunk:
+        go_on.wait()
+        return read(content, start, size)
+
+    monkeypatch.setattr(FileContent, "read", read_later)
+    return go_on
+
+
+def figure(server: Serving, name: str) -> int:
+    lines = server.ask("/metrics").body.decode().splitlines()
+    return next((int(line.split()[-1]) for line in lines if line.startswith(f"ostore_{name} ")), 0)
+
+
+def until_asked(server: Serving, name: str, value: int) -> None:
+    for _ in range(1000):
+        if figure(server, name) == value:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{name} is not {value}")
+
+
+def test_a_blob_is_hashed_once_though_somebody_asks_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = held_back(monkeypatch)
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    with limited(store, Limits(), is_ready=False) as (server, _):
+        try:
+            assert server.ask("/v2/library/tiny/manifests/latest").status == 200
+        finally:
+            go_on.set()
+        # Small blobs come first, also a second time.
+        server.ready()
+        assert figure(server, "hashed_bytes_total") == server.ask("/healthz").document["total_bytes"]
+
+
+@pytest.mark.parametrize("by", ["threads", "loop"])
+def test_whatever_goes_wrong_while_a_blob_is_sent_cuts_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Memory is lacking here. There are more such requests than threads that send."""
+    monkeypatch.setattr(registry, "CAN_SEND", by == "threads")
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    with limited(store, Limits(stall=5)) as (server, lines):
+        with monkeypatch.context() as lacking:
+            lacking.setattr(FileContent, "send" if by == "threads" else "read", no_memory)
+            for _ in range(15):
+                answer = server.send(request(blob_path(WEIGHTS)))
+                assert answer.count(b"HTTP/1.1 ") <= 1
+                assert b"errors" not in answer
+        assert server.ask(blob_path(WEIGHTS)).body == WEIGHTS
+        assert len([line for line in lines if "aborted: MemoryError: " in line]) == 15
+        assert figure(server, "transfers") == 0
+
+
+def no_memory(*_: object) -> int:
+    raise MemoryError
+
+
+def test_a_blob_that_could_not_be_hashed_for_lack_of_memory_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    with monkeypatch.context() as lacking:
+        lacking.setattr(FileContent, "read", no_memory)
+        with limited(store, Limits(hash=0.1)) as (server, lines):
+            until_logged(lines, "is damaged and not served: MemoryError: ")
+            assert server.ask(blob_path(WEIGHTS)).status in {500, 503}
+            lacking.undo()
+            for _ in range(1000):
+                if server.ask("/v2/library/tiny/manifests/latest").status == 200:
+                    break
+                time.sleep(0.02)
+            assert server.ask(blob_path(WEIGHTS)).body == WEIGHTS
+            server.ready()
+            assert server.ask("/healthz").document["status"] == "ready"
+
+
+def descriptors() -> list[Path]:
+    return list(Path("/proc/self/fd").iterdir())
+
+
+class Watches:
+    """An epoll of a system that watches no more sockets for us, which root alone could bring about (epoll(7))."""
+
+    is_full = True
+
+    def __init__(self) -> None:
+        assert EPOLL
+        self._real = EPOLL()
+
+    def register(self, fd: int, events: int) -> None:
+        if self.is_full and events & select.EPOLLOUT:
+            raise OSError(errno.ENOSPC, "no watches")
+        self._real.register(fd, events)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+@pytest.mark.skipif(not CAN_SEND, reason="needs epoll")
+def test_a_transfer_that_cannot_begin_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "epoll", Watches)
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    with limited(store, Limits()) as (server, _):
+        server.send(request(blob_path(WEIGHTS)))
+        until_asked(server, "connections", 1)
+        before = len(descriptors())
+        for _ in range(20):
+            assert WEIGHTS not in server.send(request(blob_path(WEIGHTS)))
+        until_asked(server, "connections", 1)
+        assert len(descriptors()) <= before
+        assert figure(server, "transfers") == 0
+        monkeypatch.setattr(Watches, "is_full", False)
+        assert server.ask(blob_path(WEIGHTS)).body == WEIGHTS
+
+
+class Grudging(socket.socket):
+    """A socket that takes little, and every other time nothing, though it could: no system does so at will."""
+
+    count = 0
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        self.count += 1
+        if self.count % 2 == 0:
+            raise BlockingIOError(errno.EAGAIN, "not now")
+        return super().send(memoryview(data)[:1000], flags)
+
+
+def test_bytes_that_a_socket_took_are_not_sent_again(tmp_path: Path) -> None:
+    soft = bytes(byte & 31 for byte in noise(100_000))
+    store = Store(tmp_path / "store")
+    store.model("soft:latest", soft)
+    assert run("export", "--all", tmp_path / "b.tar.zst", "--models", store.root).returncode == 0
+    ours, theirs = socket.socketpair()
+    with opened_source(str(tmp_path / "b.tar.zst"), jobs=1) as bundle, theirs, Grudging(fileno=ours.detach()) as to:
+        assert isinstance(bundle, BundleReader)
+        content = BundleSupply(bundle).opened(Descriptor(Digest.of(soft), len(soft)))
+        assert content
+        position, got = 0, b""
+        while position < len(soft):
+            position += (sent := content.send(to, position, len(soft)))
+            got += theirs.recv(sent) if sent else b""
+        to.close()
+        assert got + theirs.recv(len(soft)) == soft
+
+
+def test_a_manifest_that_the_disk_did_not_give_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has changed when it does. In this process, because no disk fails at will."""
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    asked = "/v2/library/tiny/manifests/latest"
+    with monkeypatch.context() as failing, limited(store, Limits(), is_ready=False) as (server, _):
+        store.model("late:latest", b"late weights")
+        failing.setattr(scan, "read_small_file", no_disk)
+        assert server.ask(asked.replace("tiny", "late")).status == 500
+        failing.undo()
+        for _ in range(1000):
+            if server.ask(asked.replace("tiny", "late")).status == 200:
+                break
+            time.sleep(0.02)
+        assert server.ask(asked.replace("tiny", "late")).status == 200
+
+
+def no_disk(*_: object) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_manifest_of_a_layout_that_the_disk_did_not_give_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "store")
+    store.model("tiny:latest", WEIGHTS)
+    assert run("export", "--all", f"oci:{tmp_path / 'out'}", "--models", store.root).returncode == 0
+    supply = LayoutSupply(tmp_path / "out", "out")
+    with monkeypatch.context() as failing:
+        failing.setattr(LayoutFolder, "read_manifest", no_disk)
+        assert [str(name) for name in supply.look().broken] == ["tiny:latest"]
+    assert [str(model.name) for model in supply.look().models] == ["tiny:latest"]
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced", "cut", "overwritten"])
