@@ -509,7 +509,9 @@ def test_a_name_with_a_port_is_no_name_of_a_host(store: Store) -> None:
 def unread(store: Store) -> Iterator[Serving]:
     """A server of whose standard error nobody reads. It is a pipe, which is full after some hundred lines."""
     command = [*OSTORE, "serve", str(store.root), "--listen", "127.0.0.1:0", "-q"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+    # Unbuffered, the stream has no lock that a thread could keep.
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered) as program:
         assert program.stdout
         try:
             yield Serving(program, program.stdout.readline().rstrip("\n"), Path())

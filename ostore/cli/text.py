@@ -89,7 +89,7 @@ def own_stderr() -> TextIO:
     """
     Return standard error for a thread that may be stuck in it when the program ends.
 
-    It has a lock of its own. Python ends with a crash if a thread has that of `sys.stderr` then.
+    It has a lock of its own: when Python ends, it waits for that of `sys.stderr`.
     """
     return os.fdopen(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
 
