@@ -97,11 +97,11 @@ class Serving:
 
     def lines(self) -> list[str]:
         """Return the lines of the log, all that were told before. A thread of the server writes them, in order."""
-        mark = f"/healthz?mark={time.monotonic_ns()}"
-        self.ask(mark)
+        mark = f"mark-{time.monotonic_ns()}"
+        self.ask("/healthz", User_Agent=mark)
         while mark not in (text := self.log.read_text(encoding="utf-8")):
             time.sleep(0.01)
-        return [line for line in text.splitlines() if "/healthz?mark=" not in line]
+        return [line for line in text.splitlines() if '"mark-' not in line]
 
     def typed(self) -> list[str]:
         """Return the lines that it tells to type on the clients. May be called once."""

@@ -43,6 +43,10 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
+# Of no file that was read.
+NO_STAMP = Stamp(0, 0, 0, 0, 0)
+
+
 def stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 

@@ -27,13 +27,10 @@ from ostore.places.oci_layout.layout import OciLayout
 from ostore.places.store.store import LocalStore
 from ostore.places.store.survey.manifest_tree import ManifestEntry, ManifestTree, find_manifests
 from ostore.places.store.survey.scan import PassingScan
-from ostore.server.contents import Content, FileContent, FramesContent, FrameShelf, Stamp, stamp_of
+from ostore.server.contents import NO_STAMP, Content, FileContent, FramesContent, FrameShelf, Stamp, stamp_of
 from ostore.streams.bytes_at import FileBytes
 from ostore.streams.durable import Directory
 from ostore.streams.framed_bytes import FramedBytes
-
-# The stamp of a file that is to be read again, because no file has it.
-_UNREAD: Stamp = ()
 
 
 class ServedModel(NamedTuple):
@@ -106,7 +103,7 @@ class StoreSupply:
         known = {path: self._read[path] for path, stamp in stamps.items() if self._is_read(path, stamp)}
         fresh = [entry for entry in named if entry.path in stamps and entry.path not in known]
         for entry, read in self._read_anew(tree, fresh):
-            known[entry.path] = _UNREAD if _may_pass(read) else stamps[entry.path], read
+            known[entry.path] = NO_STAMP if _may_pass(read) else stamps[entry.path], read
         self._read = known
         return _offer(
             (one for _, one in known.values()), lambda digest: self._blobs / digest.filename, tuple(_doubts(tree))

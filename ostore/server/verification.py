@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import Descriptor
-from ostore.server.contents import Stamp
+from ostore.server.contents import NO_STAMP, Stamp
 from ostore.server.supplies import Supply
 
 _CHUNK_BYTES = 1024 * 1024
 # A disk that answers no more must not keep the server from ending.
 _JOIN_SECONDS = 5
-_NOT_THERE = Stamp(0, 0, 0, 0, 0)
 
 
 class State(enum.StrEnum):
@@ -83,7 +82,7 @@ class Verification:
             self._known = {
                 digest: known
                 for digest, known in self._known.items()
-                if digest in self._sizes and known[0] == stamps.get(digest, _NOT_THERE)
+                if digest in self._sizes and known[0] == stamps.get(digest, NO_STAMP)
             }
             # One that is being hashed is known soon.
             unknown = (blob for blob in wanted if blob.digest not in self._known and blob.digest != self._current)
@@ -145,7 +144,7 @@ class Verification:
 
     def _judge(self, blob: Descriptor) -> tuple[Stamp, str]:
         """Hash a blob. Return the stamp of its file, and what is wrong with it, if anything."""
-        stamp = _NOT_THERE
+        stamp = NO_STAMP
         try:
             content = self._supply.opened(blob)
             if content is None:
@@ -164,5 +163,5 @@ class Verification:
             return stamp, str(error)
         except Exception as error:  # noqa: BLE001 - all other blobs wait for this thread
             # Lack of memory, say, is not of the file: with no stamp, it is hashed again.
-            return _NOT_THERE, f"{type(error).__name__}: {error}"
+            return NO_STAMP, f"{type(error).__name__}: {error}"
         return stamp, "" if hashed.hexdigest() == blob.digest.hex else "its bytes have another digest"
