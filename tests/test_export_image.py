@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -208,11 +210,58 @@ def test_at_is_about_images(store: Store) -> None:
     )
 
 
-def test_an_image_is_no_bundle_and_the_message_says_so(store: Store) -> None:
-    export(store, "tiny", "image.tar")
-    done = run("import", "image.tar", "--models", store.root, cwd=store.root.parent)
-    assert done.returncode == 12
-    assert "image.tar: a tar of an OCI image layout, or a container image" in done.stderr
+def carried_out(told: str, folder: Path) -> None:
+    """Type the commands of a hint, as far as they go."""
+    (folder / "bin").mkdir()
+    (folder / "bin/ostore").write_text(f'#!/bin/sh\nexec {shlex.join(OSTORE)} "$@"\n')
+    (folder / "bin/ostore").chmod(0o755)
+    line = told.rpartition(" (")[2].partition(" takes the store")[0]
+    environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_tools
+@pytest.mark.parametrize("packed", ["as it is", "by gzip"])
+def test_an_image_is_no_bundle_and_the_message_says_how_it_becomes_one(
+    store: Store, tmp_path: Path, packed: str
+) -> None:
+    export(store, "tiny:q4", "image.tar")
+    image = tmp_path / "image.tar"
+    if packed == "by gzip":
+        image.write_bytes(gzip.compress(image.read_bytes()))
+    target = tmp_path / "target"
+    target.mkdir()
+    done = run("import", "image.tar", "--models", target, cwd=tmp_path)
+    assert (done.returncode, done.stderr[:53]) == (12, "ostore: error[format]: image.tar: a container image (")
+    carried_out(done.stderr, tmp_path)
+    assert tree(target) == tree(tmp_path / "image-unpacked/rootfs/models")
+    assert report("list", "list", models=target)["models"][0]["name"] == "tiny:q4"
+
+
+@needs_tools
+def test_an_image_in_a_layout_is_no_model_and_the_message_says_how_it_becomes_one(store: Store, tmp_path: Path) -> None:
+    export(store, "tiny:q4", "image.tar")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(["tar", "-xf", "image.tar", "-C", "unpacked"], cwd=tmp_path, check=True)
+    done = run("import", "oci:unpacked", "--models", tmp_path / "target", cwd=tmp_path)
+    what = "ostore: error[not-found]: no models in oci:unpacked, but a container image ("
+    assert (done.returncode, done.stderr[: len(what)]) == (3, what)
+    carried_out(done.stderr, tmp_path)
+    assert report("list", "list", models=tmp_path / "target")["models"][0]["name"] == "tiny:q4"
+
+
+def test_a_layout_in_a_tar_is_no_image(store: Store, tmp_path: Path) -> None:
+    at = ("--models", store.root)
+    assert run("export", "tiny:q4", "oci:layout", *at, cwd=tmp_path).returncode == 0
+    for names in ((".",), ("oci-layout", "index.json", "blobs")):
+        subprocess.run(["tar", "-C", "layout", "-cf", "layout.tar", *names], cwd=tmp_path, check=True)
+        told = run("import", "layout.tar", *at, cwd=tmp_path).stderr
+        assert "layout.tar: a tar of an OCI image layout (mkdir layout-unpacked && " in told
+        assert "&& ostore import oci:layout-unpacked --models" in told
 
 
 def test_the_document_says_what_the_image_is(store: Store, tmp_path: Path) -> None:
@@ -308,4 +357,4 @@ def test_an_image_from_a_pipe_is_named_too(tmp_path: Path) -> None:
     with (tmp_path / "image.tar").open("rb") as pipe:
         done = subprocess.run([*OSTORE, "inspect", "-"], stdin=pipe, capture_output=True, text=True, check=False)
     assert done.returncode == 12
-    assert "a tar of an OCI image layout, or a container image (unpack it into a folder" in done.stderr
+    assert done.stderr == "ostore: error[format]: a container image (write it to a file, and name that)\n"

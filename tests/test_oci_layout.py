@@ -19,6 +19,7 @@ import pytest
 from ostore.formats.errors import FormatError, LimitError, OstoreError, UnsafeError
 from ostore.formats.oci_layout import MAX_INDEX_BYTES, ImageIndex, check_layout, layout_document
 from ostore.streams.file_lock import try_lock
+from tests.gguf import ONE_LAYER, gguf
 from tests.support import Store, full, noise, sha256, six_kinds, tree
 from tests.support import ostore as run
 from tests.test_json import report
@@ -532,3 +533,54 @@ def test_an_index_of_any_depth_is_written_or_refused() -> None:
             except LimitError as error:
                 outcomes.add(str(error))
     assert outcomes in ({True}, {True, "index.json: JSON nested too deeply"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("verify", "layout"),
+        ("serve", "layout"),
+        ("import", "layout"),
+        ("inspect", "layout/"),
+        ("sync", "layout", "new/"),
+        ("sync", "models", "layout"),
+        ("diff", "layout"),
+        ("export", "tiny:q4", "new.tar", "--have", "layout"),
+        ("export", "tiny:q4", "layout/"),
+        ("pull", "127.0.0.1:1/library/tiny", "--to", "layout/"),
+    ],
+)
+def test_the_folder_of_a_layout_is_no_store(store: Store, tmp_path: Path, words: tuple[str, ...]) -> None:
+    at(store, "export", "--all", "oci:layout")
+    before = tree(tmp_path)
+    told = at(store, *words, code=2)
+    assert ": an OCI image layout, and no store (as a layout, it is oci:layout)\n" in told
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",),
+        ("doctor", "--fix"),
+        ("gc", "--yes"),
+        ("verify",),
+        ("import", "oci:layout"),
+        ("create", "new", "tiny.gguf"),
+        ("move", "new", "--yes"),
+    ],
+)
+def test_the_folder_of_a_layout_is_no_place_for_models(store: Store, tmp_path: Path, words: tuple[str, ...]) -> None:
+    at(store, "export", "--all", "oci:layout")
+    (tmp_path / "tiny.gguf").write_bytes(gguf(ONE_LAYER, {"token_embd.weight": ((32, 4), [0.5])}))
+    before = tree(tmp_path)
+    layout = tmp_path / "layout"
+    told = at(store, *words, code=2, models=layout)
+    assert f"{layout}: an OCI image layout, and no store (ostore inspect oci:{layout} shows the models in it)\n" in told
+    assert tree(tmp_path) == before
+
+
+def test_a_store_with_a_file_of_that_name_is_a_store(store: Store) -> None:
+    (store.root / "oci-layout").write_bytes(layout_document())
+    assert "tiny:q4" in at(store, "list")
+    assert ": whole (models)" in at(store, "verify", "models")

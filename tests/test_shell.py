@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
-from ostore.formats.remedy import ROOT, Remedy, command, ostore, person, pipe
+from ostore.cli.program import app
+from ostore.formats.remedy import ROOT, WITHOUT_STORE, Remedy, command, ostore, person, pipe
 from ostore.formats.shell import WINDOWS, in_order, native, quoted
 from tests.remedies.situations import ODD_WORDS
 
@@ -95,3 +97,12 @@ def test_a_remedy_is_about_a_store_unless_it_names_one() -> None:
     remedy = ostore("gc").otherwise(ostore("list", models="/y"), ostore("where"), person("ask"))
     assert str(remedy.about("/x")) == "ostore gc --models /x, or ostore list --models /y, or ostore where, or ask"
     assert ostore("list", "--help").about("/x") == ostore("list", "--help")
+    assert ostore("inspect", "oci:y").about("/x") == ostore("inspect", "oci:y")
+
+
+def test_a_remedy_has_no_option_that_its_command_lacks() -> None:
+    commands = vars(typer.main.get_command(app))["commands"]
+    takes_none = {
+        name for name, one in commands.items() if not any("--models" in parameter.opts for parameter in one.params)
+    }
+    assert takes_none | {"where"} == WITHOUT_STORE

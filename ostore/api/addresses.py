@@ -282,6 +282,10 @@ def _volumes_sink(path: Path, terms: SinkTerms) -> Sink:
 def _store_sink(text: str, terms: SinkTerms) -> Sink:
     from ostore.places.store.receiving.sink import StoreSink
 
+    store = LocalStore(Path(text), label=text)
+    if store.exists:
+        # Before anything is fetched for it.
+        store.require_folder()
     return StoreSink(LocalStore(Path(text)), replace=terms.replace, jobs=terms.jobs, progress=terms.progress)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ostore.formats.errors import NotFoundError
-from ostore.formats.remedy import ostore
+from ostore.formats.remedy import Remedy, command, ostore
 from ostore.formats.selection import Selection
 from ostore.host.discovery import doubts_of_choice
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings
+
+# What notes on a layout say of images.
+_IMAGE_LAYER = "application/vnd.oci.image.layer."
 
 
 def chosen_store(models: Path | None) -> LocalStore:
@@ -33,4 +37,23 @@ def refuse_nothing(selection: Selection, source: Source, label: object, *, stric
     if not selection.models:
         if isinstance(source, LocalStore):
             raise source.no_models()
+        if image := _image_in(source, selection):
+            raise NotFoundError(f"no models in {label}, but a container image", hint=image)
         raise NotFoundError(f"no models in {label}", hint=ostore("inspect", label, after="shows what it holds"))
+
+
+def _image_in(source: Source, selection: Selection) -> Remedy | None:
+    """Return how to take the store out of the image in a layout, or None if there is none."""
+    if not any(_IMAGE_LAYER in note for note in selection.notes):
+        return None
+    from ostore.places.oci_layout.folder import LayoutFolder
+    from ostore.places.oci_layout.layout import OciLayout
+
+    if not isinstance(source, OciLayout):
+        return None
+    entries = LayoutFolder(source.path, source.label).read_index().entries
+    name = next((entry.text for entry in entries if entry.text), "")
+    folder = f"{source.path.name}-unpacked"
+    unpack = command("umoci", "unpack", "--rootless", "--image", f"{source.path}:{name}", folder)
+    add = ostore("import", Path(folder) / "rootfs/models", after="takes the store out of it, if that is in /models")
+    return replace(unpack.then(add), after=add.after)

@@ -20,8 +20,10 @@ _MAX_NAMES = 8
 _MODELS = "--models"
 # What helps where a volume is missing. Whoever knows the command that was typed adds it.
 OTHER_MEDIA = "name the folders of the other media too"
-# A command with one of these names its store, looks for one, or is about none.
-_COMPLETE = frozenset({_MODELS, "--help", "where"})
+# A command with one of these names its store, or is about none.
+_COMPLETE = frozenset({_MODELS, "--help"})
+# `where` looks for a store, and the others have no such option.
+WITHOUT_STORE = frozenset({"completion", "help", "inspect", "sync", "version", "where"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,5 +147,5 @@ def person(sentence: str) -> Remedy:
 
 
 def _about(arguments: Command, store: str) -> Command:
-    is_complete = arguments[0] != "ostore" or not _COMPLETE.isdisjoint(arguments)
+    is_complete = arguments[0] != "ostore" or arguments[1:2][0] in WITHOUT_STORE or not _COMPLETE.isdisjoint(arguments)
     return arguments if is_complete else (*arguments, _MODELS, store)

@@ -13,6 +13,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ _UNFINISHED = ".part"
 # `split` and other programs append a number or letters to the name of a part.
 # What lies in an OCI image layout, and in no store.
 _LAYOUT = ("oci-layout", "blobs/sha256/")
+# Of such an archive, what says that it is an image: the list of Docker, and a layer, as a tar or packed.
+_DOCKER_LIST = "manifest.json"
+_PACKED_LAYERS = (zstd_frame.MAGIC, b"\x1f\x8b")
 _PART_NAME = re.compile(r"(.*\.tar(?:\.zst)?\.(?:part-?)?)([0-9]{1,4}|[a-z]{2})", re.IGNORECASE)
 _IMPORT = ("ostore", "import", "-")
 _UNPACK = "unpack it into a folder, and import the folder"
@@ -155,8 +159,10 @@ def _unpacked(packed: _Packed, start: bytes, path: Path | None) -> _Recognised:
 
 def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
     names = list(_member_names(start))
-    if any(name.startswith(_LAYOUT) for name in names):
-        what = "a tar of an OCI image layout, or a container image"
+    if any(name.removeprefix("./").startswith(_LAYOUT) for name in names):
+        if _is_image(start):
+            return _image(path)
+        what = "a tar of an OCI image layout"
         if path is None:
             return what, _UNPACK
         target = _new_folder(path)
@@ -169,6 +175,28 @@ def _tar(what: str, start: bytes, path: Path | None) -> _Recognised:
     target = _new_folder(path)
     unpack = command("mkdir", target).then(command("tar", "-xf", _no_option(path), "-C", target))
     return what, unpack.then(ostore("import", Path(target) / (folder or "")))
+
+
+def _image(path: Path | None) -> _Recognised:
+    what = "a container image"
+    if path is None:
+        return what, "write it to a file, and name that"
+    target = _new_folder(path)
+    layout = f"{target.removesuffix('-unpacked')}-layout"
+    copy = command("skopeo", "copy", "--preserve-digests", f"oci-archive:{path}", f"oci:{layout}:models")
+    unpack = command("umoci", "unpack", "--rootless", "--image", f"{layout}:models", target)
+    add = ostore("import", Path(target) / "rootfs/models", after="takes the store out of it, if that is in /models")
+    return what, replace(copy.then(unpack).then(add), after=add.after)
+
+
+def _is_image(start: bytes) -> bool:
+    """Whether an archive with a layout is that of an image: models are no tar, and seldom packed."""
+    for name, content in _members(start):
+        path = name.removeprefix("./")
+        is_layer = content[257:262] == b"ustar" or content.startswith(_PACKED_LAYERS)
+        if path == _DOCKER_LIST or (path.startswith(_LAYOUT) and is_layer):
+            return True
+    return False
 
 
 def _zip(start: bytes, path: Path | None) -> _Recognised:
@@ -211,18 +239,23 @@ def _is_ours(start: bytes) -> bool:
 
 def _member_names(start: bytes) -> Iterator[str]:
     """Yield the names of the members that begin in these bytes of a tar."""
+    return (name for name, _ in _members(start))
+
+
+def _members(start: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the name of each member that begins in these bytes of a tar, and the first bytes of its content."""
     offset = 0
     while offset + BLOCK <= len(start) and any(block := start[offset : offset + BLOCK]):
         try:
             header = parse_header(block)
         except OstoreError:
             # Other programs write headers that ours never has. The name is in the same place.
-            yield block[:100].rstrip(b"\0").decode("utf-8", "replace")
+            name = block[:100].rstrip(b"\0").decode("utf-8", "replace")
             number = block[124:135].strip(b" \0")
             size = int(number, 8) if re.fullmatch(rb"[0-7]+", number) else len(start)
         else:
-            yield header.name
-            size = header.size
+            name, size = header.name, header.size
+        yield name, start[offset + BLOCK : offset + BLOCK + min(size, BLOCK)]
         offset += BLOCK + size + padding(size)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from ostore.formats.errors import NotFoundError, OstoreError
+from ostore.formats.errors import NotFoundError, OstoreError, UsageError
 from ostore.formats.name import ModelName, alike, is_glob
-from ostore.formats.remedy import ostore
-from ostore.formats.store_layout import BLOBS, MANIFESTS
+from ostore.formats.remedy import Remedy, ostore
+from ostore.formats.shell import quoted_word
+from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS
 from ostore.places.store.nearby import store_instead
 from ostore.places.store.survey.manifest_tree import ManifestTree
 from ostore.places.store.survey.strays import judge_strays
@@ -27,6 +30,21 @@ class Searched(Protocol):
 
     @property
     def is_half(self) -> bool: ...
+
+
+def refuse_layout(store: Searched) -> None:
+    """Raises UsageError for an OCI image layout: it has `blobs/` too, and a store in it would be in its way."""
+    if any(os.path.lexists(store.root / tree) for tree in (MANIFESTS, COMING_MANIFESTS)):
+        return
+    from ostore.formats.oci_layout import LAYOUT  # noqa: PLC0415 - a store has manifests, and needs none of it
+
+    if not (store.root / LAYOUT).is_file():
+        return
+    layout = f"oci:{str(store.label).rstrip('/')}"
+    hint: Remedy | str = f"as a layout, it is {quoted_word(layout, sys.platform)}"
+    if store.option is None:
+        hint = ostore("inspect", layout, after="shows the models in it")
+    raise UsageError(f"{store.label}: an OCI image layout, and no store", hint=hint)
 
 
 def no_model(store: Searched, word: str, tree: ManifestTree) -> OstoreError | OSError:

@@ -18,7 +18,7 @@ from ostore.formats.remedy import ostore, person
 from ostore.formats.selection import LeftOut, SelectedModel, Selection, Wanted
 from ostore.formats.store_layout import BLOBS, COMING_MANIFESTS, MANIFESTS, QUARANTINE, TRANSACTIONS, WORKSPACE
 from ostore.formats.tar_header import BLOCK
-from ostore.places.store.absence import COPY_AGAIN, HALF, no_model, no_models
+from ostore.places.store.absence import COPY_AGAIN, HALF, no_model, no_models, refuse_layout
 from ostore.places.store.nearby import nearby_store
 from ostore.places.store.survey.batches import FoundBatch, find_batches
 from ostore.places.store.survey.blob_files import BlobFiles
@@ -100,7 +100,7 @@ class LocalStore:
         Return the store itself. A folder with `blobs/` or `manifests/` is a store, and so is one whose first import
         was interrupted: what it has finished waits in `.ostore/tx`.
 
-        Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder.
+        Raises NotFoundError if it is none, and names a store nearby; UsageError if it is not a folder, or is a layout.
         """
         self.require_folder()
         if any(_is_there(self.root / part) for part in _PARTS):
@@ -121,8 +121,9 @@ class LocalStore:
         return self
 
     def require_folder(self) -> None:
-        """Raises NotFoundError if nothing is there, UsageError if it is not a folder."""
+        """Raises NotFoundError if nothing is there, UsageError if it is no folder, or that of an OCI image layout."""
         if self.exists:
+            refuse_layout(self)
             return
         if self.root.exists():
             raise UsageError(f"{self.root}: not a folder")

@@ -162,6 +162,8 @@ class StoreSink:
 
     def _refuse_name(self, name: ModelName, sizes: Collection[int]) -> None:
         refuse_on_windows([name])
+        if self._store.root.exists():
+            self._store.require_folder()
         stored = _names(find_manifests(self._store.root))
         for _, error in clashes([name], stored, self._store.root):
             raise error
