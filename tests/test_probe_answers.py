@@ -241,12 +241,39 @@ def test_a_server_that_opens_nothing_leaves_its_store_unknown(store: Store, tmp_
     assert (said.code, "0 of 2 models served as stored" in said.text) == (10, True)
 
 
-def test_a_store_without_models_has_nothing_to_compare(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "empty/blobs").mkdir(parents=True)
+@pytest.mark.parametrize("words", [(), ("--generate",), ("-q",), ("--json",)], ids=" ".join)
+def test_a_store_without_models_proves_nothing(store: Store, tmp_path: Path, words: tuple[str, ...]) -> None:
+    empty = tmp_path / "empty"
+    (empty / "blobs").mkdir(parents=True)
     with answering(AnsweringOllama(store.root)) as url:
-        said = Probed(url, tmp_path / "empty")
-    assert (said.code, "the store has no models" in said.text) == (0, True)
-    assert "only the server has 2 models: talk:latest, tiny:q4" in said.text
+        said = Probed(url, empty, *words)
+    assert (said.code, said.text) == (3, "")
+    assert f"no models in {empty} to compare" in said.warnings
+    assert "ostore where shows which store is used; --models DIR names another" in said.warnings
+    assert said.warnings.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--model", "talk")], ids=" ".join)
+def test_a_store_of_which_nothing_can_be_read_proves_nothing_either(store: Store, words: tuple[str, ...]) -> None:
+    for name in ("talk:latest", "tiny:q4"):
+        store.manifest_path(full(name)).write_bytes(b"[]")
+    with answering(AnsweringOllama(store.root)) as url:
+        said = Probed(url, store.root, *words)
+    assert (said.code, said.text) == (3, "")
+    assert f"no models in {store.root} that can be read, to compare (ostore doctor --models" in said.warnings
+
+
+def test_a_model_for_an_address_is_told_with_what_was_typed(store: Store) -> None:
+    said = Probed("tiny:q4", store.root, "--generate", "--model", "talk")
+    assert (said.code, said.text) == (2, "")
+    again = f"ostore probe --model tiny:q4 --model talk --generate --models {store.root}"
+    assert f"tiny:q4: a model; expected the address of a server ({again})" in said.warnings
+
+
+@pytest.mark.parametrize(("url", "variable", "told"), [("ftp://x", "", "URL"), ("", "ftp://x", "OLLAMA_HOST")])
+def test_a_wrong_address_is_named_as_it_was_given(store: Store, url: str, variable: str, told: str) -> None:
+    said = Probed(url, store.root, environment={"OLLAMA_HOST": variable})
+    assert (said.code, said.warnings) == (2, f"ostore: error[usage]: {told}: expected http:// or https://\n")
 
 
 EVIL = "\x1b]0;evil\x07\x1b[2J\r\u202e\x9b\nostore: error[io]: not ours"

@@ -13,7 +13,7 @@ from ostore.api.probe_answers import Answers, SpokenWord, ask, hear
 from ostore.api.probe_place import is_of_this_machine, place_of, running_addresses
 from ostore.api.typed import means_model, typed_models
 from ostore.formats.config import ModelConfig
-from ostore.formats.errors import OstoreError, RemoteError, UsageError
+from ostore.formats.errors import NotFoundError, OstoreError, RemoteError, UsageError
 from ostore.formats.manifest import MAX_CONFIG_BYTES
 from ostore.formats.remedy import Remedy, command, ostore, person
 from ostore.formats.store_layout import MANIFESTS
@@ -94,14 +94,17 @@ def probe(
     `names` (or globs) choose some models. With `generate`, each of them says a word over both APIs, and models that
     were not in memory before leave it again. The server may be silent for `timeout` seconds; the default is 30, and 600
     while a model says its word. Raises RemoteError if the server cannot be reached or is no Ollama, LimitError if it
-    answers too much, NotFoundError, UsageError, OSError.
+    answers too much, NotFoundError (also for a store without models), UsageError, OSError.
     """
     store = chosen_store(models).require()
-    address = _address(url, store)
+    address = _address(url, store, names, generate=generate)
     if timeout is not None and not timeout > 0:
         raise UsageError(f"expected more than 0 seconds, got {timeout:g}", parameter="timeout")
     scan = store.scan(typed_models(names, store))
     stored = sorted((model for model in scan.models if model.tree == MANIFESTS), key=lambda model: model.name.full)
+    if not stored:
+        # A script takes the end of this command for a proof, and nothing would be proven.
+        raise _nothing_to_compare(store, is_readable=not scan.unreadable)
     # Nothing secret is sent, and Ollama itself speaks nothing but plain http.
     http = Http(network_terms(plain_http=True))
     api = OllamaApi(address, http, seconds=timeout or SECONDS, model_seconds=timeout or MODEL_SECONDS)
@@ -136,12 +139,22 @@ def probe(
     )
 
 
-def _address(url: str | None, store: LocalStore) -> str:
+def _nothing_to_compare(store: LocalStore, *, is_readable: bool) -> NotFoundError:
+    if is_readable:
+        error = store.no_models()
+        return NotFoundError(f"{error} to compare", hint=error.hint)
+    look = ostore("doctor", models=store.option, after="shows what is in it")
+    return NotFoundError(f"no models in {store.label} that can be read, to compare", hint=look)
+
+
+def _address(url: str | None, store: LocalStore, names: Sequence[str], *, generate: bool) -> str:
     """Return the URL to ask. Raises UsageError if what was typed is none, or is a model."""
     if url is None:
         return address_of(surroundings().environ)
     if means_model(url, store):
-        raise UsageError(f"{url}: a model; expected the address of a server", hint=ostore("probe", "--model", url))
+        chosen = [word for name in (url, *names) for word in ("--model", name)]
+        hint = ostore("probe", *chosen, *(["--generate"] if generate else []))
+        raise UsageError(f"{url}: a model; expected the address of a server", hint=hint)
     return typed_address(url)
 
 

@@ -168,8 +168,8 @@ def _message(error: Exception) -> str:
         where = f"{path}: " if path else ""
         return one_line(f"{where}{error.strerror or error}")
     if isinstance(error, OstoreError):
-        # An option is called like the parameter.
-        dashes = "--" if isinstance(error, UsageError) and error.parameter else ""
+        # An option is called like the parameter. An argument or a variable is in capitals.
+        dashes = "--" if isinstance(error, UsageError) and not error.parameter.isupper() and error.parameter else ""
         return one_line(f"{dashes}{error}")
     if isinstance(error, UnprintedError):
         return f"{error}; this was done: {error.done}" if error.done else str(error)

@@ -56,8 +56,8 @@ def probe(
 
     --quiet prints the names of the models that it does not serve as stored, or that do not answer.
 
-    Exit codes: 0 all is served as stored, 10 a model is missing there, incomplete or another one, 11 nothing answers,
-    it is no Ollama, or a model cannot be opened or does not say a word.
+    Exit codes: 0 all is served as stored, 3 the store has no models, 10 a model is missing there, incomplete or another
+    one, 11 nothing answers, it is no Ollama, or a model cannot be opened or does not say a word.
     """
     from ostore.api.probe import probe as ask
     from ostore.cli.exit_codes import end_with

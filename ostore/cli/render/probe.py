@@ -98,8 +98,6 @@ def _listed(names: tuple[str, ...]) -> str:
 
 def _verdict(report: ProbeReport) -> str:
     total = len(report.models)
-    if not total:
-        return "the store has no models, so there is nothing to compare"
     good = sum(model.served in _GOOD for model in report.models)
     verdict = f"{good} of {plural(total, 'model')} served as stored"
     asked = [model for model in report.models if model.words]

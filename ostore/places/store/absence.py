@@ -80,4 +80,4 @@ def no_models(store: Searched, tree: ManifestTree) -> NotFoundError:
         return NotFoundError(what, hint=replace(where, after="says where it belongs"))
     if store.option is not None:
         return NotFoundError(what, hint=ostore("doctor", models=store.option, after="shows what is in it"))
-    return NotFoundError(what, hint=ostore("where", after="shows which store is used"))
+    return NotFoundError(what, hint=ostore("where", after="shows which store is used; models=DIR names another"))
