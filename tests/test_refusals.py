@@ -81,7 +81,20 @@ MISTAKES = (
         USAGE,
         "curl -fLO http://host/a.tar.zst downloads it; then name the file a.tar.zst",
     ),
-    Mistake("import https://me:secret@host/a.tar", USAGE, "download it first"),
+    Mistake("import https://me:secret@host/a.tar", USAGE, "download a file first"),
+    Mistake("serve http://host:5000", USAGE, "ostore pull --help says how to take models from a registry"),
+    Mistake("pull llama3 --to http://host/", USAGE, "ostore push --help says how to send models to a registry"),
+    Mistake("pull llama3 --to host/models", USAGE, "--to: 'host/models': expected a destination (FILE.tar.zst"),
+    Mistake("pull oci:layout", USAGE, "(to add its models: ostore import oci:layout)"),
+    Mistake("pull models.tar.zst", USAGE, "ostore import models.tar.zst", works=True),
+    Mistake("pull 127.0.0.1:5000/tiny:q4", USAGE, "type all, as in 127.0.0.1:5000/library/tiny:q4"),
+    Mistake("pull localhost/tiny", USAGE, "type all, as in localhost/library/tiny"),
+    Mistake("pull mirror.lan/tiny@sha256:0", USAGE, "type all, as in mirror.lan/library/tiny"),
+    Mistake("cp llama3 127.0.0.1:5000/tiny", USAGE, "type all, as in 127.0.0.1:5000/library/tiny"),
+    Mistake("pull llama3@latest", USAGE, "expected @sha256:DIGEST behind a name"),
+    Mistake("pull llama3@sha256:0", USAGE, "llama3: digest: expected"),
+    Mistake("pull https://host/library/tiny", USAGE, "no address goes before it"),
+    Mistake("pull 'https://host/library/*'", USAGE, "HOST[:PORT]/NAMESPACE/MODEL:TAG, in quotes"),
     Mistake("repair --from http://host/a.tar", USAGE, "curl -fLO"),
     Mistake("export llama3 file:///tmp/x.tar", USAGE, "type the path: /tmp/x.tar"),
     Mistake("show {twins}", USAGE, "llama3:latest, llama3:twin"),
@@ -326,3 +339,29 @@ def test_hints_of_the_library_name_parameters_and_those_of_the_program_options(s
         ostore.list_models(models=shop.here / "nope")
     assert "models=DIR" in str(missing.value.hint)
     assert "--models DIR" in run("list", "--models", "nope").stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pull me:secret@mirror.lan:5000/library/tiny",
+        "pull me:sec/ret@mirror.lan:5000/library/tiny:q4@sha256:0",
+        "pull 'me:secret@mirror.lan:5000/library/*'",
+        "push me:secret@mirror.lan:5000/library/tiny",
+        "cp llama3 me:secret@mirror.lan:5000/library/tiny",
+        "list 'me:secret@mirror.lan:5000/library/*'",
+        "rm 'me:secret@mirror.lan:5000/library/*'",
+    ],
+)
+def test_a_name_with_a_password_is_refused_and_not_repeated(shop: Shop, words: str) -> None:
+    done = run(*shlex.split(words), "--models", shop.store.root)
+    told = "a name begins with its host, without a user and a password (docker login mirror.lan:5000 keeps them"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"ostore: error[usage]: {told}; then type the name alone)\n"
+
+
+@pytest.mark.parametrize("word", ["me:secret@mirror.lan", "https://me:secret@mirror.lan/l/*", "me:secret@a b/l/m"])
+def test_what_may_be_a_password_is_not_repeated(word: str) -> None:
+    done = run("pull", word)
+    assert done.returncode == 2
+    assert "secret" not in done.stderr

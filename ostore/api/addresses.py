@@ -110,15 +110,19 @@ def opened_bundle(word: Word, *, jobs: int) -> AbstractContextManager[BundleRead
     return _piped_bundle("-", jobs) if str(word) == "-" else _bundle(str(word), jobs)
 
 
-def sink_of(word: str | Path, terms: SinkTerms) -> Sink:
-    """Return the sink that a word stands for. Raises UsageError if it stands for none or does not take the level."""
+def sink_of(word: str | Path, terms: SinkTerms, *, parameter: str = "") -> Sink:
+    """
+    Return the sink that a word stands for, the value of a `parameter` if it is not the last argument.
+
+    Raises UsageError if it stands for none or does not take the level.
+    """
     text = str(word)
     if terms.level is not None and not 1 <= terms.level <= MAX_LEVEL:
         raise UsageError(f"expected auto or 1 to {MAX_LEVEL}, got {terms.level}", parameter="level")
-    refuse_address(text)
+    refuse_address(text, is_written=True)
     kind = next((kind for kind in _KINDS if kind.is_written(text)), None)
     if kind is None:
-        raise _no_sink(text)
+        raise _no_sink(text, parameter)
     is_bundle_file = text.endswith(BUNDLE_SUFFIXES) and not text.startswith(OCI)
     if terms.level is not None and (text.endswith(".tar") or not is_bundle_file) and text != "-":
         raise UsageError(f"{text}: not compressed, so it takes no level")
@@ -172,7 +176,7 @@ def is_bundle(word: Word) -> bool:
         return False
 
 
-def _no_sink(text: str) -> UsageError:
+def _no_sink(text: str, parameter: str) -> UsageError:
     """Return the error for a word that is no destination, with the spelling that was probably meant."""
     if Path(text).is_dir():
         return UsageError(
@@ -183,7 +187,8 @@ def _no_sink(text: str) -> UsageError:
             if text.lower().endswith(ending):
                 meant = quoted_word(f"{text[: -len(ending)]}.tar.zst", sys.platform)
                 return UsageError(f"{text}: the name of {what}", hint=f"bundles end in .tar.zst or .tar: {meant}?")
-    return UsageError(f"{text!r}: expected a destination as the last argument", hint=_SINKS)
+    what = "a destination" if parameter else "a destination as the last argument"
+    return UsageError(f"{text!r}: expected {what}", hint=_SINKS, parameter=parameter)
 
 
 def _no_bundle(text: str) -> NotFoundError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ostore.api.chosen_store import chosen_store
-from ostore.api.typed import models_of_ids, refuse_folder, words_of
+from ostore.api.typed import models_of_ids, refuse_folder, refuse_login, words_of
 from ostore.formats.name import ModelName, is_glob, matches_listing
 from ostore.formats.unreadable import Unreadable
 from ostore.operations.listing import ListedModel, list_rows
@@ -46,6 +46,8 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     NotFoundError if there is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
     wanted = words_of(patterns)
+    for word in wanted:
+        refuse_login(word)
     store = chosen_store(models).require()
     by_id = models_of_ids(wanted, store)
     scan = store.passing_scan()

@@ -9,7 +9,7 @@ from pathlib import Path
 from ostore.api.addresses import SinkTerms, sink_of
 from ostore.api.locked import Lock, digests_of
 from ostore.api.network import network_terms, registries
-from ostore.api.typed import typed_name, words_of
+from ostore.api.typed import BUNDLE_SUFFIXES, OCI, refuse_login, refuse_short_address, typed_name, words_of
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidDigestError, NotFoundError, UsageError
 from ostore.formats.name import DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName, is_glob
@@ -25,6 +25,8 @@ from ostore.places.store.store import LocalStore
 from ostore.settings import choose_store, surroundings, threads
 from ostore.streams.progress import SILENT, Progress
 from ostore.streams.ranges import connections_for
+
+_GLOB = "HOST[:PORT]/NAMESPACE/MODEL:TAG, in quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +142,28 @@ def _chosen(names: Sequence[str], lock: Lock | None) -> list[tuple[ModelName, Di
 
 def _host_of(glob: str) -> str:
     """Return the registry that lists what a glob may match. Raises UsageError if the glob does not begin with it."""
+    refuse_login(glob)
+    if "@" in glob or "://" in glob:
+        # It is not repeated: there may be a password in an address.
+        raise UsageError("a glob begins with a host, without an address before it or a digest behind it", hint=_GLOB)
     host, *rest = glob.split("/")
-    if len(rest) != 2 or is_glob(host) or "@" in glob:  # noqa: PLR2004 - namespace, and model:tag
-        raise UsageError(
-            f"{glob}: a glob needs a registry that lists what it has", hint="HOST[:PORT]/NAMESPACE/MODEL:TAG, in quotes"
-        )
+    if len(rest) != 2 or is_glob(host):  # noqa: PLR2004 - namespace, and model:tag
+        raise UsageError(f"{glob}: a glob needs a registry that lists what it has", hint=_GLOB)
     return ModelName(host, DEFAULT_NAMESPACE, "model", DEFAULT_TAG).host
 
 
 def _pinned(word: str) -> tuple[ModelName, Digest | None]:
-    name, _, digest = word.partition("@")
-    if not digest:
+    refuse_login(word)
+    if word.startswith(OCI) or (word.endswith(BUNDLE_SUFFIXES) and Path(word).is_file()):
+        what = "a place on this machine; expected the name of a model in a registry"
+        raise UsageError(f"{word}: {what}", hint=ostore("import", word, before="to add its models"))
+    name, at, digest = word.partition("@")
+    refuse_short_address(name)
+    if not at or "://" in word:
         return typed_name(word), None
+    if not digest.startswith("sha256:"):
+        # It is not repeated: it may be a password.
+        raise UsageError("expected @sha256:DIGEST behind a name, or a name without @")
     try:
         return typed_name(name), Digest.parse(digest)
     except InvalidDigestError as error:
@@ -165,7 +177,7 @@ def _sink(
     if to is not None:
         if models is not None:
             raise UsageError("--to and --models: two destinations; expected one")
-        return sink_of(to, SinkTerms(None, replace, threads(None), progress)), str(to), ()
+        return sink_of(to, SinkTerms(None, replace, threads(None), progress), parameter="to"), str(to), ()
     choice = choose_store(models)
     sink = StoreSink(
         LocalStore(choice.path),

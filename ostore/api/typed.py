@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 from ostore.formats.digest import Digest
 from ostore.formats.errors import InvalidNameError, NotFoundError, UsageError
-from ostore.formats.name import ModelName, is_glob, matches_listing
-from ostore.formats.remedy import Remedy, command, ostore
+from ostore.formats.name import DEFAULT_NAMESPACE, ModelName, is_glob, matches_listing
+from ostore.formats.remedy import Remedy, command, ostore, person
 from ostore.formats.shell import quoted_word
 from ostore.operations.transfer import Source
 from ostore.places.store.store import LocalStore
@@ -28,6 +28,11 @@ BUNDLE_SUFFIXES = (".tar.zst", ".tar")
 OCI = "oci:"
 # `ostore list` shows twelve digits of the digest of a manifest.
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.IGNORECASE)
+# What may follow a name: the digest of a manifest.
+_PIN = re.compile(r"@sha256:[^@/]*$", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[0-9]+)?")
+_PULL = ostore("pull", "--help", after="says how to take models from a registry")
+_PUSH = ostore("push", "--help", after="says how to send models to a registry")
 # One letter before the colon is a drive of Windows.
 _ADDRESS = re.compile(r"(file|[a-z][a-z0-9+.-]+(?=://)):", re.IGNORECASE)
 
@@ -112,8 +117,8 @@ def refuse_folder(pattern: str) -> None:
         raise UsageError(f"{pattern}: a folder; expected the name of a model", hint=_place_instead(pattern))
 
 
-def refuse_address(word: str) -> None:
-    """Raises UsageError for no word, and for `file:` and `http:`: a place is a path, and nothing is downloaded."""
+def refuse_address(word: str, *, is_written: bool = False) -> None:
+    """Raises UsageError for no word, and for `file:` and `http:`: a place is a path, to be read or to be written."""
     refuse_empty_word(word)
     found = _ADDRESS.match(word)
     if found is None or os.path.lexists(word):
@@ -124,10 +129,35 @@ def refuse_address(word: str) -> None:
         raise UsageError("file: an address; expected a path", hint=f"type the path: {quoted_word(path, sys.platform)}")
     # A password may stand in it, so only a plain address is repeated.
     is_plain = scheme in {"http", "https"} and "@" not in word and "?" not in word
-    name = word.rstrip("/").rpartition("/")[2] if is_plain else "FILE"
-    then = f"then name the file {name}"
-    fetch = command("curl", "-fLO", word, after=f"downloads it; {then}") if is_plain else f"download it first, {then}"
-    raise UsageError(f"{scheme}: an address; ostore downloads nothing", hint=fetch)
+    name = word.rpartition("/")[2]
+    if is_written:
+        what, hint = "a file or folder of this machine", _PUSH
+    elif is_plain and name.endswith(BUNDLE_SUFFIXES):
+        what, hint = "a file", command("curl", "-fLO", word, after=f"downloads it; then name the file {name}")
+    else:
+        fetch = person("download a file first, and name that")
+        what, hint = "a file or folder of this machine", _PULL.otherwise(fetch)
+    raise UsageError(f"{scheme}: an address; expected {what}", hint=hint)
+
+
+def refuse_login(word: str) -> None:
+    """Raises UsageError for a name with a user and a password before its host. They are not repeated."""
+    name = _PIN.sub("", word)
+    before, at, path = name.rpartition("@")
+    host, slash, _ = path.partition("/")
+    if at and slash and "://" not in before:
+        place = host if _HOST.fullmatch(host) else "HOST"
+        hint = command("docker", "login", place, after="keeps them; then type the name alone")
+        raise UsageError("a name begins with its host, without a user and a password", hint=hint)
+
+
+def refuse_short_address(word: str) -> None:
+    """Raises UsageError for a host and a model. Of two parts, the first is a namespace, which has no port or dot."""
+    host, _, model = word.partition("/")
+    full = f"{host}/{DEFAULT_NAMESPACE}/{model}"
+    is_host = ":" in host or "." in host or host.lower() == "localhost"
+    if is_host and "/" not in model and means_name(full):
+        raise UsageError(f"{word}: a registry and a model, without a namespace between", hint=f"type all, as in {full}")
 
 
 def layout_path(word: object) -> Path | None:
@@ -148,6 +178,7 @@ def refuse_empty_word(word: str, what: str = "a file or folder") -> None:
 def _checked(words: Sequence[str]) -> list[str]:
     checked = words_of(words)
     for word in checked:
+        refuse_login(word)
         if not is_glob(word) and not _ID.fullmatch(word):
             typed_name(word)
     return checked
@@ -156,6 +187,7 @@ def _checked(words: Sequence[str]) -> list[str]:
 def _no_name(word: str, error: InvalidNameError) -> UsageError:
     if not word:
         return UsageError("name: expected the name of a model, got nothing")
+    refuse_login(word)
     if "://" in word or "@" in word or word.lower().startswith("file:"):
         # The text is not repeated: it may hold a password.
         return UsageError(
@@ -164,6 +196,7 @@ def _no_name(word: str, error: InvalidNameError) -> UsageError:
     if is_place(word):
         kind = "a folder" if _is_folder(word) else "a file"
         return UsageError(f"{word}: {kind}; expected the name of a model", hint=_place_instead(word))
+    refuse_short_address(word)
     bare = word.rstrip("/")
     hint = (
         f"did you mean {bare}?"
