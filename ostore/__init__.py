@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ostore.api.move.check import MoveCheckReport, StoreSetting, check_move
     from ostore.api.move.move import move
     from ostore.api.move.report import MovedModel, MoveReport
-    from ostore.api.outdated import OutdatedModel, OutdatedReport, outdated
+    from ostore.api.outdated import OutdatedModel, OutdatedReport, UnansweredModel, outdated
     from ostore.api.path import PathPart, PathReport, path
     from ostore.api.probe import ProbedModel, ProbeReport, probe
     from ostore.api.probe_answers import SpokenWord
@@ -199,6 +199,7 @@ __all__ = [
     "SyncReport",
     "SyncedModel",
     "TruncatedError",
+    "UnansweredModel",
     "Unreadable",
     "UnsafeError",
     "UsageError",
@@ -351,6 +352,7 @@ _HOMES = {
     "SyncReport": "ostore.api.sync.sync",
     "SyncedModel": "ostore.api.sync.sync",
     "TruncatedError": "ostore.formats.errors",
+    "UnansweredModel": "ostore.api.outdated",
     "Unreadable": "ostore.formats.unreadable",
     "UnsafeError": "ostore.formats.errors",
     "UsageError": "ostore.formats.errors",

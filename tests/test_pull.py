@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.false_registry import Asked, answer, false_registry
 from tests.registries import DockerRegistry, docker_registry, needs_registry
 from tests.support import OSTORE, TORTURE, Store, noise, six_kinds, tree, unmeasured
 from tests.support import ostore as run
@@ -220,6 +221,53 @@ def test_what_a_registry_has_anew_is_told_with_its_size(tmp_path: Path) -> None:
         assert run("outdated", "-q", "--models", store).stdout == f"{names[0]}\n"
     gone = run("outdated", "--models", store)
     assert (gone.returncode, "connection refused" in gone.stderr) == (11, True)
+
+
+def test_a_registry_that_fails_hides_no_answer_of_others(tmp_path: Path) -> None:
+    origin, store = Store(tmp_path / "origin"), tmp_path / "models"
+    origin.model("tiny:latest", b"old", template=b"{{ .Prompt }}")
+
+    def refuses(_asked: Asked) -> Iterator[bytes]:
+        return answer(b"{}", "403 Forbidden")
+
+    with docker_registry(tmp_path / "registry") as registry, false_registry(refuses) as closed:
+        registry.fill(origin)
+        name = registry.name("tiny")
+        assert run("pull", name, "--models", store).returncode == 0
+        for other in ("127.0.0.1:1/library/a", "127.0.0.1:1/library/b", f"{closed.host}/library/c"):
+            Store(store).model(f"{other}:latest", b"mine")
+        origin.model("tiny:latest", b"a new one", template=b"{{ .Prompt }}")
+        registry.fill(origin)
+        done = run("outdated", "--models", store)
+        document = json.loads(run("outdated", "--models", store, "--json").stdout)
+        alone = run("outdated", "127.0.0.1:1/*", "--models", store)
+    assert done.returncode == 11
+    rows = {line.split()[0]: line.split()[2] for line in done.stdout.splitlines()[1:-1]}
+    unknown = ["127.0.0.1:1/library/a:latest", "127.0.0.1:1/library/b:latest", f"{closed.host}/library/c:latest"]
+    assert [rows.pop(one) for one in unknown] == ["unknown"] * 3
+    assert list(rows) == [name]
+    assert "1 model outdated, 0 models the same, 3 models unknown" in done.stdout
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 2
+    assert "ostore: warning: 127.0.0.1:1: 2 models not compared: GET http://127.0.0.1:1/" in done.stderr
+    assert f"ostore: warning: {closed.host}: 1 model not compared: " in done.stderr
+    assert sorted(model["name"] for model in document["unanswered"]) == sorted(unknown)
+    assert (document["models"][0]["name"], document["unknown"]) == (name, [])
+    assert (alone.returncode, alone.stdout) == (11, "")
+    assert "error[remote]: GET http://127.0.0.1:1/v2/library/a/manifests/latest: connection refused" in alone.stderr
+
+
+def test_a_registry_that_does_not_answer_is_asked_for_one_model(tmp_path: Path) -> None:
+    store = Store(tmp_path / "models")
+
+    def hangs_up(_asked: Asked) -> Iterator[bytes]:
+        raise ConnectionError
+
+    with false_registry(hangs_up) as silent:
+        for name in (f"{silent.host}/library/a:latest", f"{silent.host}/library/b:latest"):
+            store.model(name, b"mine")
+        assert run("outdated", "--models", store.root).returncode == 11
+        assert {asked.path for asked in silent.asked} == {"/v2/library/a/manifests/latest"}
 
 
 @pytest.mark.parametrize("option", [["--plain-http"], ["--ca-file", "ca.pem"]])

@@ -38,9 +38,11 @@ def outdated(
     """
     Show which models of the store are another version elsewhere. Only manifests are compared.
 
-    Without --against, the registry of each model is asked: one request each. --quiet prints their names.
+    Without --against, the registry of each model is asked: one request each. What a registry that fails has is unknown,
+    and the command then ends with 11. --quiet prints the names of the models that are another version.
     """
     from ostore.api.outdated import outdated as compare
+    from ostore.cli.exit_codes import end_with
     from ostore.cli.render import outdated as render
     from ostore.cli.render.report import say_report
 
@@ -54,3 +56,5 @@ def outdated(
         lines=(model.name for model in report.models),
         warnings=report.warnings,
     )
+    if report.unanswered:
+        end_with("remote")
