@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -79,6 +80,22 @@ def test_models_go_straight_to_a_bundle_without_a_store(
     assert run("import", destination, "--models", tmp_path / "models", cwd=tmp_path).returncode == 0
     there = origin.manifest_path("registry.ollama.ai/library/tiny:q4").read_bytes()
     assert pulled_bytes(tmp_path / "models", names[0]) == there
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_a_disk_that_is_too_small_for_the_bundle_is_told_before_anything_is_fetched(
+    tmp_path: Path, registry: DockerRegistry
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True)
+    try:
+        done = run("pull", registry.name("sees"), "--to", disk / "b.tar")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert done.returncode == 7, done.stderr
+    assert "(choose fewer models, or another disk; " in done.stderr
 
 
 def test_a_bundle_on_standard_output_has_nothing_else_there(tmp_path: Path, registry: DockerRegistry) -> None:

@@ -125,7 +125,7 @@ class FrameWriter:
             if len(self._spans) + len(self._pending) >= seek_table.MAX_FRAMES:
                 raise LimitError(
                     f"zstd: expected at most {seek_table.MAX_FRAMES} frames",
-                    hint="export fewer models into each bundle",
+                    hint="choose fewer models for each bundle",
                 )
             future = self._pool.submit(encode_frame, self._pieces, self._level)
             self._pending.append((self._filled, future))

@@ -164,7 +164,7 @@ def bundle_head(selection: Selection) -> bytes:
         raise LimitError(
             f"{members} members and an index of {len(index)} bytes: expected at most {MAX_MEMBERS} and "
             f"{MAX_INDEX_BYTES}",
-            hint="export fewer models into each bundle",
+            hint="choose fewer models for each bundle",
         )
     return b"".join(_member(path, data) for path, data in ((INDEX_PATH, index), *files))
 

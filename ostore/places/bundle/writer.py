@@ -196,12 +196,12 @@ class BundleFile:
         try:
             refuse_full(self.path.parent, self._encoding.least_size(selection) - left)
         except NoSpaceError as error:
-            error.hint = "export fewer models, or to another disk; a bundle that is written to a pipe is not estimated"
+            error.hint = "choose fewer models, or another disk; a bundle that is written to a pipe is not estimated"
             raise
 
     def _refuse_existing(self) -> None:
         if self.path.is_dir() and not self.path.is_symlink():
-            raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to export into a directory")
+            raise UsageError(f"{self.path}: is a directory", hint="end it with '/' to make a store in it")
         refuse_to_overwrite(self.path, replace=self._replace)
         with Directory.open(self.path.parent) as directory:
             if (volumes := files_of_set(directory, self.path.name)) and not self._replace:
