@@ -38,7 +38,8 @@ def refuse_layout(store: Searched) -> None:
         return
     from ostore.formats.oci_layout import LAYOUT  # noqa: PLC0415 - a store has manifests, and needs none of it
 
-    if not (store.root / LAYOUT).is_file():
+    # A folder that we may not enter is told by whoever looks into it.
+    if not os.path.isfile(store.root / LAYOUT):  # noqa: PTH113
         return
     layout = f"oci:{str(store.label).rstrip('/')}"
     hint: Remedy | str = f"as a layout, it is {quoted_word(layout, sys.platform)}"
