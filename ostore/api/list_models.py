@@ -46,8 +46,6 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
     NotFoundError if there is no store or a glob matches no model, UsageError if the store is not a folder, OSError.
     """
     wanted = words_of(patterns)
-    for word in wanted:
-        refuse_login(word)
     store = chosen_store(models).require()
     by_id = models_of_ids(wanted, store)
     scan = store.passing_scan()
@@ -63,6 +61,7 @@ def list_models(patterns: Sequence[str] = (), *, models: Path | None = None) -> 
         if pattern not in matched:
             refuse_folder(pattern)
             if is_glob(pattern):
+                refuse_login(pattern)
                 raise store.no_model(pattern, scan.tree)
     return ListReport(
         store=str(store.root),
