@@ -8,40 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from ostore.formats import media_types
-from ostore.formats.digest import Digest
 from ostore.formats.errors import OstoreError
 from ostore.formats.manifest import Descriptor
 from ostore.formats.name import ModelName
 from ostore.server.catalogue import Catalogue, Repository
 from ostore.server.contents import Content
 from ostore.server.figures import CONTENT_TYPE, Figures, access_line, health
-from ostore.server.requests import Asked, BadPathError, ByteRange, Doorman, read_path, read_range
+from ostore.server.requests import Asked, BadPathError, ByteRange, Doorman, read_path
+from ostore.server.responses import JSON, BlobResponse, blob_head, failure, listing, manifest, path_of, plain
 from ostore.server.sending import CAN_SEND, Sender
-from ostore.server.supplies import Offer, ServedModel, Supply
+from ostore.server.supplies import Offer, Supply
 from ostore.server.verification import State, Verification
 
-_JSON = "application/json"
-_VERSION = {"Docker-Distribution-API-Version": "registry/2.0", "Server": "ostore"}
-_OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-# They refuse Ollama's media types in a manifest of Docker's type, and take them in one of the OCI's.
-_OCI_CLIENTS = ("skopeo/", "containers/")
 # What a client is told to wait if its blob is not hashed yet.
 _RETRY_SECONDS = 5
 # A place is looked at again after so long, and after so many times as long as looking takes.
 _LOOK_SECONDS, _LOOK_SHARE = 1.0, 20
 # Through TLS, and where the system cannot send a file, each connection holds so much.
 _CHUNK_BYTES = 64 * 1024
-_MAX_PAGE = 10_000
 _MOMENT_SECONDS = 0.01
 
 
@@ -56,12 +47,6 @@ class Limits:
     stall: float = 60.0
     hash: float = 25.0
     connections: int = 1024
-
-
-class _BlobResponse(web.StreamResponse):
-    """The head of an answer with bytes of a blob, and how many of them went out."""
-
-    sent = 0
 
 
 class Registry:
@@ -112,8 +97,8 @@ class Registry:
         try:
             return await self._answer(request)
         except Exception as error:  # noqa: BLE001 - one bad request must not be silence in the log
-            self._log(f"{request.raw_path:.300}: {type(error).__name__}: {error}")
-            return _error(500, "UNKNOWN", "the server cannot read it; its log says why")
+            self._log(f"{path_of(request):.300}: {type(error).__name__}: {error}")
+            return failure(500, "UNKNOWN", "the server cannot read it; its log says why")
         finally:
             self.busy.discard(request.protocol)
             self.answered[request.protocol] = self._loop.time()
@@ -121,21 +106,21 @@ class Registry:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1:
-            return _error(400, "UNSUPPORTED", "expected one Host")
+            return failure(400, "UNSUPPORTED", "expected one Host")
         if not self._doorman.accepts_host(hosts[0]):
-            return _error(403, "DENIED", "not a name of this server")
+            return failure(403, "DENIED", "not a name of this server")
         if request.method not in {"GET", "HEAD"}:
-            return _error(405, "UNSUPPORTED", "read only", {"Allow": "GET, HEAD"})
-        path = request.raw_path.partition("?")[0]
+            return failure(405, "UNSUPPORTED", "read only", {"Allow": "GET, HEAD"})
+        path = path_of(request)
         if path == "/healthz":
-            return _text(health(self.verification.extent(), len(self._catalogue.models), left=len(self._left)), _JSON)
+            return plain(health(self.verification.extent(), len(self._catalogue.models), left=len(self._left)), JSON)
         if not self._doorman.accepts_token(request.headers.get("Authorization")):
-            return _error(401, "UNAUTHORIZED", "a token is needed", {"WWW-Authenticate": 'Basic realm="ostore"'})
+            return failure(401, "UNAUTHORIZED", "a token is needed", {"WWW-Authenticate": 'Basic realm="ostore"'})
         return await self._answer_known(request, path)
 
     async def _answer_known(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if path in {"/v2", "/v2/"}:
-            return _text("{}", _JSON)
+            return plain("{}", JSON)
         if path == "/metrics":
             return self._metrics()
         if path == "/v2/_catalog":
@@ -143,33 +128,35 @@ class Registry:
         try:
             asked = read_path(request.raw_path)
         except BadPathError:
-            return _error(400, "DIGEST_INVALID" if "/blobs/" in path else "MANIFEST_INVALID", "no tag and no digest")
-        return await self._answer_about(request, asked) if asked else _error(404, "NAME_UNKNOWN", "no such path")
+            return failure(400, "DIGEST_INVALID" if "/blobs/" in path else "MANIFEST_INVALID", "no tag and no digest")
+        return await self._answer_about(request, asked) if asked else failure(404, "NAME_UNKNOWN", "no such path")
 
     async def _answer_about(self, request: web.BaseRequest, asked: Asked) -> web.StreamResponse:
         repository = await self._repository(asked)
         if asked.what == "manifest" and asked.tag and self._catalogue.may_be_broken(asked.repository, asked.tag):
-            return _error(500, "UNKNOWN", "the model is damaged here, or its folder cannot be read; the log says which")
+            return failure(
+                500, "UNKNOWN", "the model is damaged here, or its folder cannot be read; the log says which"
+            )
         if repository is None:
-            return _error(404, "NAME_UNKNOWN", "no such model")
+            return failure(404, "NAME_UNKNOWN", "no such model")
         if asked.what == "tags":
             return await self._list_tags(request, asked, repository)
         if asked.what == "manifest":
             return self._manifest(request, asked, repository)
         blob = repository.blobs.get(asked.digest) if asked.digest else None
-        return await self._blob(request, blob) if blob else _error(404, "BLOB_UNKNOWN", "no model here has it")
+        return await self._blob(request, blob) if blob else failure(404, "BLOB_UNKNOWN", "no model here has it")
 
     async def _list_repositories(self, request: web.BaseRequest) -> web.StreamResponse:
         await self._look()
         await self._until_hashed(self._catalogue.blobs.values())
         paths = (one.path for one in self._catalogue.repositories.values() if self._tags(one))
-        return _listing(request, {}, "repositories", sorted(paths))
+        return listing(request, {}, "repositories", sorted(paths))
 
     async def _list_tags(self, request: web.BaseRequest, asked: Asked, repository: Repository) -> web.StreamResponse:
         await self._until_hashed(repository.blobs.values())
         if tags := self._tags(repository):
-            return _listing(request, {"name": asked.repository}, "tags", tags)
-        return _error(503, "UNAVAILABLE", "not hashed yet, or damaged", {"Retry-After": str(_RETRY_SECONDS)})
+            return listing(request, {"name": asked.repository}, "tags", tags)
+        return failure(503, "UNAVAILABLE", "not hashed yet, or damaged", {"Retry-After": str(_RETRY_SECONDS)})
 
     async def _repository(self, asked: Asked) -> Repository | None:
         if asked.what != "blob":
@@ -189,28 +176,26 @@ class Registry:
         by_digest = repository.manifests.get(asked.digest) if asked.digest else None
         model = by_digest or repository.tags.get(asked.tag.lower())
         if model is None:
-            return _error(404, "MANIFEST_UNKNOWN", "no such tag" if asked.tag else "no such manifest")
+            return failure(404, "MANIFEST_UNKNOWN", "no such tag" if asked.tag else "no such manifest")
         if State.DAMAGED in self.verification.known(model.blobs):
-            return _error(500, "UNKNOWN", "the model is damaged here; the log of the server names the blob")
-        agent = request.headers.get("User-Agent", "")
-        kind = _OCI_MANIFEST if agent.startswith(_OCI_CLIENTS) else _manifest_type(model)
-        return web.Response(body=model.raw, headers={"Content-Type": kind, **_labels(model.digest)})
+            return failure(500, "UNKNOWN", "the model is damaged here; the log of the server names the blob")
+        return manifest(request, model)
 
     async def _blob(self, request: web.BaseRequest, blob: Descriptor) -> web.StreamResponse:
         content = await asyncio.to_thread(self._supply.opened, blob)
         if content is None:
-            return _error(404, "BLOB_UNKNOWN", "the blob is not there any more")
+            return failure(404, "BLOB_UNKNOWN", "the blob is not there any more")
         is_sent = False
         try:
             # Without bytes there is nothing to verify, and Ollama takes no 503 here.
             is_head = request.method == "HEAD"
             state = self.verification.state(blob, content.stamp) if is_head else await self._state(blob, content)
             if state is State.WAITING and not is_head:
-                return _error(503, "UNAVAILABLE", "being hashed", {"Retry-After": str(_RETRY_SECONDS)})
+                return failure(503, "UNAVAILABLE", "being hashed", {"Retry-After": str(_RETRY_SECONDS)})
             if state is State.DAMAGED:
-                return _error(500, "UNKNOWN", "the blob is damaged here; the log of the server says how")
-            response, wanted = _blob_head(request, blob)
-            if not isinstance(response, _BlobResponse) or is_head or wanted.start == wanted.end:
+                return failure(500, "UNKNOWN", "the blob is damaged here; the log of the server says how")
+            response, wanted = blob_head(request, blob)
+            if not isinstance(response, BlobResponse) or is_head or wanted.start == wanted.end:
                 return response
             try:
                 await response.prepare(request)
@@ -224,7 +209,7 @@ class Registry:
                 content.close()
 
     async def _send(
-        self, request: web.BaseRequest, response: _BlobResponse, content: Content, wanted: ByteRange
+        self, request: web.BaseRequest, response: BlobResponse, content: Content, wanted: ByteRange
     ) -> web.StreamResponse:
         """Send the bytes of a blob and close its content. If that fails, the connection is reset."""
         transport = request.transport
@@ -246,7 +231,7 @@ class Registry:
         except Exception as error:  # noqa: BLE001 - another head must not follow in the middle of the bytes
             if not isinstance(error, OSError):
                 told = error if isinstance(error, OstoreError) else f"{type(error).__name__}: {error}"
-                self._log(f"{request.raw_path:.300}: aborted: {told}")
+                self._log(f"{path_of(request):.300}: aborted: {told}")
             if transport is not None:
                 transport.abort()
         return response
@@ -320,7 +305,7 @@ class Registry:
         self._left = left
 
     def _metrics(self) -> web.StreamResponse:
-        return _text(
+        return plain(
             self.figures.metrics(
                 self.verification.extent(),
                 models=len(self._catalogue.models),
@@ -335,10 +320,9 @@ class Registry:
         """Count a request and log its line."""
         self.figures.requests[response.status] += 1
         moment = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        # A query may have a token.
-        line = f"{request.method} {request.raw_path.partition('?')[0]}"
+        line = f"{request.method} {path_of(request)}"
         agent = request.headers.get("User-Agent", "")
-        sent = response.sent if isinstance(response, _BlobResponse) else 0
+        sent = response.sent if isinstance(response, BlobResponse) else 0
         self._log(
             access_line(
                 moment, request.remote or "-", line, status=response.status, sent=sent, seconds=seconds, agent=agent
@@ -358,63 +342,3 @@ class Registry:
 
 def _left_told(offer: Offer) -> Iterator[str]:
     return (f"{one.subject}: not served: {one.error}" for one in offer.left)
-
-
-def _blob_head(request: web.BaseRequest, blob: Descriptor) -> tuple[web.StreamResponse, ByteRange]:
-    """Return the response that begins the answer for a blob, and the bytes that follow."""
-    wanted: ByteRange | str | None = None
-    if request.method == "GET" and request.headers.get("If-Range") in {None, _tag(blob.digest)}:
-        wanted = read_range(request.headers.get("Range"), blob.size)
-    if isinstance(wanted, str):
-        refusal = _error(416, "UNSUPPORTED", "no such bytes", {"Content-Range": f"bytes */{blob.size}"})
-        return refusal, ByteRange(0, 0)
-    headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **_labels(blob.digest)}
-    if wanted is None:
-        # Ollama takes a whole answer only with a Location, and then asks there for the parts.
-        response = _BlobResponse(headers={**headers, "Location": request.raw_path.partition("?")[0]})
-        wanted = ByteRange(0, blob.size)
-    else:
-        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{blob.size}"
-        response = _BlobResponse(status=206, headers=headers)
-    response.content_length = wanted.end - wanted.start
-    return response, wanted
-
-
-def _labels(digest: Digest) -> dict[str, str]:
-    return {"Docker-Content-Digest": str(digest), "ETag": _tag(digest), **_VERSION}
-
-
-def _tag(digest: Digest) -> str:
-    return f'"{digest}"'
-
-
-def _manifest_type(model: ServedModel) -> str:
-    """Return the media type that a manifest gives itself, if a client may know it."""
-    is_oci = f'"{_OCI_MANIFEST}"'.encode() in model.raw and media_types.MANIFEST.encode() not in model.raw
-    return _OCI_MANIFEST if is_oci else media_types.MANIFEST
-
-
-def _listing(request: web.BaseRequest, head: Mapping[str, str], key: str, names: list[str]) -> web.StreamResponse:
-    """Return a page of a list: at most `n` names behind `last`."""
-    query = request.query
-    last, text = query.get("last", ""), query.get("n", "")
-    count = (
-        min(int(text), _MAX_PAGE) if text.isascii() and text.isdigit() and len(text) < len(str(2**31)) else _MAX_PAGE
-    )
-    rest = [name for name in names if name > last]
-    headers = {}
-    if len(rest) > count > 0:
-        path = request.raw_path.partition("?")[0]
-        headers["Link"] = f'<{quote(path, safe="/:")}?{urlencode({"n": count, "last": rest[count - 1]})}>; rel="next"'
-    return _text(json.dumps({**head, key: rest[:count]}) + "\n", _JSON, headers)
-
-
-def _text(text: str, kind: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=text.encode(), headers={"Content-Type": kind, **_VERSION, **(headers or {})})
-
-
-def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    document = json.dumps({"errors": [{"code": code, "message": message}]}) + "\n"
-    return web.Response(
-        status=status, body=document.encode(), headers={"Content-Type": _JSON, **_VERSION, **(headers or {})}
-    )
