@@ -262,6 +262,9 @@ def test_a_layout_in_a_tar_is_no_image(store: Store, tmp_path: Path) -> None:
         told = run("import", "layout.tar", *at, cwd=tmp_path).stderr
         assert "layout.tar: a tar of an OCI image layout (mkdir layout-unpacked && " in told
         assert "&& ostore import oci:layout-unpacked --models" in told
+    with (tmp_path / "layout.tar").open("rb") as piped:
+        done = subprocess.run([*OSTORE, "import", "-", *map(str, at)], stdin=piped, stderr=-1, text=True, check=False)
+    assert "a tar of an OCI image layout (unpack it into a folder, and import the folder)" in done.stderr
 
 
 def test_the_document_says_what_the_image_is(store: Store, tmp_path: Path) -> None:

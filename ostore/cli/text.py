@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import shutil
@@ -91,7 +92,12 @@ def own_stderr() -> TextIO:
 
     It has a lock of its own: when Python ends, it waits for that of `sys.stderr`.
     """
-    return os.fdopen(sys.stderr.fileno(), "w", encoding=sys.stderr.encoding, closefd=False)
+    try:
+        fd = sys.stderr.fileno()
+    except io.UnsupportedOperation:
+        # Who calls the program as a function has put something else in its place.
+        return sys.stderr
+    return os.fdopen(fd, "w", encoding=sys.stderr.encoding, closefd=False)
 
 
 def flush() -> None:

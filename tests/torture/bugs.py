@@ -239,8 +239,8 @@ BUGS = (
     Bug(
         "a file that changes is served to its end",
         "server/contents.py",
-        '        if stamp_of(self._fd) != self.stamp:\n            raise IntegrityError("the file',
-        '        if not stamp_of(self._fd):\n            raise IntegrityError("the file',
+        '        if stamp_of(os.fstat(self._fd)) != self.stamp:\n            raise IntegrityError("the file',
+        '        if not stamp_of(os.fstat(self._fd)):\n            raise IntegrityError("the file',
         ("tests/hostile/test_served.py", "-k", "f121"),
     ),
     # What somebody beside us would show.
