@@ -147,5 +147,5 @@ def person(sentence: str) -> Remedy:
 
 
 def _about(arguments: Command, store: str) -> Command:
-    is_complete = arguments[0] != "ostore" or arguments[1:2][0] in WITHOUT_STORE or not _COMPLETE.isdisjoint(arguments)
+    is_complete = arguments[0] != "ostore" or arguments[1] in WITHOUT_STORE or not _COMPLETE.isdisjoint(arguments)
     return arguments if is_complete else (*arguments, _MODELS, store)
