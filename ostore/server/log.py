@@ -12,6 +12,7 @@ from typing import Self
 _MOST_LINES = 4096
 # A reader that pauses must not keep the server from ending.
 _JOIN_SECONDS = 1
+_TOGETHER_SECONDS = 0.02
 
 
 class Log:
@@ -44,7 +45,8 @@ class Log:
         with self._news:
             if len(self._waiting) < _MOST_LINES:
                 self._waiting.append(line)
-                self._news.notify()
+                if len(self._waiting) == 1:
+                    self._news.notify()
             else:
                 self._dropped += 1
 
@@ -59,6 +61,8 @@ class Log:
         """Wait for lines, and take all of them. None come after the end."""
         with self._news:
             self._news.wait_for(lambda: self._waiting or self._is_over)
+            # Each time that a thread is woken takes from the requests, so lines are written together.
+            self._news.wait_for(lambda: self._is_over, _TOGETHER_SECONDS)
             lines, self._waiting = self._waiting, []
             if self._dropped:
                 lines.append(f"the log was not read: {self._dropped} lines are missing here")
