@@ -43,11 +43,12 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
-# Of no file that was read.
+# No file has it.
 NO_STAMP = Stamp(0, 0, 0, 0, 0)
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
+    """Return the stamp in a status."""
     return Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -34,6 +34,7 @@ def path_of(request: web.BaseRequest) -> str:
 
 
 def manifest(request: web.BaseRequest, model: ServedModel) -> web.Response:
+    """Return a manifest, byte for byte, under the media type that the client takes."""
     agent = request.headers.get("User-Agent", "")
     kind = _OCI_MANIFEST if agent.startswith(_OCI_CLIENTS) else _manifest_type(model)
     return web.Response(body=model.raw, headers={"Content-Type": kind, **_labels(model.digest)})
@@ -89,10 +90,12 @@ def listing(request: web.BaseRequest, head: Mapping[str, str], key: str, names: 
 
 
 def plain(text: str, kind: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a text of this media type."""
     return web.Response(body=text.encode(), headers={"Content-Type": kind, **_VERSION, **(headers or {})})
 
 
 def failure(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error as the distribution API writes it."""
     document = json.dumps({"errors": [{"code": code, "message": message}]}) + "\n"
     return web.Response(
         status=status, body=document.encode(), headers={"Content-Type": JSON, **_VERSION, **(headers or {})}

@@ -215,6 +215,7 @@ def _may_pass(read: ServedModel | LeftOut) -> bool:
 
 
 def _stamp_at(path: str) -> Stamp | None:
+    """Return the stamp of what a path leads to; None if that cannot be told."""
     try:
         return stamp_of(os.stat(path))  # noqa: PTH116 - as text
     except OSError:
@@ -258,12 +259,12 @@ def _offer(
         for blob in one.blobs:
             if blob.digest not in stamps:
                 stamps[blob.digest] = _stamp_of_file(path_of(blob.digest))
-        lacking = [blob for blob in one.blobs if _size_in(stamps[blob.digest]) != blob.size]
-        if lacking:
-            reason = f"blob {lacking[0].digest}: missing, a link, or not of {lacking[0].size} bytes"
-            left.append(LeftOut(str(one.name), DamagedStoreError(reason), lacking[0].digest))
-        else:
+        lacking = next((blob for blob in one.blobs if _size_in(stamps[blob.digest]) != blob.size), None)
+        if lacking is None:
             models.append(one)
+        else:
+            reason = f"blob {lacking.digest}: missing, a link, or not of {lacking.size} bytes"
+            left.append(LeftOut(str(one.name), DamagedStoreError(reason), lacking.digest))
     return Offer(tuple(models), tuple(left), doubts, {digest: stamp for digest, stamp in stamps.items() if stamp})
 
 

@@ -192,13 +192,13 @@ class Patience:
     def wait(self, problem: RemoteError) -> None:
         """Sleep until it is time to try again. Raises the problem if that was often or long enough."""
         with self._lock:
-            # One that says when to come again has not failed, and the minutes end too.
+            # A server that says when to come again has not failed. The minutes in all bound that too.
             self._failures += problem.retry_after is None or problem.retry_after < 1
             # Many clients that fail together should not come back together.
             pause = 2.0 ** max(0, self._failures - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             seconds = pause if problem.retry_after is None else problem.retry_after
             if self._failures >= self._tries or seconds > self._left:
-                # Who gets it must not wait once more.
+                # Whoever catches it must not wait again.
                 problem.is_passing = False
                 raise problem
             self._left -= seconds

@@ -40,7 +40,7 @@ def _explained(error: Exception) -> tuple[str, str | None, bool]:
             return cause.strerror.lower(), None, may_pass
     if isinstance(error, ValueError):
         # Its text may have the password of a proxy.
-        return "its address, or that of the proxy, is none", None, False
+        return "its address, or that of the proxy, is not valid", None, False
     text = str(next(_causes(error))) or type(error).__name__
     return f"the connection broke: {text[:TOLD_CHARACTERS]}", None, not isinstance(error, OSError)
 
